@@ -1,4 +1,4 @@
-"""Fixtures that every suite shares: a real Kafka, a real Postgres, and a corner of Kafka for each test."""
+"""Fixtures for all suites: a real Kafka, a real Postgres, and a part of Kafka for each test."""
 
 import asyncio
 import gc
@@ -24,7 +24,7 @@ from tests.support.topic_prefix import own_topic_prefix
 
 pytest_plugins = ["tests.faults.results"]
 
-# How long an example takes says what the machine has to do besides, and whether this is the first run in a clone.
+# The duration of an example depends on the machine's other work, and on whether this is the first run in a clone.
 settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("laws")
 
@@ -68,13 +68,14 @@ def _marker(config: pytest.Config) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
-    """Whatever uses the broker carries the marker `kafka`, so that `-m 'not kafka'` is a choice somebody makes. In a parallel run the
-    tests that wait come first."""
+    """Every test that uses the broker gets the marker `kafka`, so that `-m 'not kafka'` leaves them out. In a parallel
+    run the tests that wait come first.
+    """
     for item in items:
         if "kafka" in getattr(item, "fixturenames", ()):
             item.add_marker("kafka")
     config.stash[_COLLECTED] = tuple(items)
-    yield  # the others leave out what `-m` and `-k` do not choose
+    yield  # the other processes leave out tests that `-m` and `-k` do not choose
     if (worker := getattr(config, "workerinput", None)) is not None:
         if _marker(config) == "faults":
             from tests.faults.results import case_seconds  # a plugin is imported by pytest first
@@ -86,7 +87,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test that failed on a broker of our own shows the broker's last words: it may be the broker that stood still."""
+    """A test that failed with a broker of our own shows the end of the broker's log: the broker may have stopped."""
     report = yield
     broker = getattr(item, "funcargs", {}).get("kafka")
     if report.failed and isinstance(broker, MavenKafka | SharedKafka):
@@ -96,7 +97,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """While tests are loaded nothing becomes garbage: to look for it takes a tenth of the time."""
+    """While tests are loaded nothing becomes garbage, and looking for it takes a tenth of the time."""
     gc.disable()
     try:
         return (yield)
@@ -128,7 +129,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    """A command run in this process sets logging up for itself: the next test must not inherit it."""
+    """A command run in this process configures logging: the next test must not inherit that."""
     root, quieted = logging.getLogger(), [logging.getLogger(library) for library in ("librdkafka", "aiokafka")]
     levels = [(library, library.level) for library in quieted]
     before, level, config = list(root.handlers), root.level, structlog.get_config()
@@ -144,7 +145,7 @@ def logging_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def collected_items(pytestconfig: pytest.Config) -> tuple[pytest.Item, ...]:
-    """What this run has loaded, with the tests that `-m` and `-k` left out."""
+    """The tests loaded by this run, including those that `-m` and `-k` left out."""
     return pytestconfig.stash[_COLLECTED]
 
 
@@ -160,7 +161,7 @@ def kafka(pytestconfig: pytest.Config) -> Iterator[Kafka]:
 
 @pytest.fixture
 def topic_prefix(kafka: Kafka) -> Iterator[str]:
-    """A `TOPIC_PREFIX` of this test alone; its topics are deleted afterwards."""
+    """A `TOPIC_PREFIX` for this test only; its topics are deleted afterwards."""
     with own_topic_prefix(kafka.bootstrap) as prefix:
         yield prefix
 
@@ -177,7 +178,7 @@ def postgres(pytestconfig: pytest.Config) -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def postgres_url(postgres: Postgres) -> str:
-    """Where the server is, as a URL for asyncpg."""
+    """The URL of the server, for asyncpg."""
     return postgres.url
 
 
@@ -189,6 +190,6 @@ def stage(kafka: Kafka, topic_prefix: str) -> Stage:
 
 @pytest.fixture
 async def database(postgres_url: str) -> AsyncIterator[str]:
-    """The address of a migrated database of this test alone."""
+    """The address of a migrated database for this test only."""
     async with migrated_database(postgres_url) as url:
         yield url

@@ -21,7 +21,7 @@ MAX_TTL_S = 86_400
 
 def _above_zero(text: str) -> str:
     if Decimal(text) <= 0:
-        raise ValueError("should be above 0")
+        raise ValueError("must be greater than 0")
     return text
 
 

@@ -76,6 +76,7 @@ class CreditHandlers:
         f"{PATH}/balance",
         READ,
         query=OfAccount,
+        refuses={422: ("account_needed",)},
         answers={200: BalanceShown},
     )
     async def balance(self, authorized: AuthorizedRequest) -> web.Response:
@@ -96,6 +97,7 @@ class CreditHandlers:
         f"{PATH}/transactions",
         READ,
         query=PageOfAccount,
+        refuses={422: ("account_needed",)},
         answers={200: TransactionsShown},
     )
     async def transactions(self, authorized: AuthorizedRequest) -> web.Response:
@@ -123,6 +125,7 @@ class CreditHandlers:
         f"{PATH}/debit",
         WRITE,
         body=DebitBody,
+        refuses={402: ("insufficient_credits",), 409: ("idempotency_conflict",), 422: ("account_needed",)},
         answers={200: Debited},
         sees_to_orgs=True,
         max_bytes=MAX_BYTES,
@@ -153,6 +156,7 @@ class CreditHandlers:
         f"{PATH}/authorize",
         WRITE,
         body=AuthorizeBody,
+        refuses={402: ("insufficient_credits",), 409: ("idempotency_conflict",), 422: ("account_needed",)},
         answers={200: Reserved},
         sees_to_orgs=True,
         max_bytes=MAX_BYTES,
@@ -173,6 +177,7 @@ class CreditHandlers:
         "DELETE",
         f"{PATH}/authorize/{{reservation_id}}",
         WRITE,
+        refuses={404: ("unknown_reservation",)},
         answers={200: Released},
         sees_to_orgs=True,
         per_call=True,
@@ -191,6 +196,11 @@ class CreditHandlers:
         f"{PATH}/purchase",
         WRITE,
         body=PurchaseBody,
+        refuses={
+            404: ("unknown_package",),
+            409: ("idempotency_conflict", "purchase_ended"),
+            422: ("account_needed", "price_not_payable", "stripe_refused"),
+        },
         answers={201: PurchaseShown},
         max_bytes=MAX_BYTES,
         hands_out=PAGE_TO_PAY,
@@ -223,7 +233,7 @@ def _key_of(authorized: AuthorizedRequest) -> str | None:
     """Return the idempotency key of the request; None = it has none. Raises: Problem 400 `bad_idempotency_key`."""
     key = authorized.request.headers.get(KEY)
     if key is not None and not (0 < len(key) <= _MAX_KEY and key.isascii() and key.isprintable()):
-        raise Problem(400, "bad_idempotency_key", f"{KEY} should be 1 to {_MAX_KEY} printable ASCII characters")
+        raise Problem(400, "bad_idempotency_key", f"{KEY} must be 1 to {_MAX_KEY} printable ASCII characters")
     return key
 
 

@@ -96,6 +96,7 @@ class CustomerHandlers:
         _PATH,
         "customers:write",
         body=CustomerBody,
+        refuses={404: ("plan_not_found",), 409: ("other_plan", "several_subscriptions"), 422: ("validation_errors",)},
         answers={200: CustomerShown, 201: CustomerShown},
         sees_to_orgs=True,
     )
@@ -128,7 +129,9 @@ class CustomerHandlers:
         listed = [CustomerListed.model_validate(_fields(member)) for member in page.members]
         return answer(CustomersShown(customers=listed, meta=PageShown.of(query, page)))
 
-    @endpoint("GET", _ONE, "customers:read", answers={200: CustomerShown}, **_OF_CUSTOMER)
+    @endpoint(
+        "GET", _ONE, "customers:read", refuses={404: ("unknown_org",)}, answers={200: CustomerShown}, **_OF_CUSTOMER
+    )
     async def get(self, authorized: AuthorizedRequest) -> web.Response:
         """Show a customer with its subscription."""
         customer_id = authorized.part("customer_id")
@@ -140,6 +143,7 @@ class CustomerHandlers:
         f"{_ONE}/invoices",
         "invoices:read",
         query=InvoicesQuery,
+        refuses={404: ("unknown_org",)},
         answers={200: InvoicesShown},
         hands_out=PAYMENTS,
         **_OF_CUSTOMER,

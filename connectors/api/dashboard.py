@@ -69,7 +69,7 @@ class DashboardHandler:
     def __init__(self, dashboards: Dashboards) -> None:
         self._dashboards = dashboards
 
-    @endpoint("GET", f"{ORG}/dashboard", "orgs:read", answers={200: DashboardShown})
+    @endpoint("GET", f"{ORG}/dashboard", "orgs:read", refuses={404: ("unknown_org",)}, answers={200: DashboardShown})
     async def dashboard(self, authorized: AuthorizedRequest) -> web.Response:
         """Show all that a billing page needs; the response names the parts that Lago did not answer in time."""
         return answer(_shown(await self._dashboards.of(authorized.part("org_id"))))

@@ -52,7 +52,7 @@ class NewKey(BaseModel, extra="forbid"):
     @classmethod
     def _known(cls, scopes: list[str]) -> list[str]:
         if not {EVERYTHING, *SCOPES}.issuperset(scopes):
-            raise ValueError(f"should be of {', '.join(SCOPES)}, or {EVERYTHING}")
+            raise ValueError(f"must be of {', '.join(SCOPES)}, or {EVERYTHING}")
         return scopes
 
 
@@ -127,7 +127,15 @@ class KeyHandlers:
         self._now = now
         self._changed = changed
 
-    @endpoint("POST", _PATH, "keys:write", body=NewKey, answers={201: MadeKey}, sees_to_orgs=True)
+    @endpoint(
+        "POST",
+        _PATH,
+        "keys:write",
+        body=NewKey,
+        refuses={409: ("too_many_keys",), 422: ("already_expired",)},
+        answers={201: MadeKey},
+        sees_to_orgs=True,
+    )
     async def create(self, authorized: AuthorizedRequest) -> web.Response:
         """Make an API key; only this response shows its token."""
         store, body, now = self._store(), authorized.body, self._now()
@@ -154,7 +162,15 @@ class KeyHandlers:
         keys, now = await self._store().all(), self._now()
         return json_response({"keys": [key_shown(key, now) for key in keys if _sees(authorized, key)]})
 
-    @endpoint("POST", f"{_ONE}/rotate", "keys:write", body=Overlap, answers={201: MadeKey}, sees_to_orgs=True)
+    @endpoint(
+        "POST",
+        f"{_ONE}/rotate",
+        "keys:write",
+        body=Overlap,
+        refuses={404: ("unknown_key",), 409: ("key_ended",)},
+        answers={201: MadeKey},
+        sees_to_orgs=True,
+    )
     async def rotate(self, authorized: AuthorizedRequest) -> web.Response:
         """Replace an API key; the old one stays valid for some hours."""
         store, now = self._store(), self._now()
@@ -168,7 +184,7 @@ class KeyHandlers:
         self._changed()
         return json_response({**key_shown(key, now), "token": token}, 201, NO_STORE)
 
-    @endpoint("DELETE", _ONE, "keys:write", answers={200: Key}, sees_to_orgs=True)
+    @endpoint("DELETE", _ONE, "keys:write", refuses={404: ("unknown_key",)}, answers={200: Key}, sees_to_orgs=True)
     async def revoke(self, authorized: AuthorizedRequest) -> web.Response:
         """Revoke an API key; it is refused within seconds. Repeating it changes nothing."""
         store, now = self._store(), self._now()

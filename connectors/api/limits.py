@@ -64,12 +64,19 @@ class LimitHandlers:
         self._accounts = accounts
         self._limits = limits
 
-    @endpoint("GET", f"{ORG}/limits", "orgs:read", answers={200: LimitsOfOrg})
+    @endpoint("GET", f"{ORG}/limits", "orgs:read", refuses={404: ("unknown_org",)}, answers={200: LimitsOfOrg})
     async def of_org(self, authorized: AuthorizedRequest) -> web.Response:
         """Show how much an org may use in a billing period."""
         return await self._shown(authorized.part("org_id"))
 
-    @endpoint("PUT", f"{ORG}/limits", "orgs:write", body=LimitsBody, answers={200: LimitsOfOrg})
+    @endpoint(
+        "PUT",
+        f"{ORG}/limits",
+        "orgs:write",
+        body=LimitsBody,
+        refuses={404: ("unknown_org",), 422: ("bad_limit",)},
+        answers={200: LimitsOfOrg},
+    )
     async def set_org(self, authorized: AuthorizedRequest) -> web.Response:
         """Replace all of an org's own limits."""
         org_id, body = authorized.part("org_id"), authorized.body
@@ -78,7 +85,15 @@ class LimitHandlers:
         await self._limits.set_org(org_id, body.limits)
         return await self._shown(org_id)
 
-    @endpoint("GET", PLAN_LIMITS, "plans:read", query=OrganizationQuery, answers={200: PlanLimits}, sees_to_orgs=True)
+    @endpoint(
+        "GET",
+        PLAN_LIMITS,
+        "plans:read",
+        query=OrganizationQuery,
+        refuses={404: ("plan_not_found",)},
+        answers={200: PlanLimits},
+        sees_to_orgs=True,
+    )
     async def of_plan(self, authorized: AuthorizedRequest) -> web.Response:
         """Show how much an org on the plan may use in a billing period."""
         code = authorized.part("plan_code")
@@ -87,7 +102,15 @@ class LimitHandlers:
             await self._accounts.plan(code)
         return answer(PlanLimits(plan_code=code, limits=limits))
 
-    @endpoint("PUT", PLAN_LIMITS, "plans:write", body=LimitsBody, query=OrganizationQuery, answers={200: PlanLimits})
+    @endpoint(
+        "PUT",
+        PLAN_LIMITS,
+        "plans:write",
+        body=LimitsBody,
+        query=OrganizationQuery,
+        refuses={404: ("plan_not_found",), 422: ("bad_limit",)},
+        answers={200: PlanLimits},
+    )
     async def set_plan(self, authorized: AuthorizedRequest) -> web.Response:
         """Replace all limits of a plan."""
         code, body = authorized.part("plan_code"), authorized.body

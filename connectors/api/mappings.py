@@ -95,7 +95,22 @@ class MappingHandlers:
         self._pages = pages
 
     @endpoint(
-        "POST", "/customers/mapping", WRITE, body=MappingBody, answers={200: MappingShown, 201: MappingShown}, **_SHARED
+        "POST",
+        "/customers/mapping",
+        WRITE,
+        body=MappingBody,
+        refuses={
+            409: ("too_many_versions",),
+            412: ("precondition_failed", "exists_already"),
+            422: (
+                "effective_from_too_early",
+                "correction_begins_elsewhere",
+                "unknown_organization",
+                "other_organization",
+            ),
+        },
+        answers={200: MappingShown, 201: MappingShown},
+        **_SHARED,
     )
     async def post(self, authorized: AuthorizedRequest) -> web.Response:
         """Set which org pays for a LiteLLM customer, from its effective_from on."""
@@ -123,7 +138,7 @@ class MappingHandlers:
         shown = [mapping_shown(mapped, authorized.principal.may_see) for mapped in page.mappings]
         return json_response({"mappings": shown, "next_cursor": cursor_of(page.last)})
 
-    @endpoint("GET", _ONE, READ, answers={200: MappingShown}, **_SHARED)
+    @endpoint("GET", _ONE, READ, refuses={404: ("no_mapping",)}, answers={200: MappingShown}, **_SHARED)
     async def get(self, authorized: AuthorizedRequest) -> web.Response:
         """Show which org pays for a LiteLLM customer."""
         mapped = await self._mappings.get(customer) if (customer := _customer(authorized)) else None
@@ -133,7 +148,7 @@ class MappingHandlers:
             raise not_theirs()
         return _answer(authorized, mapped)
 
-    @endpoint("GET", f"{_ONE}/history", READ, answers={200: History}, **_SHARED)
+    @endpoint("GET", f"{_ONE}/history", READ, refuses={404: ("no_mapping",)}, answers={200: History}, **_SHARED)
     async def history(self, authorized: AuthorizedRequest) -> web.Response:
         """Show which orgs paid, pay and will pay for a LiteLLM customer."""
         record = await self._mappings.record(customer) if (customer := _customer(authorized)) else None
@@ -143,12 +158,31 @@ class MappingHandlers:
             raise not_theirs()
         return json_response(history_shown(record))
 
-    @endpoint("POST", f"{_ONE}/deactivate", WRITE, body=EndingBody, answers={200: MappingShown}, **_SHARED)
+    @endpoint(
+        "POST",
+        f"{_ONE}/deactivate",
+        WRITE,
+        body=EndingBody,
+        refuses={
+            404: ("no_mapping",),
+            412: ("precondition_failed", "exists_already"),
+            422: ("effective_from_too_early",),
+        },
+        answers={200: MappingShown},
+        **_SHARED,
+    )
     async def deactivate(self, authorized: AuthorizedRequest) -> web.Response:
         """Hold the usage of a LiteLLM customer from effective_from on."""
         return await self._end(authorized, EndMappingRequest(effective_from=authorized.body.effective_from))
 
-    @endpoint("DELETE", _ONE, WRITE, answers={200: MappingShown}, **_SHARED)
+    @endpoint(
+        "DELETE",
+        _ONE,
+        WRITE,
+        refuses={404: ("no_mapping",), 412: ("precondition_failed", "exists_already")},
+        answers={200: MappingShown},
+        **_SHARED,
+    )
     async def delete(self, authorized: AuthorizedRequest) -> web.Response:
         """Remove the mapping of a LiteLLM customer; its usage from now on is held."""
         return await self._end(authorized, EndMappingRequest(deleted=True))

@@ -134,13 +134,27 @@ class InvoiceHandlers:
         self._accounts = accounts
 
     @endpoint(
-        "GET", f"{ORG}/invoices", "invoices:read", query=InvoicesQuery, answers={200: InvoicesShown}, hands_out=PAYMENTS
+        "GET",
+        f"{ORG}/invoices",
+        "invoices:read",
+        query=InvoicesQuery,
+        refuses={404: ("unknown_org",)},
+        answers={200: InvoicesShown},
+        hands_out=PAYMENTS,
     )
     async def invoices(self, authorized: AuthorizedRequest) -> web.Response:
         """List the org's invoices, the latest first."""
         return await listed(self._accounts, authorized, authorized.part("org_id"))
 
-    @endpoint("GET", f"{ORG}/payment", "invoices:read", query=PaymentQuery, answers={200: LinkShown}, hands_out=PAYMENT)
+    @endpoint(
+        "GET",
+        f"{ORG}/payment",
+        "invoices:read",
+        query=PaymentQuery,
+        refuses={404: ("unknown_invoice",), 422: ("no_payment_url",)},
+        answers={200: LinkShown},
+        hands_out=PAYMENT,
+    )
     async def payment(self, authorized: AuthorizedRequest) -> web.Response:
         """Get a link where an invoice is paid."""
         query: PaymentQuery = authorized.query

@@ -98,6 +98,10 @@ class UsageHandlers:
         f"{ORG}/usage/record",
         "usage:write",
         body=UsageBody,
+        refuses={
+            404: ("no_active_subscription",),
+            422: ("bad_event", "bad_property", "number_out_of_range", "limit_reached"),
+        },
         answers={202: Accepted},
         also={CORRECT: "a property below 0"},
         max_bytes=MAX_EVENT,
@@ -120,7 +124,13 @@ class UsageHandlers:
         )
         return answer(Accepted(transaction_id=event.transaction_id), 202)
 
-    @endpoint("GET", f"{ORG}/usage/current", "orgs:read", answers={200: UsageShown})
+    @endpoint(
+        "GET",
+        f"{ORG}/usage/current",
+        "orgs:read",
+        refuses={404: ("unknown_org", "no_subscription")},
+        answers={200: UsageShown},
+    )
     async def current(self, authorized: AuthorizedRequest) -> web.Response:
         """Show what Lago counts in the org's running period."""
         running, usage = await self._accounts.usage(authorized.part("org_id"))

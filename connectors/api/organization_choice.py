@@ -37,7 +37,9 @@ def by_organization(
     chosen = []
     for number, endpoint in enumerate(endpoints[DEFAULT]):
         handlers = {name: own[number].handler for name, own in endpoints.items()}
-        chosen.append(replace(endpoint, handler=partial(_handled, endpoint, handlers, organization_of)))
+        refuses = {**endpoint.refuses, 422: (*endpoint.refuses.get(422, ()), UNKNOWN_ORGANIZATION)}
+        handler = partial(_handled, endpoint, handlers, organization_of)
+        chosen.append(replace(endpoint, handler=handler, refuses=refuses))
     return chosen
 
 

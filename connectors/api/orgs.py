@@ -162,7 +162,14 @@ class OrgHandlers:
         self._accounts = accounts
         self._previews = previews
 
-    @endpoint("POST", f"{ORG}/setup", "orgs:write", body=SetupBody, answers={200: AccountShown, 201: AccountShown})
+    @endpoint(
+        "POST",
+        f"{ORG}/setup",
+        "orgs:write",
+        body=SetupBody,
+        refuses={404: ("plan_not_found",), 409: ("other_plan", "several_subscriptions"), 422: ("validation_errors",)},
+        answers={200: AccountShown, 201: AccountShown},
+    )
     async def set_up(self, authorized: AuthorizedRequest) -> web.Response:
         """Create the customer and the subscription of an org if they do not exist; repeating it changes nothing."""
         body: SetupBody = authorized.body
@@ -179,7 +186,13 @@ class OrgHandlers:
         account = await self._accounts.set_up(wanted, authorized.changing)
         return answer(account_shown(account), 201 if account.created else 200)
 
-    @endpoint("GET", f"{ORG}/subscription", "orgs:read", answers={200: SubscriptionShown})
+    @endpoint(
+        "GET",
+        f"{ORG}/subscription",
+        "orgs:read",
+        refuses={404: ("unknown_org", "no_subscription")},
+        answers={200: SubscriptionShown},
+    )
     async def subscription(self, authorized: AuthorizedRequest) -> web.Response:
         """Show the org's running subscription."""
         org_id = authorized.part("org_id")
@@ -190,34 +203,75 @@ class OrgHandlers:
             raise Problem(404, "no_subscription", "the org has no subscription")
         return answer(SubscriptionShown.model_validate(running))
 
-    @endpoint("PUT", f"{ORG}/subscription", "orgs:write", body=PlanChangeBody, answers={200: ChangedShown})
+    @endpoint(
+        "PUT",
+        f"{ORG}/subscription",
+        "orgs:write",
+        body=PlanChangeBody,
+        refuses={
+            404: ("unknown_org", "no_subscription", "plan_not_found"),
+            409: ("several_subscriptions",),
+            422: ("validation_errors",),
+        },
+        answers={200: ChangedShown},
+    )
     async def change(self, authorized: AuthorizedRequest) -> web.Response:
         """Change the plan of the org's subscription; the subscription keeps its id."""
         body: PlanChangeBody = authorized.body
         account = await self._accounts.change_plan(authorized.part("org_id"), body.plan_code, authorized.changing)
         return answer(_changed(account, body.plan_code))
 
-    @endpoint("DELETE", f"{ORG}/subscription", "orgs:write", answers={200: SubscriptionShown})
+    @endpoint(
+        "DELETE",
+        f"{ORG}/subscription",
+        "orgs:write",
+        refuses={404: ("unknown_org", "no_subscription")},
+        answers={200: SubscriptionShown},
+    )
     async def end(self, authorized: AuthorizedRequest) -> web.Response:
         """End the org's subscription now; Lago bills its usage until now."""
         ended = await self._accounts.end(authorized.part("org_id"), authorized.changing)
         return answer(SubscriptionShown.model_validate(ended))
 
-    @endpoint("GET", f"{ORG}/subscription/preview", "orgs:read", query=PreviewQuery, answers={200: PreviewShown})
+    @endpoint(
+        "GET",
+        f"{ORG}/subscription/preview",
+        "orgs:read",
+        query=PreviewQuery,
+        refuses={
+            404: ("unknown_org", "no_subscription", "plan_not_found"),
+            422: ("other_currency", "unknown_interval"),
+        },
+        answers={200: PreviewShown},
+    )
     async def preview(self, authorized: AuthorizedRequest) -> web.Response:
         """Show what another plan would cost, and from when."""
         query: PreviewQuery = authorized.query
         found = await self._previews.of(authorized.part("org_id"), query.plan_code)
         return answer(PreviewShown.model_validate(found))
 
-    @endpoint("GET", f"{ORG}/checkout", "orgs:write", answers={200: LinkShown}, hands_out=CHECKOUT)
+    @endpoint(
+        "GET",
+        f"{ORG}/checkout",
+        "orgs:write",
+        refuses={404: ("unknown_org",)},
+        answers={200: LinkShown},
+        hands_out=CHECKOUT,
+    )
     async def checkout(self, authorized: AuthorizedRequest) -> web.Response:
         """Get a link where the org enters a payment method."""
         url = await self._accounts.billing.lago.checkout_url(authorized.part("org_id"))
         await authorized.handing_out(CHECKOUT)
         return answer(LinkShown(url=url), headers=NO_STORE)
 
-    @endpoint("GET", f"{ORG}/portal", "orgs:write", answers={200: LinkShown}, hands_out=PORTAL)
+    @endpoint(
+        "GET",
+        f"{ORG}/portal",
+        "orgs:write",
+        refuses={404: ("unknown_org",)},
+        answers={200: LinkShown},
+        hands_out=PORTAL,
+    )
     async def portal(self, authorized: AuthorizedRequest) -> web.Response:
         """Get a link to the org's own pages in Lago; it expires after 12 hours."""
         url = await self._accounts.billing.lago.portal_url(authorized.part("org_id"))

@@ -82,7 +82,13 @@ class PlanHandlers:
         self._billing = billing
 
     @endpoint(
-        "POST", _PATH, "plans:write", body=PlanBody, query=OrganizationQuery, answers={200: PlanShown, 201: PlanShown}
+        "POST",
+        _PATH,
+        "plans:write",
+        body=PlanBody,
+        query=OrganizationQuery,
+        refuses={409: ("plan_differs",), 422: ("unknown_metric", "validation_errors")},
+        answers={200: PlanShown, 201: PlanShown},
     )
     async def post(self, authorized: AuthorizedRequest) -> web.Response:
         """Create a plan; repeating the same request changes nothing."""

@@ -32,7 +32,7 @@ Provider = Annotated[
 
 def _printable(key: str) -> str:
     if not all("!" <= character <= "~" for character in key):
-        raise ValueError("should be printable ASCII characters without spaces")
+        raise ValueError("must be printable ASCII characters without spaces")
     return key
 
 
@@ -60,7 +60,7 @@ class NewProviderKey(BaseModel, extra="forbid", hide_input_in_errors=True):
         key = self.api_key.lower()
         for name in (self.provider, self.key_name, self.user_id or ""):
             if is_secret(name) or key in name.lower():
-                raise ValueError("a name should not be a key")
+                raise ValueError("a name must not be a key")
         return self
 
 
@@ -178,6 +178,7 @@ class ProviderKeyHandlers:
         _PATH,
         WRITE,
         body=NewProviderKey,
+        refuses={409: ("provider_key_exists", "too_many_provider_keys"), 422: ("user_id_needed",)},
         answers={201: ProviderKeyShown},
     )
     async def add(self, authorized: AuthorizedRequest) -> web.Response:
@@ -191,7 +192,9 @@ class ProviderKeyHandlers:
         await store.add(key, sealed, cipher.secret_ids)
         return json_response(provider_key_shown(key, now), 201)
 
-    @own_endpoint("GET", _PATH, READ, query=OfUser, answers={200: ProviderKeysShown})
+    @own_endpoint(
+        "GET", _PATH, READ, query=OfUser, refuses={422: ("user_id_needed",)}, answers={200: ProviderKeysShown}
+    )
     async def listed(self, authorized: AuthorizedRequest) -> web.Response:
         """List the user's keys of LLM providers, masked."""
         given, now = authorized.query.user_id, self._now()
@@ -204,6 +207,7 @@ class ProviderKeyHandlers:
         "DELETE",
         f"{_PATH}/{{{PART}}}",
         WRITE,
+        refuses={404: ("unknown_provider_key",)},
         answers={200: ProviderKeyShown},
     )
     async def revoke(self, authorized: AuthorizedRequest) -> web.Response:
@@ -218,7 +222,15 @@ class ProviderKeyHandlers:
             await store.revoke(key.key_id, now)
         return json_response(provider_key_shown(await store.get(key.key_id) or key, now))
 
-    @endpoint("POST", f"{_PATH}/resolve", DECRYPT, body=WantedKey, answers={200: ResolvedKey}, per_call=True)
+    @endpoint(
+        "POST",
+        f"{_PATH}/resolve",
+        DECRYPT,
+        body=WantedKey,
+        refuses={404: ("no_provider_key",)},
+        answers={200: ResolvedKey},
+        per_call=True,
+    )
     async def resolve(self, authorized: AuthorizedRequest) -> web.Response:
         """Get the key that a call of a user must use at a provider, in the clear: for the LiteLLM plugin."""
         store, cipher, wanted = self._store(), self._cipher(), authorized.body

@@ -2,7 +2,7 @@
 
 from connectors.billing.org_billing import OTHER_PLAN, OrgBilling
 from connectors.lago.client import LagoClient
-from connectors.lago.errors import LagoRejected
+from connectors.lago.errors import LagoRejected, plan_not_found
 from connectors.lago.subscriptions import STATUSES
 from schemas.customers import OrgRecord
 
@@ -33,7 +33,7 @@ class AutoSubscriber:
         if await self._lago.subscriptions(org.org_id, STATUSES):
             return
         if await self._lago.plan(plan) is None:
-            raise LagoRejected("http_404", "plan_not_found", status=404, code="plan_not_found")
+            raise plan_not_found(plan)
         await self._billing.create_customer(org.org_id, org.name or org.org_id, org.email, None, None)
         try:
             await self._billing.subscribe(org.org_id, plan, _BILLING_TIME, None, only_new=True)

@@ -21,11 +21,12 @@ def _moment_us(value: Any) -> int | None:
     try:
         return None if value is None else parse_us(value)
     except Rejected as error:
-        raise ValueError(f"should be ISO 8601 or seconds since 1970: {error.detail}") from None
+        raise ValueError(f"must be ISO 8601 or seconds since 1970: {error.detail}") from None
 
 
 #: Excludes control characters, because ids become Kafka keys, headers and database text.
 Id = Annotated[str, StringConstraints(strip_whitespace=True, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+#: A caller's moment, validated to microseconds since 1970 UTC.
 Moment = Annotated[int | None, BeforeValidator(_moment_us, json_schema_input_type=str | float | None)]
 
 
@@ -36,10 +37,10 @@ class MappingRow(BaseModel):
         billing_plan: the code of the Lago plan to which `AUTO_SUBSCRIBE=1` subscribes an org without a subscription.
         is_active: false: usage of the customer is held.
         external_subscription_id: the subscription that pays; null = the running one of the Lago customer.
-        effective_from: ISO 8601 or seconds since 1970; after validation microseconds since 1970 UTC.
-        id_kind: the mapping holds for calls whose customer id is from this field; None = for all calls.
-        correct: true = the current mapping was a mistake, and this one replaces it from its beginning on; false
-            = it was no mistake; None = it was a mistake if Lago does not know its org.
+        effective_from: from when on the org pays, ISO 8601 or seconds since 1970; null = the earliest possible moment.
+        id_kind: the mapping holds for calls whose customer id is from this field; null = for all calls.
+        correct: true = the current mapping was a mistake, and this one replaces it from its beginning on; false = it was
+            no mistake; null = it was a mistake if Lago does not know its org.
     """
 
     litellm_customer_id: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_normal)]

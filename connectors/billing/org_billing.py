@@ -16,7 +16,7 @@ from connectors.billing.metered_events import MeteredEvent, Moment, UsageSink, V
 from connectors.billing.subscription_id_store import SubscriptionIds
 from connectors.lago.client import LagoClient
 from connectors.lago.customers import customer_part
-from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
+from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable, plan_not_found
 from connectors.lago.requests import NewCustomer, NewSubscription
 from connectors.lago.responses import Customer, CustomerUsage, Invoice, Plan, Subscription
 from connectors.lago.subscriptions import STATUSES
@@ -147,7 +147,7 @@ class OrgBilling:
         """Return the plan, cached for minutes. Raises: LagoRejected: code `plan_not_found`."""
         known_plan = await self.directory.plan(plan_code)
         if known_plan is None:
-            raise LagoRejected("http_404", "plan_not_found", status=404, code="plan_not_found")
+            raise plan_not_found(plan_code)
         return known_plan
 
     async def subscribe(

@@ -113,11 +113,9 @@ class SubscriptionDiscovery:
     |---|---|---|
     | `_to_subscribe` | plan by org, for newly mapped orgs without a subscription | when `AutoSubscriber` handles it |
     | `_recorded_for` | orgs with recorded usage and without a period, at most `_NAMED` | when a period is stored |
-    | `_unanswered` | orgs for which the request to Lago failed | when a request succeeds, or the org is not requested
-    any more |
+    | `_unanswered` | orgs for which the request to Lago failed | when one succeeds, or the org is not asked about any more |
     | `_not_subscribed` | why an org could not be subscribed | when a subscription is stored |
-    | `_resume_after` | the org at which the last round stopped, because Lago did not answer | when the next round
-    begins |
+    | `_resume_after` | the org at which the last round stopped: Lago did not answer | when the next round begins |
 
     Args:
         customers, orgs: views of the two topics.

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
+from rich.console import Group
+
 from connectors.cli.base import moment_ms, moment_us, progress, say, table_of, table_of_lines
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
@@ -14,11 +16,16 @@ from connectors.config.settings import Settings, load_settings
 from connectors.operations.accepted_refusals import ACCEPTABLE
 from connectors.operations.dead_letter_reasons import unknown_reason
 from connectors.operations.dead_letters import BOTH, KINDS, DeadLetter, Filters, found_letters
-from connectors.operations.requeue import RequeueResult, requeuer
+from connectors.operations.requeue import requeuer
+from connectors.operations.requeue_judge import RequeueJudge, RequeueResult
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from schemas.moments import to_iso
 from schemas.money import ZERO, plain, total
+from schemas.plurals import numbered
+
+#: The numbers of a `RequeueResult` that are printed.
+_OUTCOMES = ("requeued", "dismissed", "known", "impossible", "unaccepted")
 
 
 def list_dead_letters(
@@ -49,7 +56,11 @@ def show(dead_letter: str, *, as_json: bool) -> None:
         fail(f"no dead letter {dead_letter} is open: it was requeued or dismissed, or the id is wrong.", 1)
     value = match.value.decode(errors="replace")
     answer = {**_line(match), "first_error": match.first_error, "last_error": match.last_error, "value": value}
-    say(answer, as_json=as_json, table=lambda: table_of(("", ""), [(k, str(v)) for k, v in answer.items()]))
+    say(
+        answer,
+        as_json=as_json,
+        table=lambda: table_of(("", ""), [(name, "" if v is None else str(v)) for name, v in answer.items()]),
+    )
 
 
 class _Action(NamedTuple):
@@ -129,19 +140,39 @@ def _act(action: _Action, *, dry_run: bool, as_json: bool) -> None:
         if dry_run:
             dead_letters = list(_matching(deployment_of(settings), action.kind, action.filters, action.limit))
             sums = _sums(dead_letters)
-            answer: dict[str, Any] = {"dry_run": True, "count": len(dead_letters), "by_reason": sums}
-            say(answer, as_json=as_json, table=lambda: _table(dead_letters[:20], sums, len(dead_letters)))
+            done = asyncio.run(_previewed(action, settings, dead_letters))
+            answer = {"dry_run": True, "count": len(dead_letters), "by_reason": sums, **_counts(done)}
+            say(answer, as_json=as_json, table=lambda: _dry_run(dead_letters, sums, done))
         else:
             done = asyncio.run(_acted(action, settings, quiet=as_json))
-            counts = ("requeued", "dismissed", "known", "impossible", "unaccepted")
-            answer = {name: getattr(done, name) for name in counts}
-            say({**answer, "reasons": done.reasons}, as_json=as_json, table=lambda: _done_text(answer, done))
+            say(_counts(done), as_json=as_json, table=lambda: _done_text(done))
     _check_reason(action.kind, action.filters.reason)
 
 
-def _done_text(answer: dict[str, Any], done: RequeueResult) -> str:
-    comment = ", ".join(f"{count} {reason}" for reason, count in sorted(done.reasons.items()))
-    return ", ".join(f"{count} {what}" for what, count in answer.items()) + (f" ({comment})" if comment else "")
+def _counts(done: RequeueResult) -> dict[str, Any]:
+    return {name: getattr(done, name) for name in _OUTCOMES} | {"reasons": done.reasons}
+
+
+def _done_text(done: RequeueResult) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(done.reasons.items()))
+    text = ", ".join(f"{getattr(done, name)} {name}" for name in _OUTCOMES)
+    if not done.impossible:
+        return text
+    return f"{text}\nImpossible as they are ({reasons}): send a corrected call, or `meterbridge dlq dismiss` them."
+
+
+def _dry_run(dead_letters: list[DeadLetter], sums: dict[str, dict[str, Any]], done: RequeueResult) -> Any:
+    table = _table(dead_letters[:20], sums, len(dead_letters))
+    return Group(table, f"Dry run, nothing was written: {_done_text(done)}")
+
+
+async def _previewed(action: _Action, settings: Settings, dead_letters: list[DeadLetter]) -> RequeueResult:
+    if action.name == "purge":
+        return RequeueResult(dismissed=len(dead_letters))
+    url, accepted = settings.postgres_url, (action.accept,) if action.accept else ()
+    trusted_us = moment_us(action.trusted, "--trust-log-from") if action.trusted else None
+    with nullcontext() if url is None else Database(revealed(url), size=1) as database:
+        return await RequeueJudge(deployment_of(settings), database, trusted_us).preview(dead_letters, accepted)
 
 
 async def _acted(action: _Action, settings: Settings, *, quiet: bool) -> RequeueResult:
@@ -196,4 +227,6 @@ def _table(dead_letters: list[DeadLetter], by_reason: dict[str, dict[str, Any]],
     if not count:
         return "There are no open dead letters."
     sums = ", ".join(f"{one['count']} {reason} ({one['usd']} USD)" for reason, one in by_reason.items())
-    return table_of_lines([_line(dead_letter) for dead_letter in dead_letters], f"{count}: {sums}")
+    return table_of_lines(
+        [_line(dead_letter) for dead_letter in dead_letters], f"{numbered(count, 'dead letter')}: {sums}"
+    )

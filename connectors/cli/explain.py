@@ -32,6 +32,12 @@ _PRICED_BY_LAGO = (
     "1 metered event, sent to Lago without an amount. A charge on its metric sets its price; "
     "without one in the plan Lago stores it and bills nothing."
 )
+#: What is still missing until Lago bills the event, by its status; Lago has a completed one.
+_MISSING = {
+    "pending": "The event is not at Lago yet.",
+    "processing": "Lago has not accepted the event yet; it is sent again.",
+    "failed": "Lago does not bill the event: `meterbridge dlq list` shows why, and the next step.",
+}
 T = TypeVar("T")
 
 
@@ -87,16 +93,22 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
     with one_sentence():
         calls = _query(lambda database: calls_of_customer(database, customer, since, until))
     if not calls:
-        fail(f"no call of {customer} ended within {around} of {at}: look wider with --around.", 1)
-    in_doubt = calls if amount is None else in_question(calls, amount)
+        between = f"from {since:%Y-%m-%d %H:%M:%S} to {until:%Y-%m-%d %H:%M:%S} UTC"
+        fail(f"no call of {customer} ended {between}: look wider with --around.", 1)
+    found = calls if amount is None else in_question(calls, amount)
+    in_doubt = found or calls
     events = {of.last.transaction_id: _as_object(of.last, calls=False) for _, of in in_doubt if of is not None}
     answer = {
         "calls": [{**_line(call), "event": of.last.transaction_id if of else None} for call, of in in_doubt],
         "events": list(events.values()),
         "usd": plain(_sum(in_doubt)),
         "looked_at": len(calls),
+        "amount_found": bool(found),
     }
-    say(answer, as_json=as_json, table=lambda: _reasons(in_doubt, len(calls)))
+    absent = "" if found else f"no call and no event of {usd} USD; "
+    say(answer, as_json=as_json, table=lambda: _reasons(in_doubt, len(calls), absent))
+    if not found:
+        raise typer.Exit(1)
 
 
 def _amount(usd: str) -> Decimal:
@@ -113,7 +125,11 @@ def _sum(calls: list[tuple[CallRow, EventStory | None]]) -> Decimal:
     return total(call.usd if call.billed is None else call.billed for call, _ in calls)
 
 
-def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int) -> Any:
+def _state(story: EventStory) -> str:
+    return f"{story.status}: {story.reason}" if story.reason else story.status
+
+
+def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int, absent: str) -> Any:
     rows = [
         (
             f"{call.started_at:%H:%M:%S.%f} - {call.ended_at:%H:%M:%S.%f}",
@@ -122,11 +138,14 @@ def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int) -> 
             call.tokens_input,
             call.tokens_output,
             _amount_of(call),
-            f"not billed: {call.decision}" if of is None else f"{of.last.transaction_id} ({of.last.status})",
+            f"not billed: {call.decision}" if of is None else f"{of.last.transaction_id} ({_state(of.last)})",
         )
         for call, of in calls[:_SHOWN]
     ]
-    title = f"{len(calls)} of {numbered(looked_at, 'call')}, {plain(_sum(calls))} USD, by their ends (UTC)"
+    of_all = (
+        numbered(looked_at, "call") if len(calls) == looked_at else f"{len(calls)} of {numbered(looked_at, 'call')}"
+    )
+    title = f"{absent}{of_all}, {plain(_sum(calls))} USD, by their ends (UTC)"
     more = f"\n... and {len(calls) - _SHOWN} more; --json prints all" if len(calls) > _SHOWN else ""
     columns = ("from - to", "call", "model", "tokens in", "tokens out", "USD", "Lago event")
     return Group(table_of(columns, rows, title), f"`meterbridge explain <Lago event>` proves its sum.{more}")
@@ -209,17 +228,21 @@ def _headline(story: EventStory) -> str:
 
 
 def verdict(story: EventStory) -> str:
-    """Say in one sentence whether the event bills exactly these calls. Other metered events have no amount, because
-    Lago prices them.
+    """Say whether the amount of the event is exactly that of these calls, and whether Lago has the event. Other metered
+    events have no amount, because Lago prices them.
     """
     sum_of_calls = f"{numbered(len(story.calls), 'call')}, {plain(story.usd_of_calls)} USD"
     if story.status == "held":
         return f"{sum_of_calls} wait."
     if not story.adds_up:
-        return f"{sum_of_calls}, but {numbered(story.claimed_calls, 'call')} and {plain(story.cents)} cents are billed: NOT proved."
+        return f"{sum_of_calls}, but the event has {numbered(story.claimed_calls, 'call')} and {plain(story.cents)} cents: NOT proved."
     metered = bool(story.calls) and all(call.decision == METERED for call in story.calls)
     if story.again is None:
-        return _PRICED_BY_LAGO if metered else f"{sum_of_calls} = {plain(story.cents)} cents billed: proved."
+        missing = _MISSING.get(story.status)
+        if metered:
+            return _PRICED_BY_LAGO if missing is None else f"1 metered event without an amount. {missing}"
+        sums = f"{sum_of_calls} = {plain(story.cents)} cents"
+        return f"{sums} billed: proved." if missing is None else f"{sums}: the sum is proved. {missing}"
     instead = f"{_headline(story.again)}; {verdict(story.again)}"
     if metered:
         return f"replaced by\n{instead}"

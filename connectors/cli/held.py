@@ -46,7 +46,8 @@ def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool,
         read = [usage for usage in _read(deployment, quiet=as_json) if usage.first_us <= until_us]
         held = matching(read, match) if match else [usage for usage in read if usage.customer == customer]
         if not held:
-            fail(f"nothing is held for {match or customer!r} up to then.", 1)
+            up_to = "" if until == "0s" else f" of usage that ended by {until}"
+            fail(f"nothing is held for {match or customer!r}{up_to}.", 1)
         if asks:
             dry_run = not _agreed(held, as_json=as_json)
         audit_id = ""

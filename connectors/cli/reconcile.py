@@ -114,27 +114,33 @@ def _as_object(report: ReconciliationReport) -> dict[str, Any]:
 
 def _text(report: ReconciliationReport) -> str:
     answer = _as_object(report)
-    if report.complaints:
-        return "\n".join(
-            map(shown, ["It does NOT add up:", *report.complaints, *lines(report.misdirected), *report.notes])
-        )
+    compared = "" if report.complaints else _compared(report)
+    cost = f" (they cost {answer['cost_usd']} USD)" if report.cost_usd != report.billed_usd else ""
+    total = (
+        f"{numbered(report.received, 'delivery')} received, {numbered(report.billed_calls, 'call')} and {answer['billed_usd']} USD "
+        f"sealed for Lago in {numbered(report.parts, 'event')}{cost}, {answer['open_usd']} USD open, {answer['held_usd']} USD held, "
+        f"{answer['written_off_usd']} USD written off, {numbered(report.unbilled_calls, 'call')} NOT billed "
+        f"({answer['unbilled_usd']} USD), {numbered(report.duplicate_calls, 'repeat')}, {report.rejected_calls} refused by the meter{compared}."
+    )
+    heads = (
+        ["It does NOT add up:", *report.complaints, f"In all: {total}"]
+        if report.complaints
+        else [f"It adds up: {total}"]
+    )
+    return "\n".join(map(shown, [*heads, *lines(report.misdirected), *report.notes]))
+
+
+def _compared(report: ReconciliationReport) -> str:
+    """Say what agreed with the tables, if anything else was compared."""
     compared = (
         f"; {numbered(report.subscriptions, 'subscription agrees', 'subscriptions agree')} with Lago"
         if report.subscriptions
         else ""
     )
     if report.hours:
-        compared += (
-            f"; {numbered(sum(hour.known for hour in report.hours.values()), 'call')} of LiteLLM's spend logs: all here"
-        )
-    cost = f" (they cost {answer['cost_usd']} USD)" if report.cost_usd != report.billed_usd else ""
-    total = (
-        f"It adds up: {numbered(report.received, 'delivery')} received, {numbered(report.billed_calls, 'call')} and {answer['billed_usd']} USD "
-        f"sealed for Lago in {numbered(report.parts, 'event')}{cost}, {answer['open_usd']} USD open, {answer['held_usd']} USD held, "
-        f"{answer['written_off_usd']} USD written off, {numbered(report.unbilled_calls, 'call')} NOT billed "
-        f"({answer['unbilled_usd']} USD), {numbered(report.duplicate_calls, 'repeat')}, {report.rejected_calls} refused by the meter{compared}."
-    )
-    return "\n".join(map(shown, [total, *lines(report.misdirected), *report.notes]))
+        known = sum(hour.known for hour in report.hours.values())
+        compared += f"; {numbered(known, 'call')} of LiteLLM's spend logs: all here"
+    return compared
 
 
 def _priced(hour: Hour) -> dict[str, Any]:

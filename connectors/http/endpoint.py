@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from connectors.http.field_errors import field_errors
 from connectors.http.problem import Problem, try_again
 from connectors.http.request_limits import MAX_BODY, body_of, check_parts
 from connectors.lago.errors import LagoIntegrationError
@@ -21,9 +22,6 @@ from streams.core.mapping.customer_prefixes import may_adopt
 
 _RETRY_S = 5
 _NO_POSTGRES = "DATABASE_URL"
-#: A response lists only the first errors of a body, because it must not be larger than the request.
-_ERRORS_TOLD = 20
-_FIELD_CHARS = 100
 #: The status of a `Rejected` by its reason; all others are 422. 402: credits are missing; 404: something does not exist; 409: it
 #: conflicts with what exists.
 _STATUS: Final[Mapping[str, int]] = {
@@ -156,6 +154,7 @@ class Endpoint:
         summary: one sentence for the OpenAPI document.
         body, query: models; unknown query parameters are ignored.
         answers: the model of the response by status; None = no body, or a body that is not JSON.
+        refuses: by status, the reasons of docs/errors-api.md that this endpoint has beside those that all have in common.
         org: name of the path parameter that is an org's id. A caller that may not see that org is refused.
         sees_to_orgs: the path has no such parameter, and the handler itself shows and changes only orgs that
             `AuthorizedRequest.principal` may see (`AuthorizedRequest.for_org`). If neither `org` nor this is set, only
@@ -180,6 +179,7 @@ class Endpoint:
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     answers: Mapping[int, type[BaseModel] | None] = field(default_factory=dict)
+    refuses: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     org: str = ""
     sees_to_orgs: bool = False
     any_text: tuple[str, ...] = ()
@@ -273,7 +273,7 @@ async def _authorized(
 
 
 def as_problem(error: Rejected | Unavailable | ConfigurationError) -> Problem:
-    """Return the response to an error that a handler may raise; it holds no value of the request."""
+    """Return the response to an error that a handler may raise; of the values of the request it holds at most ids."""
     if (status := _STATUS.get(error.reason)) is not None:
         return Problem(status, error.reason, error.detail)
     if isinstance(error, LagoIntegrationError):
@@ -308,26 +308,19 @@ def parsed(model: type[BaseModel], body: bytes) -> BaseModel:
     try:
         return model.model_validate_json(body or nothing)
     except ValidationError as invalid:
-        raise _invalid(invalid) from None
+        raise _invalid(model, invalid) from None
 
 
 def _valid(model: type[BaseModel], values: Mapping[str, str]) -> BaseModel:
     try:
         return model.model_validate(values)
     except ValidationError as invalid:
-        raise _invalid(invalid) from None
+        raise _invalid(model, invalid) from None
 
 
-def _invalid(invalid: ValidationError) -> Problem:
-    details = invalid.errors(include_input=False, include_url=False, include_context=False)
-    if details[0]["type"] == "json_invalid":
+def _invalid(model: type[BaseModel], invalid: ValidationError) -> Problem:
+    first = invalid.errors(include_input=False, include_url=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
         return Problem(400, "not_json", "the body is not JSON")
-    errors = [
-        {
-            "field": ".".join(str(part)[:_FIELD_CHARS] for part in error["loc"]) or "body",
-            "message": error["msg"].removeprefix("Value error, "),
-        }
-        for error in details[:_ERRORS_TOLD]
-    ]
-    sentence = "; ".join(f"{error['field']}: {error['message']}" for error in errors)
-    return Problem(422, "invalid_fields", sentence, errors=errors)
+    errors = field_errors(model, invalid)
+    return Problem(422, "invalid_fields", "; ".join(error["message"] for error in errors), errors=errors)

@@ -19,6 +19,8 @@ from connectors.http.problem import Problem
 from connectors.telemetry.logs import REQUEST_ID
 
 _ID_HEADER = "X-Request-ID"
+#: The path of the OpenAPI document; a process has it if it serves the management API.
+_DOCUMENT = "/openapi.json"
 _PLAIN_WORD = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 _log = structlog.get_logger(__name__)
@@ -77,14 +79,26 @@ def create_app(
     return app
 
 
+def _problem(request: web.Request, refusal: web.HTTPException) -> Problem:
+    """Return the problem for an error of aiohttp's router. The path is not repeated, because it may hold a secret."""
+    headers = {"Allow": refusal.headers["Allow"]} if "Allow" in refusal.headers else {}
+    detail = refusal.reason
+    if isinstance(refusal, web.HTTPNotFound):
+        is_listed = any(resource.canonical == _DOCUMENT for resource in request.app.router.resources())
+        where = f"GET {_DOCUMENT} lists all paths" if is_listed else "docs/endpoints.md lists the paths of each process"
+        detail = f"there is no such path here; {where}"
+    elif isinstance(refusal, web.HTTPMethodNotAllowed):
+        detail = f"this path does not take {request.method}; it takes {', '.join(sorted(refusal.allowed_methods))}"
+    return Problem(refusal.status, refusal.reason.lower().replace(" ", "_"), detail, headers)
+
+
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except Problem as problem:
         return problem.response()
     except web.HTTPException as refusal:
-        headers = {"Allow": refusal.headers["Allow"]} if "Allow" in refusal.headers else {}
-        return Problem(refusal.status, refusal.reason.lower().replace(" ", "_"), refusal.reason, headers).response()
+        return _problem(request, refusal).response()
     except web.RequestPayloadError:
         return Problem(400, "bad_encoding", "the body does not match its headers").response()
     except ConnectionError:

@@ -62,6 +62,12 @@ class LagoRejected(LagoIntegrationError, Rejected):
     retryable = False
 
 
+def plan_not_found(plan_code: str) -> LagoRejected:
+    """Return the error of a plan that Lago does not have, with the status and the code that Lago itself answers."""
+    detail = f"plan_not_found: Lago has no plan {plan_code!r}"
+    return LagoRejected("http_404", detail, status=404, code="plan_not_found")
+
+
 class _Said(msgspec.Struct):
     code: str = ""
     error_details: Any = None

@@ -4,6 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
+from connectors.config.ports import port_refused
 from connectors.lago_sandbox.app import create_sandbox
 from streams.runtime.shutdown import StopSignal
 
@@ -16,11 +17,17 @@ async def run_sandbox(word: StopSignal, host: str, port: int, **options: Any) ->
     Args:
         port: 0 = any free one; the printed line has its number.
         options: of `create_sandbox`.
+
+    Raises:
+        ConfigurationError: the process cannot listen on the port.
     """
     runner = web.AppRunner(create_sandbox(**options), access_log=None, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise port_refused("--port", port, host, error) from error
         stop = word.begun()
         print(f"Lago sandbox on http://{host}:{runner.addresses[0][1]}", flush=True)  # noqa: T201 its one output
         await stop.wait()

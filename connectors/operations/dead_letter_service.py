@@ -4,7 +4,8 @@ import asyncio
 
 from connectors.config.deployment import Deployment
 from connectors.operations.dead_letters import BOTH, EVENTS, DeadLetter, Filters, found_letters
-from connectors.operations.requeue import RequeueResult, requeuer
+from connectors.operations.requeue import requeuer
+from connectors.operations.requeue_judge import RequeueJudge, RequeueResult
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 
@@ -23,7 +24,8 @@ class DeadLetterService:
     async def requeue(
         self, kind: str, filters: Filters, limit: int, why: str, actor: str, accept: str = "", *, dry_run: bool
     ) -> tuple[RequeueResult, int]:
-        """Requeue at most `limit` dead letters under one audit line. A dry run only counts them.
+        """Requeue at most `limit` dead letters under one audit line. A dry run says what would happen, and
+        writes nothing.
 
         Returns:
             The result, and how many dead letters the filters matched.
@@ -39,7 +41,9 @@ class DeadLetterService:
             return list(found_letters(self._deployment, kind, filters, limit))
 
         if dry_run:
-            return RequeueResult(), len(await asyncio.to_thread(letters_now))
+            dead_letters = await asyncio.to_thread(letters_now)
+            judge = RequeueJudge(self._deployment, self._database)
+            return await judge.preview(dead_letters, (accept,) if accept else ()), len(dead_letters)
         async with requeuer(self._deployment, CommandProducer(self._deployment.kafka), self._database) as at:
             dead_letters = await asyncio.to_thread(letters_now)
             if not dead_letters:

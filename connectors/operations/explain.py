@@ -210,19 +210,18 @@ def in_question(
     candidates: list[tuple[CallRow, EventStory | None]], usd: Decimal
 ) -> list[tuple[CallRow, EventStory | None]]:
     """Select the calls with this cost or billed amount. If there are none, select the calls in events with this amount.
-    If there are none either, return all calls.
+    If there are none either, the list is empty.
 
     A rounded amount matches each cost that rounds to it.
     """
     calls = [one for one in candidates if any(_rounds_to(amount, usd) for amount in _amounts(one[0]))]
     if calls:
         return calls
-    events = [
+    return [
         candidate
         for candidate in candidates
         if candidate[1] is not None and _rounds_to(EXACT.divide(candidate[1].cents, _HUNDRED), usd)
     ]
-    return events or candidates
 
 
 def _amounts(call: CallRow) -> tuple[Decimal, ...]:

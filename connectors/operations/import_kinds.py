@@ -10,7 +10,7 @@ from connectors.billing.mapping_rows import Id, MappingRow
 from connectors.billing.mappings import MappingGuard, Mappings
 from connectors.billing.org_billing import RUNNING, OrgBilling
 from connectors.lago.client import LagoClient
-from connectors.lago.errors import LagoRejected
+from connectors.lago.errors import LagoRejected, plan_not_found
 from connectors.operations.imports import CHANGED, CREATED, UNCHANGED
 
 _Org = Annotated[Id, Field(validation_alias=AliasChoices("org_id", "external_id", "external_customer_id"))]
@@ -133,7 +133,7 @@ class SubscriptionRows(_LagoRows):
             raise LagoRejected("unknown_customer", "Lago has no such customer: import customers first")
         if self._dry_run:
             if await self._lago.plan(row.plan_code) is None:
-                raise LagoRejected("http_404", "plan_not_found", status=404, code="plan_not_found")
+                raise plan_not_found(row.plan_code)
         else:
             await self._billing.subscribe(row.org_id, row.plan_code, row.billing_time, row.subscription_at)
         return CHANGED if running else CREATED

@@ -20,7 +20,8 @@ from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan
 from connectors.operations.audit_record import audited
 from connectors.operations.background_task import watch
 from connectors.operations.dead_letters import CALLS, DeadLetter, dead_letter_of
-from connectors.operations.requeue import BATCH, RequeueResult, requeuer
+from connectors.operations.requeue import requeuer
+from connectors.operations.requeue_judge import BATCH, RequeueResult
 from connectors.operations.sender import CommandProducer
 from connectors.operations.usage_log import records_in
 from connectors.postgres.pool import Database

@@ -101,9 +101,9 @@ def _doubled(rows: list[Any]) -> list[str]:
         for row in jobs[:_MOST]
     ]
     sentences += [
-        f"one call, {row['request_id']} at {row['started_at']:%Y-%m-%d %H:%M:%S}Z, is billed twice, to "
-        f"{row['customer_id']} and to {row['other_customer_id']}, {plain(row['cost_usd'])} USD: it was sent again after "
-        "CUSTOMER_ID_FIELDS or TOPIC_PREFIX was changed"
+        f"one call, {row['request_id']} at {row['started_at']:%Y-%m-%d %H:%M:%S}Z, is counted twice, for "
+        f"{row['customer_id']} and for {row['other_customer_id']}, {plain(row['cost_usd'])} USD: it was sent with both "
+        "names, or again after CUSTOMER_ID_FIELDS or TOPIC_PREFIX was changed. If both are billed, credit one in Lago"
         for row in copies[:_MOST]
     ]
     for what, amount in (

@@ -8,8 +8,6 @@ dead letter is marked, and a call that is sent twice is counted once.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from decimal import Decimal
 
 import msgspec
 from aiokafka import TopicPartition
@@ -17,56 +15,26 @@ from aiokafka.errors import KafkaError, ProducerFenced
 
 from connectors.config.deployment import Deployment
 from connectors.kafka.client_config import aiokafka_config
-from connectors.operations.accepted_refusals import needs_word, never_comes_back
 from connectors.operations.audit_record import audited
-from connectors.operations.dead_letters import EVENTS, DeadLetter, DeadLetterMark, Filters, topic_of, usage_of
+from connectors.operations.dead_letters import EVENTS, DeadLetter, DeadLetterMark, Filters, topic_of
 from connectors.operations.pricing import as_counted
+from connectors.operations.requeue_judge import RequeueJudge, RequeueResult, batches
 from connectors.operations.sender import CommandProducer, Outgoing
-from connectors.operations.usage_log import LogCheck, LogJudgement, caught_up, log_judgements
+from connectors.operations.usage_log import LogJudgement
 from connectors.postgres.pool import Database
-from schemas.errors import ConfigurationError, Unavailable
+from schemas.errors import Unavailable
 from schemas.money import ZERO, add, quantum, total
 from schemas.records import Receipt
-from schemas.usage import Usage
 from streams.core.delivery.dead_letter_headers import ATTEMPT, ATTEMPTS, CONNECT, NOT_BEFORE, REQUEUED
-from streams.core.metering.matching import MISSING, CopyVerdict
 from streams.runtime import clock
 from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import receipt_write
 
-BATCH = 500
 #: Values of marks: requeued, dismissed, or counted already and therefore not requeued.
 REQUEUED_MARK, DISMISSED, KNOWN = "requeued", "purged", "known"
 
 _encode = msgspec.json.Encoder().encode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-@dataclass(slots=True)
-class RequeueResult:
-    """Numbers of dead letters.
-
-    Fields:
-        requeued, dismissed: dead letters that this call has requeued or dismissed.
-        known: calls that were counted already. Their dead letters are closed.
-        impossible: dead letters that cannot be requeued as they are; `reasons` counts them by reason.
-        unaccepted: calls that would be requeued only if the operator accepted their reason by name.
-        usd: sum of the requeued amounts, dollars.
-    """
-
-    requeued: int = 0
-    dismissed: int = 0
-    known: int = 0
-    impossible: int = 0
-    unaccepted: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-    usd: Decimal = ZERO
-
-    def refuse(self, reason: str, count: int = 1) -> None:
-        """Count dead letters that cannot be requeued as they are."""
-        if count:
-            self.impossible += count
-            self.reasons[reason] = self.reasons.get(reason, 0) + count
 
 
 class Requeuer:
@@ -84,11 +52,8 @@ class Requeuer:
         self._topics = deployment.topics
         self._writer = writer
         self._sender = sender
-        self._database = database
         self._unit = quantum(deployment.policy.cost_decimals)
-        self._policy = deployment.policy
-        self._trusted_us = trusted_us
-        self._checked: LogCheck | None = None
+        self._judge = RequeueJudge(deployment, database, trusted_us)
 
     async def audit(
         self,
@@ -139,7 +104,7 @@ class Requeuer:
             Unavailable: `projection_behind`, `requeue_in_progress`, or Kafka or Postgres stopped answering.
         """
         done = RequeueResult()
-        for batch in _batches(dead_letters):
+        for batch in batches(dead_letters):
             if batch[0].kind == EVENTS:
                 await self._events_back(batch, audit_id, done)
             else:
@@ -152,19 +117,18 @@ class Requeuer:
     ) -> RequeueResult:
         """Dismiss dead letters permanently. Their records stay in the topic until they expire."""
         done = RequeueResult()
-        for batch in _batches(dead_letters):
+        for batch in batches(dead_letters):
             await self._mark([DeadLetterMark(dead_letter, DISMISSED, audit_id) for dead_letter in batch])
             done.dismissed += len(batch)
             on_progress(len(batch))
         return done
 
     async def _events_back(self, batch: Sequence[DeadLetter], audit_id: str, done: RequeueResult) -> None:
-        back = [dead_letter for dead_letter in batch if dead_letter.transaction_id]
+        back = self._judge.events(batch, done)
         now_us = clock.now_us()
         writes = [write for dead_letter in back for write in self._event_back(dead_letter, now_us)]
         await self._mark([DeadLetterMark(dead_letter, REQUEUED_MARK, audit_id) for dead_letter in back], writes)
         done.requeued += len(back)
-        done.refuse("malformed", len(batch) - len(back))
 
     def _event_back(self, dead_letter: DeadLetter, now_us: int) -> list[Write]:
         gone = (ATTEMPT, ATTEMPTS, NOT_BEFORE, REQUEUED)
@@ -184,23 +148,10 @@ class Requeuer:
     async def _calls_back(
         self, batch: Sequence[DeadLetter], audit_id: str, done: RequeueResult, accepted: tuple[str, ...]
     ) -> None:
-        read: list[tuple[DeadLetter, Usage]] = []
-        for dead_letter in batch:
-            usage = usage_of(dead_letter.stored, dead_letter.customer, self._unit)
-            if needs_word(dead_letter.reason, accepted):
-                done.unaccepted += 1
-            elif usage is None or never_comes_back(dead_letter.reason):
-                done.refuse(dead_letter.reason)
-            else:
-                read.append((dead_letter, usage))
-        answers = await self._judged(read, accepted) if read else []
-        at_us = self._checked.at_us if self._checked is not None else 0
         records, marks = [], []
-        for (dead_letter, usage), answer in zip(read, answers, strict=True):
-            if answer.refused:
-                done.refuse(answer.refused)
-            elif answer.sendable:
-                records.append(self._call_back(dead_letter, answer, at_us, accepted))
+        for dead_letter, usage, judgement in await self._judge.calls(batch, accepted, done):
+            if judgement.sendable:
+                records.append(self._call_back(dead_letter, judgement, self._judge.checked_us, accepted))
                 marks.append(DeadLetterMark(dead_letter, REQUEUED_MARK, audit_id))
                 done.usd = add(done.usd, usage.cost)
             else:
@@ -217,22 +168,6 @@ class Requeuer:
         if row is not None:
             key, value = as_counted(value, row, self._unit)
         return Outgoing(self._topics.raw, key, checked(value, at_us, accepted))
-
-    async def _judged(self, read: Sequence[tuple[DeadLetter, Usage]], accepted: tuple[str, ...]) -> list[LogJudgement]:
-        """Look up each call in the usage log.
-
-        Without a log an accepted call is requeued unchecked. The meter then recognises it as a duplicate, or rejects it
-        as too old.
-        """
-        if self._database is None and all(dead_letter.reason in accepted for dead_letter, _ in read):
-            return [LogJudgement(CopyVerdict(MISSING))] * len(read)
-        if self._database is None:
-            raise ConfigurationError(
-                "DATABASE_URL", "refused calls come back only after a check against the usage log, which needs Postgres"
-            )
-        if self._checked is None:
-            self._checked = await caught_up(self._deployment, self._database, trusted_us=self._trusted_us)
-        return await log_judgements(self._database, [usage for _, usage in read], self._checked, self._policy)
 
     async def _mark(self, marks: Sequence[DeadLetterMark], writes: Sequence[Write] = ()) -> None:
         topics = self._topics
@@ -286,15 +221,3 @@ def checked(stored: bytes, checked_at: int, accepted: tuple[str, ...] = ()) -> b
     """
     overruled = {"accepted": accepted} if accepted else {}
     return _encode({**_members(stored), "checked_at": checked_at, **overruled})
-
-
-def _batches(dead_letters: Iterable[DeadLetter]) -> Iterable[list[DeadLetter]]:
-    """Yield batches of at most `BATCH` dead letters of one kind."""
-    batch: list[DeadLetter] = []
-    for dead_letter in dead_letters:
-        if batch and (len(batch) == BATCH or batch[0].kind != dead_letter.kind):
-            yield batch
-            batch = []
-        batch.append(dead_letter)
-    if batch:
-        yield batch

@@ -18,6 +18,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from connectors.config.connections import kafka_connection, revealed, topic_layout
+from connectors.config.ports import port_refused
 from connectors.config.settings import Settings
 from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.connections import BoundedRunner
@@ -38,7 +39,6 @@ from connectors.processes.usage_ingress import WebhookIngress, checked_auth, kaf
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from connectors.telemetry.tracing import start_tracing
-from schemas.errors import ConfigurationError
 from schemas.organizations import DEFAULT
 from schemas.topics import TopicNames
 from streams.runtime.clock import now_us
@@ -176,37 +176,41 @@ async def serving(
             )
             for port, names in listeners.items()
         }
-        taken = await stack.enter_async_context(
-            _listening(apps, settings.host, tracker, settings.webhook_timeout, unauthenticated)
-        )
+        taken = await stack.enter_async_context(_listening(apps, settings, listeners, tracker, unauthenticated))
         yield RunningServer({name: taken[port] for port, names in listeners.items() for name in names}, ready, life)
 
 
 @asynccontextmanager
 async def _listening(
     apps: Mapping[int, web.Application],
-    host: str,
+    settings: Settings,
+    listeners: Mapping[int, Collection[str]],
     tracker: RequestTracker,
-    head_s: float,
     unauthenticated: UnauthenticatedConnections,
 ) -> AsyncIterator[dict[int, int]]:
     """Listen with each application on its port, and stop gracefully on exit.
 
+    Args:
+        listeners: the parts that each port serves.
+
     Yields:
         The real port by the requested port; they differ for port 0.
+
+    Raises:
+        ConfigurationError: the process cannot listen on a port.
     """
     runners = {
-        port: BoundedRunner(app, head_s, unauthenticated, access_log=None, shutdown_timeout=_CLOSE_S)
+        port: BoundedRunner(app, settings.webhook_timeout, unauthenticated, access_log=None, shutdown_timeout=_CLOSE_S)
         for port, app in apps.items()
     }
     try:
         for port, runner in runners.items():
             await runner.setup()
             try:
-                await web.TCPSite(runner, host, port, backlog=unauthenticated.bounds.at_once).start()
+                await web.TCPSite(runner, settings.host, port, backlog=unauthenticated.bounds.at_once).start()
             except OSError as error:
-                sentence = f"port {port} on {host} cannot be listened on: {error.strerror}"
-                raise ConfigurationError("PORT", sentence) from error
+                setting = "PORT" if WEBHOOKS in listeners[port] else "API_PORT"
+                raise port_refused(setting, port, settings.host, error) from error
         yield {port: int(runner.addresses[0][1]) for port, runner in runners.items()}
     finally:
         for runner in runners.values():

@@ -6,6 +6,7 @@ below are for calls that do not have their names as text.
 """
 
 import ast
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -165,7 +166,7 @@ def _table(fields: dict[str, LogField]) -> Iterator[str]:
     yield "| field | type | meaning | example | stable |"
     yield "|---|---|---|---|---|"
     for name, field in fields.items():
-        example = str(field.example).replace("'", '"')
+        example = field.example if isinstance(field.example, str) else json.dumps(field.example)
         yield f"| `{name}` | {field.kind} | {field.meaning} | `{example}` | {'yes' if field.stable else ''} |"
 
 

@@ -18,8 +18,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from connectors.config.ports import port_refused
 from connectors.telemetry.worker_health import WorkerHealth
-from schemas.errors import ConfigurationError
 from schemas.reasons import FULL, FULL_OF_ONE, SILENT
 
 #: Maximum number of connections that are served at the same time, in total and for one address.
@@ -75,9 +75,7 @@ def start_metrics_server(
             family, str(address[0]), port, Places(MOST, MOST_OF_ONE, life_s, time.monotonic, on_closed)
         )
     except OSError as error:
-        raise ConfigurationError(
-            "METRICS_PORT", f"METRICS_PORT {port} on {host} cannot be used: {error.strerror}"
-        ) from error
+        raise port_refused("METRICS_PORT", port, host, error) from error
     metrics = _seldom(make_wsgi_app(registry))
     server.set_app(metrics if health is None else health.beside(metrics))
     thread = threading.Thread(target=server.serve_forever, args=(_LOOK_EVERY_S,), name="metrics", daemon=True)

@@ -1,4 +1,4 @@
-"""`make alarms-trial`: what the alarms are for is broken, one thing after the other; the right alarm fires, and no other.
+"""`make alarms-trial`: causes the fault of each alarm, one after the other; the right alarm must fire, and no other.
 
 A real Kafka, Postgres and Prometheus on loopback, the product's processes, and stand-ins for two organisations of Lago. Times
 in the rules are shortened (tests/alarms/shortened.py). Names of alarms as arguments try these alone; `--record` writes what
@@ -19,7 +19,7 @@ from tests.alarms.breakage import CONSEQUENCES, FAULTS, NOT_BROKEN
 from tests.alarms.breakage.scene import Scene
 from tests.alarms.monitor import Monitor
 from tests.alarms.panels import queries
-from tests.alarms.record import Rung, recorded, told
+from tests.alarms.record import Rung, recorded, summary_lines
 from tests.alarms.stage import scene_in
 
 #: Seconds: until an alarm fires; how long another one may come after it; until all is quiet again.
@@ -27,20 +27,22 @@ _FIRES_S, _OTHERS_S, _QUIET_S = 200.0, 8.0, 180.0
 
 
 class Trial(NamedTuple):
-    """What came of a trial: the alarms that rang, alone or with their consequences; and what was wrong."""
+    """The result of a trial: the alarms that fired, alone or with their consequences; and what was wrong."""
 
     rang: dict[str, Rung]
     wrong: list[str]
 
 
-async def tried(folder: Path, wanted: Sequence[str], *, record: bool = False) -> Trial:
-    """Break one thing after the other, and print a line for each; with `record` what rang is written into the file at once."""
+async def run_trial(folder: Path, wanted: Sequence[str], *, record: bool = False) -> Trial:
+    """Cause one fault after the other, and print a line for each; with `record` each result is written into the file at
+    once.
+    """
     trial = Trial({}, [])
     async with scene_in(folder) as scene:
         monitor = scene.monitor
         if not await monitor.until_quiet(_QUIET_S):
             trial.wrong.append(f"before any fault: {', '.join(sorted(await monitor.firing()))}")
-        trial.wrong.extend(await asked(monitor))
+        trial.wrong.extend(await failed_queries(monitor))
         print("| alarm | fired after | others | while it was fixed |\n|---|---|---|---|", flush=True)
         for name in wanted:
             await broken(scene, name, trial)
@@ -51,7 +53,7 @@ async def tried(folder: Path, wanted: Sequence[str], *, record: bool = False) ->
 
 
 async def broken(scene: Scene, name: str, trial: Trial) -> None:
-    """Break what an alarm is for, and fix it."""
+    """Cause the fault of an alarm, and repair it."""
     monitor = scene.monitor
     if not await monitor.until_quiet(_QUIET_S):
         trial.wrong.append(f"before {name}: {', '.join(sorted(await monitor.firing()))}")
@@ -74,8 +76,8 @@ async def broken(scene: Scene, name: str, trial: Trial) -> None:
         trial.rang[name] = Rung(round(after_s), others)
 
 
-async def asked(monitor: Monitor) -> list[str]:
-    """Ask every query of the dashboards, and return those that have no answer where they must."""
+async def failed_queries(monitor: Monitor) -> list[str]:
+    """Send every query of the dashboards, and return those without an answer that must have one."""
     silent, count = [], 0
     for where, query, may_be_empty in queries("30s"):
         count += 1
@@ -86,7 +88,9 @@ async def asked(monitor: Monitor) -> list[str]:
 
 
 def main() -> int:
-    """0 when each alarm that was tried rang, alone or with its consequences, and no rule is without a fault or a reason."""
+    """0 if each tested alarm fired, alone or with its consequences, and every rule has a fault or a reason why it has
+    none.
+    """
     parser = argparse.ArgumentParser(prog="make alarms-trial", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*FAULTS, []], default=[], metavar="NAME")
     parser.add_argument("--record", action="store_true", help="write what rang into tests/alarms/rang.json")
@@ -94,8 +98,8 @@ def main() -> int:
     wanted = options.names or list(FAULTS)
     folder = Path(tempfile.mkdtemp(prefix="meterbridge-alarms-"))
     print(f"logs in {folder}", flush=True)
-    trial = asyncio.run(tried(folder, wanted, record=options.record))
-    lines, complete = told(trial.rang, wanted, FAULTS, NOT_BROKEN)
+    trial = asyncio.run(run_trial(folder, wanted, record=options.record))
+    lines, complete = summary_lines(trial.rang, wanted, FAULTS, NOT_BROKEN)
     print("\n".join([*trial.wrong, *lines]))
     well = complete and not trial.wrong
     print(f"{'RANG' if well else 'WRONG'} {len(trial.rang)} of {len(wanted)} alarms")

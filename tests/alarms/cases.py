@@ -1,4 +1,4 @@
-"""For each alarm what makes it fire, alone, and what comes near and does not: series for `promtool test rules`."""
+"""For each alarm the series that make it fire alone, and similar ones that do not: input of `promtool test rules`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ DAY_S: Final = 86_400
 
 
 def stays(value: float) -> str:
-    """The same value at each step."""
+    """Return a series that has the same value at each step."""
     return f"{value}+0x{SAMPLES}"
 
 
@@ -21,7 +21,7 @@ def since(value: float, steps: int, before: float = 0) -> str:
 
 
 def grows(by: float, start: float = 0) -> str:
-    """More by `by` at each step."""
+    """The value increases by `by` at each step."""
     return f"{start}+{by}x{SAMPLES}"
 
 
@@ -40,14 +40,14 @@ def never() -> str:
     return f"_x{SAMPLES}"
 
 
-def gone(steps: int, before: float = 1) -> str:
+def disappeared(steps: int, before: float = 1) -> str:
     """A series that was scraped until some steps ago."""
     return f"{before}+0x{SAMPLES - steps} stale _x{steps - 1}"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What happens: `fires` makes the alarm fire and no other, `quiet` nothing. `step`: the length of a step."""
+    """One case: `fires` makes the alarm fire and no other, `quiet` makes none fire. `step`: the length of a step."""
 
     fires: Series
     quiet: Series
@@ -70,7 +70,7 @@ LAG: Final = 'meterbridge_projector_lag_seconds{topic="litellm.usage.enriched"}'
 
 
 def waits(what: str, topic: str) -> str:
-    """The series about what waits in a topic."""
+    """The series about waiting records in a topic."""
     return f'meterbridge_waiting_{what}{{topic="{topic}"}}'
 
 
@@ -109,14 +109,14 @@ HEALTHY: Final[Series] = {
 
 
 def _counter(series: str, quiet: Series | None = None) -> Case:
-    """An alarm of a counter that rises; by default nothing happens if it only stands high."""
+    """An alarm of a counter that increases; by default a constant high value does not fire it."""
     return Case({series: counts()}, quiet or {series: stays(7)})
 
 
 CASES: Final[dict[str, Case]] = {
     # Half an hour a step: thirty hours.
     "MeterbridgeNothingArrives": Case(
-        # The canary goes on; of yesterday's calls too few were others.
+        # The canary continues; too few of yesterday's calls came from others.
         {ACCEPTED: f"0+130x{SAMPLES - 3} {130 * (SAMPLES - 3) + 30}+30x2", CANARY_POSTED: grows(30)},
         {
             ACCEPTED: f"0+31x{SAMPLES - 3} {31 * (SAMPLES - 3)}+0x2",
@@ -289,13 +289,13 @@ CASES: Final[dict[str, Case]] = {
         {'meterbridge_provider_keys{state="due"}': since(2, 8)},
     ),
     "MeterbridgeNothingScraped": Case(
-        {series: gone(30) for series in HEALTHY if series.startswith("meterbridge")},
-        {series: gone(3) for series in HEALTHY if series.startswith("meterbridge_role")},
+        {series: disappeared(30) for series in HEALTHY if series.startswith("meterbridge")},
+        {series: disappeared(3) for series in HEALTHY if series.startswith("meterbridge_role")},
     ),
     "MeterbridgeRoleMissing": Case(
         # The customers that the api counts are zero at all others.
         {
-            **{ROLE % ("api", role): gone(4, int(role == "api")) for role in _ROLES},
+            **{ROLE % ("api", role): disappeared(4, int(role == "api")) for role in _ROLES},
             "active_customers_total": since(0, 4, before=100),
         },
         {ROLE % ("project", role): never() for role in _ROLES},
@@ -306,13 +306,13 @@ CASES: Final[dict[str, Case]] = {
         {'up{job="something-else", instance="meter:9090"}': stays(0)},
     ),
     "MeterbridgeCanaryNotBilled": Case(
-        # What is wrong may change meanwhile: first calls were not billed, now Lago does not answer.
+        # The error may change meanwhile: first calls were not billed, now Lago does not answer.
         {CANARY_FAILING % "not_billed": since(0, 6, before=1), CANARY_FAILING % "not_seen": since(1, 6)},
         {CANARY_FAILING % "not_billed": since(1, 8), CANARY_FAILING % "wrong_amount": stays(1)},
     ),
     "MeterbridgeCanaryWrong": _counter(CANARY_WRONG, {'meterbridge_canary_calls_total{result="billed"}': grows(1)}),
     "MeterbridgeCanaryGone": Case(
-        {ROLE % ("canary", role): gone(10, int(role == "canary")) for role in _ROLES},
+        {ROLE % ("canary", role): disappeared(10, int(role == "canary")) for role in _ROLES},
         {ROLE % ("canary", role): never() for role in _ROLES},
     ),
     "MeterbridgeCertificateEndsSoon": Case({CA: stays(20 * DAY_S)}, {CA: stays(31 * DAY_S)}),

@@ -1,4 +1,4 @@
-"""What a trial does to the records and settings of Kafka's topics, behind the product's back."""
+"""Changes that a trial makes to records and settings of Kafka's topics without the product's knowledge."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback that scrapes the processes of a trial each second, and what it says."""
+"""A real Prometheus on loopback that scrapes a trial's processes each second, and its results."""
 
 import asyncio
 import contextlib
@@ -64,11 +64,11 @@ class Monitor:
                 await asyncio.sleep(0.2)
 
     def forget(self) -> None:
-        """Begin a new fault."""
+        """Start a new fault."""
         self.seen = {}
 
     async def until(self, holds: Callable[[set[str]], bool], limit_s: float) -> bool:
-        """Whether what fires becomes so within the limit."""
+        """Whether the condition about firing alarms becomes true within the limit."""
         deadline = time.monotonic() + limit_s
         while not holds(await self.firing()):
             if time.monotonic() > deadline:
@@ -77,11 +77,11 @@ class Monitor:
         return True
 
     async def until_quiet(self, limit_s: float) -> bool:
-        """Whether no alarm fires or is about to within the limit."""
+        """Whether within the limit no alarm fires or is pending."""
         return await self.until(lambda now: not now and not self.pending, limit_s)
 
     async def look(self, seconds: float) -> None:
-        """Note what fires meanwhile."""
+        """Record the alarms that fire during the block."""
         await self.until(lambda _: False, seconds)
 
     async def query(self, expression: str) -> list[Any]:

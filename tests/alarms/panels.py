@@ -1,4 +1,4 @@
-"""The queries of the dashboards, as Grafana would ask them."""
+"""The queries of the dashboards, as Grafana sends them."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ _OFTEN_EMPTY = ("> 0", "meterbridge_partition_halted", "meterbridge_fetch_gaps_t
 
 
 def queries(interval: str) -> Iterator[tuple[str, str, bool]]:
-    """Where each one stands, the query with this interval, and whether it may have no series."""
+    """The place of each query, the query with this interval, and whether it may have no series."""
     for path in sorted((ROOT / "deploy" / "grafana").glob("*.json")):
         for panel in json.loads(path.read_text("utf-8"))["panels"]:
             for target in panel["targets"]:

@@ -1,4 +1,6 @@
-"""Takes PromQL apart, as far as the rules and panels of this repository need it: which metrics and labels it names."""
+"""Parses PromQL as far as the rules and panels of this repository need it: which metrics and labels an expression
+names.
+"""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +32,7 @@ class Selector:
     ranged: bool
 
     def takes(self, labels: dict[str, str]) -> bool:
-        """Whether a series with these labels is meant."""
+        """Whether a series with these labels matches."""
         return all(_meets(labels.get(name, ""), operator, value) for name, operator, value in self.matchers)
 
 
@@ -57,7 +59,9 @@ def grouped_by(expression: str) -> set[str]:
 
 @cache
 def exported() -> dict[str, list[dict[str, str]]]:
-    """The labels of each series that a new process exports, by the metric's name; parts of histograms are metrics."""
+    """The labels of each series that a new process exports, by the metric's name; the suffixed series of histograms
+    count as metrics.
+    """
     series: dict[str, list[dict[str, str]]] = {}
     metrics = Metrics(CollectorRegistry(), "1.2.3")
     metrics.requested_of("eu")  # as every process does for each further Lago organisation
@@ -71,7 +75,7 @@ def exported() -> dict[str, list[dict[str, str]]]:
 
 @cache
 def labels() -> dict[str, frozenset[str]]:
-    """The names of the labels of each metric, also of one that has no series yet."""
+    """The label names of each metric, also of one without series yet."""
     named: dict[str, frozenset[str]] = {}
     registry = Metrics(CollectorRegistry(), "1.2.3").registry
     for collector, names in registry._collector_to_names.items():  # type: ignore[attr-defined]
@@ -85,7 +89,7 @@ def labels() -> dict[str, frozenset[str]]:
 
 
 def family(name: str) -> str:
-    """The metric that a part of a histogram belongs to."""
+    """The metric that a suffixed series of a histogram belongs to."""
     for part in _PARTS:
         if name.endswith(part) and name.removesuffix(part) in labels():
             return name.removesuffix(part)

@@ -1,4 +1,4 @@
-"""What a trial says at its end, and the file with what rang in the last trial of each alarm."""
+"""The final output of a trial, and the file with the result of the last trial of each alarm."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -11,7 +11,7 @@ FILE: Final = Path(__file__).with_name("rang.json")
 
 
 class Rung(NamedTuple):
-    """An alarm that rang in a trial.
+    """An alarm that fired in a trial.
 
     Fields:
         after_s: seconds from the begin of its fault, with the shortened times.
@@ -22,10 +22,10 @@ class Rung(NamedTuple):
     others: list[str]
 
 
-def told(
+def summary_lines(
     rang: Collection[str], wanted: Sequence[str], faults: Collection[str], reasons: Mapping[str, str]
 ) -> tuple[list[str], bool]:
-    """The lines about what did not ring; and whether every rule has a fault or a reason."""
+    """The lines about alarms that did not fire; and whether every rule has a fault or a reason."""
     silent = [name for name in wanted if name not in rang]
     forgotten = [alert.name for alert in alerts() if alert.name not in faults and alert.name not in reasons]
     lines = [f"did not ring alone: {name}" for name in silent]
@@ -35,7 +35,7 @@ def told(
 
 
 def recorded(rang: Mapping[str, Rung], wanted: Sequence[str]) -> None:
-    """Write what rang into the file; what was tried and did not ring leaves it."""
+    """Write the results into the file; an alarm that was tested and did not fire is removed from it."""
     before = known()
     now = {name: rung for name, rung in before.items() if name not in wanted} | dict(rang)
     listed = {alert.name: now[alert.name]._asdict() for alert in alerts() if alert.name in now}
@@ -43,6 +43,6 @@ def recorded(rang: Mapping[str, Rung], wanted: Sequence[str]) -> None:
 
 
 def known() -> dict[str, Rung]:
-    """What rang in the last trial of each alarm."""
+    """The results of the last trial of each alarm."""
     read = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {}
     return {name: Rung(**rung) for name, rung in read.items()}

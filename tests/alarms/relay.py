@@ -1,4 +1,4 @@
-"""A relay of TCP connections that can be cut, or slow, as a network can."""
+"""A TCP relay that can be disconnected or made slow, like a network."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 
 class Relay:
-    """Passes the bytes of each connection on to `target`, a port of this machine.
+    """Forwards the bytes of each connection to `target`, a port of this machine.
 
     Fields:
         bytes_per_s: how many it passes back on one connection in a second; 0 = as many as come.
@@ -25,11 +25,11 @@ class Relay:
             writer.transport.abort()
 
     def fix(self) -> None:
-        """Pass on again."""
+        """Accept connections again."""
         self._is_cut = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass one connection on, until either side ends it."""
+        """Forward one connection until either side closes it."""
         ends = [writer]
         with contextlib.suppress(OSError):
             if not self._is_cut:
@@ -52,11 +52,11 @@ class Relay:
 
 @contextlib.asynccontextmanager
 async def relay(port: int, target: int) -> AsyncIterator[Relay]:
-    """It listens at `port` until the block ends."""
-    made = Relay(target)
-    server = await asyncio.start_server(made.serve, "127.0.0.1", port)
+    """Listens at `port` until the block ends."""
+    created = Relay(target)
+    server = await asyncio.start_server(created.serve, "127.0.0.1", port)
     try:
-        yield made
+        yield created
     finally:
         server.close()
-        made.cut()
+        created.cut()

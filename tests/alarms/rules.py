@@ -1,4 +1,4 @@
-"""The alert and recording rules of deploy/prometheus/rules, read from their files."""
+"""The alert and recording rules in deploy/prometheus/rules."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -29,7 +29,7 @@ class Alert:
 
 @cache
 def rules() -> dict[str, list[dict[str, Any]]]:
-    """All rules by the name of their file, as they stand there."""
+    """All rules by the name of their file, as written there."""
     return {
         path.stem: [rule for group in yaml.safe_load(path.read_text("utf-8"))["groups"] for rule in group["rules"]]
         for path in sorted(RULES.glob("*.yml"))
@@ -56,5 +56,5 @@ def alerts() -> list[Alert]:
 
 
 def recorded() -> dict[str, str]:
-    """The expression of each recording rule by the name of what it records."""
+    """The expression of each recording rule by the name of its series."""
     return {rule["record"]: rule["expr"] for listed in rules().values() for rule in listed if "record" in rule}

@@ -1,4 +1,6 @@
-"""The rules of deploy/prometheus for a trial of minutes: every time is shorter, and the numbers that are times or sums are smaller."""
+"""The rules of deploy/prometheus for a trial of minutes: times are shorter, and numbers that are times or sums are
+smaller.
+"""
 
 import re
 from pathlib import Path
@@ -28,13 +30,13 @@ _OWN: Final[dict[str, dict[str, str]]] = {
     "MeterbridgeLagoOrganizationKeyRefused": {"[10s]": "[45s]"},
 }
 _OWN_HOLDS: Final = {"MeterbridgeRoleMissing": "25s", "MeterbridgeTargetDown": "25s", "MeterbridgeSpooling": "25s"}
-# The age of what waits is measured every 30 s.
+# The age of waiting records is measured every 30 s.
 _OWN_HOLDS |= {"MeterbridgeCanaryGone": "25s", "MeterbridgeCanaryNotBilled": "30s"}
 _OWN_HOLDS |= {"MeterbridgeLedgersNotOpen": "40s", "MeterbridgeMeterBehind": "30s", "MeterbridgeTablesStale": "40s"}
 
 
 def shortened(folder: Path) -> None:
-    """Write the files of the rules, shortened, into `folder`."""
+    """Write the shortened rule files into `folder`."""
     for path in RULES.glob("*.yml"):
         file: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
         for group in file["groups"]:

@@ -44,7 +44,7 @@ _EU = "eu"
 
 @contextlib.asynccontextmanager
 async def scene_in(folder: Path) -> AsyncIterator[Scene]:
-    """Everything up, and a minute's usage billed."""
+    """Everything running, with a minute of billed usage."""
     async with contextlib.AsyncExitStack() as stack:
         entrances, outside = [free_port() for _ in _RELAYED], [free_port() for _ in _RELAYED]
         kafka = await asyncio.to_thread(_kafka, entrances, outside)
@@ -108,7 +108,7 @@ def _program(name: str) -> Sequence[str]:
 
 
 def _settings(database: str, certificate: Path, hook: str, eu: str) -> dict[str, str]:
-    """Of every process."""
+    """The settings of every process."""
     return {
         "DATABASE_URL": database,
         "KAFKA_SSL_CAFILE": str(certificate),
@@ -133,7 +133,7 @@ def _settings(database: str, certificate: Path, hook: str, eu: str) -> dict[str,
 
 
 def _kafka(entrances: Sequence[int], outside: Sequence[int]) -> MavenKafka:
-    """A broker with a listener at each of the ports `entrances`, whose clients are told the port of `outside` instead."""
+    """A broker with a listener on each of the ports `entrances`, whose clients get the port of `outside` instead."""
     port, controller = free_port(), free_port()
     names = [f"RELAYED{number}" for number in range(len(entrances))]
 
@@ -152,7 +152,7 @@ def _kafka(entrances: Sequence[int], outside: Sequence[int]) -> MavenKafka:
 
 
 def _older_release(folder: Path) -> Path:
-    """A folder that makes a process of this tree tell another version of itself."""
+    """A folder that makes a process of this tree report another version."""
     info = folder / "older" / "meterbridge-0.0.1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: meterbridge\nVersion: 0.0.1\n")

@@ -1,4 +1,4 @@
-"""Rules, dashboards, metrics and runbooks fit together: no name leads nowhere, and no metric is forgotten."""
+"""Rules, dashboards, metrics and runbooks agree: every name exists, and every metric is used."""
 
 import json
 import re
@@ -36,7 +36,7 @@ COUNTED = re.compile(r"\b(?:increase|rate)\(([^()]*?)\[")
 
 
 @pytest.mark.parametrize("where", EXPRESSIONS)
-def test_every_metric_label_and_value_is_one_that_a_process_exports(where: str) -> None:
+def test_every_metric_label_and_value_is_exported_by_a_process(where: str) -> None:
     named: set[str] = set()
     for selector in selectors(EXPRESSIONS[where]):
         if selector.name in {*recorded(), "up"}:
@@ -55,8 +55,8 @@ def test_every_metric_label_and_value_is_one_that_a_process_exports(where: str) 
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert.name)
-def test_an_alarm_sees_the_first_case_of_what_it_counts(alert: Alert) -> None:
-    """`increase()` of a series that appears with 1 is 0: each series must be there, at zero, before anything happens."""
+def test_an_alarm_sees_the_first_increase_of_its_counter(alert: Alert) -> None:
+    """`increase()` of a series that appears with 1 is 0: each series must exist with the value 0 before the first case."""
     for text in COUNTED.findall(alert.expression):
         (selector,) = selectors(text)
         assert any(selector.takes(one) for one in exported().get(selector.name, ())), text
@@ -86,7 +86,7 @@ def test_every_alarm_has_its_runbook(alert: Alert) -> None:
 
 
 def test_every_reason_of_a_halt_has_its_command_in_the_runbook() -> None:
-    """The engineer on duty finds the reason of the alarm, and no command of another one."""
+    """The engineer on duty needs the command for this reason, and no other."""
     errors = (ROOT / "docs" / "errors.md").read_text("utf-8").partition("\n## A partition task that has halted\n")[2]
     reasons = re.findall(r"^\| `(\w+)`", errors.partition("\n## ")[0], re.MULTILINE)
     runbook = (ROOT / "docs" / "runbooks" / "metering.md").read_text("utf-8").partition("\n## MeterbridgeLedgerImb")[0]
@@ -103,15 +103,15 @@ def test_every_runbook_has_its_alarm_in_the_order_of_the_rules() -> None:
     assert sorted(rows) == sorted((alert.name, alert.severity) for alert in alerts())
 
 
-def test_the_dashboards_are_what_their_list_says() -> None:
-    made = runpy.run_path(str(GRAFANA / "make.py"))["dashboards"]()
-    assert made == {path.name: path.read_text("utf-8") for path in GRAFANA.glob("*.json")}, (
+def test_the_dashboards_are_generated_from_their_list() -> None:
+    created = runpy.run_path(str(GRAFANA / "make.py"))["dashboards"]()
+    assert created == {path.name: path.read_text("utf-8") for path in GRAFANA.glob("*.json")}, (
         "python deploy/grafana/make.py"
     )
 
 
 @pytest.mark.parametrize(("name", "panel"), PANELS, ids=lambda it: it if isinstance(it, str) else it["title"])
-def test_a_panel_has_a_unit_and_takes_its_data_where_the_variable_says(name: str, panel: dict[str, Any]) -> None:
+def test_a_panel_has_a_unit_and_the_data_source_of_the_variable(name: str, panel: dict[str, Any]) -> None:
     assert panel["fieldConfig"]["defaults"]["unit"]
     assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
     variables = {word for target in panel["targets"] for word in re.findall(r"\$\w+", target["expr"])}
@@ -133,13 +133,13 @@ def test_each_severity_has_a_receiver_whose_address_is_in_a_file() -> None:
     assert (config["route"]["receiver"], routed) == ("ticket", {'severity="page"': "page"})
 
 
-def test_every_time_of_a_rule_has_its_short_one_in_a_trial(tmp_path: Path) -> None:
+def test_every_time_in_a_rule_has_a_short_one_for_a_trial(tmp_path: Path) -> None:
     shortened(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in RULES.glob("*.yml")}
 
 
 def test_every_file_of_rules_has_its_file_of_faults() -> None:
-    """A recording rule breaks with the alarms that read it."""
+    """If a recording rule is wrong, the alarms that read it do not fire."""
     faults = {path.stem for path in (ROOT / "tests" / "alarms" / "breakage").glob("*.py")} - {"__init__", "scene"}
     assert faults == {path.stem for path in RULES.glob("*.yml")} - {"recording"}
 
@@ -152,7 +152,7 @@ def test_every_file_of_rules_has_its_file_of_faults() -> None:
         ({"expr": "x > 0", "for": "7m"}, "_HOLDS"),
     ],
 )
-def test_a_time_that_a_trial_does_not_know_says_where_it_is_added(rule: dict[str, str], table: str) -> None:
+def test_an_unknown_time_in_a_trial_is_an_error_that_says_where_to_add_it(rule: dict[str, str], table: str) -> None:
     with pytest.raises(
         ValueError, match=rf"^MeterbridgeNew has the time 7m, .*{table} of tests/alarms/shortened.py: add"
     ):

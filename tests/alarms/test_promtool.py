@@ -1,4 +1,4 @@
-"""The tests of alarms are never left out: promtool is installed, fetched, or its absence fails them."""
+"""The tests of alarms are never skipped: promtool is installed, fetched, or its absence makes them fail."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import prometheus
 
-#: It knows no package before it was told to `update`, as on a new machine.
+#: It knows no package before `update`, like a new machine.
 APT = """#!/bin/sh
 case $1 in
   update) touch "$STATE/updated" ;;
@@ -18,16 +18,16 @@ DPKG = '#!/bin/sh\nmkdir -p "$3/usr/bin" && echo tool > "$3/usr/bin/promtool"\n'
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with no tools of its own but the shell's; its `bin` is to be filled."""
+    """A machine with no tools except the shell's; tests fill its `bin`."""
     (tmp_path / "bin").mkdir()
     monkeypatch.setattr(prometheus, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(prometheus.shutil, "which", lambda name: found(tmp_path / "bin" / name))
+    monkeypatch.setattr(prometheus.shutil, "which", lambda name: existing(tmp_path / "bin" / name))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.setenv("STATE", str(tmp_path))
     return tmp_path
 
 
-def found(path: Path) -> str | None:
+def existing(path: Path) -> str | None:
     return str(path) if path.exists() else None
 
 
@@ -36,7 +36,7 @@ def has(machine: Path, name: str, text: str) -> None:
     (machine / "bin" / name).chmod(0o755)
 
 
-def test_it_is_fetched_once_after_an_update_where_there_is_no_list_of_packages(machine: Path) -> None:
+def test_promtool_is_fetched_once_after_an_update_if_there_is_no_package_list(machine: Path) -> None:
     has(machine, "apt-get", APT)
     has(machine, "dpkg", DPKG)
     there = prometheus.program("promtool")
@@ -46,12 +46,12 @@ def test_it_is_fetched_once_after_an_update_where_there_is_no_list_of_packages(m
     assert [path.name for path in (machine / "cache").iterdir()] == ["debian"]
 
 
-def test_an_installed_one_is_taken(machine: Path) -> None:
+def test_an_installed_promtool_is_used(machine: Path) -> None:
     has(machine, "promtool", "")
     assert prometheus.program("promtool") == str(machine / "bin" / "promtool")
 
 
-def test_a_machine_that_can_have_none_fails_and_says_what_to_do(machine: Path) -> None:
+def test_without_promtool_and_package_the_error_says_what_to_do(machine: Path) -> None:
     with pytest.raises(RuntimeError, match="put promtool and prometheus on the PATH"):
         prometheus.program("promtool")
     has(machine, "apt-get", "#!/bin/sh\necho 'Unable to locate package'; exit 100\n")

@@ -1,4 +1,4 @@
-"""Each alarm fires when it must, alone, and does not when something comes near; run by Prometheus' own `promtool`."""
+"""Each alarm fires when it must, alone, and not for similar series; run by Prometheus' own `promtool`."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def promtool(*arguments: str) -> None:
 
 
 def scenario(name: str, series: Series, step: str, *firing: str) -> dict[str, Any]:
-    """A test of promtool: with these series beside the healthy ones, these alarms fire at the last step and no other."""
+    """A test for promtool: with these series and the healthy ones, these alarms fire at the last step and no other."""
     all_series = HEALTHY | series
     return {
         "name": name,
@@ -49,7 +49,9 @@ def scenario(name: str, series: Series, step: str, *firing: str) -> dict[str, An
 
 
 def quiet() -> Iterator[tuple[str, list[str], Series]]:
-    """What comes near, a few alarms at a time where they have no series in common: step, their names, all series."""
+    """Similar series that must not fire, several alarms at once if they have no series in common: step, their names,
+    all series.
+    """
     for step in _MINUTES:
         packs: list[tuple[list[str], dict[str, str]]] = []
         for name, case in CASES.items():
@@ -63,7 +65,7 @@ def quiet() -> Iterator[tuple[str, list[str], Series]]:
         yield from ((step, *pack) for pack in packs)
 
 
-def test_every_alarm_fires_alone_and_not_when_something_comes_near(tmp_path: Path) -> None:
+def test_every_alarm_fires_alone_and_not_for_similar_series(tmp_path: Path) -> None:
     tests = defaultdict(list)
     for step in _MINUTES:
         tests[step].append(scenario("all is well", {}, step))
@@ -90,6 +92,6 @@ def test_every_alarm_has_its_cases() -> None:
     assert CASES.keys() == {alert.name for alert in alerts()}
 
 
-def test_the_files_are_what_prometheus_reads() -> None:
+def test_prometheus_accepts_the_rule_files() -> None:
     promtool("check", "config", str(RULES.parent / "prometheus.yml"))
     promtool("check", "rules", *(str(path) for path in sorted(RULES.glob("*.yml"))))

@@ -1,4 +1,4 @@
-"""Usage for a trial: a few mapped customers who call all the time, and calls that something is wrong with."""
+"""Usage for a trial: a few mapped customers with continuous calls, and calls with an error."""
 
 import asyncio
 import contextlib
@@ -22,30 +22,30 @@ _EVERY_S = 0.25
 
 @dataclass(slots=True)
 class Traffic:
-    """What posts. `flows`: whether the usual calls are sent."""
+    """Sends calls. `flows`: whether the usual calls are sent."""
 
     http: httpx.AsyncClient
     flows: asyncio.Event = field(default_factory=asyncio.Event)
     _ids: "itertools.count[int]" = field(default_factory=itertools.count)
 
     def call(self, customer: str, **fields: Any) -> dict[str, Any]:
-        """A call, as senders of one's own report it."""
+        """A call in the form for own senders."""
         number = next(self._ids)
         call = {"id": f"alarm-{number}", "customer_id": customer, "model": "gpt-4o", "cost_usd": "0.001"}
         return {**call, "tokens_input": 10, "tokens_output": 5, **fields}
 
     def flat(self, customer: str, **fields: Any) -> dict[str, Any]:
-        """A call, as LiteLLM's own callback reports it."""
+        """A call in the form of LiteLLM's own callback."""
         number = next(self._ids)
         tokens = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         return {"id": f"alarm-{number}", "user": customer, "model": "gpt-4o", **tokens, **fields}
 
     def at(self, customer: str, ended_s: float, **fields: Any) -> dict[str, Any]:
-        """`flat`, of a call that ended at this moment, seconds since 1970 UTC."""
+        """`flat` for a call that ended at this time, seconds since 1970 UTC."""
         return self.flat(customer, startTime=ended_s - 1, endTime=ended_s, **fields)
 
     async def send(self, body: object, path: str = "/webhooks/litellm", **more: Any) -> int:
-        """Post it; the status, 0 = no answer."""
+        """Post it; returns the status, 0 = no answer."""
         try:
             return (await self.http.post(path, json=body, **more)).status_code
         except httpx.TransportError:
@@ -61,7 +61,7 @@ class Traffic:
 
 @contextlib.asynccontextmanager
 async def traffic(world: World) -> AsyncIterator[Traffic]:
-    """The usual calls flow until the block ends."""
+    """The usual calls are sent until the block ends."""
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(base_url=world.url("ingress"), headers=headers, trust_env=False, timeout=20) as http:
         sending = Traffic(http)

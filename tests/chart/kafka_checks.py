@@ -1,4 +1,4 @@
-"""`make chart-test`: what the chart says of Kafka is what the code uses."""
+"""`make chart-test`: the chart's Kafka settings equal those in the code."""
 
 import pytest
 
@@ -13,14 +13,14 @@ FIELDS = {getattr(NAMES, field): field for field in TopicNames.__dataclass_field
 
 
 def group(role: str, prefix: str) -> str:
-    """The consumer group as a worker makes it (connectors/processes/worker_parts.py)."""
-    made = Components.__new__(Components)
-    object.__setattr__(made, "group_prefix", prefix)
-    return made.group(role)
+    """The consumer group as in a worker (connectors/processes/worker_parts.py)."""
+    created = Components.__new__(Components)
+    object.__setattr__(created, "group_prefix", prefix)
+    return created.group(role)
 
 
 @pytest.mark.parametrize(("name", "prefix", "topics"), [("keda", "meterbridge-", ""), ("strimzi", "eu.eu-1-", "eu.")])
-def test_keda_looks_at_the_group_and_a_topic_of_the_role(name: str, prefix: str, topics: str) -> None:
+def test_keda_scales_by_the_group_and_a_topic_of_the_role(name: str, prefix: str, topics: str) -> None:
     scaled = of_kind(rendered(name), "ScaledObject")
     assert scaled
     known = {getattr(TopicNames.with_prefix(topics), field): field for field in FIELDS.values()}
@@ -41,11 +41,11 @@ def test_keda_looks_at_the_group_and_a_topic_of_the_role(name: str, prefix: str,
         assert entry["containerName"] == container(pods(rendered(name))[role])["name"]
 
 
-def test_strimzi_makes_the_topics_of_the_catalogue_with_their_settings() -> None:
-    made = {one["spec"]["topicName"]: one for one in of_kind(rendered("strimzi"), "KafkaTopic")}
-    assert made.keys() == {f"eu.{topic.name}" for topic in CATALOGUE}
+def test_strimzi_creates_the_topics_of_the_catalogue_with_their_settings() -> None:
+    created = {one["spec"]["topicName"]: one for one in of_kind(rendered("strimzi"), "KafkaTopic")}
+    assert created.keys() == {f"eu.{topic.name}" for topic in CATALOGUE}
     for topic in CATALOGUE:
-        spec = made[f"eu.{topic.name}"]["spec"]
+        spec = created[f"eu.{topic.name}"]["spec"]
         assert (spec["partitions"], spec["replicas"]) == (partition_count(topic, 6), 3)
         assert spec["config"] == topic_config(topic, 3)
     grown = of_kind(rendered("strimzi", "kafka.partitions=12", "kafka.partitionsAtFirst=6"), "KafkaTopic")
@@ -56,7 +56,7 @@ def test_strimzi_makes_the_topics_of_the_catalogue_with_their_settings() -> None
         6,
         6,
     ]
-    assert made["eu.billing.rates"]["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert created["eu.billing.rates"]["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
     single = of_kind(rendered("strimzi", "kafka.replicationFactor=1"), "KafkaTopic")
     assert {one["spec"]["topicName"]: one["spec"]["config"] for one in single} == {
         f"eu.{topic.name}": topic_config(topic, 1) for topic in CATALOGUE
@@ -93,21 +93,23 @@ def test_strimzi_gives_each_role_the_rights_that_topics_acls_prints(name: str) -
 
 
 def certificate(pod: Manifest) -> tuple[str, str, str]:
-    """Secret, key of the certificate and key of the private key that a pod shows to the brokers; its settings name them."""
-    told = variables(pod)
-    assert "KAFKA_SASL_USERNAME" not in told and "KAFKA_SASL_PASSWORD_FILE" not in told
+    """Secret, key of the certificate and key of the private key that a pod presents to the brokers; its settings name
+    them.
+    """
+    result = variables(pod)
+    assert "KAFKA_SASL_USERNAME" not in result and "KAFKA_SASL_PASSWORD_FILE" not in result
     items = {
         f"/run/secrets/meterbridge/{item['path']}": (source["secret"]["name"], item["key"])
         for volume in pod["spec"]["volumes"]
         for source in volume.get("projected", {}).get("sources", [])
         for item in source.get("secret", {}).get("items", [])
     }
-    (shown, cert), (sealed, key) = items[told["KAFKA_SSL_CERTFILE"]], items[told["KAFKA_SSL_KEYFILE"]]
+    (shown, cert), (sealed, key) = items[result["KAFKA_SSL_CERTFILE"]], items[result["KAFKA_SSL_KEYFILE"]]
     assert shown == sealed
     return shown, cert, key
 
 
-def test_each_role_shows_its_certificate_and_keda_shows_that_of_the_role_it_scales() -> None:
+def test_each_role_presents_its_certificate_and_keda_that_of_the_role_it_scales() -> None:
     found = pods(rendered("mtls"))
     shown = {role: certificate(pod)[0] for role, pod in found.items() if role != "tables"}
     assert shown.pop("webhooks") == "kafka-ingress"
@@ -119,13 +121,13 @@ def test_each_role_shows_its_certificate_and_keda_shows_that_of_the_role_it_scal
         ("strimzi-tls", "sink", "meterbridge-sink", {"cert": "user.crt", "key": "user.key"}),
     ):
         [account] = [auth for auth in of_kind(rendered(name), "TriggerAuthentication") if component(auth) == role]
-        told = {one["parameter"]: (one["name"], one["key"]) for one in account["spec"]["secretTargetRef"]}
+        result = {one["parameter"]: (one["name"], one["key"]) for one in account["spec"]["secretTargetRef"]}
         for parameter, key in keys.items():
-            assert told[parameter][1] == key and told[parameter][0].endswith(secret)
-        assert ("keyPassword" in told) is (name == "mtls")
+            assert result[parameter][1] == key and result[parameter][0].endswith(secret)
+        assert ("keyPassword" in result) is (name == "mtls")
 
 
-def test_a_role_may_have_an_account_of_its_own_without_strimzi() -> None:
+def test_a_role_may_have_its_own_account_without_strimzi() -> None:
     found = pods(rendered("tls-sasl"))
     accounts = {role: variables(pod).get("KAFKA_SASL_USERNAME") for role, pod in found.items()}
     assert accounts["webhooks"] == "billing-ingress" and accounts["topics"] == "billing-operator"

@@ -1,4 +1,5 @@
-"""`make chart-test`: what the chart writes, for each set of values in `values/`, is what Kubernetes takes and the code knows.
+"""`make chart-test`: the manifests, for each set of values in `values/`, are valid for Kubernetes and agree with the
+code.
 
 The name of this file keeps it out of `make test`: it needs Helm, which tools.py fetches.
 """
@@ -47,14 +48,14 @@ POSSIBLE = {"networkPolicy": ("network-policies", "The pod does not have a match
 
 @pytest.mark.parametrize("version", HELMS)
 @pytest.mark.parametrize("name", SETS)
-def test_helm_finds_nothing_to_say(name: str, version: str) -> None:
+def test_helm_lint_has_no_finding(name: str, version: str) -> None:
     command = [helm(version), "lint", "--strict", str(CHART), "-f", str(HERE / "values" / f"{name}.yaml")]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stdout + told.stderr
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_both_generations_of_helm_write_the_same(name: str) -> None:
+def test_both_generations_of_helm_render_the_same(name: str) -> None:
     first, second = (sorted(rendered(name, version=version), key=named) for version in HELMS)
     assert first == second
 
@@ -63,7 +64,7 @@ def test_both_generations_of_helm_write_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", SETS)
 def test_kubernetes_knows_every_key_of_every_manifest(name: str, version: str) -> None:
     manifests = rendered(name)
-    wrong = {named(manifest): told for manifest in manifests if (told := complaints(manifest, version))}
+    wrong = {named(manifest): result for manifest in manifests if (result := complaints(manifest, version))}
     assert not wrong
     assert len({named(manifest) for manifest in manifests}) == len(manifests), "a name twice"
 
@@ -77,23 +78,23 @@ def test_a_misspelt_key_of_a_manifest_would_be_noticed() -> None:
 
 @pytest.mark.parametrize("name", SETS)
 def test_kube_score_finds_only_what_is_meant(name: str) -> None:
-    told = subprocess.run(
+    result = subprocess.run(
         [kube_score(), "score", "-o", "ci", "--kubernetes-version", "v1.30", "-"],
         input=written(name), capture_output=True, text=True, check=False,
     )  # fmt: skip
-    found = [line for line in told.stdout.splitlines() if line.startswith(("[CRITICAL]", "[WARNING]"))]
-    assert told.stdout.count("[OK]") > 20
+    found = [line for line in result.stdout.splitlines() if line.startswith(("[CRITICAL]", "[WARNING]"))]
+    assert result.stdout.count("[OK]") > 20
     meant = {text for text in ACCEPTED if (name, text) not in POSSIBLE.values()}
     assert [line for line in found if not line.endswith(tuple(meant))] == []
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_variable_is_a_setting_and_its_value_is_accepted(name: str, tmp_path: Path) -> None:
+def test_every_variable_is_a_setting_with_a_valid_value(name: str, tmp_path: Path) -> None:
     for role, pod in pods(rendered(name)).items():
-        told = variables(pod)
-        ours = {key: value for key, value in told.items() if key.removesuffix("_FILE") in VARIABLES}
+        result = variables(pod)
+        ours = {key: value for key, value in result.items() if key.removesuffix("_FILE") in VARIABLES}
         extra = {"SSL_CERT_FILE"} if name == "hpa-gateway" else set()
-        assert told.keys() - ours.keys() == extra, role
+        assert result.keys() - ours.keys() == extra, role
         for key in [key for key in ours if key.endswith("FILE") and key.removesuffix("_FILE") in VARIABLES]:
             path = tmp_path / key
             path.write_text("postgresql://u:p@h/d" if "DATABASE" in key else "a-secret-of-twenty-chars")
@@ -112,7 +113,7 @@ def test_every_variable_is_a_setting_and_its_value_is_accepted(name: str, tmp_pa
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_command_is_ours_and_every_probe_asks_where_it_listens(name: str) -> None:
+def test_every_command_is_ours_and_every_probe_uses_a_port_with_a_listener(name: str) -> None:
     for role, pod in pods(rendered(name)).items():
         words = container(pod).get("args", [])
         if role == "tools":
@@ -134,7 +135,7 @@ def test_every_command_is_ours_and_every_probe_asks_where_it_listens(name: str) 
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_no_pod_has_rights_and_no_volume_is_without_a_bound(name: str) -> None:
+def test_no_pod_has_privileges_and_every_volume_has_a_limit(name: str) -> None:
     for role, pod in pods(rendered(name)).items():
         spec, security = pod["spec"], container(pod)["securityContext"]
         assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] == 10001
@@ -151,7 +152,7 @@ def test_no_pod_has_rights_and_no_volume_is_without_a_bound(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_role_has_its_own_secrets_as_files_and_no_others(name: str) -> None:
+def test_a_role_has_only_its_own_secrets_as_files(name: str) -> None:
     for role, pod in pods(rendered(name)).items():
         files = {
             item["path"]: source["secret"]["name"]
@@ -165,21 +166,21 @@ def test_a_role_has_its_own_secrets_as_files_and_no_others(name: str) -> None:
         assert files.keys() <= set(SECRETS[role]), role
         pointed = {key: value for key, value in variables(pod).items() if key.removesuffix("_FILE") in files}
         assert pointed == {f"{key}_FILE": f"/run/secrets/meterbridge/{key}" for key in files}
-        made = {found for found in files.values() if found.endswith("-hooks")}
-        assert not made or role in {"topics", "tables"}
+        created = {found for found in files.values() if found.endswith("-hooks")}
+        assert not created or role in {"topics", "tables"}
 
 
-def test_a_secret_stands_in_secrets_alone() -> None:
+def test_secrets_appear_only_in_secret_manifests() -> None:
     for name in ("minimal", "network-policies"):
         given = yaml.safe_load((HERE / "values" / f"{name}.yaml").read_text())["secrets"]
         others = json.dumps([manifest for manifest in rendered(name) if manifest["kind"] != "Secret"])
-        made = of_kind(rendered(name), "Secret")
+        created = of_kind(rendered(name), "Secret")
         assert [value for value in given.values() if value in others] == []
-        for secret in made:
+        for secret in created:
             assert {key: b64decode(text).decode() for key, text in secret["data"].items()} == given
 
 
-def test_the_chart_is_packed_with_all_that_it_reads(tmp_path: Path) -> None:
+def test_the_packed_chart_contains_every_file_that_it_reads(tmp_path: Path) -> None:
     for version in HELMS:
         subprocess.run([helm(version), "package", str(CHART), "-d", str(tmp_path)], check=True, capture_output=True)
         [package] = tmp_path.glob("*.tgz")

@@ -1,4 +1,4 @@
-"""The schemas of every kind that the chart writes; strict: a key that no one knows is refused."""
+"""The schemas of every kind of manifest in the chart; strict: an unknown key is refused."""
 
 import json
 from functools import cache
@@ -25,7 +25,7 @@ def _registry(version: str) -> Registry[Any]:
 
 
 def closed(schema: Any) -> Any:
-    """A schema of a resource definition as a JSON schema that refuses what the API server would drop."""
+    """The schema of a resource definition as a JSON schema that refuses what the API server would drop."""
     if isinstance(schema, list):
         return [closed(item) for item in schema]
     if not isinstance(schema, dict):
@@ -61,6 +61,6 @@ def _validator(api: str, kind: str, version: str) -> Draft7Validator:
 
 
 def complaints(manifest: Manifest, version: str) -> list[str]:
-    """What Kubernetes of this version would refuse or drop of a manifest."""
+    """What Kubernetes of this version would refuse or drop in a manifest."""
     validator = _validator(manifest["apiVersion"], manifest["kind"], version)
     return [f"{error.json_path}: {error.message[:200]}" for error in validator.iter_errors(manifest)]

@@ -1,4 +1,4 @@
-"""`make chart-test`: the commands of docs/kubernetes.md are run as they stand there, without a cluster.
+"""`make chart-test`: the commands on docs/kubernetes.md run unchanged, without a cluster.
 
 `helm install` and `helm upgrade` render the chart with the same words, and `kubectl` writes down what it was asked.
 """
@@ -37,7 +37,7 @@ KUBECTL = '#!/bin/sh\necho "$@" >> asked\n'
 
 
 class Typed:
-    """What came of the page's blocks, typed one after the other in one folder."""
+    """The results of the page's blocks, typed one after the other in one folder."""
 
     def __init__(self, folder: Path, version: str) -> None:
         self.folder = folder
@@ -60,8 +60,8 @@ class Typed:
         secrets = {"LAGO_API_KEY": "a", "LITELLM_MASTER_KEY": "b", "POSTGRES_PASSWORD": "c"}
         environ = {"PATH": f"{self.folder / 'programs'}:{os.environ['PATH']}", "HOME": str(self.folder), **secrets}
         command = ["bash", "-euo", "pipefail", "-c", block.text]
-        told = subprocess.run(command, cwd=self.folder, env=environ, capture_output=True, text=True, check=False)
-        assert told.returncode == 0, f"{block.place}: {told.stderr}"
+        result = subprocess.run(command, cwd=self.folder, env=environ, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, f"{block.place}: {result.stderr}"
 
 
 @pytest.fixture(scope="module", params=HELMS)
@@ -75,8 +75,8 @@ def test_the_installation_runs_every_role(typed: Typed) -> None:
 
 
 def test_the_secret_of_the_page_has_every_key_that_the_installation_mounts(typed: Typed) -> None:
-    [made] = [words for words in typed.asked if "create secret" in words]
-    keys = set(re.findall(r"--from-literal=(\w+)=", made))
+    [created] = [words for words in typed.asked if "create secret" in words]
+    keys = set(re.findall(r"--from-literal=(\w+)=", created))
     mounted = {
         item["key"]
         for pod in pods(typed.made[0]).values()
@@ -87,11 +87,11 @@ def test_the_secret_of_the_page_has_every_key_that_the_installation_mounts(typed
     assert mounted == keys
 
 
-def test_whatever_kubectl_is_asked_about_is_there(typed: Typed) -> None:
+def test_everything_that_kubectl_is_asked_for_exists(typed: Typed) -> None:
     text = (ROOT / "docs" / "kubernetes.md").read_text()
-    told = {name for _, name in map(named, typed.made[1])}
+    result = {name for _, name in map(named, typed.made[1])}
     asked = set(re.findall(r"(?:deploy|job|statefulset)[/ ](meterbridge-\w+)", text))
-    assert asked and asked <= told
+    assert asked and asked <= result
     kinds = {"deploy": "Deployment", "job": "Job"}
     for kind, name in re.findall(r"(deploy|job)/(meterbridge-\w+)", text):
         assert (kinds[kind], name) in map(named, typed.made[1])

@@ -1,4 +1,4 @@
-"""`make chart-test`: values that cannot work end `helm install` with a sentence, in every generation of Helm."""
+"""`make chart-test`: impossible values end `helm install` with a sentence, in every generation of Helm."""
 
 import re
 
@@ -33,7 +33,7 @@ from tests.chart.tools import HELMS
         ("hpa-gateway", "httpRoute.parentRefs=[]", "httpRoute.parentRefs is needed"),
     ],
 )  # fmt: skip
-def test_values_that_contradict_each_other_are_refused_with_a_sentence(name: str, more: str, sentence: str) -> None:
+def test_contradictory_values_are_refused_with_a_sentence(name: str, more: str, sentence: str) -> None:
     with pytest.raises(NotRendered, match=re.escape(sentence)):
         rendered(name, more)
 

@@ -1,4 +1,4 @@
-"""Renders the chart, and finds its way through what came out."""
+"""Renders the chart, and finds parts of the result."""
 
 import subprocess
 from functools import cache
@@ -17,7 +17,7 @@ Manifest = dict[str, Any]
 
 
 class NotRendered(Exception):
-    """Helm refused the values; the text is what it said."""
+    """Helm refused the values; the text is its output."""
 
 
 @cache
@@ -25,10 +25,10 @@ def _text(version: str, name: str, more: tuple[str, ...]) -> str:
     command = [helm(version), "template", "mb", str(CHART), "--namespace", "billing"]
     files = ["-f", str(HERE / "values" / f"{name}.yaml")] if name else []
     sets = [word for one in more for word in ("--set-json" if one[-1] in "}]" else "--set", one)]
-    told = subprocess.run([*command, *files, *sets], capture_output=True, text=True, check=False)
-    if told.returncode:
-        raise NotRendered(told.stderr)
-    return told.stdout
+    result = subprocess.run([*command, *files, *sets], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise NotRendered(result.stderr)
+    return result.stdout
 
 
 def rendered(name: str, *more: str, version: str = "helm-4.1") -> list[Manifest]:
@@ -37,7 +37,7 @@ def rendered(name: str, *more: str, version: str = "helm-4.1") -> list[Manifest]
 
 
 def written(name: str) -> str:
-    """The same as text."""
+    """Return the values as text."""
     return _text("helm-4.1", name, ())
 
 
@@ -56,7 +56,7 @@ def component(manifest: Manifest) -> str:
 
 
 def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
-    """By component: the pod that each workload and job makes."""
+    """The pod template of each workload and job, by component."""
     found = of_kind(manifests, "Deployment", "StatefulSet", "Job")
     return {component(manifest): manifest["spec"]["template"] for manifest in found}
 

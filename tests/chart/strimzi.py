@@ -1,4 +1,4 @@
-"""The shape of Strimzi's resources, as far as the chart writes them.
+"""The schemas of Strimzi's resources, as far as the chart uses them.
 
 Sources: https://strimzi.io/docs/operators/latest/configuring.html, types KafkaTopicSpec, KafkaUserSpec, AclRule.
 No registry ships the definitions, so they are written down here.

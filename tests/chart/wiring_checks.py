@@ -1,4 +1,4 @@
-"""`make chart-test`: what belongs together in a release finds each other, and what has not changed is left alone."""
+"""`make chart-test`: parts of a release refer to each other correctly, and unchanged parts are not restarted."""
 
 import json
 import re
@@ -13,18 +13,18 @@ from tests.chart.rendering import CHART, SETS, component, named, of_kind, pods, 
 DEPLOY = CHART.parents[1]
 
 
-def test_a_changed_secret_of_the_chart_starts_pods_again() -> None:
+def test_a_changed_secret_of_the_chart_restarts_pods() -> None:
     before, after = (pods(rendered("minimal", *more)) for more in ((), ("secrets.LAGO_API_KEY=other",)))
     sums = [pod["metadata"]["annotations"]["checksum/secrets"] for pod in (before["sink"], after["sink"])]
     assert len(sums[0]) == 64 and sums[0] != sums[1]
 
 
-def test_a_changed_setting_starts_only_those_who_read_it_again() -> None:
+def test_a_changed_setting_restarts_only_the_roles_that_read_it() -> None:
     before, after = (pods(rendered("existing-secrets", *more)) for more in ((), ("settings.WEBHOOK_TOLERANCE=60",)))
     assert {role for role in before if before[role] != after[role]} == {"webhooks", "tools"}
 
 
-def test_the_jobs_run_in_their_order_with_what_is_there_before_the_release() -> None:
+def test_the_jobs_run_in_their_order_with_what_exists_before_the_release() -> None:
     manifests = [
         one for one in rendered("network-policies") if "helm.sh/hook" in one["metadata"].get("annotations", {})
     ]
@@ -42,7 +42,7 @@ def test_the_jobs_run_in_their_order_with_what_is_there_before_the_release() -> 
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_whatever_selects_pods_finds_some(name: str) -> None:
+def test_every_selector_matches_pods(name: str) -> None:
     manifests = rendered(name)
     labels = [pod["metadata"]["labels"] for pod in pods(manifests).values()]
     labels += [one["metadata"]["labels"] for one in of_kind(manifests, "Pod")]
@@ -65,7 +65,7 @@ def test_whatever_selects_pods_finds_some(name: str) -> None:
     assert set(routed) <= services
 
 
-def test_network_policies_let_each_role_reach_what_it_needs_and_no_more() -> None:
+def test_network_policies_let_each_role_reach_only_what_it_needs() -> None:
     reached = {
         component(one): {port["port"] for rule in one["spec"]["egress"] for port in rule["ports"]}
         for one in of_kind(rendered("network-policies"), "NetworkPolicy")
@@ -79,7 +79,7 @@ def test_network_policies_let_each_role_reach_what_it_needs_and_no_more() -> Non
     assert reached[""] == dns | kafka | postgres, "the jobs"
 
 
-def test_an_ingress_with_a_spool_is_never_scaled_down_by_itself() -> None:
+def test_an_ingress_with_a_spool_is_never_scaled_down_automatically() -> None:
     behaviours = {
         component(one): one["spec"]["behavior"] for one in of_kind(rendered("hpa-gateway"), "HorizontalPodAutoscaler")
     }
@@ -103,15 +103,15 @@ def test_no_rollout_and_no_scaling_loses_usage(name: str) -> None:
 def test_the_operator_gets_every_alarm_and_grafana_every_dashboard_with_its_runbook() -> None:
     manifests = rendered("keda", "metrics.runbooks=https://git.example.org/billing/")
     sources = {path.stem: yaml.safe_load(path.read_text()) for path in (DEPLOY / "prometheus" / "rules").glob("*.yml")}
-    made = {
+    created = {
         one["metadata"]["name"].removeprefix("mb-meterbridge-"): one for one in of_kind(manifests, "PrometheusRule")
     }
-    assert made.keys() == sources.keys() and made
+    assert created.keys() == sources.keys() and created
     base = yaml.safe_load(
         json.dumps(sources).replace("https://meterbridge.example/", "https://git.example.org/billing/")
     )
-    assert {name: one["spec"] for name, one in made.items()} == base
-    assert all(one["metadata"]["labels"]["release"] == "prometheus" for one in made.values())
+    assert {name: one["spec"] for name, one in created.items()} == base
+    assert all(one["metadata"]["labels"]["release"] == "prometheus" for one in created.values())
     boards = [one["data"] for one in of_kind(manifests, "ConfigMap")]
     names = {name for board in boards for name in board}
     assert names == {path.name for path in (DEPLOY / "grafana").glob("*.json")}
@@ -121,7 +121,7 @@ def test_the_operator_gets_every_alarm_and_grafana_every_dashboard_with_its_runb
 
 
 @pytest.mark.parametrize(("name", "kind"), [("keda", "PodMonitor"), ("hpa-gateway", "ServiceMonitor")])
-def test_what_is_scraped_has_the_job_that_the_alarms_ask_for(name: str, kind: str) -> None:
+def test_scraped_pods_have_the_job_label_that_the_alarms_use(name: str, kind: str) -> None:
     [monitor] = of_kind(rendered(name, "nameOverride=billing"), kind)
     [endpoint] = monitor["spec"].get("endpoints", monitor["spec"].get("podMetricsEndpoints"))
     [job] = [one["replacement"] for one in endpoint["relabelings"] if one["targetLabel"] == "job"]

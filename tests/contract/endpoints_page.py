@@ -66,8 +66,8 @@ class _Row(NamedTuple):
 
 def endpoints_page() -> str:
     """The text of docs/endpoints.md."""
-    told = openapi()
-    rows = list(_rows(told))
+    result = openapi()
+    rows = list(_rows(result))
     senders = [row for row in rows if row.needs in ("a sender's credential", *_SIGNED.values())]
     free = [row for row in rows if not row.needs]
     managed = [row for row in rows if row not in senders and row not in free]
@@ -75,15 +75,15 @@ def endpoints_page() -> str:
     return "".join(parts)
 
 
-def _rows(told: Json) -> Iterator[_Row]:
-    for path, operations in told["paths"].items():
+def _rows(document: Json) -> Iterator[_Row]:
+    for path, operations in document["paths"].items():
         for method, operation in operations.items():
             needs = _needs(path, method, operation)
             yield _Row(method.upper(), path, needs, operation["summary"].rstrip("."))
 
 
 def _needs(path: str, method: str, operation: Json) -> str:
-    """Who may call it. Raises: KeyError: it changes something, and neither a credential nor a signature is named."""
+    """Who may call it. Raises KeyError if it changes something and names neither a credential nor a signature."""
     schemes = operation["security"]
     if any("webhookToken" in scheme for scheme in schemes):
         return "a sender's credential"

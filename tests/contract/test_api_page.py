@@ -1,4 +1,4 @@
-"""The examples on the page about the API run as they stand, in their order."""
+"""The examples on the page about the API run unchanged, in their order."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.org_api import OrgApi, org_api
-from tests.support.page_shell import as_told
+from tests.support.page_shell import prints_as_documented
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 EXAMPLE = re.compile(
@@ -24,7 +24,7 @@ async def api() -> AsyncIterator[OrgApi]:
         yield running
 
 
-async def test_every_example_is_answered_as_it_says(api: OrgApi) -> None:
+async def test_every_example_gets_the_answer_on_the_page(api: OrgApi) -> None:
     text = PAGE.read_text()
     examples = EXAMPLE.findall(text)
     assert len(examples) == text.count("```bash") == 19
@@ -35,11 +35,11 @@ async def test_every_example_is_answered_as_it_says(api: OrgApi) -> None:
         process = await asyncio.create_subprocess_exec(
             "bash", "-c", quiet, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        told, complaint = await asyncio.wait_for(process.communicate(), 30)
+        result, complaint = await asyncio.wait_for(process.communicate(), 30)
         assert process.returncode == 0, complaint
-        body, _, answered = told.decode().rpartition("\n")
+        body, _, answered = result.decode().rpartition("\n")
         assert answered == status, (command, body)
-        assert as_told(answer, body), (command, body)
+        assert prints_as_documented(answer, body), (command, body)
 
 
 async def test_every_endpoint_is_on_the_page(api: OrgApi) -> None:

@@ -1,4 +1,4 @@
-"""What was used is on an invoice of the subscription that charges it: our rules against the sandbox's clock.
+"""Usage gets onto an invoice of the subscription that charges it: our rules with the sandbox's clock.
 
 The meter's rules, delivery and the orgs' records are the real ones; Kafka alone is left out.
 """
@@ -48,7 +48,7 @@ class Records(dict[str, OrgRecord]):
 
 @dataclass
 class World:
-    """One partition's meter and sink before a sandbox, on one clock."""
+    """The meter and the sink of one partition, with a sandbox, on one clock."""
 
     clock: Clock
     lago: Lago
@@ -84,7 +84,9 @@ class World:
         apply(self.ledger, Fold(self.policy, "p-")(self.ledger, [call], resolve), self.now_us)
 
     def punctuate(self) -> None:
-        """As `MeterWork.punctuate`, once what is open is due; twice, for what cannot be sealed is looked at again."""
+        """Like `MeterWork.punctuate`, after open windows are due; twice, because usage that cannot be sealed is
+        resolved again.
+        """
         self.clock.now += 120
         for _ in range(2):
             apply(self.ledger, release(self.ledger, self.customers, self.orgs, self.policy, 99, self.now_us), 0)
@@ -125,7 +127,7 @@ async def world() -> AsyncIterator[World]:
         yield World(clock, lago, http)
 
 
-async def test_usage_that_was_held_over_the_months_end_is_on_the_next_invoice(world: World) -> None:
+async def test_usage_held_over_the_end_of_the_month_is_on_the_next_invoice(world: World) -> None:
     """
     October 1   28: $100, no one mapped     November 5: mapped      December 1
        |--------------u-----------------|-------------x----------------| $100
@@ -145,7 +147,7 @@ async def test_usage_that_was_held_over_the_months_end_is_on_the_next_invoice(wo
     assert await world.invoiced() == {"2026-12 org": 10_000}
 
 
-async def test_by_hold_it_waits_for_somebody_to_decide(world: World) -> None:
+async def test_with_the_policy_hold_it_waits_for_a_persons_decision(world: World) -> None:
     world.policy = replace(world.policy, out_of_period_policy=OutOfPeriodPolicy.HOLD)
     await world.lago.subscribe("sub", "org")
     world.clock.now = moment(2026, 10, 28, 12)
@@ -162,8 +164,8 @@ async def test_by_hold_it_waits_for_somebody_to_decide(world: World) -> None:
     assert await world.invoiced() == {"2026-12 org": 10_000}
 
 
-async def test_an_outage_over_the_months_end_costs_nothing(world: World) -> None:
-    """Sealed in October, posted in November."""
+async def test_an_outage_over_the_end_of_the_month_loses_nothing(world: World) -> None:
+    """The usage was sealed in October and posted in November."""
     await world.lago.subscribe("sub", "org")
     await world.learn()
     world.map()
@@ -190,8 +192,8 @@ async def test_the_last_minute_of_a_month_is_sealed_in_the_next(world: World) ->
     assert await world.invoiced() == {"2026-12 org": 100}
 
 
-async def test_a_change_of_plan_closes_the_billing_period_at_once(world: World) -> None:
-    """Its external id stays: usage of the minute before is the new plan's."""
+async def test_a_plan_change_ends_the_billing_period_at_once(world: World) -> None:
+    """The external id stays: usage of the minute before belongs to the new plan."""
     await world.lago.subscribe("sub", "org")
     await world.learn()
     world.map()
@@ -206,7 +208,7 @@ async def test_a_change_of_plan_closes_the_billing_period_at_once(world: World) 
     assert usage["charges_usage"][0]["amount_cents"] == 300
 
 
-async def test_after_an_end_usage_goes_to_the_subscription_that_follows(world: World) -> None:
+async def test_after_an_end_usage_goes_to_the_next_subscription(world: World) -> None:
     await world.lago.subscribe("first", "org")
     await world.learn()
     world.map()
@@ -224,7 +226,7 @@ async def test_after_an_end_usage_goes_to_the_subscription_that_follows(world: W
     assert (await world.lago.stats())["subscriptions"]["second"]["billed_cents"] == "300"
 
 
-async def test_what_an_end_overtook_on_its_way_is_a_dead_letter_that_says_so(world: World) -> None:
+async def test_an_event_that_arrives_after_its_subscriptions_end_is_a_dead_letter_with_the_reason(world: World) -> None:
     await world.lago.subscribe("sub", "org")
     await world.learn()
     world.map()
@@ -249,7 +251,7 @@ async def test_the_subscription_that_charges_the_metric_pays(world: World) -> No
     assert (await world.lago.stats())["subscriptions"]["llm"]["billed_cents"] == "10000"
 
 
-async def test_where_none_charges_it_usage_is_held_until_one_does(world: World) -> None:
+async def test_if_no_subscription_charges_the_metric_usage_is_held_until_one_does(world: World) -> None:
     await world.lago.subscribe("seats", "org", plan="seats")
     await world.learn()
     world.map()
@@ -263,7 +265,7 @@ async def test_where_none_charges_it_usage_is_held_until_one_does(world: World) 
     assert (await world.lago.stats())["totals"]["billed_cents"] == "10000"
 
 
-async def test_of_two_that_charge_it_the_orgs_own_pays_else_a_person_says_which(world: World) -> None:
+async def test_of_two_that_charge_it_the_orgs_own_pays_or_a_person_decides(world: World) -> None:
     for name in ("a", "b"):
         await world.lago.subscribe(name, "org")
     await world.learn()
@@ -279,7 +281,7 @@ async def test_of_two_that_charge_it_the_orgs_own_pays_else_a_person_says_which(
 
 
 @pytest.mark.parametrize(("name", "why"), [("typo", "unknown_subscription"), ("theirs", "foreign_subscription")])
-async def test_a_named_subscription_that_is_not_the_orgs_holds_its_usage(world: World, name: str, why: str) -> None:
+async def test_a_named_subscription_of_another_org_holds_its_usage(world: World, name: str, why: str) -> None:
     await world.lago.subscribe("sub", "org")
     await world.lago.subscribe("theirs", "other")
     await world.learn("org", name)

@@ -1,4 +1,4 @@
-"""What the canary needs at Lago is made once, against the stand-in; the mapping's table is one in memory."""
+"""Everything that the canary needs in Lago is created once, with the stand-in; the table of mappings is in memory."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -66,12 +66,12 @@ async def world() -> AsyncIterator[World]:
         yield World(lago, client, OrgAccounts(billing, records, now_us))
 
 
-async def test_each_part_is_made_where_it_is_missing_and_nothing_else(world: World) -> None:
+async def test_each_missing_part_is_created_and_nothing_else(world: World) -> None:
     with pytest.raises(Rejected, match="meterbridge lago setup"):
         await world.run()
     await world.lago.metric(CODE)
-    made = await world.run()
-    assert [what.split()[0] for what in made] == ["plan", "org", "mapping"]
+    created = await world.run()
+    assert [what.split()[0] for what in created] == ["plan", "org", "mapping"]
     assert world.changes == 1
     customer = await world.client.customer(ORG)
     assert customer is not None and {name: customer.note(name) for name in NOTE} == NOTE
@@ -89,7 +89,7 @@ async def test_each_part_is_made_where_it_is_missing_and_nothing_else(world: Wor
     assert [what.split()[0] for what in await world.run()] == ["mapping"]
 
 
-async def test_a_plan_of_that_name_that_bills_otherwise_is_refused_and_nothing_is_made(world: World) -> None:
+async def test_a_plan_of_that_name_with_other_charges_is_refused_and_nothing_is_created(world: World) -> None:
     await world.lago.metric(CODE)
     await world.lago.plan(NAME)
     with pytest.raises(Rejected) as caught:
@@ -98,7 +98,7 @@ async def test_a_plan_of_that_name_that_bills_otherwise_is_refused_and_nothing_i
     assert await world.client.customer(ORG) is None
 
 
-async def test_nothing_is_changed_where_the_change_cannot_be_noted(world: World) -> None:
+async def test_nothing_is_changed_if_the_change_cannot_be_logged(world: World) -> None:
     await world.lago.metric(CODE)
 
     async def refused() -> None:

@@ -1,4 +1,4 @@
-"""Lago's customers and plans over HTTP, in the form of its own API."""
+"""Lago's customers and plans over HTTP, in the format of Lago's API."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,35 +34,35 @@ async def api() -> AsyncIterator[OrgApi]:
 
 
 async def test_a_customer_with_a_plan_is_created_and_subscribed_once(api: OrgApi) -> None:
-    made = await api.ask("POST", "/api/customers", 201, json=ACME)
-    assert (made["external_id"], made["name"], made["email"]) == (
+    created = await api.ask("POST", "/api/customers", 201, json=ACME)
+    assert (created["external_id"], created["name"], created["email"]) == (
         "customer-123",
         "Acme Corporation",
         "billing@acme.com",
     )
-    assert (made["subscription"]["plan_code"], made["subscription"]["status"]) == ("ai_basic", "active")
+    assert (created["subscription"]["plan_code"], created["subscription"]["status"]) == ("ai_basic", "active")
     api.later(60)
-    assert await api.ask("POST", "/api/customers", 200, json=ACME) == made
-    assert await api.ask("GET", "/api/customers/customer-123") == made
+    assert await api.ask("POST", "/api/customers", 200, json=ACME) == created
+    assert await api.ask("GET", "/api/customers/customer-123") == created
     assert (await api.lago.get("/subscriptions")).json()["meta"]["total_count"] == 1
     assert len(api.access.changes) == 2, "the customer, and who pays for it"
 
 
 async def test_a_new_customer_pays_for_usage_that_names_it_and_the_answer_says_so(api: OrgApi) -> None:
-    made = await api.ask("POST", "/api/customers", 201, json=ACME)
-    mapping = made["mapping"]
+    created = await api.ask("POST", "/api/customers", 201, json=ACME)
+    mapping = created["mapping"]
     assert (mapping["litellm_customer_id"], mapping["lago_customer_id"]) == ("customer-123", "customer-123")
     assert (mapping["billing_plan"], mapping["is_active"], mapping["id_kind"]) == ("ai_basic", True, None)
     before, after = api.access.changes[-1]
     assert (before, after["versions"][0]["lago_customer_id"]) == (None, "customer-123")
 
 
-async def test_a_mapping_that_is_there_is_never_overwritten_by_saving_a_customer(api: OrgApi) -> None:
-    """The one who mapped, deactivated or deleted it meant it."""
+async def test_saving_a_customer_never_overwrites_an_existing_mapping(api: OrgApi) -> None:
+    """A person has set, deactivated or deleted this mapping on purpose."""
     kept = CustomerRecord("customer-123", (MappingVersion(0, "org_2", "t", "pro", False, "", "", 0),), 0, 0)
     api.identities.all["customer-123"] = kept
-    made = await api.ask("POST", "/api/customers", 201, json=ACME)
-    assert (made["mapping"]["lago_customer_id"], made["mapping"]["is_active"]) == ("org_2", False)
+    created = await api.ask("POST", "/api/customers", 201, json=ACME)
+    assert (created["mapping"]["lago_customer_id"], created["mapping"]["is_active"]) == ("org_2", False)
     assert api.identities.all["customer-123"] == kept
     deleted = CustomerRecord("gone", (MappingVersion(0, "gone", "t", "pro", False, "", "", 0, True),), 0, 0)
     api.identities.all["gone"] = deleted
@@ -70,7 +70,7 @@ async def test_a_mapping_that_is_there_is_never_overwritten_by_saving_a_customer
     assert api.identities.all["gone"] == deleted
 
 
-async def test_who_else_pays_for_a_customers_id_is_not_told_to_a_key_of_its_org(api: OrgApi) -> None:
+async def test_a_key_of_an_org_does_not_see_which_other_org_pays_for_a_customers_id(api: OrgApi) -> None:
     version = MappingVersion(0, "org_2", "t", "pro", True, "", "", 0)
     api.identities.all["customer-123"] = CustomerRecord("customer-123", (version,), 0, 0)
     api.access.principal = Principal("acme", frozenset({"*"}), frozenset({"customer-123"}))
@@ -102,7 +102,7 @@ async def test_all_customers_are_listed_newest_first_page_by_page(api: OrgApi) -
     await api.ask("GET", "/api/customers?per_page=1000", 422)
 
 
-async def test_ten_posts_of_a_customer_at_once_make_one(api: OrgApi) -> None:
+async def test_ten_concurrent_posts_of_a_customer_create_one(api: OrgApi) -> None:
     answers = await asyncio.gather(*(api.http.post("/api/customers", json=ACME) for _ in range(10)))
     assert sorted(one.status_code for one in answers) == [200] * 9 + [201]
     assert (await api.lago.get("/subscriptions")).json()["meta"]["total_count"] == 1
@@ -114,7 +114,7 @@ async def test_a_customer_without_a_plan_is_not_subscribed_until_it_has_one(api:
     assert (await api.ask("POST", "/api/customers", 201, json=ACME))["subscription"]["plan_code"] == "ai_basic"
 
 
-async def test_a_customer_that_is_there_is_changed_where_something_is_given(api: OrgApi) -> None:
+async def test_an_existing_customer_is_changed_only_in_the_given_fields(api: OrgApi) -> None:
     await api.ask("POST", "/api/customers", 201, json=ACME)
     changed = await api.ask("POST", "/api/customers", json={"external_id": "customer-123", "email": "new@acme.com"})
     assert (changed["name"], changed["email"]) == ("Acme Corporation", "new@acme.com")
@@ -128,7 +128,7 @@ async def test_metadata_that_does_not_fit_into_lago_is_refused(api: OrgApi) -> N
     assert (await api.lago.get("/customers")).json()["customers"] == []
 
 
-async def test_a_customer_no_one_knows_is_not_found(api: OrgApi) -> None:
+async def test_an_unknown_customer_is_not_found(api: OrgApi) -> None:
     for path in ("/api/customers/nope", "/api/customers/nope/invoices"):
         assert (await api.ask("GET", path, 404))["reason"] == "unknown_org"
 
@@ -146,12 +146,12 @@ async def test_a_slash_in_a_customers_id_is_part_of_it(api: OrgApi) -> None:
 
 
 async def test_a_plans_charge_may_name_its_metric_by_code(api: OrgApi) -> None:
-    made = await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM)
-    assert (made["code"], made["amount_cents"], made["interval"]) == ("premium_ai_plan", 2000, "monthly")
-    assert made["charges"] == [{"billable_metric_code": "ai_usage", "charge_model": "standard"}]
+    created = await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM)
+    assert (created["code"], created["amount_cents"], created["interval"]) == ("premium_ai_plan", 2000, "monthly")
+    assert created["charges"] == [{"billable_metric_code": "ai_usage", "charge_model": "standard"}]
     [charge] = (await api.lago.get("/plans/premium_ai_plan")).json()["plan"]["charges"]
     assert (charge["charge_model"], charge["properties"]) == ("standard", {"amount": "0.002"})
-    assert await api.ask("POST", "/api/billing/plans", 200, json=PREMIUM) == made
+    assert await api.ask("POST", "/api/billing/plans", 200, json=PREMIUM) == created
     assert len(api.access.changes) == 1
     listed = await api.ask("GET", "/api/billing/plans")
     assert listed["plans"][0]["code"] == "premium_ai_plan"
@@ -161,18 +161,18 @@ async def test_a_plans_charge_may_name_its_metric_by_code(api: OrgApi) -> None:
 async def test_a_plans_charge_may_name_its_metric_by_lagos_id(api: OrgApi) -> None:
     metric = (await api.lago.get("/billable_metrics/ai_usage")).json()["billable_metric"]["lago_id"]
     charges = [PREMIUM["charges"][0] | {"billable_metric_id": metric}]
-    made = await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM | {"charges": charges})
-    assert made["charges"][0]["billable_metric_code"] == "ai_usage"
+    created = await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM | {"charges": charges})
+    assert created["charges"][0]["billable_metric_code"] == "ai_usage"
 
 
-async def test_a_plan_whose_metric_no_one_knows_is_refused_in_words(api: OrgApi) -> None:
+async def test_a_plan_with_an_unknown_metric_is_refused_with_an_explanation(api: OrgApi) -> None:
     charges = [PREMIUM["charges"][0] | {"billable_metric_id": "ai_usage_metric_id"}]
     refused = await api.ask("POST", "/api/billing/plans", 422, json=PREMIUM | {"charges": charges})
     assert refused["reason"] == "unknown_metric"
 
 
-async def test_a_plan_that_is_there_and_differs_is_a_conflict(api: OrgApi) -> None:
-    """Lago lets no one change a plan that is in use."""
+async def test_an_existing_plan_that_differs_is_a_conflict(api: OrgApi) -> None:
+    """Lago does not let a plan in use be changed."""
     await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM)
     refused = await api.ask("POST", "/api/billing/plans", 409, json=PREMIUM | {"amount_cents": 2500})
     assert (refused["reason"], "amount" in refused["detail"]) == ("plan_differs", True)
@@ -188,17 +188,17 @@ async def test_a_plan_that_is_there_and_differs_is_a_conflict(api: OrgApi) -> No
         {"charges": [PREMIUM["charges"][0] | {"properties": {"amount": 0.002}}]},
     ],
 )
-async def test_a_plan_that_lago_would_refuse_is_refused_by_its_field(api: OrgApi, changed: dict[str, Any]) -> None:
+async def test_a_plan_that_lago_would_refuse_is_refused_with_its_field(api: OrgApi, changed: dict[str, Any]) -> None:
     assert (await api.ask("POST", "/api/billing/plans", 422, json=PREMIUM | changed))["reason"] == "invalid_fields"
 
 
-async def test_what_lago_alone_refuses_is_told_with_its_fields(api: OrgApi) -> None:
+async def test_a_refusal_by_lago_alone_is_passed_on_with_its_fields(api: OrgApi) -> None:
     charges = [PREMIUM["charges"][0] | {"properties": {"amount": "a lot"}}]
     refused = await api.ask("POST", "/api/billing/plans", 422, json=PREMIUM | {"charges": charges})
     assert (refused["reason"], refused["details"]) == ("validation_errors", {"properties": ["invalid_amount"]})
 
 
-async def test_metadata_that_is_changed_is_in_the_audit_log_before(api: OrgApi) -> None:
+async def test_a_change_of_metadata_is_in_the_audit_log_before_it_is_made(api: OrgApi) -> None:
     await api.ask("POST", "/api/customers", 201, json=ACME)
     before = len(api.access.changes)
     await api.ask("POST", "/api/customers", json={"external_id": "customer-123", "metadata": {"vat": "1"}})
@@ -207,7 +207,7 @@ async def test_metadata_that_is_changed_is_in_the_audit_log_before(api: OrgApi) 
     assert ("vat" in was["metadata"], becomes["metadata"]["vat"]) == (False, "1")
 
 
-async def test_a_body_that_is_wrong_in_very_many_places_has_a_short_answer(api: OrgApi) -> None:
+async def test_a_body_with_very_many_errors_gets_a_short_answer(api: OrgApi) -> None:
     metadata = {f"{'k' * 30}{number}": [] for number in range(20_000)}
     answer = await api.http.post("/api/customers", json={"external_id": "x", "metadata": metadata})
     assert (answer.status_code, len(answer.json()["errors"])) == (422, 20)

@@ -1,4 +1,6 @@
-"""What the classes of connectors/api declare is served, guarded for orgs, and of a scope that docs/access.md explains."""
+"""Every endpoint that a class of connectors/api declares is served, guarded for orgs, and has a scope that
+docs/access.md explains.
+"""
 
 import re
 from importlib import import_module
@@ -25,14 +27,14 @@ def declared() -> dict[str, Endpoint]:
 
 
 def test_every_declared_endpoint_is_served() -> None:
-    """A class of a new resource must be listed where the process makes its endpoints."""
+    """The class of a new resource must be listed where the process creates its endpoints."""
     served = {(method.upper(), path) for path, operations in openapi()["paths"].items() for method in operations}
     endpoints = declared()
     assert len(endpoints) > 40
     assert {place: one.path for place, one in endpoints.items() if (one.method, one.path) not in served} == {}
 
 
-def test_an_org_in_a_path_is_called_org_id_so_that_keys_bound_to_orgs_reach_theirs_alone() -> None:
+def test_an_org_in_a_path_is_called_org_id_so_that_keys_bound_to_orgs_reach_only_theirs() -> None:
     named = {place: re.search(r"/(?:orgs|organizations)/\{(\w+)\}", one.path) for place, one in declared().items()}
     assert sum(found is not None for found in named.values()) > 10
     assert {place for place, found in named.items() if found is not None and found[1] != "org_id"} == set()

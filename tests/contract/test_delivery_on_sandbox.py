@@ -1,4 +1,4 @@
-"""Delivery and the real HTTP client against the Lago sandbox: what Lago holds afterwards is what was sent, once."""
+"""Delivery and the real HTTP client with the Lago sandbox: afterwards Lago has each sent event once."""
 
 import asyncio
 import time
@@ -37,7 +37,7 @@ def item(one: LagoEvent, *, resent: bool = False) -> Item:
 
 
 class Lago:
-    """A sandbox on a port of its own, a client of it, and the sandbox's own books."""
+    """A sandbox on its own port, a client of it, and the sandbox's own records."""
 
     def __init__(self, http: httpx.AsyncClient, url: str) -> None:
         self.http = http
@@ -61,7 +61,7 @@ class Lago:
         )
 
     async def deliver(self, items: list[Item], **options: Any) -> list[tuple[str, str]]:
-        async with asyncio.timeout(120):  # against waiting forever, on a machine that has other work
+        async with asyncio.timeout(120):  # no endless wait, but time enough for a busy machine
             outcomes: list[EventOutcome] = await self.delivery(**options).deliver(items)
         return [(outcome.kind, outcome.reason) for outcome in outcomes]
 
@@ -91,7 +91,7 @@ Start = Callable[..., Awaitable[Lago]]
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """`await start(store=..., ...)`: a sandbox with those options."""
+    """`await start(store=..., ...)`: a sandbox with these options."""
     runners: list[web.AppRunner] = []
     async with lago_http(timeout_s=0.4, connections=4) as http:
 
@@ -114,7 +114,7 @@ def once(names: list[str], cents: str = "0.000145") -> dict[str, list[Decimal]]:
 NAMES = [f"prod-{n}" for n in range(250)]
 
 
-async def test_what_is_delivered_is_stored_once_with_its_exact_amount(start: Start) -> None:
+async def test_a_delivered_event_is_stored_once_with_its_exact_amount(start: Start) -> None:
     lago = await start()
     assert await lago.deliver([item(event(name)) for name in NAMES]) == [("delivered", "accepted")] * 250
     assert await lago.stored() == once(NAMES)
@@ -140,7 +140,7 @@ async def test_what_is_delivered_is_stored_once_with_its_exact_amount(start: Sta
     ],
     ids=lambda rule: "-".join(str(value) for value in rule.values()),
 )
-async def test_every_fault_of_the_way_is_survived_without_loss_or_repeat(start: Start, rule: dict[str, Any]) -> None:
+async def test_no_fault_of_the_connection_causes_a_loss_or_a_repeat(start: Start, rule: dict[str, Any]) -> None:
     lago = await start()
     await lago.arm(rule)
     outcomes = await lago.deliver([item(event(name)) for name in NAMES])
@@ -150,7 +150,7 @@ async def test_every_fault_of_the_way_is_survived_without_loss_or_repeat(start: 
     assert lago.breaker.state is State.CLOSED
 
 
-async def test_all_faults_at_random_are_survived_without_loss_or_repeat(start: Start) -> None:
+async def test_random_faults_cause_no_loss_and_no_repeat(start: Start) -> None:
     lago = await start()
     await lago.arm(
         {"kind": "status", "status": 502, "probability": 0.1, "count": 40},
@@ -170,7 +170,7 @@ async def test_all_faults_at_random_are_survived_without_loss_or_repeat(start: S
     assert all(await lago.fired())
 
 
-async def test_lago_s_own_refusals_lead_where_they_belong(start: Start) -> None:
+async def test_each_of_lagos_own_refusals_has_its_outcome(start: Start) -> None:
     lago = await start()
     await lago.deliver([item(event("known")), item(event("taken"))])
     outcomes = await lago.deliver(
@@ -196,7 +196,7 @@ async def test_lago_s_own_refusals_lead_where_they_belong(start: Start) -> None:
     assert await lago.stored() == once(["known", "taken", "good", "resent"])
 
 
-async def test_an_event_that_lago_can_never_store_is_isolated_and_its_neighbours_are_billed(start: Start) -> None:
+async def test_an_event_that_lago_can_never_store_is_isolated_and_the_others_are_billed(start: Start) -> None:
     lago = await start()
     await lago.arm({"kind": "poison", "transaction_id": "prod-41"})
     outcomes = await lago.deliver([item(event(name)) for name in NAMES], batch_size=50)
@@ -205,7 +205,9 @@ async def test_an_event_that_lago_can_never_store_is_isolated_and_its_neighbours
     assert await lago.stored() == once([name for name in NAMES if name != "prod-41"])
 
 
-async def test_without_deduplication_an_unknown_outcome_is_looked_up_and_not_repeated(start: Start) -> None:
+async def test_without_deduplication_an_event_with_an_unknown_outcome_is_looked_up_and_not_repeated(
+    start: Start,
+) -> None:
     lago = await start(store="clickhouse", dedup=False)
     assert (await lago.client.organization()).events_store == "clickhouse"
     await lago.arm({"kind": "drop_after_accept", "count": 2}, {"kind": "drop", "count": 2})
@@ -226,7 +228,7 @@ async def test_a_wrong_key_holds_the_events_and_opens_the_breaker(start: Start) 
     assert await lago.stored() == {}
 
 
-async def test_the_client_reads_what_lago_shows(start: Start) -> None:
+async def test_the_client_reads_stored_events(start: Start) -> None:
     lago = await start()
     name = "1Az()[]?#._/|-/../ü"
     await lago.deliver([item(event(name))])
@@ -258,7 +260,7 @@ async def test_the_client_reads_every_active_subscription(start: Start) -> None:
     assert await lago.client.subscriptions("nobody") == []
 
 
-async def test_a_lago_that_is_not_there_is_unavailable_and_nothing_was_sent(start: Start) -> None:
+async def test_an_unreachable_lago_is_unavailable_and_nothing_was_sent(start: Start) -> None:
     lago = await start()
     nobody = LagoClient(lago.http, "http://127.0.0.1:1", "key")
     with pytest.raises(LagoUnavailable) as caught:

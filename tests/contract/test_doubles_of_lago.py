@@ -1,4 +1,5 @@
-"""One contract for every Lago that tests post to: the sandbox behind HTTP and our client, and its doubles in virtual time.
+"""One contract for every Lago that tests post to: the sandbox behind HTTP with our client, and its doubles in virtual
+time.
 
 The laws of delivery are proved on the doubles; they are worth as much as the doubles are like the sandbox, and the
 sandbox is like Lago (docs/lago-behaviour.md).
@@ -58,8 +59,8 @@ async def limited(**options: Any) -> AsyncIterator[LagoEventsApi]:
 
 @pytest.fixture(params=[sandbox, scripted, limited])
 def opened(request: pytest.FixtureRequest) -> Open:
-    made: Open = request.param
-    return made
+    created: Open = request.param
+    return created
 
 
 async def post(lago: LagoEventsApi, *items: Item) -> Verdict:
@@ -71,7 +72,7 @@ async def stored(lago: LagoEventsApi, *items: Item) -> list[bool]:
     return [one is not None and same_event(one, of.value) for one, of in zip(found, items, strict=True)]
 
 
-async def test_what_is_accepted_is_stored_and_echoed(opened: Open) -> None:
+async def test_an_accepted_event_is_stored_and_echoed(opened: Open) -> None:
     async with opened() as lago:
         assert await lago.healthy()
         assert await lago.get_event("a") is None
@@ -79,7 +80,7 @@ async def test_what_is_accepted_is_stored_and_echoed(opened: Open) -> None:
         assert await stored(lago, item("a"), item("b", cents="0.000000000001")) == [True, True]
 
 
-async def test_a_repeat_is_named_by_its_index_and_the_batch_stores_nothing(opened: Open) -> None:
+async def test_a_repeat_is_reported_by_its_index_and_the_batch_stores_nothing(opened: Open) -> None:
     async with opened() as lago:
         await post(lago, item("a"))
         assert await post(lago, item("b"), item("a", cents="9"), item("c")) == RefusedEvents({1: EXISTS})
@@ -92,7 +93,7 @@ async def test_of_two_equal_ids_in_a_batch_the_second_is_a_repeat(opened: Open) 
         assert await stored(lago, item("a"), item("b")) == [False, False]
 
 
-async def test_before_whole_batches_a_refused_one_stored_its_other_events(opened: Open) -> None:
+async def test_an_old_lago_stores_the_other_events_of_a_refused_batch(opened: Open) -> None:
     async with opened(whole_batches=False) as lago:
         await post(lago, item("a"))
         assert await post(lago, item("b"), item("a")) == RefusedEvents({1: EXISTS})
@@ -111,7 +112,7 @@ async def test_more_than_a_hundred_events_are_refused_without_an_index(opened: O
         assert await stored(lago, items[0]) == [False]
 
 
-async def test_beyond_the_limit_every_double_answers_as_the_sandbox_does() -> None:
+async def test_over_the_limit_every_double_answers_like_the_sandbox() -> None:
     frozen = lago_sandbox(rate_limit=1, clock=lambda: 1_741_219_251.25)
     async with frozen as lago, httpx.AsyncClient(trust_env=False) as http:
         client = LagoClient(http, lago.url, KEY)

@@ -1,4 +1,4 @@
-"""docs/endpoints.md is what the OpenAPI document says."""
+"""docs/endpoints.md is generated from the OpenAPI document."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_each_endpoint_has_a_row_with_its_scope() -> None:
                 assert all(f"`{scope}`" in row for scope in scheme.get("bearer", ())), row
 
 
-def test_no_two_webhooks_of_usage_are_described_by_the_same_sentence() -> None:
+def test_no_two_usage_webhooks_have_the_same_description() -> None:
     summaries = [openapi()["paths"][route.path]["post"]["summary"] for route in ROUTES]
     assert len(set(summaries)) == len(ROUTES)
 

@@ -1,4 +1,4 @@
-"""Our client reads every event of a subscription's billing period from the sandbox, or says that it cannot tell."""
+"""Our client reads every event of a subscription's billing period from the sandbox, or says that it cannot."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,7 +33,7 @@ async def names(client: LagoClient, until_us: int = UNTIL, most: int = 1000) -> 
     return sorted(one.transaction_id for one in found)
 
 
-async def test_all_pages_are_read_with_when_lago_stored_them() -> None:
+async def test_all_pages_are_read_with_the_time_at_which_lago_stored_each_event() -> None:
     async with lago_and_client() as (lago, client):
         assert await names(client) == []
         for start in range(0, 250, 50):
@@ -44,22 +44,22 @@ async def test_all_pages_are_read_with_when_lago_stored_them() -> None:
         assert {(one.created_at, one.precise_total_amount_cents) for one in found} == {("2025-03-06T00:00:51Z", "1.25")}
 
 
-async def test_the_bounds_are_half_open_and_to_the_millisecond() -> None:
+async def test_the_bounds_include_the_start_and_exclude_the_end_to_the_millisecond() -> None:
     async with lago_and_client() as (lago, client):
         moments = {"before": NOW - 0.001, "first": NOW, "last": NOW + 0.999, "behind": NOW + 1}
         await lago.post(*(event(name, timestamp=f"{at:.3f}") for name, at in moments.items()))
         assert await names(client, FROM + SECOND_US) == ["first", "last"]
 
 
-async def test_of_more_than_are_read_nothing_is_told() -> None:
+async def test_with_more_events_than_are_read_there_is_no_result() -> None:
     async with lago_and_client() as (lago, client):
         await lago.post(*(event(f"t{n}") for n in range(3)))
         assert await listed(client, most=2) == (TOO_MANY, [])
         assert await names(client, most=3) == ["t0", "t1", "t2"]
 
 
-async def test_events_that_come_in_between_are_noticed() -> None:
-    """While a page was read, one was stored that is newer: the next page begins with one that was listed already."""
+async def test_events_stored_during_the_reading_are_noticed() -> None:
+    """While a page was read, a newer event was stored: the next page begins with one that was listed already."""
     async with lago_and_client() as (lago, client):
         await lago.post(*(event(f"t{n:03}") for n in range(100)))
         await lago.post(event("t100"))
@@ -82,8 +82,8 @@ async def test_events_that_come_in_between_are_noticed() -> None:
 
 
 @pytest.mark.parametrize("always", [False, True])
-async def test_the_canary_sees_no_copy_where_an_event_came_in_between_two_pages(*, always: bool) -> None:
-    """It moves the last event of a page to the next one: the list is read again, and not for ever."""
+async def test_the_canary_reports_no_copy_if_an_event_was_stored_between_two_pages(*, always: bool) -> None:
+    """This moves the last event of a page to the next one: the list is read again, but not forever."""
     async with lago_and_client() as (lago, client):
         await lago.post(*(event(f"t{n:03}") for n in range(100)))
         await lago.post(event("t100"))
@@ -106,8 +106,8 @@ async def test_the_canary_sees_no_copy_where_an_event_came_in_between_two_pages(
         assert sorted(one.transaction_id for one in found) == ["new-1", *(f"t{n:03}" for n in range(101))]
 
 
-async def test_of_copies_beside_each_other_nothing_is_told() -> None:
-    """ClickHouse takes each; which of them an invoice counts depends on how it is set up."""
+async def test_with_two_copies_of_an_event_there_is_no_result() -> None:
+    """ClickHouse accepts both; its configuration decides which of them an invoice counts."""
     async with lago_and_client(store="clickhouse", dedup=True) as (lago, client):
         await lago.post(event("t1"))
         await lago.post(event("t1"))
@@ -115,7 +115,7 @@ async def test_of_copies_beside_each_other_nothing_is_told() -> None:
 
 
 async def test_invoices_are_listed_from_the_day_of_their_issue_on() -> None:
-    """`issuing_date_from` of Lago's."""
+    """Lago's parameter `issuing_date_from`."""
     asked: list[str] = []
     async with lago_and_client() as (_, client):
         whole = client._every

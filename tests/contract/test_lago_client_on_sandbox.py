@@ -1,4 +1,4 @@
-"""Our client manages Lago through the sandbox, and what it sends is what Lago's own client would."""
+"""Our client manages Lago through the sandbox, with the requests of Lago's own client."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -49,20 +49,24 @@ async def test_a_metric_and_a_plan_are_created_once_and_found_again(client: Lago
     metric = await client.create_metric(METRIC)
     assert await client.create_metric(METRIC) == metric == await client.metric("ai_usage")
     wanted = plan("llm", 1900, NewCharge(billable_metric_id=metric.lago_id, charge_model="dynamic"))
-    made = await client.create_plan(wanted)
-    assert await client.create_plan(wanted) == made == await client.plan("llm")
-    assert (made.amount_cents, made.interval, made.charges[0].billable_metric_code) == (1900, "monthly", "ai_usage")
-    assert (await client.metrics(), await client.plans()) == ([metric], [made])
+    created = await client.create_plan(wanted)
+    assert await client.create_plan(wanted) == created == await client.plan("llm")
+    assert (created.amount_cents, created.interval, created.charges[0].billable_metric_code) == (
+        1900,
+        "monthly",
+        "ai_usage",
+    )
+    assert (await client.metrics(), await client.plans()) == ([metric], [created])
     assert (await client.metric("nope"), await client.plan("nope")) == (None, None)
 
 
-async def test_a_code_that_is_taken_by_something_else_is_what_is_there(client: LagoClient) -> None:
-    """The one who asked compares: Lago changes neither metric nor plan once they are used."""
+async def test_a_code_that_is_already_in_use_returns_the_existing_object(client: LagoClient) -> None:
+    """The caller compares it: Lago changes neither a metric nor a plan in use."""
     await client.create_plan(plan("llm", 100))
     assert (await client.create_plan(plan("llm", 200))).amount_cents == 100
 
 
-async def test_what_is_refused_says_status_code_fields_and_whether_to_ask_again(client: LagoClient) -> None:
+async def test_a_refusal_has_status_code_fields_and_whether_to_retry(client: LagoClient) -> None:
     with pytest.raises(LagoRejected) as caught:
         await client.create_plan(plan("llm", -5))
     error: LagoIntegrationError = caught.value
@@ -74,20 +78,20 @@ async def test_what_is_refused_says_status_code_fields_and_whether_to_ask_again(
     assert (caught.value.status, caught.value.code) == (404, "plan_not_found")
 
 
-async def test_lists_are_read_to_their_end(client: LagoClient) -> None:
+async def test_lists_are_read_completely(client: LagoClient) -> None:
     for number in range(201):
         await client.create_plan(plan(f"p{number}"))
     assert {one.code for one in await client.plans()} == {f"p{number}" for number in range(201)}
 
 
-async def test_customers_are_read_to_their_end_with_their_metadata(client: LagoClient) -> None:
+async def test_customers_are_read_completely_with_their_metadata(client: LagoClient) -> None:
     for number in range(201):
         await client.save_customer(NewCustomer(external_id=f"c{number}"), {"number": str(number)})
     found = {one.external_id: one.note("number") for one in await client.customers()}
     assert found == {f"c{number}": str(number) for number in range(201)}
 
 
-async def test_a_customer_is_saved_by_its_id_and_only_what_is_set_changes(client: LagoClient) -> None:
+async def test_a_customer_is_saved_by_its_id_and_only_given_fields_change(client: LagoClient) -> None:
     first = await client.save_customer(NewCustomer(external_id="org_1", name="Acme", email="a@acme.io"))
     second = await client.save_customer(NewCustomer(external_id="org_1", name="Acme Corp"))
     assert (second.lago_id, second.name, second.email) == (first.lago_id, "Acme Corp", "a@acme.io")
@@ -95,7 +99,7 @@ async def test_a_customer_is_saved_by_its_id_and_only_what_is_set_changes(client
     assert [one.external_id for one in await client.customers()] == ["org_1"]
 
 
-async def test_metadata_is_added_to_and_changed_and_what_is_not_named_stays(client: LagoClient) -> None:
+async def test_given_metadata_is_added_or_changed_and_the_rest_stays(client: LagoClient) -> None:
     acme = NewCustomer(external_id="org_1")
     await client.save_customer(acme, {"tier": "gold", "region": "eu"})
     for _ in range(2):
@@ -105,24 +109,22 @@ async def test_metadata_is_added_to_and_changed_and_what_is_not_named_stays(clie
     assert {entry.key: entry.value for entry in found.metadata} == {"tier": "silver", "region": "eu", "since": "2025"}
 
 
-async def test_two_that_create_a_customer_with_metadata_at_once_both_succeed(client: LagoClient) -> None:
+async def test_two_concurrent_creations_of_a_customer_with_metadata_both_succeed(client: LagoClient) -> None:
     wanted = NewCustomer(external_id="org_1")
     saved = await asyncio.gather(*(client.save_customer(wanted, {"tier": "gold"}) for _ in range(5)))
     assert len({one.lago_id for one in saved}) == 1
     assert [(entry.key, entry.value) for entry in saved[-1].metadata] == [("tier", "gold")]
 
 
-async def test_metadata_that_lago_would_refuse_is_refused_before_anything_is_sent(
-    lago: Lago, client: LagoClient
-) -> None:
+async def test_metadata_that_lago_would_refuse_is_refused_before_a_request(lago: Lago, client: LagoClient) -> None:
     for bad in ({"k" * 21: "v"}, {"k": "v" * 101}, {"k": ""}, {"": "v"}, {f"k{n}": "v" for n in range(6)}):
         with pytest.raises(Rejected, match="bad_metadata"):
             await client.save_customer(NewCustomer(external_id="org_1"), bad)
     assert await client.customer("org_1") is None
 
 
-async def test_a_dotted_customer_is_found_and_never_mistaken_for_another(client: LagoClient) -> None:
-    """Lago's path `/customers/a.b` is customer `a`."""
+async def test_a_customer_id_with_a_dot_is_found_and_never_mistaken_for_another(client: LagoClient) -> None:
+    """For Lago the path `/customers/a.b` means customer `a`."""
     await client.save_customer(NewCustomer(external_id="a", name="A"))
     assert await client.customer("a.b") is None
     await client.save_customer(NewCustomer(external_id="a.b", name="B"), {"tier": "gold"})
@@ -137,14 +139,14 @@ async def test_a_dotted_customer_is_found_and_never_mistaken_for_another(client:
 
 
 @pytest.mark.parametrize("external_id", ["", ".", ".."])
-async def test_an_id_that_is_another_path_is_refused(client: LagoClient, external_id: str) -> None:
+async def test_an_id_that_would_change_the_path_is_refused(client: LagoClient, external_id: str) -> None:
     for ask in (client.subscription, client.terminate_subscription, client.delete_customer, client.plan):
         with pytest.raises(LagoRejected, match="unsafe_id"):
             await ask(external_id)
 
 
 @pytest.mark.parametrize("external_id", ["a/b", "a?b#c", "a b", "ü%2F", "../a"])
-async def test_any_other_id_is_whole(client: LagoClient, external_id: str) -> None:
+async def test_any_other_id_reaches_lago_unchanged(client: LagoClient, external_id: str) -> None:
     await client.create_plan(plan("llm"))
     customer = external_id.replace(".", "")
     await client.save_customer(NewCustomer(external_id=customer))
@@ -156,7 +158,7 @@ async def test_any_other_id_is_whole(client: LagoClient, external_id: str) -> No
     assert (await client.customer(customer)) is not None
 
 
-async def test_a_deleted_customer_can_be_deleted_again(client: LagoClient) -> None:
+async def test_deleting_a_deleted_customer_succeeds(client: LagoClient) -> None:
     await client.save_customer(NewCustomer(external_id="org_1"))
     deleted = await client.delete_customer("org_1")
     assert deleted is not None
@@ -184,7 +186,7 @@ async def test_a_subscription_is_created_once_changed_and_ended_once(client: Lag
     assert (ended.status, await client.terminate_subscription("sub_1")) == ("terminated", None)
 
 
-async def test_an_id_of_another_customers_subscription_is_never_taken_for_ours(client: LagoClient) -> None:
+async def test_the_id_of_another_customers_subscription_is_never_taken_for_ours(client: LagoClient) -> None:
     await client.create_plan(plan("llm"))
     await client.create_subscription(subscription())
     with pytest.raises(LagoRejected) as caught:
@@ -207,7 +209,7 @@ async def test_subscriptions_are_listed_by_customer_plan_and_state(client: LagoC
     assert cancelled.status == "canceled"
 
 
-async def test_a_change_of_plan_is_predicted_only_where_lago_has_the_licence(
+async def test_the_cost_of_a_plan_change_is_previewed_only_if_lago_has_the_licence(
     clock: Clock, http: httpx.AsyncClient
 ) -> None:
     def wanted(plan_code: str) -> ChangePreview:
@@ -232,7 +234,7 @@ async def test_a_change_of_plan_is_predicted_only_where_lago_has_the_licence(
     assert [(fee.item.type, fee.amount_cents) for fee in predicted.fees] == [("subscription", 0), ("charge", 150)]
 
 
-async def test_usage_is_what_lago_counts_now(lago: Lago, client: LagoClient) -> None:
+async def test_usage_is_lagos_current_usage(lago: Lago, client: LagoClient) -> None:
     await lago.sell()
     await lago.post(event(precise_total_amount_cents="150"))
     usage = await client.usage("org_1", "sub_1")
@@ -285,12 +287,12 @@ async def test_links_need_a_payment_provider(client: LagoClient) -> None:
 async def test_a_webhook_endpoint_is_registered_once(client: LagoClient) -> None:
     wanted = NewWebhookEndpoint(webhook_url="https://hooks.example/lago", signature_algo="hmac")
     other = await client.create_webhook_endpoint(NewWebhookEndpoint(webhook_url="https://a.io", signature_algo="jwt"))
-    made = await client.create_webhook_endpoint(wanted)
-    assert await client.create_webhook_endpoint(wanted) == made
-    assert (await client.webhook_endpoints(), made.signature_algo) == ([other, made], "hmac")
+    created = await client.create_webhook_endpoint(wanted)
+    assert await client.create_webhook_endpoint(wanted) == created
+    assert (await client.webhook_endpoints(), created.signature_algo) == ([other, created], "hmac")
 
 
-async def test_a_single_event_is_posted_as_it_is(lago: Lago, client: LagoClient) -> None:
+async def test_a_single_event_is_posted_unchanged(lago: Lago, client: LagoClient) -> None:
     answer = await client.post_event(msgspec.json.encode({"event": event("t9")}))
     assert answer.status == 200
     found = await client.get_event("t9")
@@ -299,7 +301,7 @@ async def test_a_single_event_is_posted_as_it_is(lago: Lago, client: LagoClient)
     assert (await client.post_event(msgspec.json.encode({"event": event("t9")}))).status == 422
 
 
-async def test_as_many_are_read_as_are_wanted() -> None:
+async def test_only_the_requested_number_is_read() -> None:
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -312,7 +314,7 @@ async def test_as_many_are_read_as_are_wanted() -> None:
     assert asked == ["1", "2"]
 
 
-async def test_a_list_that_goes_round_in_circles_is_no_answer() -> None:
+async def test_a_list_whose_pages_repeat_is_an_error() -> None:
     page = {"plans": [], "meta": {"current_page": 1, "next_page": 1}}
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json=page))
     with pytest.raises(LagoUnavailable, match="bad_answer"):
@@ -320,7 +322,7 @@ async def test_a_list_that_goes_round_in_circles_is_no_answer() -> None:
 
 
 @pytest.mark.parametrize("code", ["lock_acquisition_failed", "provider_error", "third_party_error"])
-async def test_a_422_that_has_nothing_to_do_with_what_was_sent_may_pass(code: str) -> None:
+async def test_a_422_that_does_not_concern_the_request_may_be_temporary(code: str) -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(422, json={"status": 422, "code": code}))
     with pytest.raises(LagoUnavailable) as caught:
         await LagoClient(httpx.AsyncClient(transport=transport), "http://lago", KEY).plans()

@@ -1,4 +1,4 @@
-"""`meterbridge lago setup` on the sandbox: each thing once, however often it is run or killed."""
+"""`meterbridge lago setup` with the sandbox: each object is created once, however often the command is run or killed."""
 
 import asyncio
 import json
@@ -48,12 +48,12 @@ async def everything(lago: Lago) -> dict[str, list[dict[str, Any]]]:
 
 
 async def command(lago: Lago, *words: str, **variables: str) -> Result:
-    """The command in a thread: it brings its own event loop."""
+    """Run the command in a thread, because it starts its own event loop."""
     env = {"LAGO_API_URL": lago.url, "LAGO_API_KEY": KEY, "LAGO_WEBHOOK_URL": HOOK} | variables
     return await asyncio.to_thread(CliRunner().invoke, app, ["lago", "setup", *words], env=env)
 
 
-async def test_an_empty_lago_gets_every_metric_plan_and_the_endpoint(lago: Lago) -> None:
+async def test_an_empty_lago_gets_every_metric_every_plan_and_the_endpoint(lago: Lago) -> None:
     report = await run(lago)
     assert (len(report.created), report.complaints) == (10, [])
     found = await everything(lago)
@@ -78,7 +78,7 @@ async def test_a_second_run_changes_nothing(lago: Lago) -> None:
     assert await everything(lago) == before
 
 
-async def test_killed_at_any_request_and_run_again_there_is_one_of_each() -> None:
+async def test_after_a_kill_at_any_request_a_second_run_leaves_one_of_each() -> None:
     steps = 14
     for step in range(1, steps + 1):
         for sent in (False, True):
@@ -96,7 +96,7 @@ async def test_killed_at_any_request_and_run_again_there_is_one_of_each() -> Non
         assert len(untouched.requests) == steps
 
 
-async def test_ten_at_once_make_one_of_each(lago: Lago) -> None:
+async def test_ten_concurrent_runs_create_one_of_each(lago: Lago) -> None:
     reports = await asyncio.gather(*(run(lago) for _ in range(10)))
     assert not [report.complaints for report in reports if report.complaints]
     assert {path: len(found) for path, found in (await everything(lago)).items()} == {
@@ -106,7 +106,7 @@ async def test_ten_at_once_make_one_of_each(lago: Lago) -> None:
     }
 
 
-async def test_a_check_asks_and_changes_nothing(lago: Lago) -> None:
+async def test_a_check_changes_nothing(lago: Lago) -> None:
     wire = MortalWire()
     report = await run(lago, wire, only_check=True)
     assert {method for method, _ in wire.requests} == {"GET"}
@@ -119,8 +119,8 @@ async def test_a_check_asks_and_changes_nothing(lago: Lago) -> None:
     assert (await run(lago, only_check=True)).complaints == []
 
 
-async def test_what_differs_is_told_and_left_alone(lago: Lago) -> None:
-    """Lago lets no one change it once it is used."""
+async def test_an_object_that_differs_is_reported_and_not_changed(lago: Lago) -> None:
+    """Lago does not let an object in use be changed."""
     metric = await lago.metric("ai_usage", field_name="tokens")
     charge = {"billable_metric_id": metric, "charge_model": "standard", "properties": {"amount": "1"}}
     await lago.plan("ai_basic", charges=[charge])
@@ -145,7 +145,7 @@ async def test_what_differs_is_told_and_left_alone(lago: Lago) -> None:
     assert after["webhook_endpoints"] == before["webhook_endpoints"]
 
 
-async def test_a_metric_that_nothing_can_be_charged_on_leaves_its_plans_missing(lago: Lago) -> None:
+async def test_plans_of_a_metric_that_cannot_be_charged_are_not_created(lago: Lago) -> None:
     await lago.metric("ai_usage", aggregation_type="count_agg", field_name=None)
     report = await run(lago)
     assert report.complaints[0] == "The metric ai_usage is count_agg, not sum_agg."
@@ -153,9 +153,9 @@ async def test_a_metric_that_nothing_can_be_charged_on_leaves_its_plans_missing(
     assert "plan starter" in report.created
 
 
-async def test_a_webhook_is_registered_only_where_its_address_is_set(lago: Lago) -> None:
-    told = await command(lago, LAGO_WEBHOOK_URL="")
-    assert (told.exit_code, (await everything(lago))["webhook_endpoints"]) == (0, [])
+async def test_a_webhook_is_registered_only_if_its_address_is_set(lago: Lago) -> None:
+    result = await command(lago, LAGO_WEBHOOK_URL="")
+    assert (result.exit_code, (await everything(lago))["webhook_endpoints"]) == (0, [])
     assert (await command(lago, LAGO_WEBHOOK_URL="https://other.example/lago")).exit_code == 0
     assert [one["webhook_url"] for one in (await everything(lago))["webhook_endpoints"]] == [
         "https://other.example/lago"
@@ -170,20 +170,20 @@ async def test_the_metric_of_usage_has_the_code_of_our_events(lago: Lago) -> Non
     assert [charge["billable_metric_code"] for charge in basic["charges"]] == ["tokens"]
 
 
-async def test_the_command_says_what_it_made_and_its_check_is_an_exit_code(lago: Lago) -> None:
+async def test_the_command_prints_what_it_created_and_a_check_has_an_exit_code(lago: Lago) -> None:
     missing = await command(lago, "--check")
     assert missing.exit_code == 1
     assert missing.stderr.splitlines()[0] == "The metric ai_usage is missing."
-    made = await command(lago)
-    assert (made.exit_code, made.stdout.splitlines()[0]) == (0, "10 made.")
+    created = await command(lago)
+    assert (created.exit_code, created.stdout.splitlines()[0]) == (0, "10 made.")
     right = await command(lago, "--check", "--json")
     assert (right.exit_code, json.loads(right.stdout)) == (0, {"right": True, "created": [], "complaints": []})
 
 
-async def test_in_json_there_is_one_object_with_what_is_wrong(lago: Lago) -> None:
-    told = await command(lago, "--check", "--json")
-    answer = json.loads(told.stdout)
-    assert (told.exit_code, answer["right"], len(answer["complaints"])) == (1, False, 10)
+async def test_with_json_the_output_is_one_object_with_the_differences(lago: Lago) -> None:
+    result = await command(lago, "--check", "--json")
+    answer = json.loads(result.stdout)
+    assert (result.exit_code, answer["right"], len(answer["complaints"])) == (1, False, 10)
 
 
 @pytest.mark.parametrize(
@@ -194,13 +194,13 @@ async def test_in_json_there_is_one_object_with_what_is_wrong(lago: Lago) -> Non
         ({"LAGO_API_URL": "http://127.0.0.1:1"}, 1, "Lago does not answer at LAGO_API_URL=http://127.0.0.1:1"),
     ],
 )
-async def test_a_lago_that_cannot_be_asked_is_one_sentence(variables: dict[str, str], code: int, sentence: str) -> None:
+async def test_an_unreachable_lago_gives_one_sentence(variables: dict[str, str], code: int, sentence: str) -> None:
     async with lago_sandbox(clock=Clock(), api_key=KEY) as lago:
-        told = await command(lago, **variables)
-    assert (told.exit_code, sentence in told.stderr, "Traceback" in told.stderr) == (code, True, False)
+        result = await command(lago, **variables)
+    assert (result.exit_code, sentence in result.stderr, "Traceback" in result.stderr) == (code, True, False)
 
 
-async def test_what_lago_refuses_ends_the_run(lago: Lago) -> None:
+async def test_a_refusal_by_lago_ends_the_run(lago: Lago) -> None:
     await lago.fault(kind="status", status=503, path="/api/v1/plans", method="*", count=1)
     with pytest.raises(LagoIntegrationError) as caught:
         await run(lago)

@@ -1,5 +1,6 @@
-"""What LiteLLM's versions posted, recorded by `make litellm-matrix`: today's ingress and meter bill it as is recorded, and the page
-and the doctor's table say so. A change of what LiteLLM reports is seen."""
+"""Payloads of LiteLLM's versions, recorded by `make litellm-matrix`: the current ingress and meter bill them as
+recorded, and the page and the doctor's table agree. A change in LiteLLM's reports is noticed.
+"""
 
 import copy
 from typing import Any
@@ -26,7 +27,7 @@ FORTY = 40
 
 
 async def replay(version: str, change: Any = None) -> dict[str, list[dict[str, Any]]]:
-    """The rows of a version's recorded calls, each changed first."""
+    """The rows of a version's recorded calls, after a change of each."""
     posted, received_us = recorded_calls(version)
     rows: dict[str, list[dict[str, Any]]] = {}
     for endpoint in dict.fromkeys(each["at"] for each in posted):
@@ -39,7 +40,7 @@ async def replay(version: str, change: Any = None) -> dict[str, list[dict[str, A
     return rows
 
 
-def test_the_compared_versions_are_recorded_with_forty_scenarios_and_more() -> None:
+def test_the_compared_versions_are_recorded_with_at_least_forty_scenarios() -> None:
     assert tuple(versions()) == VERSIONS == tuple(tried())
     for version in VERSIONS:
         assert set(recorded(version)) <= set(SCENARIOS)
@@ -47,7 +48,7 @@ def test_the_compared_versions_are_recorded_with_forty_scenarios_and_more() -> N
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_what_was_posted_is_billed_as_it_was(version: str) -> None:
+async def test_recorded_payloads_are_billed_as_recorded(version: str) -> None:
     rows = await replay(version)
     for name, result in recorded(version).items():
         found = rows.get(name, [])
@@ -56,7 +57,7 @@ async def test_what_was_posted_is_billed_as_it_was(version: str) -> None:
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-async def test_a_change_of_what_litellm_reports_is_seen(plant: str) -> None:
+async def test_a_change_in_litellms_reports_is_noticed(plant: str) -> None:
     was = recorded(VERSIONS[-1])
     rows = await replay(VERSIONS[-1], PLANTS[plant])
     now = {
@@ -66,12 +67,12 @@ async def test_a_change_of_what_litellm_reports_is_seen(plant: str) -> None:
     assert SEEN_IN[plant] in compared(was, now)
 
 
-def test_the_page_and_the_doctors_table_are_those_of_the_recorded_results() -> None:
+def test_the_page_and_the_doctors_table_agree_with_the_recorded_results() -> None:
     assert PAGE.read_text() == page()
     assert TABLE.read_text() == table()
 
 
-def test_a_version_is_known_by_itself_by_its_line_or_by_its_neighbours() -> None:
+def test_a_version_is_found_by_itself_its_line_or_its_neighbours() -> None:
     first, second = VERSIONS[:2]
     assert known_of(newest()) is not None
     assert [

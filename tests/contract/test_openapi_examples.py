@@ -18,7 +18,7 @@ from schemas.wire import Call, RawRecord
 from streams.core.metering.normalise import normalise
 from tests.contract.compatibility.breaks import Json
 from tests.contract.compatibility.current import openapi
-from tests.unit.ingest.test_envelopes import Kept
+from tests.unit.ingest.test_envelopes import BoundedTopic
 
 #: A value that an example had where the author of a field named none.
 FILLERS = {"text", "string", "example"}
@@ -48,7 +48,7 @@ def texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def test_each_example_fits_its_schema_and_has_no_filler(document: Json) -> None:
+def test_each_example_fits_its_schema_and_has_no_placeholder(document: Json) -> None:
     found = contents(document)
     assert len(found) > 20
     for path, kind, content in found:
@@ -58,7 +58,7 @@ def test_each_example_fits_its_schema_and_has_no_filler(document: Json) -> None:
 
 
 def test_each_operation_that_takes_a_body_describes_it(document: Json) -> None:
-    """An operation without one needs none: what it does is in its path."""
+    """An operation without a body needs no description: its path says what it does."""
     without = {
         path
         for path, methods in document["paths"].items()
@@ -68,14 +68,14 @@ def test_each_operation_that_takes_a_body_describes_it(document: Json) -> None:
     assert without == OTHERS
 
 
-def test_each_example_is_of_a_body(document: Json) -> None:
+def test_each_example_belongs_to_a_body(document: Json) -> None:
     names = {content["schema"].get("$ref", "").rpartition("/")[2] for _, _, content in contents(document)}
     assert names - {""} == set(EXAMPLES)
 
 
-def taken(body: Any, shape: str) -> tuple[StoreOutcome, list[Usage]]:
+def stored_calls(body: Any, shape: str) -> tuple[StoreOutcome, list[Usage]]:
     """What the ingress stores of a body, and the calls as the meter reads them."""
-    kept = Kept()
+    kept = BoundedTopic()
     store = ElementStore(kept, "raw", "rejected", ("end_user",), lambda: 1_798_761_700_000_000)  # 2027-01-01 00:01:40
     outcome = asyncio.run(store.keep(json.dumps(body).encode(), shape))
     raw = [(key, value) for topic, key, value, _ in kept.records if topic == "raw"]
@@ -87,7 +87,7 @@ def taken(body: Any, shape: str) -> tuple[StoreOutcome, list[Usage]]:
 def test_a_webhook_bills_the_calls_of_its_example(route: Any) -> None:
     _, body = USAGE_BODIES[route.path]
     [content] = body["content"].values()
-    outcome, calls = taken(content["example"], route.shape)
+    outcome, calls = stored_calls(content["example"], route.shape)
     assert (outcome.accepted, outcome.rejected) == (len(calls), [])
     assert len(calls) == (2 if route.path == "/webhooks/litellm/batch" else 1)
     first = calls[0]
@@ -96,17 +96,17 @@ def test_a_webhook_bills_the_calls_of_its_example(route: Any) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
-def test_a_call_without_its_id_is_refused_as_the_schema_says(route: Any) -> None:
+def test_a_call_without_its_id_is_refused_as_in_the_schema(route: Any) -> None:
     _, body = USAGE_BODIES[route.path]
     [content] = body["content"].values()
     without = json.dumps(content["example"])
     for name in ("id", "litellm_call_id", "transaction_id"):
         without = without.replace(f'"{name}":', '"unknown":')
-    outcome, calls = taken(json.loads(without), route.shape)
+    outcome, calls = stored_calls(json.loads(without), route.shape)
     assert not calls and outcome.rejected
 
 
-def test_the_fields_of_a_call_sent_by_hand_are_fields_that_are_read() -> None:
+def test_the_documented_fields_of_a_call_are_read() -> None:
     _, body = USAGE_BODIES["/webhooks/litellm"]
     [one, _several] = body["content"]["application/json"]["schema"]["anyOf"]
     assert set(one["properties"]) <= set(Call.__struct_fields__)

@@ -1,6 +1,8 @@
 """The OpenAPI document says what each property and each parameter means."""
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -16,7 +18,7 @@ def document() -> Json:
 
 
 def properties(schema: Json, place: str) -> Iterator[tuple[str, Json]]:
-    """Each property of a schema and of the schemas in it, with the place where it is."""
+    """Each property of a schema and of nested schemas, with its place."""
     for name, inner in schema.get("properties", {}).items():
         yield f"{place}.{name}", inner
         yield from properties(inner, f"{place}.{name}")
@@ -49,11 +51,26 @@ def test_each_parameter_has_a_description(document: Json) -> None:
     assert not [(of, one["name"]) for of, one in found if len(one.get("description", "")) < 5]
 
 
-def test_the_fields_of_a_docstring_are_told_once_at_the_fields(document: Json) -> None:
+def texts(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("description"), str):
+            yield part["description"]
+        part = list(part.values())
+    for inner in part if isinstance(part, list) else ():
+        yield from texts(inner)
+
+
+def test_texts_use_json_values_and_mention_no_internals(document: Json) -> None:
+    found = list(texts(document))
+    assert len(found) > 800
+    assert not [text for text in found if re.search(r"\b(None|True|False|after validation)\b", text)]
+
+
+def test_fields_explained_in_a_docstring_are_described_only_at_the_fields(document: Json) -> None:
     schemas = document["components"]["schemas"]
     assert not [name for name, schema in schemas.items() if "Fields:" in schema.get("description", "")]
-    told = {one["name"]: one["description"] for one in document["paths"]["/customers/mappings"]["get"]["parameters"]}
-    assert told["prefix"] == "Only customers whose ids begin so."
+    result = {one["name"]: one["description"] for one in document["paths"]["/customers/mappings"]["get"]["parameters"]}
+    assert result["prefix"] == "Only customers whose ids begin so."
 
 
 class Base(BaseModel):
@@ -80,7 +97,7 @@ class Inheriting(Base):
     silent: int = 0
 
 
-def test_a_text_is_for_several_fields_has_several_lines_and_is_inherited() -> None:
+def test_a_text_may_cover_several_fields_and_lines_and_is_inherited() -> None:
     both = "two sides, in one text."
     assert field_texts(Inheriting) == {"left": both, "right": both, "own": "its own."}
 

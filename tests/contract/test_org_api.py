@@ -1,4 +1,4 @@
-"""Orgs over HTTP, before a Lago sandbox: set up, moved to other plans, ended; whatever is repeated is done once."""
+"""Orgs over HTTP with a Lago sandbox: set up, moved to other plans, ended; every repeated request is executed once."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,11 +19,11 @@ async def api() -> AsyncIterator[OrgApi]:
         yield running
 
 
-async def test_setup_makes_customer_and_subscription_and_says_so(api: OrgApi) -> None:
-    made = await api.set_up()
-    assert (made["org"]["org_id"], made["org"]["name"], made["org"]["email"]) == ("org_1", "Acme", "a@acme.io")
-    assert made["org"]["metadata"]["created_by_user_id"] == "user_1"
-    running = made["subscription"]
+async def test_setup_creates_customer_and_subscription_and_returns_them(api: OrgApi) -> None:
+    created = await api.set_up()
+    assert (created["org"]["org_id"], created["org"]["name"], created["org"]["email"]) == ("org_1", "Acme", "a@acme.io")
+    assert created["org"]["metadata"]["created_by_user_id"] == "user_1"
+    running = created["subscription"]
     assert running["external_id"] == f"org_1_starter_{NOW:.0f}"
     assert (running["plan_code"], running["status"], running["billing_time"]) == ("starter", "active", "anniversary")
     assert api.access.changes == [
@@ -31,22 +31,22 @@ async def test_setup_makes_customer_and_subscription_and_says_so(api: OrgApi) ->
     ]
 
 
-async def test_what_was_set_up_is_known_to_the_meter_at_once(api: OrgApi) -> None:
-    """Usage that waits for the subscription must not wait until Lago is asked again."""
-    made = await api.set_up()
+async def test_a_new_org_is_known_to_the_meter_at_once(api: OrgApi) -> None:
+    """Usage that waits for the subscription must not wait for the next poll of Lago."""
+    created = await api.set_up()
     record = api.records.all["org_1"]
-    assert [period.external_id for period in record.periods] == [made["subscription"]["external_id"]]
+    assert [period.external_id for period in record.periods] == [created["subscription"]["external_id"]]
     assert (record.name, record.email, record.plan, record.currency) == ("Acme", "a@acme.io", "starter", "USD")
 
 
-async def test_setup_twice_is_setup_once(api: OrgApi) -> None:
+async def test_a_repeated_setup_changes_nothing(api: OrgApi) -> None:
     first = await api.set_up()
     api.later(3600)
     assert await api.set_up(status=200) == first
     assert len(api.access.changes) == 1
 
 
-async def test_twenty_setups_at_once_make_one_customer_and_one_subscription(api: OrgApi) -> None:
+async def test_twenty_concurrent_setups_create_one_customer_and_one_subscription(api: OrgApi) -> None:
     answers = await asyncio.gather(*(api.http.post(f"{ORGS}/org_1/setup", json=SETUP) for _ in range(20)))
     assert sorted(one.status_code for one in answers) == [200] * 19 + [201]
     assert len({one.text for one in answers}) == 1
@@ -54,26 +54,27 @@ async def test_twenty_setups_at_once_make_one_customer_and_one_subscription(api:
     assert (await api.lago.get("/subscriptions")).json()["meta"]["total_count"] == 1
 
 
-async def test_setup_with_another_plan_is_refused_because_it_may_be_an_old_one_repeated(api: OrgApi) -> None:
+async def test_setup_with_another_plan_is_refused_because_it_may_repeat_an_old_request(api: OrgApi) -> None:
     await api.set_up()
     refused = await api.set_up("professional", 409)
     assert refused["reason"] == "other_plan"
     assert (await api.org("GET", "/subscription"))["plan_code"] == "starter"
 
 
-async def test_setup_on_a_plan_that_is_not_there_makes_nothing(api: OrgApi) -> None:
-    assert (await api.set_up("nope", 404))["reason"] == "plan_not_found"
+async def test_setup_with_an_unknown_plan_creates_nothing(api: OrgApi) -> None:
+    refused = await api.set_up("nope", 404)
+    assert (refused["reason"], refused["detail"]) == ("plan_not_found", "plan_not_found: Lago has no plan 'nope'")
     assert (await api.lago.get("/customers")).json()["customers"] == []
     assert api.access.changes == []
 
 
-async def test_where_the_audit_log_cannot_be_written_nothing_is_changed(api: OrgApi) -> None:
+async def test_if_the_audit_log_cannot_be_written_nothing_is_changed(api: OrgApi) -> None:
     api.access.away = True
     await api.set_up(status=503)
     assert (await api.lago.get("/customers")).json()["customers"] == []
 
 
-async def test_a_setup_whose_record_was_not_stored_is_no_success_and_repeating_it_is_one(api: OrgApi) -> None:
+async def test_a_setup_whose_record_was_not_stored_fails_and_repeating_it_succeeds(api: OrgApi) -> None:
     api.records.away = True
     assert (await api.set_up(status=503))["reason"] == "kafka_unavailable"
     api.records.away = False
@@ -82,8 +83,8 @@ async def test_a_setup_whose_record_was_not_stored_is_no_success_and_repeating_i
 
 
 async def test_a_subscription_is_shown(api: OrgApi) -> None:
-    made = await api.set_up()
-    assert await api.org("GET", "/subscription") == made["subscription"]
+    created = await api.set_up()
+    assert await api.org("GET", "/subscription") == created["subscription"]
 
 
 async def test_an_upgrade_applies_now_and_keeps_the_id(api: OrgApi) -> None:
@@ -110,7 +111,7 @@ async def test_an_upgrade_applies_now_and_keeps_the_id(api: OrgApi) -> None:
     assert record.plan == "professional"
 
 
-async def test_a_downgrade_waits_for_the_periods_end_and_can_be_taken_back(api: OrgApi) -> None:
+async def test_a_downgrade_waits_for_the_end_of_the_period_and_can_be_cancelled(api: OrgApi) -> None:
     await api.set_up("professional")
     changed = await api.org("PUT", "/subscription", json={"plan_code": "starter"})
     assert (changed["applies"], changed["subscription"]["plan_code"]) == ("at_period_end", "professional")
@@ -122,7 +123,7 @@ async def test_a_downgrade_waits_for_the_periods_end_and_can_be_taken_back(api: 
     assert (await api.org("GET", "/subscription"))["plan_code"] == "professional"
 
 
-async def test_the_same_change_twice_is_one(api: OrgApi) -> None:
+async def test_the_same_change_twice_is_one_change(api: OrgApi) -> None:
     await api.set_up("professional")
     for _ in range(2):
         changed = await api.org("PUT", "/subscription", json={"plan_code": "starter"})
@@ -130,25 +131,25 @@ async def test_the_same_change_twice_is_one(api: OrgApi) -> None:
     assert len(api.access.changes) == 2
 
 
-async def test_an_ended_subscription_is_told_to_lago_and_to_the_meter(api: OrgApi) -> None:
-    made = (await api.set_up())["subscription"]
+async def test_the_end_of_a_subscription_is_known_to_lago_and_to_the_meter(api: OrgApi) -> None:
+    created = (await api.set_up())["subscription"]
     api.later(DAY)
     ended = await api.org("DELETE", "/subscription")
-    assert (ended["external_id"], ended["status"]) == (made["external_id"], "terminated")
-    assert api.access.changes[-1] == ({"subscription": made["external_id"], "plan_code": "starter"}, None)
+    assert (ended["external_id"], ended["status"]) == (created["external_id"], "terminated")
+    assert api.access.changes[-1] == ({"subscription": created["external_id"], "plan_code": "starter"}, None)
     [period] = api.records.all["org_1"].periods
     assert period.terminated_at == round((NOW + DAY) * 1_000_000)
     assert (await api.org("DELETE", "/subscription", 404))["reason"] == "no_subscription"
     assert (await api.org("GET", "/subscription", 404))["reason"] == "no_subscription"
 
 
-async def test_an_org_may_begin_again_under_its_id(api: OrgApi) -> None:
-    made = (await api.set_up())["subscription"]
+async def test_an_org_may_start_again_under_its_id(api: OrgApi) -> None:
+    created = (await api.set_up())["subscription"]
     api.later(DAY)
     await api.org("DELETE", "/subscription")
     api.later(DAY)
     again = (await api.set_up("professional"))["subscription"]
-    assert (again["external_id"], again["plan_code"]) == (made["external_id"], "professional")
+    assert (again["external_id"], again["plan_code"]) == (created["external_id"], "professional")
     assert len(api.records.all["org_1"].periods) == 2
 
 
@@ -168,13 +169,13 @@ async def test_an_org_may_begin_again_under_its_id(api: OrgApi) -> None:
         ("GET", "/checkout", None),
     ],
 )
-async def test_an_org_no_one_knows_is_not_found(api: OrgApi, verb: str, rest: str, body: object) -> None:
+async def test_an_unknown_org_is_not_found(api: OrgApi, verb: str, rest: str, body: object) -> None:
     refused = await api.org(verb, rest, 404, json=body)
     assert refused["reason"] == "unknown_org"
     assert api.records.all == {}
 
 
-async def test_someone_elses_org_is_refused_whatever_is_asked(api: OrgApi) -> None:
+async def test_every_request_about_another_keys_org_is_refused(api: OrgApi) -> None:
     await api.set_up()
     api.access.principal = Principal("other", frozenset({"*"}), frozenset({"org_2"}))
     for verb, rest in (("POST", "/setup"), ("PUT", "/subscription"), ("GET", "/dashboard"), ("GET", "/portal")):
@@ -185,10 +186,10 @@ async def test_someone_elses_org_is_refused_whatever_is_asked(api: OrgApi) -> No
 
 
 @pytest.mark.parametrize("org", ['org_"quoted"', "org_ünïcode_組織", "org_a b+c&d=e?f#g%2F", "org_" + "x" * 251])
-async def test_an_id_may_be_anything_that_a_path_can_say(api: OrgApi, org: str) -> None:
+async def test_an_id_may_be_any_text_that_a_path_can_contain(api: OrgApi, org: str) -> None:
     path = quote(org, safe="")
-    made = await api.set_up(org=path)
-    assert made["org"]["org_id"] == org
+    created = await api.set_up(org=path)
+    assert created["org"]["org_id"] == org
     assert (await api.org("GET", "/subscription", org=path))["external_id"].startswith(org)
     assert (await api.org("PUT", "/subscription", org=path, json={"plan_code": "professional"}))["applies"] == "now"
     assert (await api.org("GET", "/dashboard", org=path))["missing"] == []
@@ -197,19 +198,19 @@ async def test_an_id_may_be_anything_that_a_path_can_say(api: OrgApi, org: str) 
     await api.org("DELETE", "/subscription", org=path)
 
 
-async def test_a_new_org_with_a_dot_is_refused_before_lago_takes_it_for_another(api: OrgApi) -> None:
+async def test_a_new_org_id_with_a_dot_is_refused_because_lago_would_mistake_it(api: OrgApi) -> None:
     refused = await api.set_up(status=422, org="org_1.eu")
     assert refused["reason"] == "unsafe_id"
     assert (await api.lago.get("/customers")).json()["customers"] == []
     assert api.access.changes == []
 
 
-async def test_a_dotted_customer_that_lago_has_already_is_shown_and_billed_as_itself(api: OrgApi) -> None:
-    """In a path of Lago `a.b` is the customer `a`."""
+async def test_an_existing_customer_with_a_dot_is_shown_and_billed_as_itself(api: OrgApi) -> None:
+    """In Lago's paths `a.b` means the customer `a`."""
     await api.lago.save("/customers", "customer", external_id="a", name="Another")
     await api.lago.save("/customers", "customer", external_id="a.b", name="Dotted")
-    made = await api.set_up(org="a.b")
-    assert (made["org"]["name"], made["subscription"]["plan_code"]) == ("Dotted", "starter")
+    created = await api.set_up(org="a.b")
+    assert (created["org"]["name"], created["subscription"]["plan_code"]) == ("Dotted", "starter")
     assert (await api.org("GET", "/subscription", org="a.b"))["external_id"].startswith("a.b_starter_")
     assert (await api.org("GET", "/invoices", org="a.b"))["invoices"] == []
     assert (await api.ask("GET", "/api/customers/a.b"))["name"] == "Dotted"
@@ -220,8 +221,8 @@ async def test_a_dotted_customer_that_lago_has_already_is_shown_and_billed_as_it
         assert (await api.org("GET", rest, 422, org="a.b"))["reason"] == "unsafe_id"
 
 
-async def test_no_org_is_taken_for_a_plan(api: OrgApi) -> None:
-    """A plan's limits are kept among the orgs' records, under an id that no org may have."""
+async def test_an_org_id_is_never_mistaken_for_a_plan(api: OrgApi) -> None:
+    """A plan's limits are stored among the orgs' records, under an id that no org may have."""
     assert (await api.set_up(status=422, org="plan:starter"))["reason"] == "unsafe_id"
     assert (await api.org("PUT", "/limits", 422, org="plan:starter", json={"limits": {}}))["reason"] == "unsafe_id"
 
@@ -238,17 +239,17 @@ async def test_no_org_is_taken_for_a_plan(api: OrgApi) -> None:
         {"plan_code": "a\0b"},
     ],
 )
-async def test_a_body_that_is_wrong_is_refused_by_its_field(api: OrgApi, body: dict[str, object]) -> None:
+async def test_a_malformed_body_is_refused_with_its_field(api: OrgApi, body: dict[str, object]) -> None:
     refused = await api.org("POST", "/setup", 422, json=body)
     assert refused["reason"] == "invalid_fields"
     assert len(refused["errors"]) == 1
     assert (await api.lago.get("/customers")).json()["customers"] == []
 
 
-async def test_a_subscription_may_begin_in_the_past_or_later(api: OrgApi) -> None:
+async def test_a_subscription_may_start_in_the_past_or_later(api: OrgApi) -> None:
     past = SETUP | {"subscription_at": "2025-03-01T00:00:00Z"}
-    made = await api.org("POST", "/setup", 201, json=past)
-    assert made["subscription"]["started_at"] == "2025-03-01T00:00:00.000Z"
+    created = await api.org("POST", "/setup", 201, json=past)
+    assert created["subscription"]["started_at"] == "2025-03-01T00:00:00.000Z"
     later = await api.org("POST", "/setup", 201, org="org_2", json=SETUP | {"subscription_at": "2025-04-01"})
     assert later["subscription"]["status"] == "pending"
     again = await api.org("POST", "/setup", 200, org="org_2", json=SETUP | {"subscription_at": "2025-04-01"})
@@ -256,10 +257,10 @@ async def test_a_subscription_may_begin_in_the_past_or_later(api: OrgApi) -> Non
 
 
 @pytest.mark.parametrize(("billing_time", "first"), [("calendar", "2025-04-01"), ("anniversary", "2025-04-06")])
-async def test_a_period_ends_as_the_billing_time_says(api: OrgApi, billing_time: str, first: str) -> None:
+async def test_the_billing_time_decides_when_a_period_ends(api: OrgApi, billing_time: str, first: str) -> None:
     """Set up on 6 March: with the month, or a month later."""
-    made = await api.org("POST", "/setup", 201, json=SETUP | {"billing_time": billing_time})
-    assert made["subscription"]["billing_time"] == billing_time
+    created = await api.org("POST", "/setup", 201, json=SETUP | {"billing_time": billing_time})
+    assert created["subscription"]["billing_time"] == billing_time
     api.later(35 * DAY)
     [invoice] = (await api.org("GET", "/invoices", params={"links": "false"}))["invoices"]
     assert invoice["issuing_date"] == first
@@ -278,7 +279,7 @@ async def test_links_lead_to_lagos_pages(api: OrgApi) -> None:
     assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_a_lago_that_is_away_is_a_503_that_asks_to_come_again(api: OrgApi) -> None:
+async def test_an_unavailable_lago_gives_a_503_that_asks_for_a_retry(api: OrgApi) -> None:
     await api.lago.fault(kind="status", status=502, method="*", path="/api/v1")
     answer = await api.http.post(f"{ORGS}/org_1/setup", json=SETUP)
     assert (answer.status_code, answer.json()["reason"]) == (503, "http_502")

@@ -1,4 +1,6 @@
-"""Users become orgs on the sandbox: killed at any step and run again there is one of each, and usage follows."""
+"""The migration from users to orgs on the sandbox: after a kill at any step and a second run there is one of each, and
+usage follows.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -27,7 +29,7 @@ async def world() -> AsyncIterator[World]:
             await wire.aclose()
 
 
-async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(world: World) -> None:
+async def test_a_dry_run_prints_the_steps_and_changes_nothing(world: World) -> None:
     await world.user("user_1", "starter", "alice", "bob")
     before = (await world.everything(), dict(world.stored.customers))
     outcome = await world.process().look(ACME, otherwise=WOULD)
@@ -49,7 +51,7 @@ async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(world: Worl
     assert (world.stored.audit, {verb for verb, _ in world.wires[-1].requests}) == ([], {"GET"})
 
 
-async def test_the_org_takes_over_and_usage_follows_from_its_moment_on(world: World) -> None:
+async def test_the_org_takes_over_and_usage_follows_from_that_time_on(world: World) -> None:
     await world.user("user_1", "starter", "alice")
     outcome = await world.process().run(ACME)
     assert (outcome.state, outcome.reason) == ("migrated", "")
@@ -67,7 +69,7 @@ async def test_the_org_takes_over_and_usage_follows_from_its_moment_on(world: Wo
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_a_plan_that_somebody_chose_for_the_org_meanwhile_stays_its_plan(world: World, times: int) -> None:
+async def test_a_plan_chosen_for_the_org_meanwhile_stays_its_plan(world: World, times: int) -> None:
     await world.user("user_1", "starter", "alice")
     outcome = await world.process(Overtaken(world.lago, "org_1", "professional", times)).run(ACME)
     assert outcome.state == "migrated"
@@ -75,7 +77,7 @@ async def test_a_plan_that_somebody_chose_for_the_org_meanwhile_stays_its_plan(w
     assert subscriptions == [("org_1", "professional", "active"), ("user_1", "starter", "active")]
 
 
-async def test_again_nothing_is_done_and_nothing_is_missing(world: World) -> None:
+async def test_a_second_run_has_nothing_to_do(world: World) -> None:
     await world.user("user_1", "starter", "alice")
     await world.process().run(ACME)
     for _ in range(2):
@@ -86,8 +88,8 @@ async def test_again_nothing_is_done_and_nothing_is_missing(world: World) -> Non
     assert len(world.stored.audit) == 1
 
 
-async def test_killed_at_any_request_and_run_again_there_is_one_of_each(world: World) -> None:
-    """The clock goes on, so an id made a second time would be another one."""
+async def test_after_a_kill_at_any_request_a_second_run_leaves_one_of_each(world: World) -> None:
+    """The clock advances, so an id generated a second time would be different."""
     untouched = MortalWire()
     await world.user("user_0", "starter", "customer_0")
     await world.process(untouched).run(UserOrg("user_0", "org_0"))
@@ -109,7 +111,7 @@ async def test_killed_at_any_request_and_run_again_there_is_one_of_each(world: W
     assert subscriptions == sorted((one, "starter", "active") for one in everybody)
 
 
-async def test_killed_at_any_write_of_ours_and_run_again_it_is_complete(world: World) -> None:
+async def test_after_a_kill_at_any_own_write_a_second_run_completes_the_migration(world: World) -> None:
     await world.user("user_0", "starter", "a_0", "b_0")
     await world.process().run(UserOrg("user_0", "org_0"))
     writes = world.stored.writes
@@ -128,7 +130,7 @@ async def test_killed_at_any_write_of_ours_and_run_again_it_is_complete(world: W
     assert len(subscriptions) == len(set(subscriptions)) == 2 * (2 * writes + 1)
 
 
-async def test_a_check_names_all_that_is_missing(world: World) -> None:
+async def test_a_check_lists_everything_that_is_missing(world: World) -> None:
     await world.user("user_1", "starter", "alice")
     await world.process().run(ACME)
     world.stored.map(MappingRequest("carol", "user_1", "tenant"), world.now_us() - HOUR_US)
@@ -140,7 +142,7 @@ async def test_a_check_names_all_that_is_missing(world: World) -> None:
     )
 
 
-async def test_the_users_subscription_ends_when_no_usage_can_reach_it_and_not_before(world: World) -> None:
+async def test_the_users_subscription_ends_when_no_more_usage_can_reach_it_and_not_before(world: World) -> None:
     """
         mapped to the org      late usage may come              nothing is on its way
     ----------|-----------------------------------------|----------------|---------> runs
@@ -172,7 +174,7 @@ async def test_the_users_subscription_ends_when_no_usage_can_reach_it_and_not_be
     assert (await world.process().look(ACME, otherwise=MISSING)).state == "already"
 
 
-async def test_what_is_on_its_way_is_asked_again_where_it_was_asked_too_early_for_a_user(world: World) -> None:
+async def test_usage_in_flight_is_checked_again_for_a_user_that_was_checked_too_early(world: World) -> None:
     """
     user_1 settled    asked       a call of bob is folded    user_2 settled
     ------|-------------|----------------|-------------------------|------------> one run of both
@@ -198,7 +200,7 @@ async def test_what_is_on_its_way_is_asked_again_where_it_was_asked_too_early_fo
     assert (first, again, world.asked) == (1, 2, 2), "once for all who were settled by then"
 
 
-async def test_killed_while_it_ends_the_users_subscription_it_is_ended_once(world: World) -> None:
+async def test_after_a_kill_while_the_users_subscription_ends_it_is_ended_once(world: World) -> None:
     for sent in SENT:
         entry = UserOrg(f"user_{sent}", f"org_{sent}")
         await world.user(entry.user_id, "starter", f"alice_{sent}")
@@ -214,7 +216,7 @@ async def test_killed_while_it_ends_the_users_subscription_it_is_ended_once(worl
         assert (entry.org_id, "starter", "active") in subscriptions
 
 
-async def test_somebody_mapped_to_the_user_while_the_command_runs_keeps_its_subscription(world: World) -> None:
+async def test_a_customer_mapped_to_the_user_during_the_run_keeps_the_subscription_running(world: World) -> None:
     await world.user("user_1", "starter", "alice")
     await world.process().run(ACME)
     world.clock.now += (SETTLED_US + HOUR_US) / SECOND_US
@@ -225,7 +227,7 @@ async def test_somebody_mapped_to_the_user_while_the_command_runs_keeps_its_subs
     assert (await process.run(ACME)).to_end[0].wait == "a mapping names them"
 
 
-async def test_a_mapping_that_a_faster_clock_changed_a_moment_ago_is_moved_too(world: World) -> None:
+async def test_a_mapping_just_changed_by_a_process_with_a_faster_clock_is_moved_too(world: World) -> None:
     await world.user("user_1", "starter", "alice")
     ahead_us = world.now_us() + 60 * SECOND_US
     world.stored.map(MappingRequest("alice", "user_1", "tenant", "professional"), ahead_us)
@@ -233,8 +235,8 @@ async def test_a_mapping_that_a_faster_clock_changed_a_moment_ago_is_moved_too(w
     assert world.payer("alice", ahead_us + LEAD_US + HOUR_US)[0] == "org_1"
 
 
-async def test_where_no_mapping_names_the_user_its_subscription_is_left_to_people(world: World) -> None:
-    """Its usage comes by a way that nothing is known of."""
+async def test_if_no_mapping_names_the_user_a_person_decides_about_its_subscription(world: World) -> None:
+    """Its usage arrives in an unknown way."""
     await world.user("user_1")
     outcome = await world.process().run(ACME)
     world.clock.now += 365 * 86_400
@@ -242,7 +244,7 @@ async def test_where_no_mapping_names_the_user_its_subscription_is_left_to_peopl
     assert outcome.to_end[0].wait.startswith("no mapping names them")
 
 
-async def test_usage_follows_no_earlier_than_the_orgs_subscription_begins(world: World) -> None:
+async def test_usage_follows_no_earlier_than_the_orgs_subscription_starts(world: World) -> None:
     await world.user("user_1", "starter", "alice")
     await world.lago.subscribe("made by hand", "org_1", "professional", subscription_at="2025-04-01")
     outcome = await world.process().run(ACME)
@@ -253,7 +255,7 @@ async def test_usage_follows_no_earlier_than_the_orgs_subscription_begins(world:
     assert world.payer("alice", moves - 1)[0] == "user_1"
 
 
-async def test_versions_announced_for_later_move_with_their_own_moment(world: World) -> None:
+async def test_announced_versions_move_with_their_own_start(world: World) -> None:
     await world.user("user_1", "starter", "alice")
     later = world.now_us() + 24 * HOUR_US
     for org, at in (("org_9", later), ("user_1", later + HOUR_US)):
@@ -263,8 +265,9 @@ async def test_versions_announced_for_later_move_with_their_own_moment(world: Wo
     assert paid == ["org_1", "org_9", "org_1"]
 
 
-async def test_usage_that_waits_for_the_user_to_be_mapped_is_the_orgs(world: World) -> None:
-    """An inactive mapping before the announced one: what it holds is no one's until that begins, and that is the org's.
+async def test_usage_that_waits_for_the_mapping_of_the_user_goes_to_the_org(world: World) -> None:
+    """An inactive mapping comes before the announced one: the usage that it holds has no payer until the announced one
+    starts, and then belongs to the org.
 
     ----- nobody ----- now ----- nobody ----- user_1 ----->
     """
@@ -288,11 +291,11 @@ async def test_several_users_become_one_org(world: World) -> None:
     assert {world.payer(f"of_{user}", later)[0] for user in ("user_1", "user_2")} == {"org_1"}
 
 
-async def test_without_names_the_org_is_called_as_the_user(world: World) -> None:
+async def test_without_names_the_org_has_the_users_name(world: World) -> None:
     await world.lago.save("/customers", "customer", external_id="user_1", name="Alice", email="alice@acme.io")
     assert (await world.process().run(UserOrg("user_1", "org_1"))).state == "migrated"
-    made = (await world.lago.get("/customers/org_1")).json()["customer"]
-    assert (made["name"], made["email"]) == ("Alice", "alice@acme.io")
+    created = (await world.lago.get("/customers/org_1")).json()["customer"]
+    assert (created["name"], created["email"]) == ("Alice", "alice@acme.io")
 
 
 @pytest.mark.parametrize(
@@ -307,7 +310,9 @@ async def test_without_names_the_org_is_called_as_the_user(world: World) -> None
         (UserOrg("user_1", "org_1.eu"), "unsafe_id"),
     ],
 )
-async def test_who_cannot_be_meant_is_skipped_with_a_reason(world: World, entry: UserOrg, reason: str) -> None:
+async def test_a_customer_that_cannot_be_migrated_is_skipped_with_a_reason(
+    world: World, entry: UserOrg, reason: str
+) -> None:
     await world.user("user_1")
     before = await world.everything()
     outcome = await world.process().run(entry)
@@ -315,7 +320,7 @@ async def test_who_cannot_be_meant_is_skipped_with_a_reason(world: World, entry:
     assert (await world.everything(), world.stored.audit) == (before, [])
 
 
-async def test_which_of_several_subscriptions_is_meant_is_not_guessed(world: World) -> None:
+async def test_with_several_subscriptions_none_is_guessed(world: World) -> None:
     await world.user("user_1")
     await world.lago.subscribe("another", "user_1", "professional")
     outcome = await world.process().run(ACME)
@@ -327,7 +332,7 @@ async def test_which_of_several_subscriptions_is_meant_is_not_guessed(world: Wor
 
 
 @pytest.mark.parametrize("status", [500, 422])
-async def test_a_failure_is_told_and_costs_the_next_customer_nothing(world: World, status: int) -> None:
+async def test_a_failure_is_reported_and_does_not_affect_the_next_customer(world: World, status: int) -> None:
     await world.user("user_1", "starter")
     await world.user("user_2", "starter")
     process = world.process(Refusing("/api/v1/subscriptions", status))
@@ -336,7 +341,7 @@ async def test_a_failure_is_told_and_costs_the_next_customer_nothing(world: Worl
     assert (await process.run(UserOrg("user_1", "org_1"))).state == "migrated"
 
 
-async def test_what_cannot_be_put_on_record_is_not_done(world: World) -> None:
+async def test_a_step_that_cannot_be_logged_is_not_done(world: World) -> None:
     await world.user("user_1")
     before = await world.everything()
     process = world.process()
@@ -348,7 +353,7 @@ async def test_what_cannot_be_put_on_record_is_not_done(world: World) -> None:
     assert ((await process.run(ACME)).reason, await world.everything()) == ("kafka_unavailable", before)
 
 
-def test_each_user_comes_once_and_never_to_two_orgs() -> None:
+def test_each_user_occurs_once_and_never_in_two_orgs() -> None:
     rows = [ACME, ACME, UserOrg("user_2", "org_1"), UserOrg("user_2", "org_2"), UserOrg("", "org_3", where="line 9")]
     clear, unclear = plan_of(rows)
     assert clear == [ACME, UserOrg("", "org_3", where="line 9")]

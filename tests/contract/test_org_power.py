@@ -1,4 +1,4 @@
-"""Who may make a bill smaller, and who was given a link to pay by: both are in the audit log before they have it."""
+"""Making a bill smaller and creating payment links need a scope and are in the audit log before they happen."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,7 +12,7 @@ from tests.support.sandbox import DAY
 
 BY_STRIPE = {"payment_provider": "stripe", "payment_provider_code": "main"}
 USAGE = {"event_code": "api_call", "transaction_id": "tx-1", "properties": {"tokens": 150, "model": "gpt-4"}}
-#: Fields of an answer by which somebody can pay or act.
+#: Fields of an answer that allow a payment or an action.
 POWER = {"url", "payment_url", "token"}
 #: Shows invoices as the list does, and never asks Lago for a link.
 WITHOUT_LINKS = f"{ORGS}/{{org_id}}/dashboard"
@@ -45,9 +45,9 @@ async def api() -> AsyncIterator[OrgApi]:
     ],
 )
 async def test_a_number_that_lago_cannot_hold_is_refused(api: OrgApi, value: Any) -> None:
-    """-1e308 was taken, and from then on Lago's answers for the org were errors."""
-    told = await api.ask("POST", f"{ORGS}/org_1/usage/record", 422, json=USAGE | {"properties": {"unit": value}})
-    assert told["reason"] in ("number_out_of_range", "invalid_fields", "bad_property")
+    """Earlier -1e308 was accepted, and from then on Lago's answers for the org were errors."""
+    result = await api.ask("POST", f"{ORGS}/org_1/usage/record", 422, json=USAGE | {"properties": {"unit": value}})
+    assert result["reason"] in ("number_out_of_range", "invalid_fields", "bad_property")
     assert api.usage.all == {}
     assert api.access.changes == []
 
@@ -70,18 +70,18 @@ async def test_a_number_that_lago_cannot_hold_is_refused(api: OrgApi, value: Any
         "-",
     ],
 )
-async def test_a_number_that_lago_can_hold_and_what_is_none_is_taken(api: OrgApi, value: Any) -> None:
+async def test_a_valid_number_and_a_text_are_accepted(api: OrgApi, value: Any) -> None:
     api.access.principal = Principal("key mb_1", frozenset({"usage:write"}), frozenset({"org_1"}))
     await api.org("POST", "/usage/record", 202, json=USAGE | {"properties": {"unit": value}})
 
 
 @pytest.mark.parametrize("value", [-1, -0.5, "-1", "-0.5", " -1 ", "-1e3", "-.5", "-5."])
-async def test_to_make_a_bill_smaller_needs_a_scope_of_its_own(api: OrgApi, value: Any) -> None:
+async def test_making_a_bill_smaller_needs_its_own_scope(api: OrgApi, value: Any) -> None:
     usage = USAGE | {"properties": {"model": "m-1", "unit": value}}
     orgs = frozenset({"org_1"})
     api.access.principal = Principal("key mb_1", frozenset({"usage:write"}), orgs)
-    told = await api.org("POST", "/usage/record", 403, json=usage)
-    assert (told["reason"], "usage:correct" in told["detail"], "unit" in told["detail"]) == (
+    result = await api.org("POST", "/usage/record", 403, json=usage)
+    assert (result["reason"], "usage:correct" in result["detail"], "unit" in result["detail"]) == (
         "missing_scope",
         True,
         True,
@@ -91,16 +91,16 @@ async def test_to_make_a_bill_smaller_needs_a_scope_of_its_own(api: OrgApi, valu
     await api.org("POST", "/usage/record", 202, json=usage)
 
 
-async def test_who_recorded_usage_stands_in_the_record_and_in_the_audit_log(api: OrgApi) -> None:
+async def test_the_recorder_of_usage_is_in_the_record_and_in_the_audit_log(api: OrgApi) -> None:
     api.access.principal = Principal("key mb_1", frozenset({"usage:write"}), frozenset({"org_1"}))
     await api.org("POST", "/usage/record", 202, json=USAGE | {"timestamp": "2025-03-05T23:56:40Z"})
     assert api.usage.all["tx-1"].actor == "key mb_1"
-    told = {"event_code": "api_call", "transaction_id": "tx-1", "at": "2025-03-05T23:56:40.000000Z"}
+    result = {"event_code": "api_call", "transaction_id": "tx-1", "at": "2025-03-05T23:56:40.000000Z"}
     [(before, after)] = api.access.changes
-    assert (before, after) == (None, told | {"numbers": {"tokens": "150"}})
+    assert (before, after) == (None, result | {"numbers": {"tokens": "150"}})
 
 
-async def test_without_a_line_no_usage_is_taken_and_no_link_is_given(api: OrgApi) -> None:
+async def test_without_an_audit_line_no_usage_is_accepted_and_no_link_returned(api: OrgApi) -> None:
     await api.set_up()
     await api.lago.save("/customers", "customer", external_id="org_1", billing_configuration=BY_STRIPE)
     api.later(31 * DAY)
@@ -113,7 +113,7 @@ async def test_without_a_line_no_usage_is_taken_and_no_link_is_given(api: OrgApi
     assert (await api.org("GET", "/invoices", params={"links": "false"}))["invoices"]
 
 
-async def test_who_is_given_a_link_by_which_an_org_pays_has_a_line_without_the_link(api: OrgApi) -> None:
+async def test_the_receiver_of_a_payment_link_is_logged_without_the_link(api: OrgApi) -> None:
     await api.set_up()
     await api.lago.save("/customers", "customer", external_id="org_1", billing_configuration=BY_STRIPE)
     api.later(31 * DAY)
@@ -130,8 +130,8 @@ async def test_who_is_given_a_link_by_which_an_org_pays_has_a_line_without_the_l
     assert api.access.changes == []
 
 
-async def test_whatever_answer_has_a_place_for_a_link_says_that_it_hands_something_out(api: OrgApi) -> None:
-    """An endpoint that is new must not be forgotten."""
+async def test_every_endpoint_that_may_return_a_link_declares_it(api: OrgApi) -> None:
+    """A new endpoint must not be forgotten."""
     for endpoint in api.endpoints:
         gives = any(model is not None and POWER & _fields(model) for model in endpoint.answers.values())
         assert gives == bool(endpoint.hands_out) or endpoint.path == WITHOUT_LINKS, (endpoint.method, endpoint.path)

@@ -1,4 +1,6 @@
-"""Setup killed at each of its steps: requests to Lago, audit line, org's record. Begun again there is one of each."""
+"""Setup killed at each of its steps: requests to Lago, audit line, org's record. After a second run there is one of
+each.
+"""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from tests.support.sandbox import Clock, Lago, lago_sandbox
 
 
 class MortalRecords(InMemoryRecords):
-    """Dies at the n-th change, before it is stored or after."""
+    """Dies at the n-th change, before or after it is stored."""
 
     def __init__(self, stored: dict[str, OrgRecord], dies_at: int | None, *, sent: bool) -> None:
         super().__init__()
@@ -32,15 +34,15 @@ class MortalRecords(InMemoryRecords):
         fatal = self.changes == self._dies_at
         if fatal and not self._sent:
             raise Killed
-        made = await super().change(org_id, make)
+        created = await super().change(org_id, make)
         if fatal:
             raise Killed
-        return made
+        return created
 
 
 @dataclass
 class World:
-    """A Lago, and what outlives a process."""
+    """A Lago, and everything that is kept when a process ends."""
 
     lago: Lago
     clock: Clock
@@ -51,7 +53,7 @@ class World:
     async def set_up(
         self, org: str, wire: MortalWire | None = None, records: MortalRecords | None = None, audit_dies: str = ""
     ) -> Account:
-        """In a process of its own."""
+        """Run in a process of its own."""
         self.wires.append(wire or MortalWire())
         records = records or MortalRecords(self.records, None, sent=False)
 
@@ -86,8 +88,8 @@ async def world() -> AsyncIterator[World]:
             await wire.aclose()
 
 
-async def test_killed_at_any_step_and_begun_again_there_is_one_customer_with_one_subscription(world: World) -> None:
-    """Each time the clock is later, so an id made a second time would be another one."""
+async def test_after_a_kill_at_any_step_a_second_run_leaves_one_customer_with_one_subscription(world: World) -> None:
+    """The clock is later each time, so an id generated a second time would be different."""
     untouched, whole = MortalWire(), MortalRecords(world.records, None, sent=False)
     await world.set_up("org_0", untouched, whole)
     assert (len(untouched.requests), whole.changes) == (11, 2)
@@ -101,10 +103,10 @@ async def test_killed_at_any_step_and_begun_again_there_is_one_customer_with_one
         with pytest.raises(Killed):
             await world.set_up(org, **fate)
         world.clock.now += 60
-        made = await world.set_up(org)
-        assert made.subscription is not None
+        created = await world.set_up(org)
+        assert created.subscription is not None
         record = world.records[org]
-        assert record.subscription_id == made.subscription.external_id
+        assert record.subscription_id == created.subscription.external_id
         assert [one.external_id for one in record.periods] == [record.subscription_id]
         assert (record.name, record.email, record.plan, record.currency) == ("Acme", "a@acme.io", "starter", "USD")
     everybody = sorted(f"org_{number}" for number in range(len(fates) + 1))
@@ -115,7 +117,7 @@ async def test_killed_at_any_step_and_begun_again_there_is_one_customer_with_one
     assert sorted(world.records) == everybody
 
 
-async def test_nothing_is_made_before_it_is_in_the_audit_log(world: World) -> None:
+async def test_nothing_is_created_before_it_is_in_the_audit_log(world: World) -> None:
     with pytest.raises(Killed):
         await world.set_up("org_1", audit_dies="before")
     assert {method for method, _ in world.wires[-1].requests} == {"GET"}

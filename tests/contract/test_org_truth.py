@@ -1,4 +1,4 @@
-"""The orgs' records follow Lago, whatever its webhooks told: our client and the poll on the sandbox."""
+"""The orgs' records follow Lago with or without webhooks: our client and the poll with the sandbox."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -38,8 +38,8 @@ async def followed(*orgs: str) -> AsyncIterator[tuple[Lago, OrgSynchroniser, Rec
         )
 
 
-async def test_what_no_webhook_told_is_found_by_the_poll() -> None:
-    """Subscribed, changed, ended while no one listened; each poll leaves what Lago has, and then nothing to do."""
+async def test_a_change_without_a_webhook_is_found_by_the_poll() -> None:
+    """Subscribed, changed and ended without a listener; each poll leaves what Lago has, and then has nothing to do."""
     async with followed("org_1", "org_2", "org_3") as (lago, truth, records, clock):
         await lago.subscribe("sub_1", "org_1")
         await lago.subscribe("sub_2", "org_2")
@@ -59,7 +59,7 @@ async def test_what_no_webhook_told_is_found_by_the_poll() -> None:
         assert set(records) == {"org_1", "org_2", "org_3"} and records["org_3"] == OrgRecord("org_3")
 
 
-async def test_more_subscriptions_than_a_page_are_all_seen() -> None:
+async def test_subscriptions_on_several_pages_are_all_found() -> None:
     orgs = [f"org_{number}" for number in range(130)]
     async with followed(*orgs) as (lago, truth, records, _):
         await asyncio.gather(*(lago.subscribe(f"sub_{org}", org) for org in orgs))
@@ -68,7 +68,7 @@ async def test_more_subscriptions_than_a_page_are_all_seen() -> None:
         assert all(len(record.periods) == 1 for record in records.values())
 
 
-async def test_while_lago_is_away_nothing_is_taken_for_ended() -> None:
+async def test_while_lago_is_unavailable_no_subscription_counts_as_ended() -> None:
     async with followed("org_1") as (lago, truth, records, _):
         await lago.subscribe("sub_1", "org_1")
         await truth.poll()

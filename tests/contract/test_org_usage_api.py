@@ -1,4 +1,4 @@
-"""Usage, invoices, limits and the dashboard of an org over HTTP; what Lago does not say is said to be missing."""
+"""Usage, invoices, limits and the dashboard of an org over HTTP; a part that Lago does not report is marked as missing."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ async def api() -> AsyncIterator[OrgApi]:
 
 
 async def used(api: OrgApi, cents: str, number: str = "t1", **fields: Any) -> None:
-    """Something on the org's subscription, in Lago already."""
+    """Usage on the org's subscription that is already in Lago."""
     external_id = (await api.org("GET", "/subscription"))["external_id"]
     ids = {"external_subscription_id": external_id, "code": "ai_usage", "precise_total_amount_cents": cents}
     posted = await api.lago.post(event(number, timestamp=f"{api.clock.now:.3f}", **ids | fields))
@@ -36,13 +36,13 @@ async def test_recorded_usage_is_answered_once_it_is_stored(api: OrgApi) -> None
     assert stored.properties == {"tokens": "150", "model": "gpt-4", "org_id": "org_1"}
 
 
-async def test_recorded_usage_may_say_when_it_happened(api: OrgApi) -> None:
+async def test_recorded_usage_may_have_its_own_time(api: OrgApi) -> None:
     for number, moment in enumerate([1741219000, 1741219000.5, 1741219000500, "2025-03-05T23:56:40Z"]):
         await api.org("POST", "/usage/record", 202, json=USAGE | {"transaction_id": f"t{number}", "timestamp": moment})
     assert [one.at_us % 10**9 for one in api.usage.all.values()] == [0, 500_000, 500_000, 0]
 
 
-async def test_usage_that_could_not_be_stored_is_no_success(api: OrgApi) -> None:
+async def test_usage_that_could_not_be_stored_is_answered_as_an_error(api: OrgApi) -> None:
     async def full(_: object) -> None:
         raise Unavailable("kafka_unavailable", "the broker is away")
 
@@ -69,11 +69,11 @@ async def test_usage_that_can_never_be_billed_is_refused(api: OrgApi, changed: d
     assert api.usage.all == {}
 
 
-async def test_current_usage_is_what_lago_counts(api: OrgApi) -> None:
-    made = await api.set_up("ai_basic")
+async def test_current_usage_is_lagos(api: OrgApi) -> None:
+    created = await api.set_up("ai_basic")
     await used(api, "125.5")
     usage = await api.org("GET", "/usage/current")
-    assert usage["external_subscription_id"] == made["subscription"]["external_id"]
+    assert usage["external_subscription_id"] == created["subscription"]["external_id"]
     assert (usage["amount_cents"], usage["currency"]) == (126, "USD")
     [charge] = usage["charges"]
     assert (charge["code"], charge["units"], charge["events_count"], charge["amount_cents"]) == (
@@ -84,7 +84,7 @@ async def test_current_usage_is_what_lago_counts(api: OrgApi) -> None:
     )
 
 
-async def test_invoices_come_page_by_page_latest_first_with_their_links(api: OrgApi) -> None:
+async def test_invoices_are_listed_page_by_page_latest_first_with_their_links(api: OrgApi) -> None:
     await api.set_up()
     await api.lago.save("/customers", "customer", external_id="org_1", billing_configuration=BY_STRIPE)
     api.later(100 * DAY)
@@ -97,7 +97,7 @@ async def test_invoices_come_page_by_page_latest_first_with_their_links(api: Org
     assert last["meta"]["next_page"] is None
 
 
-async def test_a_pdf_is_made_when_it_is_asked_for_and_there_the_next_time(api: OrgApi) -> None:
+async def test_a_pdf_is_created_at_the_first_request_and_returned_at_the_next(api: OrgApi) -> None:
     await api.set_up()
     api.later(31 * DAY)
     [before] = (await api.org("GET", "/invoices"))["invoices"]
@@ -107,7 +107,7 @@ async def test_a_pdf_is_made_when_it_is_asked_for_and_there_the_next_time(api: O
     assert (after["payment_url"], after["no_payment_url"]) == (None, "no_linked_payment_provider")
 
 
-async def test_without_links_lago_is_asked_once(api: OrgApi) -> None:
+async def test_without_links_lago_gets_one_request(api: OrgApi) -> None:
     await api.set_up()
     api.later(31 * DAY)
     await api.lago.fault(kind="status", status=500, method="POST", path="/api/v1/invoices")
@@ -117,12 +117,12 @@ async def test_without_links_lago_is_asked_once(api: OrgApi) -> None:
     assert (shown["total_amount_cents"], shown["no_payment_url"]) == (1900, "http_500")
 
 
-async def test_a_page_that_is_no_page_is_refused(api: OrgApi) -> None:
+async def test_a_malformed_page_number_is_refused(api: OrgApi) -> None:
     for bad in ({"page": 0}, {"per_page": 101}, {"per_page": "all"}):
         assert (await api.org("GET", "/invoices", 422, params=bad))["reason"] == "invalid_fields"
 
 
-async def test_the_payment_link_is_of_the_oldest_unpaid_invoice_or_of_the_one_that_is_named(api: OrgApi) -> None:
+async def test_the_payment_link_is_for_the_named_or_the_oldest_unpaid_invoice(api: OrgApi) -> None:
     await api.set_up()
     assert (await api.org("GET", "/payment", 404))["reason"] == "unknown_invoice"
     await api.lago.save("/customers", "customer", external_id="org_1", billing_configuration=BY_STRIPE)
@@ -133,7 +133,7 @@ async def test_the_payment_link_is_of_the_oldest_unpaid_invoice_or_of_the_one_th
     assert named["url"].endswith(newest["lago_id"])
 
 
-async def test_no_one_gets_a_link_to_another_orgs_invoice(api: OrgApi) -> None:
+async def test_an_org_gets_no_link_to_another_orgs_invoice(api: OrgApi) -> None:
     await api.set_up(org="org_2")
     await api.set_up()
     api.later(31 * DAY)
@@ -143,13 +143,13 @@ async def test_no_one_gets_a_link_to_another_orgs_invoice(api: OrgApi) -> None:
     await api.org("GET", "/payment", 404, params={"invoice_id": "nope"})
 
 
-async def test_the_dashboard_is_all_of_a_billing_page_in_one_answer(api: OrgApi) -> None:
+async def test_the_dashboard_is_one_answer_with_everything_on_a_billing_page(api: OrgApi) -> None:
     await api.ask("PUT", "/api/v1/billing/plans/ai_basic/limits", json={"limits": {"tokens": 1000, "requests": 9}})
-    made = await api.set_up("ai_basic")
+    created = await api.set_up("ai_basic")
     await api.org("PUT", "/limits", json={"limits": {"amount_cents": 100}})
     await used(api, "125.5")
     page = await api.org("GET", "/dashboard")
-    assert (page["org"], page["subscription"]) == (made["org"], made["subscription"])
+    assert (page["org"], page["subscription"]) == (created["org"], created["subscription"])
     assert (page["plan"]["code"], page["plan"]["charges"][0]["charge_model"]) == ("ai_basic", "dynamic")
     assert page["usage"] == await api.org("GET", "/usage/current")
     assert page["limits"] == [
@@ -180,7 +180,7 @@ async def test_an_org_without_a_subscription_has_a_dashboard_without_missing_par
         ("/api/v1", ["invoices", "org", "plan", "subscription", "usage"]),
     ],
 )
-async def test_a_part_that_lago_does_not_tell_is_named_and_the_rest_is_shown(
+async def test_a_part_that_lago_does_not_report_is_named_and_the_others_are_shown(
     api: OrgApi, path: str, missing: list[str]
 ) -> None:
     await api.set_up("ai_basic")
@@ -196,7 +196,7 @@ async def test_a_part_that_lago_does_not_tell_is_named_and_the_rest_is_shown(
     assert page["limits"] == []
 
 
-async def test_a_lago_that_is_silent_costs_a_part_not_the_page(api: OrgApi) -> None:
+async def test_a_silent_lago_leaves_out_a_part_and_not_the_page(api: OrgApi) -> None:
     await api.set_up("ai_basic")
     await used(api, "125.5")
     await api.lago.fault(kind="slow", seconds=60, method="*", path="/api/v1/invoices")
@@ -207,12 +207,12 @@ async def test_a_lago_that_is_silent_costs_a_part_not_the_page(api: OrgApi) -> N
     assert page["usage"]["amount_cents"] == 126
 
 
-async def test_nothing_is_said_of_an_org_that_only_a_silent_lago_might_know(api: OrgApi) -> None:
+async def test_an_org_that_only_a_failing_lago_could_know_is_answered_503(api: OrgApi) -> None:
     await api.lago.fault(kind="status", status=500, method="*", path="/api/v1")
     assert (await api.org("GET", "/dashboard", 503))["reason"] == "http_500"
 
 
-async def test_a_dashboard_is_some_seconds_old_at_most_and_never_older_than_our_own_changes(api: OrgApi) -> None:
+async def test_a_dashboard_is_at_most_some_seconds_old_and_never_older_than_our_own_changes(api: OrgApi) -> None:
     await api.set_up("ai_basic")
     await api.org("GET", "/dashboard")
     await used(api, "125.5")
@@ -223,19 +223,19 @@ async def test_a_dashboard_is_some_seconds_old_at_most_and_never_older_than_our_
     assert (await api.org("GET", "/dashboard"))["plan"]["code"] == "professional"
 
 
-async def test_limits_are_the_orgs_own_over_its_plans(api: OrgApi) -> None:
+async def test_an_orgs_own_limits_override_its_plans(api: OrgApi) -> None:
     await api.set_up("ai_basic")
     await api.ask("PUT", "/api/v1/billing/plans/ai_basic/limits", json={"limits": {"tokens": 1000, "requests": 9}})
     assert (await api.ask("GET", "/api/v1/billing/plans/ai_basic/limits"))["limits"] == {"tokens": 1000, "requests": 9}
-    told = await api.org("PUT", "/limits", json={"limits": {"tokens": 5}})
-    assert told == {
+    result = await api.org("PUT", "/limits", json={"limits": {"tokens": 5}})
+    assert result == {
         "org_id": "org_1",
         "plan_code": "ai_basic",
         "limits": {"tokens": 5},
         "plan_limits": {"tokens": 1000, "requests": 9},
         "effective": {"tokens": 5, "requests": 9},
     }
-    assert await api.org("GET", "/limits") == told
+    assert await api.org("GET", "/limits") == result
     assert api.access.changes[-1] == ({"limits": {}}, {"limits": {"tokens": 5}})
     assert (await api.org("PUT", "/limits", json={"limits": {}}))["effective"] == {"tokens": 1000, "requests": 9}
 
@@ -247,7 +247,7 @@ async def test_limits_are_read_without_lago(api: OrgApi) -> None:
     assert (await api.org("GET", "/limits"))["limits"] == {"tokens": 5}
 
 
-async def test_limits_of_a_plan_that_is_not_there_are_not_kept(api: OrgApi) -> None:
+async def test_limits_of_an_unknown_plan_are_not_stored(api: OrgApi) -> None:
     for verb in ("GET", "PUT"):
         refused = await api.ask(verb, "/api/v1/billing/plans/nope/limits", 404, json={"limits": {"tokens": 1}})
         assert refused["reason"] == "plan_not_found"
@@ -261,6 +261,6 @@ async def test_a_limit_is_a_whole_number(api: OrgApi, limits: dict[str, Any]) ->
     assert (await api.org("PUT", "/limits", 422, json={"limits": {"": 1}}))["reason"] == "bad_limit"
 
 
-async def test_the_name_of_a_limit_is_short(api: OrgApi) -> None:
+async def test_the_name_of_a_limit_is_bounded(api: OrgApi) -> None:
     answer = await api.http.put("/api/v1/billing/plans/ai_basic/limits", json={"limits": {"n" * 256: 1}})
     assert (answer.status_code, answer.json()["reason"]) == (422, "invalid_fields")

@@ -1,4 +1,4 @@
-"""The org billing module on the sandbox: its signatures, and that every step may be repeated."""
+"""The module for org billing with the sandbox: its signatures, and that every step may be repeated."""
 
 import asyncio
 import inspect
@@ -60,28 +60,28 @@ def test_every_function_has_its_documented_signature(name: str, parameters: str)
     assert name in orgs.__all__
 
 
-async def test_an_org_is_a_customer_that_remembers_who_made_it_and_when(world: World) -> None:
-    made = await orgs.create_org_customer(*ACME, {"tier": "gold"})
-    assert (made.external_id, made.name, made.email) == ("org_1", "Acme", "a@acme.io")
-    assert {entry.key: entry.value for entry in made.metadata} == {
+async def test_an_org_is_a_customer_that_stores_its_creator_and_time(world: World) -> None:
+    created = await orgs.create_org_customer(*ACME, {"tier": "gold"})
+    assert (created.external_id, created.name, created.email) == ("org_1", "Acme", "a@acme.io")
+    assert {entry.key: entry.value for entry in created.metadata} == {
         "tier": "gold",
         "created_by_user_id": "user_1",
         "created_at": "2025-03-06T00:00:51Z",
         "billing_type": "organization",
     }
-    assert await orgs.get_customer("org_1") == made
+    assert await orgs.get_customer("org_1") == created
     assert await orgs.get_customer("org_2") is None
 
 
-async def test_an_org_that_is_there_is_returned_as_it_is(world: World) -> None:
-    made = await orgs.get_or_create_customer(*ACME)
-    assert (made.external_id, made.name, made.note("created_by_user_id")) == ("org_1", "Acme", "user_1")
+async def test_an_existing_org_is_returned_unchanged(world: World) -> None:
+    created = await orgs.get_or_create_customer(*ACME)
+    assert (created.external_id, created.name, created.note("created_by_user_id")) == ("org_1", "Acme", "user_1")
     world.clock.now += 60
-    assert await orgs.get_or_create_customer("org_1", "Other", "b@acme.io", "user_2", {"tier": "gold"}) == made
-    assert await orgs.create_org_customer("org_1", "Other", "b@acme.io") == made
+    assert await orgs.get_or_create_customer("org_1", "Other", "b@acme.io", "user_2", {"tier": "gold"}) == created
+    assert await orgs.create_org_customer("org_1", "Other", "b@acme.io") == created
 
 
-async def test_an_org_is_changed_only_where_something_is_given(world: World) -> None:
+async def test_an_existing_org_is_changed_only_in_the_given_fields(world: World) -> None:
     await orgs.create_org_customer(*ACME)
     for _ in range(2):
         changed = await orgs.update_org_customer("org_1", email="b@acme.io", metadata={"tier": "gold"})
@@ -91,20 +91,20 @@ async def test_an_org_is_changed_only_where_something_is_given(world: World) -> 
         await orgs.update_org_customer("org_2", "Globex")
 
 
-async def test_an_id_that_lago_takes_for_another_one_is_no_org(world: World) -> None:
+async def test_an_id_that_lago_would_mistake_for_another_is_refused(world: World) -> None:
     with pytest.raises(LagoIntegrationError, match="unsafe_id"):
         await orgs.create_org_customer("org_1.eu", "Acme", "a@acme.io")
 
 
-async def test_a_subscription_has_its_documented_id_and_begins_on_its_anniversary(world: World) -> None:
-    made = await orgs.subscribe_org_to_plan("org_1", "founders_friend", "Acme", "a@acme.io", "user_1")
-    assert made.external_id == f"org_1_founders_friend_{NOW:.0f}" == world.ids.all["org_1"]
-    assert (made.status, made.billing_time, made.external_customer_id) == ("active", "anniversary", "org_1")
-    assert await orgs.get_subscription("org_1") == made
+async def test_a_subscription_has_its_documented_id_and_starts_on_its_anniversary(world: World) -> None:
+    created = await orgs.subscribe_org_to_plan("org_1", "founders_friend", "Acme", "a@acme.io", "user_1")
+    assert created.external_id == f"org_1_founders_friend_{NOW:.0f}" == world.ids.all["org_1"]
+    assert (created.status, created.billing_time, created.external_customer_id) == ("active", "anniversary", "org_1")
+    assert await orgs.get_subscription("org_1") == created
     assert await orgs.get_subscription("org_2") is None
 
 
-async def test_a_plan_change_keeps_the_id_because_only_so_lago_upgrades(world: World) -> None:
+async def test_a_plan_change_keeps_the_id_because_lago_upgrades_only_then(world: World) -> None:
     first = await orgs.subscribe_org_to_plan("org_1", "starter", "Acme", "a@acme.io")
     world.clock.now += 3600
     upgraded = await orgs.create_subscription("org_1", "professional")
@@ -118,13 +118,13 @@ async def test_a_plan_change_keeps_the_id_because_only_so_lago_upgrades(world: W
     ]
 
 
-async def test_an_id_may_be_the_same_wherever_it_is_made(world: World) -> None:
+async def test_an_id_may_be_the_same_in_every_process(world: World) -> None:
     world.process(template=STABLE)
     assert (await orgs.create_subscription("org_1", "starter")).external_id == "sub_org_1"
 
 
-async def test_killed_at_any_request_and_begun_again_there_is_one_customer_with_one_subscription(world: World) -> None:
-    """Each time the clock is later, so an id made a second time would be another one."""
+async def test_after_a_kill_at_any_request_a_second_run_leaves_one_customer_with_one_subscription(world: World) -> None:
+    """The clock is later each time, so an id generated a second time would be different."""
     untouched = MortalWire()
     world.process(untouched)
     await orgs.subscribe_org_to_plan("org_0", "starter", "Acme", "a@acme.io", "user_1")
@@ -138,29 +138,29 @@ async def test_killed_at_any_request_and_begun_again_there_is_one_customer_with_
             await orgs.subscribe_org_to_plan(org, "starter", "Acme", "a@acme.io", "user_1")
         world.clock.now += 60
         world.process()
-        made = await orgs.subscribe_org_to_plan(org, "starter", "Acme", "a@acme.io", "user_1")
-        assert made.external_id == world.ids.all[org]
+        created = await orgs.subscribe_org_to_plan(org, "starter", "Acme", "a@acme.io", "user_1")
+        assert created.external_id == world.ids.all[org]
     customers, subscriptions = await world.everything()
     everybody = sorted(f"org_{number}" for number in range(len(fates) + 1))
     assert customers == everybody
     assert subscriptions == [(org, "starter", "active") for org in everybody]
 
 
-async def test_ten_at_once_make_one(world: World) -> None:
+async def test_ten_concurrent_calls_create_one(world: World) -> None:
     world.process()
     asked = (orgs.subscribe_org_to_plan("org_1", "starter", "Acme", "a@acme.io", "user_1") for _ in range(10))
-    made = await asyncio.gather(*asked)
-    assert len({one.lago_id for one in made}) == 1
+    created = await asyncio.gather(*asked)
+    assert len({one.lago_id for one in created}) == 1
     assert await world.everything() == (["org_1"], [("org_1", "starter", "active")])
 
 
-async def test_a_subscription_that_lago_has_already_is_adopted(world: World) -> None:
+async def test_an_existing_subscription_in_lago_is_used(world: World) -> None:
     await world.lago.subscribe("made by hand", "org_1", "starter")
     changed = await orgs.create_subscription("org_1", "professional")
     assert (changed.external_id, world.ids.all["org_1"]) == ("made by hand", "made by hand")
 
 
-async def test_where_lago_has_several_none_is_changed(world: World) -> None:
+async def test_if_lago_has_several_subscriptions_none_is_changed(world: World) -> None:
     for name in ("one", "two"):
         await world.lago.subscribe(name, "org_1", "starter")
         world.clock.now += 60
@@ -173,14 +173,14 @@ async def test_where_lago_has_several_none_is_changed(world: World) -> None:
     assert (await orgs.get_subscription("org_1")).external_id == "one"  # type: ignore[union-attr]
 
 
-async def test_beside_one_that_somebody_else_began_no_second_is_made(world: World) -> None:
+async def test_beside_a_subscription_of_another_program_no_second_one_is_created(world: World) -> None:
     world.ids.all["org_1"] = "ours, ended long ago"
     await world.lago.subscribe("made by hand", "org_1", "starter")
     with pytest.raises(LagoIntegrationError, match="several_subscriptions"):
         await orgs.create_subscription("org_1", "professional")
 
 
-async def test_one_that_is_yet_to_begin_is_adopted_too(world: World) -> None:
+async def test_a_pending_subscription_is_used_too(world: World) -> None:
     await world.lago.subscribe("made by hand", "org_1", "starter", subscription_at="2025-04-01")
     assert (await orgs.create_subscription("org_1", "professional")).external_id == "made by hand"
     assert (await world.everything())[1] == [("org_1", "professional", "pending")]
@@ -193,19 +193,19 @@ async def test_an_unknown_plan_leaves_nothing_behind(world: World) -> None:
     assert world.ids.all == {}
 
 
-async def test_a_subscription_is_ended_once_and_may_be_begun_again_under_its_id(world: World) -> None:
-    made = await orgs.create_subscription("org_1", "starter")
-    assert await orgs.get_subscription("org_1") == made
+async def test_a_subscription_is_ended_once_and_may_start_again_under_its_id(world: World) -> None:
+    created = await orgs.create_subscription("org_1", "starter")
+    assert await orgs.get_subscription("org_1") == created
     world.clock.now += 60
-    ended = await orgs.terminate_subscription("org_1", made.external_id)
+    ended = await orgs.terminate_subscription("org_1", created.external_id)
     assert ended is not None
     assert (ended.status, await orgs.terminate_subscription("org_1")) == ("terminated", None)
     assert await orgs.get_subscription("org_1") is None
     world.clock.now += 60
-    assert (await orgs.create_subscription("org_1", "professional")).external_id == made.external_id
+    assert (await orgs.create_subscription("org_1", "professional")).external_id == created.external_id
 
 
-async def test_one_that_has_not_begun_is_cancelled(world: World) -> None:
+async def test_a_pending_subscription_is_cancelled(world: World) -> None:
     await orgs.create_subscription("org_1", "starter", subscription_at="2025-04-01")
     ended = await orgs.terminate_subscription("org_1")
     assert ended is not None
@@ -213,12 +213,12 @@ async def test_one_that_has_not_begun_is_cancelled(world: World) -> None:
 
 
 async def test_another_orgs_subscription_is_not_ended(world: World) -> None:
-    made = await orgs.create_subscription("org_1", "starter")
+    created = await orgs.create_subscription("org_1", "starter")
     with pytest.raises(LagoIntegrationError, match="other_org"):
-        await orgs.terminate_subscription("org_2", made.external_id)
+        await orgs.terminate_subscription("org_2", created.external_id)
 
 
-async def test_a_subscription_is_read_from_lago_once_in_a_while_and_after_every_change(world: World) -> None:
+async def test_a_subscription_is_read_from_lago_rarely_and_after_every_change(world: World) -> None:
     wire = MortalWire()
     world.process(wire)
     await orgs.create_subscription("org_1", "starter")
@@ -233,7 +233,7 @@ async def test_a_subscription_is_read_from_lago_once_in_a_while_and_after_every_
     assert await orgs.get_subscription("org_1") is None
 
 
-async def test_usage_is_handed_on_once_and_never_to_lago(world: World) -> None:
+async def test_usage_is_passed_to_the_sink_once_and_never_to_lago(world: World) -> None:
     for _ in range(2):
         recorded = await orgs.record_usage("org_1", "ai_usage", "tx-1", {"unit": 150, "user_id": "user_1"})
     assert list(world.usage.all.values()) == [recorded]
@@ -242,7 +242,7 @@ async def test_usage_is_handed_on_once_and_never_to_lago(world: World) -> None:
     assert (await world.lago.stats())["posts"] == 0
 
 
-async def test_a_call_of_an_api_is_recorded_with_who_made_it_and_what_it_took(world: World) -> None:
+async def test_an_api_call_is_recorded_with_its_user_and_its_tokens(world: World) -> None:
     recorded = await orgs.record_api_call("org_1", "tx-2", "/api/test", "user_1", 150, "gpt-4")
     assert (recorded.code, recorded.transaction_id) == ("api_call", "tx-2")
     assert recorded.properties == {
@@ -262,7 +262,7 @@ async def test_a_call_of_an_api_is_recorded_with_who_made_it_and_what_it_took(wo
 @pytest.mark.parametrize(
     "moment", [1741219000, 1741219000000, "2025-03-05T23:56:40Z", datetime(2025, 3, 5, 23, 56, 40, tzinfo=UTC)]
 )
-async def test_usage_may_say_when_it_was(world: World, moment: Any) -> None:
+async def test_usage_may_have_its_own_time(world: World, moment: Any) -> None:
     recorded = await orgs.record_usage("org_1", "ai_usage", "tx-1", timestamp=moment)
     assert recorded.at_us == parse_us("2025-03-05T23:56:40Z")
 
@@ -281,13 +281,13 @@ async def test_usage_may_say_when_it_was(world: World, moment: Any) -> None:
         (("org_1", "ai_usage", "t", {}, datetime(2025, 1, 1)), "bad_time"),
     ],
 )
-async def test_usage_that_no_one_could_bill_is_refused(world: World, arguments: Any, reason: str) -> None:
+async def test_usage_that_can_never_be_billed_is_refused(world: World, arguments: Any, reason: str) -> None:
     with pytest.raises(LagoIntegrationError, match=reason):
         await orgs.record_usage(*arguments)
     assert world.usage.all == {}
 
 
-async def test_numbers_are_plain_digits_because_lago_skips_others_without_a_word(world: World) -> None:
+async def test_numbers_are_plain_digits_because_lago_silently_ignores_other_forms(world: World) -> None:
     given = {"a": 1e-05, "b": Decimal("1E+3"), "c": True, "d": 10**20, "e": "1e-05", "f": None, "org_id": "other"}
     recorded = await orgs.record_usage("org_1", "ai_usage", "t", given)
     assert recorded.properties == {
@@ -300,7 +300,7 @@ async def test_numbers_are_plain_digits_because_lago_skips_others_without_a_word
     }
 
 
-async def test_a_sink_that_cannot_store_now_says_so_and_that_again_may_help(world: World) -> None:
+async def test_a_sink_that_cannot_store_now_reports_that_a_retry_may_help(world: World) -> None:
     class Away:
         async def record(self, event: object) -> None:
             raise Unavailable("kafka_unavailable", "no broker")
@@ -312,11 +312,11 @@ async def test_a_sink_that_cannot_store_now_says_so_and_that_again_may_help(worl
     assert (caught.value.reason, caught.value.retryable) == ("kafka_unavailable", True)
 
 
-async def test_usage_and_invoices_are_what_lago_says(world: World) -> None:
+async def test_usage_and_invoices_are_lagos(world: World) -> None:
     metric = await world.lago.metric("ai_usage")
     await world.lago.plan("ai_basic", charges=[{"billable_metric_id": metric, "charge_model": "dynamic"}])
-    made = await orgs.create_subscription("org_1", "ai_basic")
-    sent = event(external_subscription_id=made.external_id, code="ai_usage", precise_total_amount_cents="150")
+    created = await orgs.create_subscription("org_1", "ai_basic")
+    sent = event(external_subscription_id=created.external_id, code="ai_usage", precise_total_amount_cents="150")
     await world.lago.post(sent)
     usage = await orgs.get_current_usage("org_1")
     assert usage is not None
@@ -328,7 +328,7 @@ async def test_usage_and_invoices_are_what_lago_says(world: World) -> None:
     assert [one.total_amount_cents for one in await orgs.get_invoices("org_1", limit=1)] == [0]
 
 
-async def test_an_org_takes_over_from_a_user_and_remembers_it(world: World) -> None:
+async def test_an_org_takes_over_from_a_user_and_stores_the_users_id(world: World) -> None:
     await world.lago.subscribe("of the user", "user_1", "starter", billing_time="calendar")
     for _ in range(2):
         migrated = await orgs.migrate_user_to_org("user_1", "org_1", "Acme", "a@acme.io")
@@ -350,7 +350,7 @@ async def test_several_users_become_one_org_whose_plan_stays(world: World) -> No
     assert migrated.subscription.plan_code == "starter"
 
 
-async def test_a_full_metadata_does_not_stop_a_migration(world: World) -> None:
+async def test_metadata_without_free_room_does_not_stop_a_migration(world: World) -> None:
     await orgs.create_org_customer(*ACME, {"one": "1", "two": "2"})
     await world.lago.save("/customers", "customer", external_id="user_1")
     migrated = await orgs.migrate_user_to_org("user_1", "org_1", "Acme", "a@acme.io")
@@ -363,22 +363,22 @@ async def test_an_unknown_user_is_not_migrated(world: World) -> None:
     assert await world.everything() == ([], [])
 
 
-async def test_an_org_is_known_by_its_id(world: World) -> None:
+async def test_an_org_is_recognised_by_its_id(world: World) -> None:
     assert (orgs.is_org_customer("org_1"), orgs.is_org_customer("user_org_1")) == (True, False)
     world.process(prefixes=("team-", "acct-"))
     assert [orgs.is_org_customer(one) for one in ("org_1", "team-1", "acct-1")] == [False, True, True]
 
 
-async def test_health_is_told_and_never_raised(world: World) -> None:
-    told = await orgs.check_lago_health()
-    assert (told.status, told.api_url, told.version) == ("healthy", world.lago.url, "v1.51.0")
+async def test_health_is_returned_and_never_raised(world: World) -> None:
+    result = await orgs.check_lago_health()
+    assert (result.status, result.api_url, result.version) == ("healthy", world.lago.url, "v1.51.0")
     nowhere = MortalWire().client("http://127.0.0.1:1")
     orgs.serve_with(OrgBilling(nowhere, world.ids, world.usage, now_us=lambda: 0))
-    told = await orgs.check_lago_health()
-    assert (told.status, told.version) == ("unhealthy", "")
+    result = await orgs.check_lago_health()
+    assert (result.status, result.version) == ("unhealthy", "")
 
 
-async def test_without_a_lago_the_module_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_lago_the_error_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LAGO_API_KEY", raising=False)
     orgs.serve_with(None)
     with pytest.raises(LagoIntegrationError, match="LAGO_API_KEY must be set"):

@@ -1,4 +1,6 @@
-"""The specification's own snippets, with only their import line changed, on a Lago known by its two variables alone."""
+"""The specification's own snippets, with only their import line changed, and a Lago that is configured only by its two
+variables.
+"""
 
 import asyncio
 import inspect
@@ -30,7 +32,7 @@ ACME = ("org_1", "Acme", "a@acme.io", "user_1")
 
 @pytest.fixture
 async def lago(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lago]:
-    """With the documented plans; what a process knows of it are two variables."""
+    """With the documented plans; the process knows only its two variables."""
     async with lago_sandbox(clock=Clock(), api_key=KEY) as running:
         await running.plan("founders_friend", 0)
         await running.plan("starter", 1900)
@@ -51,7 +53,9 @@ async def subscriptions(lago: Lago) -> list[dict[str, Any]]:
     return found
 
 
-async def test_connectivity_is_checked_and_a_test_customer_made(lago: Lago, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_connectivity_is_checked_and_a_test_customer_created(
+    lago: Lago, capsys: pytest.CaptureFixture[str]
+) -> None:
     # Test customer creation
     from connectors.library.orgs import check_lago_health, create_org_customer
 
@@ -74,7 +78,7 @@ async def test_connectivity_is_checked_and_a_test_customer_made(lago: Lago, caps
     assert "org_test_123" in capsys.readouterr().out
 
 
-async def test_a_new_organisation_is_subscribed_where_it_is_made(lago: Lago) -> None:
+async def test_a_new_organisation_is_subscribed_when_it_is_created(lago: Lago) -> None:
     from connectors.library.orgs import subscribe_org_to_plan
 
     def create_org_in_db(data: Any) -> Any:
@@ -153,8 +157,8 @@ async def test_the_middleware_of_the_specification_records_usage(lago: Lago) -> 
     assert (event.code, event.properties["tokens"], event.properties["user_id"]) == ("api_call", "150", "user_1")
 
 
-async def test_usage_without_kafka_is_refused_in_words_and_never_sent_past_it(lago: Lago) -> None:
-    """Straight to Lago it would be billed twice where a repeat meets a store that does not know it."""
+async def test_without_kafka_usage_is_refused_with_an_explanation_and_never_sent_to_lago_directly(lago: Lago) -> None:
+    """Sent directly, it would be billed twice if a repeat reaches a store without deduplication."""
     with pytest.raises(LagoIntegrationError, match="KAFKA_BOOTSTRAP_SERVERS") as caught:
         await track_usage(of_acme(), answered)
     assert (caught.value.reason, caught.value.retryable) == ("usage_needs_kafka", False)
@@ -162,7 +166,7 @@ async def test_usage_without_kafka_is_refused_in_words_and_never_sent_past_it(la
         await orgs.record_usage("org_1", "api_call", "tx-1")
 
 
-async def test_a_kafka_that_is_away_is_told_as_an_error_of_the_integration(
+async def test_an_unavailable_kafka_is_reported_as_an_error_of_the_integration(
     lago: Lago, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
@@ -171,7 +175,7 @@ async def test_a_kafka_that_is_away_is_told_as_an_error_of_the_integration(
     assert caught.value.retryable
 
 
-async def test_both_kinds_of_customers_are_told_apart(lago: Lago) -> None:
+async def test_both_kinds_of_customers_are_distinguished(lago: Lago) -> None:
     from connectors.library.orgs import get_customer, is_org_customer
 
     async def known(customer_id: str) -> Any:
@@ -200,13 +204,13 @@ async def test_a_failure_is_caught_as_documented(lago: Lago, caplog: pytest.LogC
     assert "Billing failed: http_404: plan_not_found" in caplog.text
 
 
-async def test_every_function_works_by_the_two_variables(lago: Lago) -> None:
-    """Those that record usage apart: see above."""
+async def test_every_function_works_with_the_two_variables_only(lago: Lago) -> None:
+    """Except those that record usage, see above."""
     await orgs.create_org_customer(*ACME)
     await orgs.get_or_create_customer(*ACME)
     await orgs.update_org_customer("org_1", email="b@acme.io")
-    made = await orgs.create_subscription("org_1", "starter")
-    assert await orgs.get_subscription("org_1") == made
+    created = await orgs.create_subscription("org_1", "starter")
+    assert await orgs.get_subscription("org_1") == created
     assert await orgs.check_org_has_active_subscription("org_1")
     assert await orgs.get_invoices("org_1", limit=3) == []
     assert (await orgs.get_current_usage("org_1")) is not None
@@ -222,7 +226,9 @@ async def test_every_function_works_by_the_two_variables(lago: Lago) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(orgs.__all__) - {"LagoIntegrationError", "LimitReached", "serve_with"}))
-async def test_without_a_key_every_failure_is_the_integrations(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+async def test_without_a_key_every_failure_is_an_error_of_the_integration(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv("LAGO_API_URL", "http://127.0.0.1:1")
     monkeypatch.delenv("LAGO_API_KEY", raising=False)
     orgs.serve_with(None)
@@ -238,7 +244,9 @@ async def test_without_a_key_every_failure_is_the_integrations(monkeypatch: pyte
             await function(*arguments)
 
 
-async def test_a_malformed_variable_is_named_and_never_shown(lago: Lago, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_malformed_variable_is_named_and_its_value_never_shown(
+    lago: Lago, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LAGO_API_URL", "secret")
     with pytest.raises(LagoIntegrationError, match="LAGO_API_URL must be an address") as caught:
         await orgs.get_customer("org_1")
@@ -246,10 +254,8 @@ async def test_a_malformed_variable_is_named_and_never_shown(lago: Lago, monkeyp
     assert (await orgs.check_lago_health()).status == "unhealthy"
 
 
-async def test_variables_of_the_service_itself_are_no_ones_business(
-    lago: Lago, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`PORT` and `DATABASE_URL` are other programs' too: what they hold must not end the billing."""
+async def test_variables_of_the_service_itself_are_ignored(lago: Lago, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs use `PORT` and `DATABASE_URL` too: their values must not break billing."""
     monkeypatch.setenv("PORT", "tcp://10.0.0.1:80")
     monkeypatch.setenv("POSTGRES_PORT", "tcp://10.0.0.1:5432")
     assert await orgs.get_customer("org_1") is None
@@ -286,34 +292,36 @@ async def test_over_http_a_refused_subscription_leaves_no_new_customer_behind() 
         assert await customers(api.lago) == []
 
 
-async def test_two_processes_that_subscribe_an_org_at_once_make_one_subscription(lago: Lago) -> None:
-    """The id is that of the customer's first second, wherever it is made."""
+async def test_two_processes_that_subscribe_an_org_concurrently_create_one_subscription(lago: Lago) -> None:
+    """In every process the id is that of the customer's first second."""
     one, other = StandaloneBilling(StandaloneBilling.of().access), StandaloneBilling(StandaloneBilling.of().access)
     await orgs.create_org_customer(*ACME)
-    made = await asyncio.gather(
+    created = await asyncio.gather(
         *(each.billing.subscribe("org_1", "starter", "anniversary", None) for each in (one, other))
     )
-    assert made[0].external_id == made[1].external_id == f"org_1_starter_{NOW:.0f}", "Lago's second, not this machine's"
+    assert created[0].external_id == created[1].external_id == f"org_1_starter_{NOW:.0f}", (
+        "Lago's second, not this machine's"
+    )
     assert len(await subscriptions(lago)) == 1
 
 
-async def test_a_service_of_its_own_subscribes_its_orgs_through_meterbridge() -> None:
-    """Ids are kept in one place: the snippet runs, and there is one subscription."""
+async def test_an_external_service_subscribes_its_orgs_through_meterbridge() -> None:
+    """Ids are stored in one place: the snippet runs, and there is one subscription."""
     async with org_api() as api:
         url = str(api.http.base_url)
         async with meterbridge_sdk.org_billing_service(url, "key"):
-            made = await meterbridge_sdk.subscribe_org_to_plan("org_1", "starter", "Acme", "a@acme.io", "user_1")
-            assert made.external_id == api.records.all["org_1"].subscription_id
-            assert await meterbridge_sdk.get_subscription("org_1") == made
+            created = await meterbridge_sdk.subscribe_org_to_plan("org_1", "starter", "Acme", "a@acme.io", "user_1")
+            assert created.external_id == api.records.all["org_1"].subscription_id
+            assert await meterbridge_sdk.get_subscription("org_1") == created
             upgraded = await meterbridge_sdk.create_subscription("org_1", "professional")
-            assert (upgraded.external_id, upgraded.plan_code) == (made.external_id, "professional")
+            assert (upgraded.external_id, upgraded.plan_code) == (created.external_id, "professional")
             with pytest.raises(meterbridge_sdk.BillingRejected, match="plan_not_found"):
                 await meterbridge_sdk.subscribe_org_to_plan("org_2", "nope", "Bob", "b@b.io")
         assert await customers(api.lago) == ["org_1"]
         assert len(await subscriptions(api.lago)) == 1
 
 
-async def test_what_is_logged_has_the_documented_level(lago: Lago) -> None:
+async def test_each_log_line_has_the_documented_level(lago: Lago) -> None:
     """DEBUG usage, INFO success, WARNING a duplicate customer, ERROR a failure."""
     with capture_logs() as lines:
         await orgs.create_org_customer(*ACME)
@@ -338,8 +346,8 @@ async def test_what_is_logged_has_the_documented_level(lago: Lago) -> None:
     assert (lines[5]["function"], lines[5]["reason"]) == ("create_subscription", "http_404")
 
 
-def test_one_event_loop_after_the_other_may_call_the_functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As scripts do: `asyncio.run` for each call."""
+def test_the_functions_may_be_called_from_one_event_loop_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts call `asyncio.run` for each function."""
     monkeypatch.setenv("LAGO_API_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("LAGO_API_KEY", KEY)
     orgs.serve_with(None)

@@ -1,4 +1,4 @@
-"""The programs of docs/orgs.md run as they stand, on a Lago sandbox."""
+"""The programs on docs/orgs.md run unchanged, with a Lago sandbox."""
 
 from collections.abc import AsyncIterator
 
@@ -19,11 +19,11 @@ async def lago() -> AsyncIterator[Lago]:
 
 async def test_the_first_program_subscribes_an_org_once(lago: Lago) -> None:
     for _ in range(2):
-        told = await printed(SUBSCRIBES, {"LAGO_API_URL": lago.url, "LAGO_API_KEY": KEY})
-        assert "plan_code='starter'" in told
+        result = await printed(SUBSCRIBES, {"LAGO_API_URL": lago.url, "LAGO_API_KEY": KEY})
+        assert "plan_code='starter'" in result
     assert len((await lago.get("/subscriptions")).json()["subscriptions"]) == 1
 
 
-async def test_the_second_one_makes_every_object_that_it_uses(lago: Lago) -> None:
-    told = await printed(ON_ITS_OWN_OBJECTS, {"LAGO_API_URL": lago.url, "LAGO_API_KEY": KEY})
-    assert "'tokens': '150'" in told
+async def test_the_second_program_creates_every_object_that_it_uses(lago: Lago) -> None:
+    result = await printed(ON_ITS_OWN_OBJECTS, {"LAGO_API_URL": lago.url, "LAGO_API_KEY": KEY})
+    assert "'tokens': '150'" in result

@@ -1,4 +1,4 @@
-"""What the plugin asks about credit is what the management API takes."""
+"""The plugin's request for credit is valid for the management API."""
 
 import json
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ PRICES = {
 
 @pytest.mark.parametrize("model", ["gpt", "dear", "unknown"])
 @pytest.mark.parametrize("account", ["user", "org"])
-async def test_the_question_is_valid(model: str, account: str) -> None:
+async def test_the_request_is_valid(model: str, account: str) -> None:
     asked: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -1,4 +1,6 @@
-"""The plugin posts what the ingress takes: signed with its time or with a token, in batches, until all of it is stored."""
+"""The plugin posts what the ingress accepts: signed with its time or with a token, in batches, until everything is
+stored.
+"""
 
 import asyncio
 import gzip
@@ -29,7 +31,7 @@ PAYLOAD: dict[str, Any] = json.loads((FIXTURES / "generic_api__1.109.1__chat-bas
 
 
 class Store:
-    """Keeps records; the first posts fail."""
+    """Stores records; the first posts fail."""
 
     def __init__(self, failures: int = 0) -> None:
         self.failures, self.records = failures, list[Record]()
@@ -84,7 +86,7 @@ async def test_a_call_that_the_generic_api_callback_reports_too_is_the_same_call
     assert first == second
 
 
-async def test_what_is_not_stored_is_not_taken_as_posted() -> None:
+async def test_records_that_were_not_stored_do_not_count_as_posted() -> None:
     store, counts = Store(failures=1), Counts()
     async with serving(store_in(store)) as ingress:
         posting = poster(str(ingress.client.make_url("/")), counts, token=TOKEN)
@@ -94,17 +96,19 @@ async def test_what_is_not_stored_is_not_taken_as_posted() -> None:
     assert len(store.identities()) == 3
 
 
-async def test_a_wrong_secret_keeps_everything_and_is_told_without_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_with_a_wrong_secret_all_records_are_kept_and_the_error_does_not_show_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     store = Store()
     async with serving(store_in(store), auth=WebhookAuth((SECRET,), ())) as ingress:
         posting = poster(str(ingress.client.make_url("/")), Counts(), secret="another-secret-of-it")
-        made = await asyncio.to_thread(posting.post, calls(1))
+        created = await asyncio.to_thread(posting.post, calls(1))
     assert store.records == []
-    assert made == Posted("http_401")
+    assert created == Posted("http_401")
     assert "another-secret" not in caplog.text and "call-0" not in caplog.text
 
 
-async def test_elements_that_the_ingress_rejects_are_counted_and_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_elements_that_the_ingress_rejects_are_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     store, counts = Store(), Counts()
     bad = record({**PAYLOAD, "litellm_call_id": "bad", "response_cost": -1.0})
     async with serving(store_in(store)) as ingress:
@@ -132,48 +136,46 @@ async def test_a_body_that_is_too_large_is_posted_in_parts() -> None:
         httpx.Response(429, headers={"retry-after": "7"}),
     ],
 )
-def test_an_answer_that_is_not_the_ingresss_keeps_everything(answer: httpx.Response) -> None:
+def test_an_answer_that_is_not_the_ingresss_keeps_all_records(answer: httpx.Response) -> None:
     http = httpx.Client(transport=httpx.MockTransport(lambda _request: answer))
     counts = Counts()
     assert poster("http://x", counts, http, token=TOKEN).post(calls(1)).problem
     assert counts.all() == {}
 
 
-async def test_an_element_alone_is_refused_for_its_own_sake_where_the_ingress_takes_others() -> None:
+async def test_a_single_element_is_refused_for_itself_if_the_ingress_accepts_others() -> None:
     """The real ingress answers a body of one record that is too large with 413, and a body without a call with 202."""
     store, counts = Store(), Counts()
     large = record({**PAYLOAD, "litellm_call_id": "large", "model_group": "m" * 9_000})
     async with serving(store_in(store), max_body_bytes=8_000) as ingress:
         posting = poster(str(ingress.client.make_url("/")), counts, token=TOKEN)
         assert await asyncio.to_thread(posting.post, [large]) == Posted("", ((large, 413),))
-        made = await asyncio.to_thread(posting.post, [*calls(20), large, *calls(20)])
-    assert made == Posted("", ((large, 413),))
+        created = await asyncio.to_thread(posting.post, [*calls(20), large, *calls(20)])
+    assert created == Posted("", ((large, 413),))
     assert len(store.identities()) == 40 and len(set(store.identities())) == 20
     assert counts.all() == {"posted": 40}
 
 
 @pytest.mark.parametrize("status", [400, 413])
-def test_what_refuses_everything_is_not_believed(status: int) -> None:
-    """Such as a proxy in between that wants TLS: the records stay."""
+def test_a_server_that_refuses_everything_is_not_believed(status: int) -> None:
+    """For example a proxy in between that requires TLS: the records stay."""
     http = httpx.Client(transport=httpx.MockTransport(lambda _request: httpx.Response(status)))
     assert poster("http://x", Counts(), http, token=TOKEN).post(calls(3), 9) == Posted(f"http_{status}")
 
 
 @pytest.mark.parametrize(("failures", "refused"), [(0, False), (2, False), (3, True)])
-def test_a_record_that_breaks_the_server_is_found_when_it_has_done_so_again_and_again(
-    failures: int, refused: bool
-) -> None:
+def test_a_record_that_crashes_the_server_is_found_after_several_crashes(failures: int, refused: bool) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(500) if b"call-3" in request.content else httpx.Response(202, json={"status": "accepted"})
 
     given, counts = calls(6), Counts()
     posting = poster("http://x", counts, httpx.Client(transport=httpx.MockTransport(answer)), token=TOKEN)
-    made = posting.post(given, failures)
-    assert made == (Posted("", ((given[3], 500),)) if refused else Posted("http_500"))
+    created = posting.post(given, failures)
+    assert created == (Posted("", ((given[3], 500),)) if refused else Posted("http_500"))
     assert posting.post([given[3]], 9) == Posted("http_500"), "alone it may as well be the server"
 
 
-def test_one_large_record_makes_the_later_batches_small_for_a_moment_only() -> None:
+def test_one_large_record_makes_only_the_next_batches_small() -> None:
     sizes: list[int] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -189,6 +191,6 @@ def test_one_large_record_makes_the_later_batches_small_for_a_moment_only() -> N
     assert len(sizes) == 1
 
 
-def test_the_pause_that_the_ingress_asks_for_is_told() -> None:
+def test_the_pause_that_the_ingress_asks_for_is_returned() -> None:
     busy = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(503, headers={"retry-after": "9"})))
     assert poster("http://x", Counts(), busy, token=TOKEN).post(calls(1)) == Posted("http_503", (), 9.0)

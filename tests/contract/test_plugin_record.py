@@ -1,6 +1,6 @@
-"""The plugin's record of a call is stored by the ingress as the whole payload of the `generic_api` callback is, byte for byte.
+"""The ingress stores the plugin's record of a call byte for byte like the full payload of the `generic_api` callback.
 
-So a call that both report is one call, and no one can be billed otherwise by the one than by the other.
+So a call that both report is one call, and is billed the same by either.
 """
 
 import json
@@ -42,7 +42,7 @@ def stored(element: bytes, kept: ContextFields) -> tuple[str, bytes] | str | Non
 
 
 @pytest.mark.parametrize("path", BODIES, ids=lambda path: path.stem.removeprefix("generic_api__"))
-def test_the_ingress_stores_the_same_of_both(path: Path) -> None:
+def test_the_ingress_stores_the_same_bytes_for_both(path: Path) -> None:
     for payload in payloads(path):
         whole = json.dumps(payload).encode()
         assert stored(plugin.record(payload), ContextFields()) == stored(whole, ContextFields())
@@ -59,14 +59,14 @@ def test_the_ingress_stores_the_same_of_both(path: Path) -> None:
         {"request_tags": ["canary"], "metadata": {"spend_logs_metadata": {"note": "canary"}}},
     ],
 )
-def test_a_power_level_is_kept_wherever_a_call_has_it(change: dict[str, Any]) -> None:
+def test_a_power_level_is_stored_from_every_place_in_a_call(change: dict[str, Any]) -> None:
     payload = {**payloads(FIXTURES / "generic_api__1.109.1__chat-basic.json")[0], **change}
     kept = plugin.record(payload)
     assert stored(kept, ContextFields()) == stored(json.dumps(payload).encode(), ContextFields())
     assert b"canary" not in kept
 
 
-def test_there_are_many_payloads() -> None:
+def test_there_are_enough_payloads() -> None:
     found = [payload for path in BODIES for payload in payloads(path)]
     assert len(found) > 80
     assert {payload["status"] for payload in found} == {"success", "failure"}
@@ -84,10 +84,10 @@ def test_a_read_of_a_background_response_keeps_its_answer_id() -> None:
     assert b"secret" not in of_plugin
 
 
-def test_the_lists_are_those_of_the_ingress() -> None:
+def test_the_plugin_and_the_ingress_have_the_same_lists() -> None:
     of_call = {*wire.Call.__struct_fields__, *wire.CONTEXT_FIELDS}
     assert {*plugin._FIELDS} <= of_call
-    # what a StandardLoggingPayload never has, and what is made of other fields
+    # fields that a StandardLoggingPayload never has, and fields computed from others
     of_others = re.compile(
         r"request_id|spend|user|user_id|team_id|organization_id|api_key|key_alias|cached_tokens|reasoning_tokens|byok|event_type|"
         r"timestamp|customer_id|provider|tokens_\w+|cost_usd|api_key_hash|answer_id|transaction_id|external_\w+|code|precise_\w+|"
@@ -107,7 +107,7 @@ def test_the_lists_are_those_of_the_ingress() -> None:
 @pytest.mark.parametrize(
     "text", ["sk-abcdef", "Bearer sk-abcdef", "abc", "f" * 64, "litellm_proxy_master_key", "", " x "]
 )
-def test_a_key_is_hashed_as_the_ingress_hashes_it(text: str) -> None:
+def test_a_key_is_hashed_like_by_the_ingress(text: str) -> None:
     kept = json.loads(plugin.record({"id": "1", "metadata": {"user_api_key_hash": text}}))
     assert key_hash(kept["metadata"]["user_api_key_hash"]) == key_hash(text)
     assert "sk-" not in json.dumps(kept)
@@ -128,17 +128,17 @@ def test_a_key_is_hashed_as_the_ingress_hashes_it(text: str) -> None:
 @pytest.mark.parametrize("field", ["end_user", "user_api_key_user_id"])
 def test_a_very_long_name_is_the_same_customer_in_a_small_record(field: str, text: str) -> None:
     given = {"id": "1", "end_user": text, "metadata": {"user_api_key_user_id": text}}
-    made = plugin.record(given)
-    call = json.loads(made)
+    created = plugin.record(given)
+    call = json.loads(created)
     kept = {**call, **call["metadata"]}[field]
     assert normalise_customer_id(kept) == normalise_customer_id(text)
-    assert len(made) < 1000
+    assert len(created) < 1000
 
 
-def test_tags_that_the_ingress_leaves_out_are_left_out_before() -> None:
+def test_tags_that_the_ingress_ignores_are_left_out_of_the_record() -> None:
     payload = {**payloads(FIXTURES / "generic_api__1.109.1__chat-basic.json")[0]}
     payload["request_tags"] = ["team:red", "team:" + "x" * 200, "team:" + "y" * 123, 7]
-    made = plugin.record(payload, ("tags", "metadata"))
-    assert stored(made, ALL) == stored(json.dumps(payload).encode(), ALL)
+    created = plugin.record(payload, ("tags", "metadata"))
+    assert stored(created, ALL) == stored(json.dumps(payload).encode(), ALL)
     payload["request_tags"].append("team:" + "z" * 1_000_000)
-    assert plugin.record(payload, ("tags", "metadata")) == made
+    assert plugin.record(payload, ("tags", "metadata")) == created

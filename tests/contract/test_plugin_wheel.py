@@ -1,4 +1,4 @@
-"""The plugin as a proxy gets it: its wheel, one file on the path, in an environment that has httpx alone."""
+"""The plugin as installed in a proxy: its wheel, one file on the path, in an environment with only httpx."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_alone_on_the_path_is_the_plugin(wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_alone_on_the_path_is_a_working_plugin(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "environment", with_pip=False)
     site = tmp_path / "environment/lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     for name in requirements("httpx"):
@@ -53,9 +53,9 @@ def test_the_wheel_alone_on_the_path_is_the_plugin(wheel: Path, tmp_path: Path) 
     }
     python = str(tmp_path / "environment/bin/python")
     done = subprocess.run([python, "-c", PROGRAM], env=environ, capture_output=True, text=True, timeout=60, check=True)
-    told = json.loads(done.stdout)
-    assert told.pop("from").startswith(str(wheel))
-    assert told == {"class": "_PROXY_Meterbridge", "same": True, "loaded": []}
+    result = json.loads(done.stdout)
+    assert result.pop("from").startswith(str(wheel))
+    assert result == {"class": "_PROXY_Meterbridge", "same": True, "loaded": []}
     assert [path.suffix for path in (tmp_path / "ring").iterdir()] == [".lane"]
 
 

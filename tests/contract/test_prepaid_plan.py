@@ -1,4 +1,4 @@
-"""The plan of docs/credits.md for prepaid orgs: Lago takes their usage and bills nothing for it."""
+"""The plan of docs/credits.md for prepaid orgs: Lago accepts their usage and bills nothing for it."""
 
 import json
 import re
@@ -21,7 +21,7 @@ async def api() -> AsyncIterator[OrgApi]:
 
 
 @pytest.mark.parametrize(("plan", "cents"), [("prepaid", 0), ("ai_basic", 123)])
-async def test_usage_of_a_prepaid_plan_is_taken_and_costs_nothing(api: OrgApi, plan: str, cents: int) -> None:
+async def test_usage_of_a_prepaid_plan_is_accepted_and_costs_nothing(api: OrgApi, plan: str, cents: int) -> None:
     [written] = re.findall(r"/api/billing/plans\".*?-d '(.*?)'", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     await api.ask("POST", "/api/billing/plans", 201, json=json.loads(written))
     subscription = (await api.set_up(plan))["subscription"]["external_id"]

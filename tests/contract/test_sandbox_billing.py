@@ -1,4 +1,4 @@
-"""Metrics, plans, and the usage that is computed from events: exact sums, one rounding a fee."""
+"""Metrics, plans, and the usage computed from events: exact sums, one rounding for each fee."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -66,7 +66,7 @@ async def test_a_negative_fee_is_zero(lago: Lago) -> None:
     assert (await lago.usage())["amount_cents"] == 0
 
 
-async def test_a_correction_is_a_further_event_with_a_negative_amount(lago: Lago) -> None:
+async def test_a_correction_is_another_event_with_a_negative_amount(lago: Lago) -> None:
     await lago.sell()
     await post(lago, *costs("10", "-4"))
     assert (await lago.usage())["amount_cents"] == 6
@@ -106,7 +106,7 @@ async def test_another_code_is_another_metric(lago: Lago) -> None:
     assert (await lago.usage())["amount_cents"] == 0
 
 
-async def test_with_pricing_groups_every_group_is_a_fee_and_is_rounded_alone(lago: Lago) -> None:
+async def test_with_pricing_groups_every_group_is_a_fee_with_its_own_rounding(lago: Lago) -> None:
     await lago.sell(properties={"pricing_group_keys": ["model"]})
     grouped = [("a", "0.4"), ("a", "0.4"), ("b", "0.4"), (None, "2")]
     await post(
@@ -146,7 +146,7 @@ async def test_a_currency_without_cents_is_rounded_to_whole_units(lago: Lago) ->
     assert (await lago.usage())["amount_cents"] == 4
 
 
-async def test_usage_is_that_of_the_running_period_only(lago: Lago, clock: Clock) -> None:
+async def test_usage_is_only_that_of_the_running_period(lago: Lago, clock: Clock) -> None:
     """
     February            March 1            April 1
     --x-----------------[--x---------x-----]--x---
@@ -182,7 +182,7 @@ async def test_usage_counts_from_the_millisecond_of_the_start(lago: Lago, clock:
 
 
 async def test_usage_without_an_active_subscription_of_this_customer_is_405(lago: Lago) -> None:
-    """A state of the business, not a wrong verb."""
+    """It is a business state, not a wrong HTTP method."""
     await lago.sell()
     await lago.subscribe("sub_2", customer="org_2")
     for query in ({}, {"external_subscription_id": "nope"}, {"external_subscription_id": "sub_2"}):
@@ -215,13 +215,13 @@ async def test_a_plan_shows_its_charges_with_their_metric(lago: Lago) -> None:
     )
 
 
-async def test_two_charges_over_one_metric_have_codes_of_their_own(lago: Lago) -> None:
+async def test_two_charges_on_one_metric_have_their_own_codes(lago: Lago) -> None:
     charge = {"billable_metric_id": await lago.metric(), "charge_model": "dynamic"}
     plan = (await new_plan(lago, charges=[charge, charge, charge | {"code": "mine"}])).json()["plan"]
     assert [c["code"] for c in plan["charges"]] == ["llm_cost", "llm_cost_2", "mine"]
 
 
-async def test_a_code_that_is_taken_is_refused_and_nothing_is_updated(lago: Lago) -> None:
+async def test_a_code_in_use_is_refused_and_nothing_is_updated(lago: Lago) -> None:
     await lago.sell()
     metric = await lago.save(
         "/billable_metrics", "billable_metric", name="n", code="llm_cost", aggregation_type="count_agg"
@@ -247,7 +247,7 @@ async def new_plan(lago: Lago, **fields: Any) -> httpx.Response:
         ({"pay_in_advance": None}, {"pay_in_advance": ["value_is_invalid"]}),
     ],
 )
-async def test_a_plan_names_code_interval_amount_currency_and_when_it_is_paid(
+async def test_a_plan_needs_code_interval_amount_currency_and_pay_in_advance(
     lago: Lago, fields: Any, error: Any
 ) -> None:
     assert codes(await new_plan(lago, **fields)) == error
@@ -261,12 +261,12 @@ async def test_a_plan_names_code_interval_amount_currency_and_when_it_is_paid(
         ({"field_name": None}, {"field_name": ["value_is_mandatory"]}),
     ],
 )
-async def test_a_metric_names_code_aggregation_and_field(lago: Lago, fields: Any, error: Any) -> None:
+async def test_a_metric_needs_code_aggregation_and_field(lago: Lago, fields: Any, error: Any) -> None:
     metric = {"name": "m", "code": "m", "aggregation_type": "sum_agg", "field_name": "unit"} | fields
     assert codes(await lago.save("/billable_metrics", "billable_metric", **metric)) == error
 
 
-async def test_a_charge_over_an_unknown_metric_is_404(lago: Lago) -> None:
+async def test_a_charge_on_an_unknown_metric_is_404(lago: Lago) -> None:
     answer = await new_plan(lago, charges=[{"billable_metric_id": "nope", "charge_model": "dynamic"}])
     assert (answer.status_code, answer.json()["code"]) == (404, "billable_metrics_not_found")
 
@@ -287,7 +287,7 @@ async def test_a_dynamic_charge_needs_a_sum_metric(lago: Lago) -> None:
 @pytest.mark.parametrize(
     "charge", [{"charge_model": "package"}, {"charge_model": "dynamic", "filters": [{"values": {}}]}]
 )
-async def test_what_the_sandbox_cannot_compute_it_refuses(lago: Lago, charge: dict[str, Any]) -> None:
+async def test_the_sandbox_refuses_what_it_cannot_compute(lago: Lago, charge: dict[str, Any]) -> None:
     answer = await new_plan(lago, charges=[charge | {"billable_metric_id": await lago.metric()}])
     assert answer.status_code == 422
     expression = {"name": "m", "code": "m", "aggregation_type": "count_agg", "expression": "event.properties.a"}
@@ -298,7 +298,7 @@ async def test_what_the_sandbox_cannot_compute_it_refuses(lago: Lago, charge: di
 
 @given(tenths=st.lists(st.integers(min_value=0, max_value=10**9), min_size=1, max_size=20))
 @settings(max_examples=60)
-def test_a_fee_is_within_half_a_cent_of_the_exact_sum_however_many_events_it_has(tenths: list[int]) -> None:
+def test_a_fee_is_within_half_a_cent_of_the_exact_sum_for_any_number_of_events(tenths: list[int]) -> None:
     ids, now_us = Identifiers(), int(NOW * 1_000_000)
     metrics = SandboxMetrics(ids)
     metric = metrics.add({"name": "m", "code": "m", "aggregation_type": "sum_agg", "field_name": "unit"}, now_us)
@@ -316,8 +316,8 @@ def test_a_fee_is_within_half_a_cent_of_the_exact_sum_however_many_events_it_has
     assert usage["amount_cents"] == (sum(tenths) + 5) // 10
 
 
-async def test_usage_of_an_invoiced_billing_period_is_taken_and_never_billed(lago: Lago, clock: Clock) -> None:
-    """Neither in the running usage nor on an invoice; `__stats` says so at once."""
+async def test_usage_of_an_invoiced_billing_period_is_accepted_and_never_billed(lago: Lago, clock: Clock) -> None:
+    """Neither in the current usage nor on an invoice; `__stats` shows it at once."""
     await lago.sell()
     spring = clock.now + 40 * DAY
     await lago.post(event("in time", precise_total_amount_cents="500"))
@@ -333,8 +333,8 @@ async def test_usage_of_an_invoiced_billing_period_is_taken_and_never_billed(lag
     assert sorted(bill["total_amount_cents"] for bill in bills) == [0, 0, 500]
 
 
-async def test_usage_that_comes_after_the_end_of_its_subscription_is_never_billed(lago: Lago, clock: Clock) -> None:
-    """Its last invoice is made when it ends, whatever the usage's own moment."""
+async def test_usage_that_arrives_after_the_end_of_its_subscription_is_never_billed(lago: Lago, clock: Clock) -> None:
+    """The last invoice is created at the end, no matter which time the usage has."""
     await lago.sell()
     clock.now += 10
     await lago.http.delete("/api/v1/subscriptions/sub_1")

@@ -1,9 +1,10 @@
-"""`meterbridge lago-sandbox` as a process: each of its options does what its help says."""
+"""`meterbridge lago-sandbox` as a process: each option does what its help says."""
 
 import asyncio
 import hmac
 import json
 import os
+import socket
 import sys
 import time
 from base64 import b64encode
@@ -52,7 +53,7 @@ async def sandbox(*words: str, host: str = "127.0.0.1") -> AsyncIterator[httpx.A
         await process.wait()
 
 
-async def test_it_takes_its_key_alone_and_keeps_its_journal_over_a_restart(tmp_path: Path) -> None:
+async def test_the_sandbox_accepts_only_its_key_and_keeps_its_journal_over_a_restart(tmp_path: Path) -> None:
     journal = str(tmp_path / "journal")
     async with sandbox("--api-key", "secret", "--journal", journal) as http:
         assert (await http.get("/plans", headers={"Authorization": "Bearer other"})).status_code == 401
@@ -64,7 +65,7 @@ async def test_it_takes_its_key_alone_and_keeps_its_journal_over_a_restart(tmp_p
         assert [one["transaction_id"] for one in events] == ["t-1"]
 
 
-async def test_it_waits_counts_and_answers_as_its_options_say() -> None:
+async def test_the_sandbox_delays_counts_and_answers_as_its_options_say() -> None:
     async with sandbox("--delay", "0.3", "--rate-limit", "1", "--store", "clickhouse") as http:
         begun = time.monotonic()
         both = await asyncio.gather(*(http.post("/events", json={"event": event(f"t-{n}")}) for n in range(2)))
@@ -72,12 +73,12 @@ async def test_it_waits_counts_and_answers_as_its_options_say() -> None:
         answers = sorted(both, key=lambda answer: answer.status_code)
         assert [answer.status_code for answer in answers] == [200, 429], "two within one second"
         assert answers[1].headers["X-RateLimit-Limit"] == "1"
-        told = (await http.get("/organizations")).json()
-        assert "clickhouse" in json.dumps(told)
+        result = (await http.get("/organizations")).json()
+        assert "clickhouse" in json.dumps(result)
 
 
 @pytest.mark.parametrize(("words", "billed"), [((), 2), (("--dedup",), 1)])
-async def test_a_repeat_is_billed_once_where_dedup_says_so(words: tuple[str, ...], billed: int) -> None:
+async def test_a_repeat_is_billed_once_with_the_option_dedup(words: tuple[str, ...], billed: int) -> None:
     async with sandbox("--store", "clickhouse", *words) as http:
         for _ in range(2):
             assert (await http.post("/events", json={"event": event("t-1")})).status_code == 200
@@ -86,7 +87,7 @@ async def test_a_repeat_is_billed_once_where_dedup_says_so(words: tuple[str, ...
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="all of 127.0.0.0/8 is loopback on Linux alone")
-async def test_it_listens_on_its_host_and_signs_its_webhooks_with_its_secret() -> None:
+async def test_the_sandbox_listens_on_its_host_and_signs_its_webhooks_with_its_secret() -> None:
     came = asyncio.Queue[tuple[bytes, str]]()
 
     async def take(request: web.Request) -> web.Response:
@@ -109,3 +110,16 @@ async def test_it_listens_on_its_host_and_signs_its_webhooks_with_its_secret() -
     finally:
         await runner.cleanup()
     assert signature == b64encode(hmac.digest(b"ours", body, sha256)).decode()
+
+
+async def test_a_port_in_use_is_reported_in_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "connectors", "lago-sandbox", "--port", str(port)),
+            env={"PATH": os.environ["PATH"]},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, output = await process.communicate()
+    sentence = f"--port {port} on 127.0.0.1 cannot be used: Address already in use"
+    assert (process.returncode, " ".join(output.decode().split())) == (2, f"meterbridge: {sentence}")

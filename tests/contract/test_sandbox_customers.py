@@ -1,4 +1,4 @@
-"""Customers are created or updated by external id; their metadata is where a repeat goes wrong."""
+"""Customers are created or updated by external id; repeated requests can go wrong in their metadata."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -68,7 +68,7 @@ async def test_a_dot_ends_a_customer_id_and_another_customer_answers(lago: Lago)
     assert (await lago.get("/customers/a.b")).json()["customer"]["external_id"] == "a"
 
 
-async def test_below_a_dotted_customer_id_there_is_no_path(lago: Lago) -> None:
+async def test_a_path_below_a_customer_id_with_a_dot_is_not_found(lago: Lago) -> None:
     await saved(lago, external_id="a.b")
     answer = await lago.get("/customers/a.b/current_usage", external_subscription_id="s")
     assert (answer.status_code, answer.json()["code"]) == (404, "resource_not_found")
@@ -107,7 +107,7 @@ async def test_metadata_that_is_absent_is_untouched_and_an_empty_list_deletes_it
     assert (await saved(lago, metadata=[]))["metadata"] == []
 
 
-async def test_a_sixth_entry_is_too_many(lago: Lago) -> None:
+async def test_a_sixth_entry_is_refused(lago: Lago) -> None:
     entries = [{"key": f"k{n}", "value": "v"} for n in range(6)]
     assert codes(await save(lago, metadata=entries)) == {"metadata": ["invalid_count"]}
     assert len((await saved(lago, metadata=entries[:5]))["metadata"]) == 5

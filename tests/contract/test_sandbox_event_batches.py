@@ -1,4 +1,4 @@
-"""The order of checks, what a refusal looks like, and that a batch is all or nothing."""
+"""The order of checks, the form of a refusal, and that a batch is stored completely or not at all."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,7 +13,7 @@ EXISTS = {"transaction_id": ["value_already_exist"]}
 
 @pytest.fixture(params=["postgres", "clickhouse"])
 async def lago(request: pytest.FixtureRequest) -> AsyncIterator[Lago]:
-    """Both stores: everything here holds for both, unless the test asks for one."""
+    """Both stores: every test here holds for both, unless it asks for one."""
     async with lago_sandbox(clock=Clock(), store=request.param) as running:
         yield running
 
@@ -56,7 +56,7 @@ async def test_a_posted_event_has_an_id_on_postgres_and_none_yet_on_clickhouse(l
         b"",
     ],
 )
-async def test_no_events_is_checked_first(lago: Lago, body: bytes) -> None:
+async def test_an_empty_list_is_refused_before_any_other_check(lago: Lago, body: bytes) -> None:
     answer = await lago.http.post(BATCH, content=body, headers={"Content-Type": "application/json"})
     assert codes(answer) == {"events": ["no_events"]}
 
@@ -71,7 +71,7 @@ async def test_an_object_in_place_of_the_list_crashes_lago(lago: Lago) -> None:
     assert answer.status_code == 500
 
 
-async def test_100_events_are_a_batch_and_101_are_too_many_before_any_is_looked_at(lago: Lago) -> None:
+async def test_100_events_are_accepted_and_101_refused_before_any_is_checked(lago: Lago) -> None:
     many = [event(f"t{n}") for n in range(100)]
     assert codes(await lago.post(*many, event("", code="", timestamp="bad"))) == {"events": ["too_many_events"]}
     assert await accepted(lago) == 0
@@ -89,7 +89,7 @@ async def test_a_batch_with_one_bad_event_stores_nothing_and_names_the_index(lag
     assert await accepted(lago) == 0
 
 
-async def test_a_bad_timestamp_hides_what_else_is_missing(lago: Lago) -> None:
+async def test_a_bad_timestamp_hides_other_missing_fields(lago: Lago) -> None:
     assert codes(await lago.post({"timestamp": "bad"})) == {"0": {"timestamp": ["invalid_format"]}}
 
 
@@ -99,7 +99,7 @@ async def test_an_id_and_a_code_are_mandatory(lago: Lago, field: str, value: Any
     assert codes(await lago.post(event() | {field: value})) == {"0": {field: ["value_is_mandatory"]}}
 
 
-async def test_a_single_event_without_a_code_is_refused_only_where_a_row_is_saved(lago: Lago) -> None:
+async def test_a_single_event_without_a_code_is_refused_only_if_a_row_is_saved(lago: Lago) -> None:
     answer = await lago.post_one(event(code=None))
     if (await lago.stats())["store"] == "postgres":
         assert codes(answer) == {"code": ["value_is_mandatory"]}
@@ -107,7 +107,7 @@ async def test_a_single_event_without_a_code_is_refused_only_where_a_row_is_save
         assert answer.status_code == 200
 
 
-async def test_duplicates_are_reported_only_once_everything_is_valid(on_postgres: Lago) -> None:
+async def test_duplicates_are_reported_only_if_every_event_is_valid(on_postgres: Lago) -> None:
     """A mixed batch needs three round trips: bad events, then duplicates, then success."""
     lago = on_postgres
     await lago.post(event("old"))
@@ -131,8 +131,8 @@ async def test_of_two_copies_in_one_batch_the_second_is_refused(on_postgres: Lag
     assert await accepted(on_postgres) == 0
 
 
-async def test_one_id_on_two_subscriptions_in_one_batch_is_falsely_refused(on_postgres: Lago) -> None:
-    """The unique index would allow it; to take the refused index for delivered would lose it."""
+async def test_one_id_on_two_subscriptions_in_one_batch_is_wrongly_refused(on_postgres: Lago) -> None:
+    """The unique index would allow it; counting the refused index as delivered would lose the event."""
     lago, other = on_postgres, event(external_subscription_id="sub_2")
     assert codes(await lago.post(event(), other)) == {"1": EXISTS}
     assert await accepted(lago) == 0
@@ -141,7 +141,7 @@ async def test_one_id_on_two_subscriptions_in_one_batch_is_falsely_refused(on_po
     assert await accepted(lago) == 2
 
 
-async def test_the_index_blamed_for_an_id_is_the_last_one_even_when_the_first_is_the_duplicate(
+async def test_the_index_reported_for_an_id_is_the_last_one_even_if_the_first_is_the_duplicate(
     on_postgres: Lago,
 ) -> None:
     lago = on_postgres
@@ -170,20 +170,20 @@ async def test_a_body_that_is_not_json_is_a_bad_request(lago: Lago, body: bytes)
     assert answer.status_code == 400
 
 
-async def test_another_content_type_is_not_read_at_all(lago: Lago) -> None:
+async def test_a_body_of_another_content_type_is_not_read(lago: Lago) -> None:
     answer = await lago.http.post(BATCH, content=b'{"events":[{}]}', headers={"Content-Type": "text/plain"})
     assert codes(answer) == {"events": ["no_events"]}
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer"])
-async def test_without_a_key_there_is_401_everywhere(lago: Lago, header: str | None) -> None:
+async def test_without_a_key_every_answer_is_401(lago: Lago, header: str | None) -> None:
     lago.http.headers = {} if header is None else {"Authorization": header}
     for method, path in (("POST", BATCH), ("GET", "/api/v1/events"), ("GET", "/api/v1/organizations")):
         answer = await lago.http.request(method, path)
         assert (answer.status_code, answer.json()) == (401, {"status": 401, "error": "Unauthorized"})
 
 
-async def test_a_configured_key_is_the_only_one_and_its_scheme_is_not_looked_at() -> None:
+async def test_only_the_configured_key_is_accepted_with_any_scheme() -> None:
     async with lago_sandbox(api_key=KEY) as lago:
         for header, status in ((f"Bearer {KEY}", 200), (f"Token {KEY}", 200), ("Bearer other", 401), (KEY, 401)):
             answer = await lago.http.get("/api/v1/organizations", headers={"Authorization": header})
@@ -201,7 +201,7 @@ async def test_an_unknown_path_or_verb_is_404_resource_not_found_with_and_withou
         assert answer.json() == {"status": 404, "error": "Not Found", "code": "resource_not_found"}
 
 
-async def test_health_is_at_the_root_and_asks_for_no_key(lago: Lago) -> None:
+async def test_health_is_at_the_root_and_needs_no_key(lago: Lago) -> None:
     lago.http.headers = {}
     health = await lago.http.get("/health")
     assert (health.status_code, health.json()["message"]) == (200, "Success")
@@ -209,6 +209,6 @@ async def test_health_is_at_the_root_and_asks_for_no_key(lago: Lago) -> None:
     assert (await lago.http.get("/ready")).json() == {"status": "ok"}
 
 
-async def test_the_organization_tells_its_event_store(lago: Lago) -> None:
+async def test_the_organization_shows_its_event_store(lago: Lago) -> None:
     organization = (await lago.get("/organizations")).json()["organization"]
     assert organization["events_store"] == (await lago.stats())["store"]

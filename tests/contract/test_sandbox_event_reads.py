@@ -1,4 +1,4 @@
-"""Looking events up again, and the pages that every list comes in."""
+"""Looking up events, and the pages of every list."""
 
 from collections.abc import AsyncIterator
 
@@ -29,12 +29,12 @@ async def test_an_unknown_event_is_404(lago: Lago) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "event_not_found")
 
 
-async def test_an_id_may_hold_dots_and_an_encoded_slash(lago: Lago) -> None:
+async def test_an_id_may_contain_dots_and_an_encoded_slash(lago: Lago) -> None:
     await lago.post(event("a.b/c"))
     assert (await lago.http.get("/api/v1/events/a.b%2Fc")).status_code == 200
 
 
-async def test_of_an_id_on_two_subscriptions_one_is_answered(lago: Lago) -> None:
+async def test_of_an_id_on_two_subscriptions_one_event_is_returned(lago: Lago) -> None:
     await lago.post(event())
     await lago.post(event(external_subscription_id="sub_2"))
     assert (await lago.get("/events/t1")).json()["event"]["external_subscription_id"] == "sub_1"
@@ -71,7 +71,7 @@ async def test_postgres_lists_by_event_time_and_clickhouse_by_arrival_newest_fir
             assert await ids(lago) == expected, store
 
 
-async def test_a_list_comes_in_pages_of_100_with_their_neighbours_named(lago: Lago) -> None:
+async def test_a_list_has_pages_of_100_with_links_to_the_next_and_the_previous(lago: Lago) -> None:
     for start in (0, 100, 200):
         await lago.post(*(event(f"t{n:03d}") for n in range(start, min(start + 100, 205))))
     pages = [(await lago.get("/events", page=n)).json() for n in (1, 2, 3)]

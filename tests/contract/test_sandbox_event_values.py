@@ -1,4 +1,4 @@
-"""What Lago makes of each field of an event: permitted fields, timestamps, amounts."""
+"""How Lago reads each field of an event: permitted fields, timestamps, amounts."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,7 +15,7 @@ async def lago() -> AsyncIterator[Lago]:
 
 
 async def stored(lago: Lago, **fields: Any) -> dict[str, Any]:
-    """The event as the batch endpoint echoes it, after the single endpoint agreed."""
+    """The event as the batch endpoint returns it, after the single endpoint returned the same."""
     single = await lago.post_one(event("single", **fields))
     assert single.status_code == 200, single.text
     answer = await lago.post(event("batched", **fields))
@@ -44,7 +44,7 @@ async def test_properties_that_are_no_object_become_an_empty_one(lago: Lago, pro
     assert (await stored(lago, properties=properties))["properties"] == {}
 
 
-async def test_properties_keep_every_number_to_the_digit(lago: Lago) -> None:
+async def test_properties_keep_every_digit_of_a_number(lago: Lago) -> None:
     body = b'{"events":[{"transaction_id":"t1","code":"c","properties":{"z":0.12345678901234567890,"a":{"b":[1,null,true]}}}]}'
     answer = await lago.http.post("/api/v1/events/batch", content=body, headers={"Content-Type": "application/json"})
     assert b'"properties":{"a":{"b":[1,null,true]},"z":0.12345678901234567890}' in answer.content
@@ -62,7 +62,7 @@ async def test_a_transaction_id_may_have_any_characters(lago: Lago) -> None:
 @pytest.mark.parametrize(
     ("sent", "kept"), [(12, "12"), (True, "t"), (1.5, "1.5")], ids=["integer", "boolean", "fraction"]
 )
-async def test_a_scalar_id_is_kept_as_text(lago: Lago, sent: Any, kept: str) -> None:
+async def test_a_scalar_id_is_stored_as_text(lago: Lago, sent: Any, kept: str) -> None:
     assert (await lago.post(event(transaction_id=sent))).json()["events"][0]["transaction_id"] == kept
 
 
@@ -85,7 +85,7 @@ async def test_a_timestamp_is_seconds_as_a_number_or_a_text(lago: Lago, sent: An
 
 
 @pytest.mark.parametrize("sent", [1741219251590, "1741219251590"])
-async def test_milliseconds_are_accepted_silently_as_the_year_57147_and_never_billed(lago: Lago, sent: Any) -> None:
+async def test_milliseconds_are_silently_accepted_as_the_year_57147_and_never_billed(lago: Lago, sent: Any) -> None:
     await lago.sell()
     assert (await stored(lago, timestamp=sent))["timestamp"].startswith("57147-")
     assert (await lago.stats())["subscriptions"]["sub_1"]["billed_cents"] == "0"
@@ -93,7 +93,7 @@ async def test_milliseconds_are_accepted_silently_as_the_year_57147_and_never_bi
 
 
 @pytest.mark.parametrize("sent", ["2025-03-06T00:00:51Z", "2025-03-06", "", "  ", "abc", "12abc", "1,5", "0x10", True])
-async def test_a_timestamp_that_is_no_number_is_refused(lago: Lago, sent: Any) -> None:
+async def test_a_malformed_timestamp_is_refused(lago: Lago, sent: Any) -> None:
     assert codes(await lago.post_one(event(timestamp=sent))) == {"timestamp": ["invalid_format"]}
     assert codes(await lago.post(event(timestamp=sent))) == {"0": {"timestamp": ["invalid_format"]}}
 
@@ -107,14 +107,14 @@ async def test_a_timestamp_that_is_not_finite_crashes_lago(lago: Lago, sent: str
 
 @pytest.mark.parametrize("sent", [None, False, [], {}], ids=["null", "false", "array", "object"])
 async def test_without_a_timestamp_the_event_happened_when_it_was_received(lago: Lago, sent: Any) -> None:
-    """Arrays and objects are no permitted scalars: they are dropped before anything looks at them."""
+    """Arrays and objects are no permitted scalars: they are dropped before any check."""
     assert (await stored(lago, timestamp=sent))["timestamp"] == "2025-03-06T00:00:51.000Z"
     absent = event("absent")
     del absent["timestamp"]
     assert (await lago.post(absent)).json()["events"][0]["timestamp"] == "2025-03-06T00:00:51.000Z"
 
 
-async def test_clickhouse_cuts_timestamps_to_milliseconds_and_postgres_to_microseconds() -> None:
+async def test_clickhouse_truncates_timestamps_to_milliseconds_and_postgres_to_microseconds() -> None:
     for store, since in (("postgres", "2025-03-06T00:00:51.590700Z"), ("clickhouse", "2025-03-06T00:00:51.590000Z")):
         async with lago_sandbox(store=store) as lago:
             await lago.post(event(timestamp=f"{NOW:.0f}.5907"))
@@ -148,7 +148,7 @@ async def test_an_amount_is_cents_with_up_to_15_decimals(lago: Lago, sent: Any, 
     ("sent", "kept"),
     [("abc", "0.0"), ("1,234.56", "1.0"), ("12abc", "12.0"), ("", None), ("  ", None), (True, "1.0"), ([1], None)],
 )
-async def test_an_amount_that_is_garbage_is_coerced_and_never_refused(lago: Lago, sent: Any, kept: str | None) -> None:
+async def test_a_malformed_amount_is_coerced_and_never_refused(lago: Lago, sent: Any, kept: str | None) -> None:
     assert (await stored(lago, precise_total_amount_cents=sent))["precise_total_amount_cents"] == kept
 
 
@@ -166,7 +166,7 @@ async def test_an_amount_that_is_garbage_is_coerced_and_never_refused(lago: Lago
     ],
     ids=["id", "code", "subscription", "property", "key", "amount", "absurd amount", "microseconds"],
 )
-async def test_what_no_column_holds_crashes_postgres_every_time_and_stores_nothing(
+async def test_a_value_that_no_column_can_store_crashes_postgres_every_time_and_nothing_is_stored(
     lago: Lago, poison: dict[str, Any]
 ) -> None:
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Faults fire on the requests, as often and for as long as they are told, and say how often they did."""
+"""Faults apply to requests as often and for as long as configured, and count how often they did."""
 
 import asyncio
 import time
@@ -39,7 +39,7 @@ async def test_a_status_is_answered_with_its_headers_and_nothing_is_stored(lago:
     assert await fired(lago) == [2]
 
 
-async def test_a_status_may_carry_any_body(lago: Lago) -> None:
+async def test_a_status_may_have_any_body(lago: Lago) -> None:
     details = {"0": "expression_evaluation_failed: Variable: b not found"}
     body = {"status": 422, "code": "validation_errors", "error_details": details}
     await lago.fault(kind="status", status=422, body=body)
@@ -61,7 +61,7 @@ async def test_a_drop_after_accept_stores_first(lago: Lago) -> None:
     assert (await lago.post(event())).status_code == 422
 
 
-async def test_a_timeout_after_accept_stores_and_then_says_nothing(lago: Lago) -> None:
+async def test_a_timeout_after_accept_stores_and_then_does_not_answer(lago: Lago) -> None:
     await lago.fault(kind="timeout_after_accept", seconds=60, count=1)
     with pytest.raises(httpx.ReadTimeout):
         await lago.http.post("/api/v1/events", json={"event": event()}, timeout=0.2)
@@ -70,13 +70,13 @@ async def test_a_timeout_after_accept_stores_and_then_says_nothing(lago: Lago) -
             await asyncio.sleep(0.01)
 
 
-async def test_after_its_silence_the_connection_is_closed_without_an_answer(lago: Lago) -> None:
+async def test_after_the_timeout_the_connection_is_closed_without_an_answer(lago: Lago) -> None:
     await lago.fault(kind="timeout_after_accept", seconds=0.05, count=1)
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         await lago.post(event())
 
 
-async def test_a_refusal_is_lost_with_the_connection_too(lago: Lago) -> None:
+async def test_a_refusal_is_lost_too_if_the_connection_is_dropped(lago: Lago) -> None:
     await lago.post(event())
     await lago.fault(kind="drop_after_accept", count=1)
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
@@ -84,7 +84,7 @@ async def test_a_refusal_is_lost_with_the_connection_too(lago: Lago) -> None:
     assert await accepted(lago) == 1
 
 
-async def test_slow_answers_late_and_right(lago: Lago) -> None:
+async def test_a_slow_answer_is_late_and_right(lago: Lago) -> None:
     await lago.fault(kind="slow", seconds=0.15)
     began = time.monotonic()
     assert (await lago.post(event())).status_code == 200
@@ -92,7 +92,7 @@ async def test_slow_answers_late_and_right(lago: Lago) -> None:
 
 
 @pytest.mark.parametrize("stored", [False, True])
-async def test_a_garbage_200_is_no_json_and_stored_only_when_told(lago: Lago, stored: bool) -> None:
+async def test_a_garbage_200_is_no_json_and_its_events_are_stored_only_if_configured(lago: Lago, stored: bool) -> None:
     await lago.fault(kind="garbage_200", stored=stored)
     answer = await lago.post(event())
     assert answer.status_code == 200
@@ -110,7 +110,7 @@ async def test_a_poisoned_event_fails_every_batch_that_contains_it_and_no_other(
     assert await accepted(lago) == 2
 
 
-async def test_an_index_poisons_the_event_that_comes_at_this_place_first(lago: Lago) -> None:
+async def test_an_index_poisons_the_first_event_at_this_place(lago: Lago) -> None:
     await lago.fault(kind="poison", index=1)
     assert (await lago.post(event("a"))).status_code == 200
     assert (await lago.post(event("b"), event("bad"), event("c"))).status_code == 500
@@ -118,7 +118,7 @@ async def test_an_index_poisons_the_event_that_comes_at_this_place_first(lago: L
     assert (await lago.post(event("bad"))).status_code == 500
 
 
-async def test_a_rule_ends_by_itself_after_its_duration(lago: Lago, clock: Clock) -> None:
+async def test_a_rule_ends_after_its_duration(lago: Lago, clock: Clock) -> None:
     await lago.fault(kind="status", status=503, duration_s=10)
     clock.now += 9
     assert (await lago.post(event())).status_code == 503
@@ -127,7 +127,7 @@ async def test_a_rule_ends_by_itself_after_its_duration(lago: Lago, clock: Clock
     assert [rule["ended"] for rule in (await lago.http.get("/__faults")).json()["rules"]] == [True]
 
 
-async def test_chances_repeat_with_their_seed(lago: Lago) -> None:
+async def test_random_faults_repeat_with_the_same_seed(lago: Lago) -> None:
     async def run(seed: int) -> list[int]:
         await lago.http.delete("/__faults")
         order = {"seed": seed, "rules": [{"kind": "status", "probability": 0.5}]}
@@ -139,14 +139,14 @@ async def test_chances_repeat_with_their_seed(lago: Lago) -> None:
     assert 5 < sum(first) < 25
 
 
-async def test_the_first_rule_that_fits_fires_and_the_next_when_it_is_spent(lago: Lago) -> None:
+async def test_the_first_matching_rule_fires_and_the_next_one_when_it_is_used_up(lago: Lago) -> None:
     await lago.fault(kind="status", status=503, count=1)
     await lago.fault(kind="status", status=429, count=1)
     assert [(await lago.post(event())).status_code for _ in range(3)] == [503, 429, 200]
     assert await fired(lago) == [1, 1]
 
 
-async def test_a_rule_hits_posted_events_unless_it_names_another_path_and_verb(lago: Lago) -> None:
+async def test_a_rule_applies_to_posted_events_unless_it_names_another_path_and_method(lago: Lago) -> None:
     await lago.fault(kind="status", status=503)
     assert (await lago.get("/events")).status_code == 200
     assert (await lago.http.get("/health")).status_code == 200
@@ -158,7 +158,7 @@ async def test_a_rule_hits_posted_events_unless_it_names_another_path_and_verb(l
     assert (await lago.post(event())).status_code == 200
 
 
-async def test_deleted_rules_fire_no_more(lago: Lago) -> None:
+async def test_deleted_rules_no_longer_fire(lago: Lago) -> None:
     await lago.fault(kind="drop")
     await lago.http.delete("/__faults")
     assert (await lago.post(event())).status_code == 200
@@ -170,7 +170,7 @@ async def test_a_misspelled_rule_is_refused(lago: Lago, rule: dict[str, object])
     assert (await lago.http.post("/__faults", json=[rule])).status_code == 422
 
 
-async def test_every_answer_leaves_after_the_fixed_delay() -> None:
+async def test_every_answer_is_sent_after_the_fixed_delay() -> None:
     async with lago_sandbox(delay_s=0.5) as lago:
         began = time.monotonic()
         await asyncio.gather(*(lago.post(event(f"t{n}")) for n in range(5)))
@@ -180,7 +180,7 @@ async def test_every_answer_leaves_after_the_fixed_delay() -> None:
         assert time.monotonic() - began < 0.5
 
 
-async def test_a_silent_request_does_not_hold_up_the_shutdown() -> None:
+async def test_a_request_without_an_answer_does_not_delay_the_shutdown() -> None:
     async with lago_sandbox() as lago:
         await lago.fault(kind="slow", seconds=60)
         waiting = asyncio.create_task(lago.post(event()))
@@ -193,8 +193,10 @@ async def test_a_silent_request_does_not_hold_up_the_shutdown() -> None:
 
 
 @pytest.mark.parametrize("kind", ["truncate", "trickle"])
-async def test_an_answer_in_pieces_is_of_a_batch_that_is_stored(lago: Lago, kind: str) -> None:
-    """Half of it and the end, or byte by byte: longer than anybody's patience, and never silent for long."""
+async def test_a_batch_answered_in_pieces_is_stored(lago: Lago, kind: str) -> None:
+    """Half of the answer and then the rest, or byte by byte: longer than any client's timeout, but never silent for
+    long.
+    """
     await lago.fault(kind=kind, seconds=60, count=1)
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError, TimeoutError)):
         async with asyncio.timeout(0.5):
@@ -202,7 +204,7 @@ async def test_an_answer_in_pieces_is_of_a_batch_that_is_stored(lago: Lago, kind
     assert await accepted(lago) == 1
 
 
-async def test_a_lost_event_is_answered_as_a_stored_one_and_stored_nowhere(lago: Lago) -> None:
+async def test_a_lost_event_is_answered_like_a_stored_one_and_not_stored(lago: Lago) -> None:
     stored = await lago.post(event("one"), event("two"))
     await lago.fault(kind="lose", count=2)
     lost = await lago.post(event("three"), event("four"))

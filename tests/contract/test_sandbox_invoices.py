@@ -1,4 +1,4 @@
-"""Invoices are made at a period's end and at a subscription's, of what had arrived, and never change."""
+"""Invoices are created at the end of a period and of a subscription from what had arrived, and never change."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -51,7 +51,7 @@ async def test_a_period_is_billed_once_it_has_ended(lago: Lago, clock: Clock) ->
     assert [one["issuing_date"] for one in await listed(lago)] == ["2025-05-01", "2025-04-01"]
 
 
-async def test_what_arrives_after_its_invoice_is_not_billed(lago: Lago, clock: Clock) -> None:
+async def test_usage_that_arrives_after_its_invoice_is_not_billed(lago: Lago, clock: Clock) -> None:
     await lago.sell()
     late = clock.now + 60
     clock.now += 31 * DAY + 1
@@ -59,7 +59,7 @@ async def test_what_arrives_after_its_invoice_is_not_billed(lago: Lago, clock: C
     assert [one["total_amount_cents"] for one in await listed(lago)] == [0]
 
 
-async def test_what_came_in_time_is_billed_though_no_one_looked_until_later(lago: Lago, clock: Clock) -> None:
+async def test_usage_that_arrived_in_time_is_billed_even_if_invoices_are_listed_later(lago: Lago, clock: Clock) -> None:
     await lago.sell()
     await lago.post(event("in time", timestamp=f"{clock.now + 60:.3f}", precise_total_amount_cents="500"))
     clock.now += 40 * DAY
@@ -67,7 +67,7 @@ async def test_what_came_in_time_is_billed_though_no_one_looked_until_later(lago
     assert [one["total_amount_cents"] for one in await listed(lago)] == [500]
 
 
-async def test_a_fee_is_for_the_days_begun_and_an_upgraded_one_s_last_day_is_the_next_one_s(
+async def test_a_fee_is_for_each_started_day_and_the_last_day_before_an_upgrade_belongs_to_the_new_plan(
     lago: Lago, clock: Clock
 ) -> None:
     """
@@ -86,7 +86,7 @@ async def test_a_fee_is_for_the_days_begun_and_an_upgraded_one_s_last_day_is_the
     assert [one["total_amount_cents"] for one in await listed(lago)] == [4200, 1000]
 
 
-async def test_a_downgraded_one_is_billed_whole_at_its_end(lago: Lago, clock: Clock) -> None:
+async def test_a_downgraded_plan_is_billed_in_full_at_its_end(lago: Lago, clock: Clock) -> None:
     await lago.plan("basic", 3100)
     await lago.plan("pro", 6200)
     await lago.subscribe(plan="pro")
@@ -95,7 +95,7 @@ async def test_a_downgraded_one_is_billed_whole_at_its_end(lago: Lago, clock: Cl
     assert [one["total_amount_cents"] for one in await listed(lago)] == [3100, 6200]
 
 
-async def test_an_invoice_tells_which_subscription_it_counts_and_what_of_it(lago: Lago, clock: Clock) -> None:
+async def test_an_invoice_shows_which_subscription_it_counts_and_what_of_it(lago: Lago, clock: Clock) -> None:
     """
     March   1                        31 | 1 .. 2 April
     sub_1   |---------------------------|------|
@@ -119,7 +119,7 @@ async def test_an_invoice_tells_which_subscription_it_counts_and_what_of_it(lago
     )
 
 
-async def test_of_nothing_there_is_no_fee(lago: Lago, clock: Clock) -> None:
+async def test_without_usage_there_is_no_fee(lago: Lago, clock: Clock) -> None:
     await lago.sell()
     clock.now += 1.5 * DAY
     await lago.http.delete("/api/v1/subscriptions/sub_1")
@@ -148,9 +148,7 @@ async def test_the_invoice_of_an_end_may_be_counted_some_time_after_it(clock: Cl
         assert (await lago.stats())["totals"]["billed_cents"] == "3"
 
 
-async def test_an_end_is_invoiced_also_if_the_invoices_were_listed_at_that_very_moment(
-    lago: Lago, clock: Clock
-) -> None:
+async def test_an_end_is_invoiced_even_if_invoices_were_listed_at_that_moment(lago: Lago, clock: Clock) -> None:
     await lago.sell()
     await lago.post(event("t1", timestamp=f"{clock.now + 60:.3f}", precise_total_amount_cents="3"))
     clock.now += DAY
@@ -173,7 +171,7 @@ async def test_an_end_may_have_no_invoice(lago: Lago, clock: Clock) -> None:
     assert (await lago.stats())["totals"]["billed_cents"] == "6"
 
 
-async def test_an_end_bills_usage_to_its_last_millisecond_and_the_days_begun(lago: Lago, clock: Clock) -> None:
+async def test_an_end_bills_usage_to_its_last_millisecond_and_each_started_day(lago: Lago, clock: Clock) -> None:
     metric = await lago.metric()
     await lago.plan(amount_cents=3100, charges=[{"billable_metric_id": metric, "charge_model": "dynamic"}])
     await lago.subscribe()
@@ -186,7 +184,7 @@ async def test_an_end_bills_usage_to_its_last_millisecond_and_the_days_begun(lag
     assert await listed(lago) == [invoice]
 
 
-async def test_an_end_at_midnight_begins_that_day(lago: Lago, clock: Clock) -> None:
+async def test_an_end_at_midnight_starts_that_day(lago: Lago, clock: Clock) -> None:
     await lago.plan(amount_cents=3100)
     await lago.subscribe()
     clock.now += 2 * DAY
@@ -194,14 +192,14 @@ async def test_an_end_at_midnight_begins_that_day(lago: Lago, clock: Clock) -> N
     assert [one["total_amount_cents"] for one in await listed(lago)] == [300]
 
 
-async def test_a_period_that_had_ended_before_the_subscription_was_made_is_not_billed(lago: Lago, clock: Clock) -> None:
+async def test_a_period_that_ended_before_the_subscription_was_created_is_not_billed(lago: Lago, clock: Clock) -> None:
     await lago.plan(amount_cents=3100)
     await lago.subscribe(subscription_at="2025-01-01")
     clock.now += 31 * DAY
     assert [one["issuing_date"] for one in await listed(lago)] == ["2025-04-01"]
 
 
-async def test_a_plan_paid_in_advance_is_billed_at_its_beginning_and_at_each_next_one(lago: Lago, clock: Clock) -> None:
+async def test_a_plan_paid_in_advance_is_billed_at_the_start_of_each_period(lago: Lago, clock: Clock) -> None:
     clock.now += 15 * DAY
     await lago.plan(amount_cents=3100, pay_in_advance=True)
     await lago.subscribe()
@@ -210,7 +208,9 @@ async def test_a_plan_paid_in_advance_is_billed_at_its_beginning_and_at_each_nex
     assert [one["total_amount_cents"] for one in await listed(lago)] == [3100, 1600]
 
 
-async def test_an_invoice_of_nothing_is_paid_or_skipped_where_the_customer_wants_that(lago: Lago, clock: Clock) -> None:
+async def test_an_invoice_of_zero_is_marked_as_paid_or_skipped_as_the_customer_is_configured(
+    lago: Lago, clock: Clock
+) -> None:
     await lago.plan()
     await lago.save("/customers", "customer", external_id="org_2", finalize_zero_amount_invoice="skip")
     await lago.subscribe()
@@ -236,7 +236,7 @@ async def test_invoices_are_listed_by_customer_state_and_day(lago: Lago, clock: 
     assert await count(issuing_date_from="2025-05-01") == await count(issuing_date_to="2025-04-30") == 2
 
 
-async def test_a_pdf_is_made_at_the_first_request_and_there_at_the_next(lago: Lago, clock: Clock) -> None:
+async def test_a_pdf_is_created_at_the_first_request_and_available_at_the_next(lago: Lago, clock: Clock) -> None:
     await lago.plan(amount_cents=3100)
     await lago.subscribe()
     clock.now += 31 * DAY
@@ -264,7 +264,7 @@ async def test_an_unknown_invoice_is_404(lago: Lago) -> None:
         ("stripe", 3100, ""),
     ],
 )
-async def test_it_can_be_paid_where_a_provider_gives_links_and_something_is_due(
+async def test_an_invoice_can_be_paid_if_a_provider_gives_links_and_an_amount_is_due(
     lago: Lago, clock: Clock, provider: str | None, cents: int, code: str
 ) -> None:
     configuration = {"payment_provider": provider} if provider else {}

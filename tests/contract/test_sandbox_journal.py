@@ -1,4 +1,4 @@
-"""With a journal a restart keeps what was accepted; and the sandbox as a process of its own."""
+"""With a journal a restart keeps everything that was accepted; and the sandbox as a process of its own."""
 
 import asyncio
 import signal
@@ -12,7 +12,7 @@ from tests.support.sandbox import DAY, Clock, Lago, codes, event, lago_sandbox
 
 
 async def everything(lago: Lago) -> list[Any]:
-    """All that a client can see."""
+    """Everything that a client can see."""
     paths = ("/events", "/customers", "/subscriptions?status[]=active&status[]=terminated", "/plans")
     seen: list[Any] = [(await lago.http.get(f"/api/v1{path}")).json() for path in paths]
     stats = await lago.stats()
@@ -52,7 +52,7 @@ async def test_a_restart_keeps_which_copy_superseded_which(tmp_path: Path) -> No
         assert (stats["totals"]["cents"], stats["duplicates"]) == ("30", 0)
 
 
-async def test_a_replay_lets_time_pass_between_two_changes_as_it_did(tmp_path: Path) -> None:
+async def test_a_replay_advances_the_clock_between_two_changes_as_it_was(tmp_path: Path) -> None:
     """
     March  pro, then basic ordered   April  basic; back to pro at once
     """
@@ -70,7 +70,7 @@ async def test_a_replay_lets_time_pass_between_two_changes_as_it_did(tmp_path: P
         assert await everything(lago) == before
 
 
-async def test_a_line_cut_short_by_a_kill_is_dropped_and_the_rest_kept(tmp_path: Path) -> None:
+async def test_a_line_truncated_by_a_kill_is_dropped_and_the_others_kept(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     async with lago_sandbox(journal=journal) as lago:
         await lago.post(event("a"))
@@ -84,7 +84,7 @@ async def test_a_line_cut_short_by_a_kill_is_dropped_and_the_rest_kept(tmp_path:
         assert [e["transaction_id"] for e in found] == ["a", "c"]
 
 
-async def test_what_was_refused_is_not_in_the_journal(tmp_path: Path) -> None:
+async def test_a_refused_request_is_not_in_the_journal(tmp_path: Path) -> None:
     async with lago_sandbox(journal=tmp_path / "journal") as lago:
         await lago.post(event("a"), event("a"))
         await lago.fault(kind="status", status=500)

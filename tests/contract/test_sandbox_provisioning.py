@@ -27,8 +27,8 @@ async def test_a_deleted_customer_is_gone_with_its_subscriptions_and_its_id_is_f
     assert (second["lago_id"] != first["lago_id"], second["slug"]) == (True, "LAG-002")
 
 
-async def test_deleting_a_dotted_id_deletes_another_customer(lago: Lago) -> None:
-    """Why the client refuses to."""
+async def test_deleting_an_id_with_a_dot_deletes_another_customer(lago: Lago) -> None:
+    """Therefore our client refuses it."""
     for external_id in ("a", "a.b"):
         await lago.save("/customers", "customer", external_id=external_id)
     assert (await lago.http.delete("/api/v1/customers/a.b")).json()["customer"]["external_id"] == "a"
@@ -51,7 +51,7 @@ async def test_a_subscription_changes_its_name_and_end_and_nothing_else(lago: La
     assert (await lago.http.put(path[:-1] + "2", json={"subscription": {"name": "n"}})).status_code == 404
 
 
-async def test_a_changed_end_ends_it_and_a_removed_one_does_not() -> None:
+async def test_a_changed_end_ends_a_subscription_and_a_removed_end_does_not() -> None:
     clock = Clock()
     async with lago_sandbox(clock=clock) as lago:
         await lago.sell()
@@ -92,7 +92,7 @@ async def test_a_webhook_address_is_registered_once_and_at_most_ten_are(lago: La
     assert codes(await lago.save("/webhook_endpoints", "webhook_endpoint", webhook_url="no address"))["webhook_url"]
 
 
-async def test_a_restart_keeps_them(tmp_path: Path) -> None:
+async def test_a_restart_keeps_endpoints_and_changes(tmp_path: Path) -> None:
     clock, journal = Clock(), tmp_path / "journal"
 
     async def everything(lago: Lago) -> list[object]:

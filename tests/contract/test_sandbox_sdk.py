@@ -1,4 +1,4 @@
-"""Lago's own Python client is content with every answer of the sandbox."""
+"""Lago's own Python client accepts every answer of the sandbox."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -72,7 +72,7 @@ async def sell(lago: Lago) -> None:
     await call(lago.sdk.subscriptions.create, bought)
 
 
-async def test_it_sells_a_plan_sends_events_and_reads_the_usage(lago: Lago) -> None:
+async def test_the_sdk_sells_a_plan_sends_events_and_reads_the_usage(lago: Lago) -> None:
     await sell(lago)
     await call(lago.sdk.events.create, cost("t1", "1.25"))
     await call(lago.sdk.events.batch_create, BatchEvent(events=[cost("t2", "0.5"), cost("t3", "0.75")]))
@@ -84,7 +84,7 @@ async def test_it_sells_a_plan_sends_events_and_reads_the_usage(lago: Lago) -> N
     assert (found.precise_total_amount_cents, found.properties) == ("1.25", {"unit": "820"})
 
 
-async def test_it_reads_metrics_plans_and_their_lists(lago: Lago) -> None:
+async def test_the_sdk_reads_metrics_plans_and_their_lists(lago: Lago) -> None:
     await sell(lago)
     assert (await call(lago.sdk.billable_metrics.find, "llm_cost")).aggregation_type == "sum_agg"
     plan = await call(lago.sdk.plans.find, "llm")
@@ -94,7 +94,7 @@ async def test_it_reads_metrics_plans_and_their_lists(lago: Lago) -> None:
         assert (len(page[root]), page["meta"]["total_count"]) == (1, 1)
 
 
-async def test_it_saves_and_reads_customers(lago: Lago) -> None:
+async def test_the_sdk_saves_and_reads_customers(lago: Lago) -> None:
     metadata = MetadataList(__root__=[Metadata(key="tier", value="gold", display_in_invoice=False)])
     saved = await call(lago.sdk.customers.create, Customer(external_id="org_1", name="Acme", metadata=metadata))
     assert saved.metadata.__root__[0].value == "gold"
@@ -102,7 +102,7 @@ async def test_it_saves_and_reads_customers(lago: Lago) -> None:
     assert (await call(lago.sdk.customers.find_all))["customers"] == [saved]
 
 
-async def test_it_reads_and_ends_subscriptions(lago: Lago) -> None:
+async def test_the_sdk_reads_and_ends_subscriptions(lago: Lago) -> None:
     await sell(lago)
     found = await call(lago.sdk.subscriptions.find, "sub_1")
     assert (found.status, found.plan_code, found.started_at) == ("active", "llm", "2025-03-06T00:00:51.000Z")
@@ -111,7 +111,7 @@ async def test_it_reads_and_ends_subscriptions(lago: Lago) -> None:
     assert (await call(lago.sdk.subscriptions.destroy, "sub_1")).status == "terminated"
 
 
-async def test_it_changes_a_subscription_and_its_plan(lago: Lago) -> None:
+async def test_the_sdk_changes_a_subscription_and_its_plan(lago: Lago) -> None:
     await sell(lago)
     assert (await call(lago.sdk.subscriptions.update, Subscription(name="Acme"), "sub_1")).name == "Acme"
     dearer = Plan(
@@ -124,7 +124,7 @@ async def test_it_changes_a_subscription_and_its_plan(lago: Lago) -> None:
         assert (found.plan_code, found.next_plan_code) == (running, following)
 
 
-async def test_it_reads_invoices_and_asks_for_their_pdf_and_their_payment(lago: Lago, clock: Clock) -> None:
+async def test_the_sdk_reads_invoices_and_requests_their_pdf_and_their_payment(lago: Lago, clock: Clock) -> None:
     by_stripe = CustomerBillingConfiguration(payment_provider="stripe", payment_provider_code="main")
     await call(lago.sdk.customers.create, Customer(external_id="org_1", billing_configuration=by_stripe))
     await sell(lago)
@@ -139,7 +139,7 @@ async def test_it_reads_invoices_and_asks_for_their_pdf_and_their_payment(lago: 
     assert await call(lago.sdk.invoices.payment_url, listed.lago_id)
 
 
-async def test_its_preview_of_a_change_of_plan_needs_a_licence_as_in_lago(lago: Lago) -> None:
+async def test_the_sdks_preview_of_a_change_of_plan_needs_a_licence_as_in_lago(lago: Lago) -> None:
     await sell(lago)
     await lago.plan("pro", 4900)
     change = Subscriptions(external_ids=["sub_1"], plan_code="pro")
@@ -152,7 +152,7 @@ async def test_its_preview_of_a_change_of_plan_needs_a_licence_as_in_lago(lago: 
         assert (caught.value.status_code, caught.value.response["code"]) == (status, code)
 
 
-async def test_it_asks_for_a_customers_links_and_deletes_it(lago: Lago) -> None:
+async def test_the_sdk_requests_a_customers_links_and_deletes_the_customer(lago: Lago) -> None:
     by_stripe = CustomerBillingConfiguration(payment_provider="stripe")
     await call(lago.sdk.customers.create, Customer(external_id="org_1", billing_configuration=by_stripe))
     assert await call(lago.sdk.customers.portal_url, "org_1")
@@ -160,21 +160,21 @@ async def test_it_asks_for_a_customers_links_and_deletes_it(lago: Lago) -> None:
     assert (await call(lago.sdk.customers.destroy, "org_1")).external_id == "org_1"
 
 
-async def test_it_registers_webhook_endpoints(lago: Lago) -> None:
+async def test_the_sdk_registers_webhook_endpoints(lago: Lago) -> None:
     wanted = WebhookEndpoint(webhook_url="https://hooks.example/lago", signature_algo="hmac")
     created = await call(lago.sdk.webhook_endpoints.create, wanted)
     assert (await call(lago.sdk.webhook_endpoints.find_all))["webhook_endpoints"] == [created]
 
 
-async def test_its_list_of_a_customers_subscriptions_sends_no_key_and_is_refused_as_by_lago(lago: Lago) -> None:
-    """A mistake of lago-python-client 1.55.0 (`mixins.py`, lists below a parent): ask `/subscriptions` instead."""
+async def test_the_sdks_list_of_a_customers_subscriptions_sends_no_key_and_is_refused_as_by_lago(lago: Lago) -> None:
+    """A bug of lago-python-client 1.55.0 (`mixins.py`, lists below a parent): use `/subscriptions` instead."""
     await sell(lago)
     with pytest.raises(LagoApiError) as caught:
         await call(lago.sdk.customer_subscriptions.find_all, "org_1")
     assert caught.value.status_code == 401
 
 
-async def test_its_errors_carry_status_and_body(lago: Lago) -> None:
+async def test_the_sdks_errors_contain_status_and_body(lago: Lago) -> None:
     await sell(lago)
     metric = BillableMetric(name="n", code="llm_cost", aggregation_type="count_agg")
     refused: list[tuple[int, Callable[[], Any], str]] = [

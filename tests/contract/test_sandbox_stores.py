@@ -1,4 +1,4 @@
-"""What a repeated event does in each store, which copies billing sees, and what the statistics say of it."""
+"""What a repeated event does in each store, which copies are billed, and what the statistics show."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -163,7 +163,7 @@ async def test_statistics_read_counts_as_text_or_number(postgres_store: Lago) ->
     [{"code": "x"}, {"timestamp": "5"}, {"precise_total_amount_cents": "2"}, {"properties": {"unit": "821"}}],
     ids=["code", "timestamp", "amount", "properties"],
 )
-async def test_an_id_offered_with_two_contents_is_one_conflict_although_the_second_is_refused(
+async def test_an_id_sent_with_two_contents_is_one_conflict_although_the_second_is_refused(
     postgres_store: Lago, change: dict[str, Any]
 ) -> None:
     lago = postgres_store
@@ -175,7 +175,7 @@ async def test_an_id_offered_with_two_contents_is_one_conflict_although_the_seco
     assert (await lago.stats())["conflicts"] == 1
 
 
-async def test_an_offer_that_was_never_accepted_is_remembered_too(postgres_store: Lago) -> None:
+async def test_a_refused_event_is_remembered_too(postgres_store: Lago) -> None:
     lago = postgres_store
     await lago.fault(kind="status", status=503, count=1)
     assert (await lago.post(event(precise_total_amount_cents="1"))).status_code == 503
@@ -185,7 +185,7 @@ async def test_an_offer_that_was_never_accepted_is_remembered_too(postgres_store
     assert (stats["conflicts"], stats["unaccepted"]) == (1, 0)
 
 
-async def test_the_same_content_spelled_differently_is_no_conflict(postgres_store: Lago) -> None:
+async def test_the_same_content_in_another_notation_is_no_conflict(postgres_store: Lago) -> None:
     lago = postgres_store
     await lago.post(event(timestamp="5.50", precise_total_amount_cents="1.250", properties={"a": "1", "b": "2"}))
     await lago.post(event(timestamp=5.5, precise_total_amount_cents=1.25, properties={"b": "2", "a": "1"}))

@@ -1,4 +1,6 @@
-"""Subscriptions: idempotent, upgraded at once, downgraded at the period's end, terminated once."""
+"""Subscriptions: creation is idempotent, upgrades apply at once, downgrades at the end of the period, and a termination
+once.
+"""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -71,7 +73,7 @@ async def test_an_upgrade_is_immediate_and_keeps_the_external_id(lago: Lago, clo
     assert second["started_at"] == "2025-03-06T01:00:51.000Z"
 
 
-async def test_an_upgrade_inherits_the_first_day_the_billing_time_and_the_end(lago: Lago) -> None:
+async def test_an_upgrade_keeps_the_first_day_the_billing_time_and_the_end(lago: Lago) -> None:
     began = {"subscription_at": "2025-01-31", "billing_time": "anniversary", "ending_at": "2025-12-31"}
     first = await lago.subscribe(plan="basic", **began)
     second = await lago.subscribe(plan="pro")
@@ -88,7 +90,7 @@ async def test_a_plan_of_equal_price_is_an_upgrade(lago: Lago) -> None:
     assert (await lago.subscribe(plan="llm"))["previous_plan_code"] == "free"
 
 
-async def test_prices_are_compared_by_the_year(lago: Lago) -> None:
+async def test_prices_are_compared_by_year(lago: Lago) -> None:
     await lago.plan("weekly", 1000, interval="weekly")
     await lago.subscribe(plan="basic")
     assert (await lago.subscribe(plan="weekly"))["plan_code"] == "weekly"
@@ -166,12 +168,12 @@ async def test_a_subscription_ends_on_its_last_day(lago: Lago, clock: Clock) -> 
         ({"billing_time": "lunar"}, {"billing_time": ["value_is_invalid"]}),
     ],
 )
-async def test_what_is_missing_or_malformed_is_refused(lago: Lago, fields: Any, error: Any) -> None:
+async def test_a_missing_or_malformed_field_is_refused(lago: Lago, fields: Any, error: Any) -> None:
     assert await refused(lago, **fields) == error
     assert await listed(lago, "active", "pending") == []
 
 
-async def test_an_active_id_of_another_customer_is_taken(lago: Lago) -> None:
+async def test_an_active_id_of_another_customer_is_refused(lago: Lago) -> None:
     await lago.subscribe()
     assert await refused(lago, external_customer_id="org_2") == {"external_id": ["value_already_exist"]}
 
@@ -209,7 +211,7 @@ async def test_delete_terminates_and_a_second_time_is_404(lago: Lago) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "subscription_not_found")
 
 
-async def test_a_pending_one_is_canceled_only_when_asked_for(lago: Lago) -> None:
+async def test_a_pending_subscription_is_cancelled_only_on_request(lago: Lago) -> None:
     await lago.subscribe(plan="pro")
     await lago.subscribe(plan="basic")
     answer = await lago.http.delete("/api/v1/subscriptions/sub_1", params={"status": "pending"})
@@ -255,7 +257,7 @@ async def test_a_subscription_id_may_hold_dots(lago: Lago) -> None:
     assert (await lago.get("/subscriptions/a.b")).json()["subscription"]["external_id"] == "a.b"
 
 
-async def test_statistics_know_what_has_become_due_by_themselves(lago: Lago, clock: Clock) -> None:
+async def test_statistics_include_changes_that_have_become_due(lago: Lago, clock: Clock) -> None:
     await lago.subscribe(subscription_at="2025-03-08T10:00:00Z")
     await lago.post(event(timestamp=f"{NOW + 2 * DAY:.3f}"))
     assert (await lago.stats())["totals"]["billed_cents"] == "0"
@@ -277,7 +279,7 @@ async def test_statistics_know_what_has_become_due_by_themselves(lago: Lago, clo
         ("yearly", "anniversary", ("2025-01-31", "2026-01-30")),
     ],
 )
-async def test_periods_follow_the_calendar_or_the_day_the_subscription_began(
+async def test_periods_follow_the_calendar_or_the_day_on_which_the_subscription_started(
     lago: Lago, interval: str, billing_time: str, period: tuple[str, str]
 ) -> None:
     """Today is Thursday 6 March 2025; anniversaries are those of Friday 31 January 2025."""
@@ -306,7 +308,7 @@ async def test_an_event_counts_from_the_start_to_the_termination_both_included(
     assert (stats["cents"], stats["billed_cents"]) == ("1.25", billed)
 
 
-async def test_a_start_is_cut_to_the_millisecond_before_events_are_matched(lago: Lago, clock: Clock) -> None:
+async def test_a_start_is_truncated_to_the_millisecond_before_events_are_matched(lago: Lago, clock: Clock) -> None:
     clock.now = NOW + 0.0007
     await lago.subscribe()
     await lago.post(event(timestamp=f"{NOW:.3f}"))
@@ -319,7 +321,9 @@ async def test_an_event_for_an_unknown_subscription_is_accepted_and_never_billed
     assert (stats["events"], stats["billed_cents"]) == (1, "0")
 
 
-async def test_an_event_sent_before_its_subscription_is_billed_once_that_begins_early_enough(lago: Lago) -> None:
+async def test_an_event_sent_before_its_subscription_is_billed_once_if_the_subscription_starts_early_enough(
+    lago: Lago,
+) -> None:
     await lago.post(event())
     await lago.subscribe(subscription_at="2025-03-01")
     assert (await lago.stats())["subscriptions"]["sub_1"]["billed_cents"] == "1.25"

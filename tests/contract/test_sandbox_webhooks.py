@@ -1,4 +1,4 @@
-"""The sandbox's webhooks are Lago's: envelope, signature over the raw bytes, one key for three attempts."""
+"""The sandbox's webhooks have Lago's form: envelope, signature of the raw bytes, one key for three attempts."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ SECRET = "shared"
 
 @dataclass
 class Receiver:
-    """Takes webhooks and answers as told: a status for each, then 200."""
+    """Accepts webhooks and answers as configured: a status for each, then 200."""
 
     url: str = ""
     answers: list[int] = field(default_factory=list)
@@ -32,14 +32,14 @@ class Receiver:
         return web.Response(status=self.answers.pop(0) if self.answers else 200)
 
     @property
-    def told(self) -> list[tuple[str, Any]]:
+    def received(self) -> list[tuple[str, Any]]:
         """(type, object) of each."""
         payloads = [json.loads(body) for body in self.bodies]
         return [(one["webhook_type"], one[one["object_type"]]) for one in payloads]
 
     @property
     def types(self) -> list[str]:
-        return sorted(kind for kind, _ in self.told)
+        return sorted(kind for kind, _ in self.received)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @asynccontextmanager
-async def telling(receiver: Receiver, clock: Clock | None = None, **endpoint: Any) -> AsyncIterator[Lago]:
+async def sandbox_with(receiver: Receiver, clock: Clock | None = None, **endpoint: Any) -> AsyncIterator[Lago]:
     async with lago_sandbox(webhook_secret=SECRET, webhook_waits_s=(0.05, 0.1), clock=clock or Clock()) as lago:
         await lago.plan()
         await lago.save("/customers", "customer", external_id="before", name="Before")
@@ -66,8 +66,8 @@ async def telling(receiver: Receiver, clock: Clock | None = None, **endpoint: An
         yield lago
 
 
-async def test_a_subscription_is_told_from_its_start_to_its_end(receiver: Receiver) -> None:
-    async with telling(receiver) as lago:
+async def test_a_subscription_sends_webhooks_from_its_start_to_its_end(receiver: Receiver) -> None:
+    async with sandbox_with(receiver) as lago:
         await lago.plan("dear", 9900)
         await lago.save("/customers", "customer", external_id="org_1", name="A & <B>")
         await lago.subscribe()
@@ -82,14 +82,14 @@ async def test_a_subscription_is_told_from_its_start_to_its_end(receiver: Receiv
         assert headers["X-Lago-Signature-Algorithm"] == "hmac"
         check_signature(headers, body, [SECRET])
     assert len({headers[UNIQUE_KEY] for headers in receiver.headers}) == len(receiver.headers)
-    started = [found for kind, found in receiver.told if kind == "subscription.started"]
+    started = [found for kind, found in receiver.received if kind == "subscription.started"]
     assert {one["external_customer_id"] for one in started} == {"org_1"}
     assert all(b"&" not in body and b"<" not in body for body in receiver.bodies)
 
 
 async def test_a_webhook_is_sent_three_times_under_one_key(receiver: Receiver) -> None:
     receiver.answers, clock = [500, 302, 503, 204], Clock()
-    async with telling(receiver, clock) as lago:
+    async with sandbox_with(receiver, clock) as lago:
         await lago.save("/customers", "customer", external_id="org_1")
         await soon(lambda: len(receiver.bodies) == 3)
         await asyncio.sleep(0.3)
@@ -102,8 +102,8 @@ async def test_a_webhook_is_sent_three_times_under_one_key(receiver: Receiver) -
     assert len(receiver.bodies) == 4
 
 
-async def test_only_the_types_that_are_wanted_are_told_and_none_by_jwt(receiver: Receiver) -> None:
-    async with telling(receiver, event_types=["subscription.started"]) as lago:
+async def test_only_the_requested_types_are_sent_and_none_by_jwt(receiver: Receiver) -> None:
+    async with sandbox_with(receiver, event_types=["subscription.started"]) as lago:
         other = {"webhook_url": f"{receiver.url}?other", "signature_algo": "jwt"}
         await lago.save("/webhook_endpoints", "webhook_endpoint", **other)
         await lago.save("/customers", "customer", external_id="org_1")
@@ -113,10 +113,10 @@ async def test_only_the_types_that_are_wanted_are_told_and_none_by_jwt(receiver:
     assert receiver.types == ["subscription.started"]
 
 
-async def test_what_time_does_is_told_too(receiver: Receiver) -> None:
-    """A subscription that begins or ends on a day of its own, and the invoice it makes."""
+async def test_events_caused_by_time_are_sent_too(receiver: Receiver) -> None:
+    """A subscription that starts or ends on a given day, and its invoice."""
     clock = Clock()
-    async with telling(receiver, clock) as lago:
+    async with sandbox_with(receiver, clock) as lago:
         await lago.subscribe("sub_2", "org_2", subscription_at="2025-03-08T00:00:00Z", ending_at="2025-03-20T00:00:00Z")
         await asyncio.sleep(0.1)
         assert "subscription.started" not in receiver.types
@@ -126,9 +126,9 @@ async def test_what_time_does_is_told_too(receiver: Receiver) -> None:
         await soon(lambda: {"subscription.terminated", "invoice.created"} <= set(receiver.types))
 
 
-async def test_any_webhook_can_be_ordered(receiver: Receiver) -> None:
-    async with telling(receiver) as lago:
+async def test_any_webhook_can_be_triggered(receiver: Receiver) -> None:
+    async with sandbox_with(receiver) as lago:
         order = {"webhook_type": "events.errors", "object_type": "events_errors", "object": {"invalid_code": ["a"]}}
         assert (await lago.http.post("/__webhooks", json=order)).status_code == 200
         assert (await lago.http.post("/__webhooks", json={"webhook_type": "x"})).status_code == 422
-        await soon(lambda: receiver.told == [("events.errors", {"invalid_code": ["a"]})])
+        await soon(lambda: receiver.received == [("events.errors", {"invalid_code": ["a"]})])

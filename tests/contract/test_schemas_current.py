@@ -1,4 +1,4 @@
-"""The schemas that are checked in are those of the types, and say what is really written and read."""
+"""The committed schemas are those of the types, and match what is really written and read."""
 
 import asyncio
 import json
@@ -89,7 +89,7 @@ def written() -> Iterator[tuple[str, bytes]]:
 
 
 def onward(status: str) -> Any:
-    """What the sink writes of an event that Lago refused."""
+    """What the sink writes about an event that Lago refused."""
     _, sealed = folded_and_sealed()
     event = next(writes_of(sealed, TopicNames.with_prefix(), 3))
     tp = TopicPartition("billing.lago.events", 1)
@@ -105,13 +105,13 @@ def onward(status: str) -> Any:
     return work._onward(record, EventOutcome("retry", "http_500", "HTTP 500", 1), status, 1)
 
 
-def test_the_checked_in_files_are_what_the_types_say() -> None:
+def test_the_committed_files_are_generated_from_the_types() -> None:
     """`python -m schemas.generate` writes them."""
     assert {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()} == files()
 
 
 @pytest.mark.parametrize("name", [name for name in files() if name.endswith(".json")])
-def test_every_schema_is_a_schema_and_tells_its_meaning(name: str) -> None:
+def test_every_schema_is_valid_and_has_a_description(name: str) -> None:
     schema = json.loads((FOLDER / name).read_text())
     Draft202012Validator.check_schema(schema)
     assert all(part["description"] for part in schema["$defs"].values())
@@ -123,7 +123,7 @@ def test_every_outgoing_webhook_has_a_schema_and_its_types_are_on_the_page() -> 
     assert [kind for kind in webhooks.EVENT_TYPES if f"`{kind}`" not in page] == []
 
 
-def test_every_record_that_is_written_fits_its_schema() -> None:
+def test_every_written_record_fits_its_schema() -> None:
     """Messages of webhooks are no records: tests/integration/test_outgoing_webhooks.py."""
     seen = set()
     for name, value in written():
@@ -145,7 +145,7 @@ def test_the_context_of_a_recorded_call_fits_its_schema() -> None:
 @pytest.mark.parametrize(
     "file", [path.name for path in sorted(RECORDED.glob("*.json")) if not path.name.endswith(".headers.json")]
 )
-def test_every_recorded_call_and_what_is_stored_of_it_fit_their_schemas(file: str) -> None:
+def test_every_recorded_call_and_its_stored_form_fit_their_schemas(file: str) -> None:
     calls, records = validator("Call"), validator("RawRecord")
     body = (RECORDED / file).read_bytes()
     for element in split(wrapped_in(body) or body):
@@ -168,12 +168,12 @@ def test_an_amount_of_ours_is_decimal_text_and_never_a_float(amount: object, fit
     assert validator("EnrichedUsage").is_valid({**record, "cost_usd": amount}) is fits
 
 
-def test_a_record_without_what_it_must_have_is_refused() -> None:
+def test_a_record_without_a_required_field_is_refused() -> None:
     with pytest.raises(ValidationError, match="'transaction_id' is a required property"):
         validator("Receipt").validate({"status": "pending", "at": 1})
 
 
-def test_the_contract_covers_every_topic_but_the_meters_own() -> None:
+def test_the_contract_covers_every_topic_except_the_meters_own() -> None:
     channels = yaml.safe_load((FOLDER / "asyncapi.yaml").read_text())["channels"]
     assert list(channels) == [topic.name for topic in CATALOGUE if topic is not CHANGELOG]
     for name, channel in channels.items():
@@ -189,5 +189,5 @@ def test_the_contract_lists_exactly_the_headers_that_are_written() -> None:
     channels = yaml.safe_load((FOLDER / "asyncapi.yaml").read_text())["channels"]
     for topic, write in (("events", event), ("retry", onward("processing")), ("dlq", onward("failed"))):
         assert write.topic == f"billing.lago.{topic}"
-        told = channels[write.topic]["messages"]["LagoEvent"]["headers"]["properties"]
-        assert told.keys() == {name for name, _ in write.headers}
+        result = channels[write.topic]["messages"]["LagoEvent"]["headers"]["properties"]
+        assert result.keys() == {name for name, _ in write.headers}

@@ -1,4 +1,4 @@
-"""Usage recorded over HTTP: whatever happens on the way, it is stored once or its sender knows that it is not."""
+"""Usage recorded over HTTP: for any fault it is stored once, or its sender knows that it is not."""
 
 from collections.abc import AsyncIterator
 
@@ -31,7 +31,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_an_event_is_posted_to_its_orgs_path_as_agreed(api: UsageApi, http: httpx.AsyncClient) -> None:
+async def test_an_event_is_posted_to_its_orgs_path_in_the_agreed_form(api: UsageApi, http: httpx.AsyncClient) -> None:
     await sdk_client(api, http).send(EVENT)
     assert api.stored == {
         "tx-1": {
@@ -47,10 +47,10 @@ async def test_an_event_is_posted_to_its_orgs_path_as_agreed(api: UsageApi, http
 @pytest.mark.parametrize(
     "script", [[503], [503, 502, 504], [429], [CUT], [STORED_AND_CUT], [STORED_AND_CUT, 503, CUT], [SILENT]]
 )
-async def test_what_may_pass_is_tried_again_with_the_same_bytes_and_stored_once(
+async def test_a_temporary_failure_is_retried_with_the_same_bytes_and_stored_once(
     api: UsageApi, http: httpx.AsyncClient, script: list[int | str]
 ) -> None:
-    """Only the same transaction id lets Meterbridge know a repeat."""
+    """Meterbridge recognises a repeat only by its transaction id."""
     api.script, tries = list(script), len(script) + 1
     await sdk_client(api, http).send(EVENT)
     assert list(api.stored) == ["tx-1"]
@@ -58,7 +58,7 @@ async def test_what_may_pass_is_tried_again_with_the_same_bytes_and_stored_once(
     assert len(set(api.bodies)) == 1
 
 
-async def test_waits_grow_and_follow_what_the_answer_asks(api: UsageApi, http: httpx.AsyncClient) -> None:
+async def test_waits_grow_and_follow_the_answers_retry_after(api: UsageApi, http: httpx.AsyncClient) -> None:
     api.script, sleeps = [503, 500, CUT], Sleeps()
     await sdk_client(api, http, sleep=sleeps).send(EVENT)
     assert sleeps.waits == [2.0, 2.0, 2.0]
@@ -67,7 +67,9 @@ async def test_waits_grow_and_follow_what_the_answer_asks(api: UsageApi, http: h
     assert sleeps.waits == [0.5, 1.0, 2.0]
 
 
-async def test_after_the_last_attempt_it_says_that_again_may_help(api: UsageApi, http: httpx.AsyncClient) -> None:
+async def test_after_the_last_attempt_the_error_says_that_a_retry_may_help(
+    api: UsageApi, http: httpx.AsyncClient
+) -> None:
     api.script = [503] * 9
     with pytest.raises(BillingUnavailable) as caught:
         await sdk_client(api, http, attempts=3).send(EVENT)
@@ -85,10 +87,10 @@ async def test_a_refused_event_is_not_posted_again(api: UsageApi, http: httpx.As
 
 
 @pytest.mark.parametrize("status", [403, 401])
-async def test_a_key_that_is_not_taken_is_an_error_of_its_own_and_is_not_tried_again(
+async def test_a_refused_key_is_its_own_error_and_is_not_retried(
     api: UsageApi, http: httpx.AsyncClient, status: int
 ) -> None:
-    """Nothing was done, which is known: it is no `BillingUnavailable`."""
+    """It is certain that nothing was stored: it is no `BillingUnavailable`."""
     api.script = [status]
     with pytest.raises(BillingUnauthorized) as caught:
         await sdk_client(api, http).send(EVENT)
@@ -97,9 +99,7 @@ async def test_a_key_that_is_not_taken_is_an_error_of_its_own_and_is_not_tried_a
 
 
 @pytest.mark.parametrize("status", [403, 401])
-async def test_a_gateway_that_does_not_let_the_request_in_says_nothing_about_the_key(
-    http: httpx.AsyncClient, status: int
-) -> None:
+async def test_a_refusal_by_a_gateway_is_no_error_about_the_key(http: httpx.AsyncClient, status: int) -> None:
     async def page(_: web.Request) -> web.Response:
         return web.Response(text="<html>Please log in</html>", content_type="text/html", status=status)
 
@@ -112,9 +112,11 @@ async def test_a_gateway_that_does_not_let_the_request_in_says_nothing_about_the
         assert f"an error of {url}/api/v1/" in caught.value.detail and "METERBRIDGE_URL" in caught.value.detail
 
 
-async def test_who_does_not_answer_is_named_without_the_password_in_its_address(http: httpx.AsyncClient) -> None:
+async def test_a_server_that_does_not_answer_is_named_without_the_password_in_its_address(
+    http: httpx.AsyncClient,
+) -> None:
     async with serving(web.Application()) as url:
-        free = url  # nobody listens there once it is left
+        free = url  # nothing listens there after the block
     with pytest.raises(BillingUnavailable, match="connection_failed") as caught:
         await sdk_client(UsageApi(free.replace("//", "//user:secret@") + "/meter?key=secret"), http).send(EVENT)
     assert caught.value.detail == (
@@ -122,7 +124,7 @@ async def test_who_does_not_answer_is_named_without_the_password_in_its_address(
     )
 
 
-async def test_a_timeout_names_the_address_and_how_long_it_was(api: UsageApi) -> None:
+async def test_a_timeout_names_the_address_and_its_duration(api: UsageApi) -> None:
     api.script = [SILENT]
     async with httpx.AsyncClient(timeout=0.25, trust_env=False) as http:
         with pytest.raises(BillingUnavailable, match="timeout") as caught:
@@ -130,14 +132,14 @@ async def test_a_timeout_names_the_address_and_how_long_it_was(api: UsageApi) ->
     assert caught.value.detail == f"no answer from {api.url} within 0.25 s"
 
 
-async def test_a_connection_that_is_cut_names_the_address(api: UsageApi, http: httpx.AsyncClient) -> None:
+async def test_a_dropped_connection_names_the_address(api: UsageApi, http: httpx.AsyncClient) -> None:
     api.script = [CUT]
     with pytest.raises(BillingUnavailable, match="connection_lost") as caught:
         await sdk_client(api, http, attempts=1).send(EVENT)
     assert caught.value.detail.startswith(f"{api.url} ended the connection before its answer (")
 
 
-async def test_what_cannot_be_sent_as_json_is_named(api: UsageApi, http: httpx.AsyncClient) -> None:
+async def test_a_value_that_cannot_be_sent_as_json_is_named(api: UsageApi, http: httpx.AsyncClient) -> None:
     client = sdk_client(api, http)
     with pytest.raises(BillingRejected) as caught:
         await client.record_usage("org_1", object(), "tx")  # type: ignore[arg-type]
@@ -147,7 +149,7 @@ async def test_what_cannot_be_sent_as_json_is_named(api: UsageApi, http: httpx.A
     assert api.bodies == []
 
 
-async def test_a_success_that_is_not_meterbridges_is_none(http: httpx.AsyncClient) -> None:
+async def test_a_success_answer_that_is_not_meterbridges_is_an_error(http: httpx.AsyncClient) -> None:
     """A proxy's login page with status 200 has stored nothing."""
 
     async def page(_: web.Request) -> web.Response:
@@ -165,8 +167,8 @@ async def test_a_success_that_is_not_meterbridges_is_none(http: httpx.AsyncClien
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-async def test_a_refusal_that_is_not_meterbridges_is_none(http: httpx.AsyncClient, status: int) -> None:
-    """An HTTPS port that is asked in plain HTTP answers 400: the event may be recorded once the address is right."""
+async def test_a_refusal_that_is_not_meterbridges_counts_as_unavailable(http: httpx.AsyncClient, status: int) -> None:
+    """An HTTPS port that is asked in plain HTTP answers 400: the event can be recorded once the address is right."""
 
     async def page(_: web.Request) -> web.Response:
         return web.Response(text="<html>Bad Request</html>", content_type="text/html", status=status)
@@ -178,7 +180,7 @@ async def test_a_refusal_that_is_not_meterbridges_is_none(http: httpx.AsyncClien
             await sdk_client(UsageApi(url), http).send(EVENT)
 
 
-async def test_an_address_where_meterbridge_is_not_loses_no_event(http: httpx.AsyncClient) -> None:
+async def test_a_wrong_address_loses_no_event(http: httpx.AsyncClient) -> None:
     async with serving(web.Application()) as url:
         with pytest.raises(BillingUnavailable, match="http_404"):
             await sdk_client(UsageApi(url), http).send(EVENT)
@@ -186,13 +188,13 @@ async def test_an_address_where_meterbridge_is_not_loses_no_event(http: httpx.As
         await sdk_client(UsageApi("http://127.0.0.1:1"), http).send(EVENT)
 
 
-async def test_an_orgs_id_is_one_part_of_the_path(api: UsageApi, http: httpx.AsyncClient) -> None:
+async def test_an_orgs_id_is_one_segment_of_the_path(api: UsageApi, http: httpx.AsyncClient) -> None:
     event = UsageEvent("org/1?x=#", "tx", "api_call", 0, {})
     await sdk_client(api, http).send(event)
     assert api.stored["tx"]["org"] == "org/1?x=#"
 
 
-async def test_the_key_is_in_no_error(api: UsageApi, http: httpx.AsyncClient) -> None:
+async def test_no_error_contains_the_key(api: UsageApi, http: httpx.AsyncClient) -> None:
     api.script = [401]
     with pytest.raises(BillingError) as caught:
         await sdk_client(api, http, key="secret-key").send(EVENT)
@@ -212,16 +214,16 @@ async def test_the_key_is_in_no_error(api: UsageApi, http: httpx.AsyncClient) ->
         ("http://h", "k", 0),
     ],
 )
-async def test_a_client_that_could_never_work_is_not_made(
+async def test_a_client_that_could_never_work_is_refused_at_its_creation(
     http: httpx.AsyncClient, url: str, key: str, attempts: int
 ) -> None:
-    """The mistake is seen when the service starts, and not in each of its calls."""
+    """The mistake is visible when the service starts, and not only in its calls."""
     with pytest.raises(ValueError, match="must") as caught:
         MeterbridgeClient(http, url, key, attempts=attempts)
     assert "secret" not in str(caught.value)
 
 
-async def test_what_only_reads_is_tried_twice(http: httpx.AsyncClient) -> None:
+async def test_a_read_request_is_tried_twice(http: httpx.AsyncClient) -> None:
     """A client of the service waits for it."""
     asked: list[str] = []
 
@@ -238,10 +240,10 @@ async def test_what_only_reads_is_tried_twice(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("org_id", ["", ".", "..", "\ud800"])
-async def test_an_id_that_is_no_part_of_a_path_is_refused_before_it_is_sent(
+async def test_an_id_that_would_change_the_path_is_refused_before_it_is_sent(
     api: UsageApi, http: httpx.AsyncClient, org_id: str
 ) -> None:
-    """`..` would ask about another path."""
+    """`..` would read another path."""
     client = sdk_client(api, http)
     for asked in (client.get_limits, client.get_subscription, client.get_current_usage):
         with pytest.raises(BillingRejected):

@@ -1,4 +1,4 @@
-"""Who a request is from: what authentication left on it, and never a header."""
+"""The user and org of a request come from the service's authentication, never from a header."""
 
 from typing import Any
 
@@ -27,6 +27,6 @@ class _User:
         ({}, None),
     ],
 )
-def test_the_org_is_what_authentication_left_and_never_a_header(request_: Any, expected: Any) -> None:
+def test_the_org_is_that_of_the_authentication_and_never_of_a_header(request_: Any, expected: Any) -> None:
     found = get_current_org(request_)
     assert (None if found is None else (found.org_id, found.user_id)) == expected

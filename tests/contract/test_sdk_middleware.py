@@ -1,4 +1,4 @@
-"""Services on aiohttp and on Starlette, driven over HTTP: each answered request of an org is billed once."""
+"""Services with aiohttp and with Starlette, over HTTP: each answered request of an org is billed once."""
 
 import asyncio
 import time
@@ -43,7 +43,7 @@ class Service:
     """A running service that bills its orgs.
 
     Fields:
-        http: a client of it who says that it is somebody of `org_1`.
+        http: a client that claims to be a user of `org_1`.
     """
 
     http: httpx.AsyncClient
@@ -51,12 +51,12 @@ class Service:
     recorder: UsageRecorder
 
     async def settled(self) -> None:
-        """Return when no call waits any more."""
+        """Returns when no call waits any more."""
         await soon(lambda: self.recorder.waiting == 0)
 
 
 def user_of(headers: Any) -> dict[str, str] | None:
-    """What the service's authentication makes of a request; a real one looks at a credential."""
+    """The user that the service's authentication gives a request; a real one verifies a credential."""
     return {"id": headers["X-User"], "org_id": headers["X-Org"]} if "X-Org" in headers else None
 
 
@@ -174,7 +174,7 @@ async def test_an_answered_request_is_one_api_call_of_its_org_with_tokens_endpoi
 
 
 @pytest.mark.parametrize("header", ["Idempotency-Key", "X-Request-ID"])
-async def test_a_request_that_its_client_repeats_under_one_id_is_billed_once(service: Service, header: str) -> None:
+async def test_a_request_repeated_by_its_client_under_one_id_is_billed_once(service: Service, header: str) -> None:
     for _ in range(3):
         await service.http.post("/v1/chat", headers={header: "mine"})
         await service.settled()
@@ -184,7 +184,7 @@ async def test_a_request_that_its_client_repeats_under_one_id_is_billed_once(ser
     assert len(service.api.stored) == 2
 
 
-async def test_one_id_of_two_users_two_paths_or_two_methods_is_not_one_call(service: Service) -> None:
+async def test_one_id_for_two_users_two_paths_or_two_methods_is_several_calls(service: Service) -> None:
     for path, method, me in (
         ("/v1/chat", "POST", {}),
         ("/v1/plain", "POST", {}),
@@ -197,7 +197,7 @@ async def test_one_id_of_two_users_two_paths_or_two_methods_is_not_one_call(serv
     assert len(service.api.stored) == 5
 
 
-async def test_a_request_without_an_id_gets_one_by_which_it_can_be_repeated(service: Service) -> None:
+async def test_a_request_without_an_id_gets_one_with_which_it_can_be_repeated(service: Service) -> None:
     first = await service.http.post("/v1/chat")
     second = await service.http.post("/v1/chat")
     ids = [answer.headers["X-Request-ID"] for answer in (first, second)]
@@ -209,7 +209,7 @@ async def test_a_request_without_an_id_gets_one_by_which_it_can_be_repeated(serv
     assert len(service.api.stored) == 2
 
 
-async def test_the_services_own_request_id_is_kept_and_serves_a_repeat(service: Service) -> None:
+async def test_the_services_own_request_id_is_kept_and_identifies_a_repeat(service: Service) -> None:
     answer = await service.http.get("/v1/own")
     assert answer.headers.get_list("X-Request-ID") == ["the service's"]
     await service.http.get("/v1/own", headers={"X-Request-ID": "the service's"})
@@ -217,7 +217,7 @@ async def test_the_services_own_request_id_is_kept_and_serves_a_repeat(service: 
     assert len(service.api.stored) == 1
 
 
-async def test_no_ones_requests_and_refusals_are_not_billed_but_what_took_tokens_is(service: Service) -> None:
+async def test_requests_without_an_org_and_refusals_are_not_billed_unless_they_used_tokens(service: Service) -> None:
     for path in ("/v1/refused", "/v1/broken"):
         assert (await service.http.get(path)).status_code in (403, 500)
     async with httpx.AsyncClient(base_url=service.http.base_url, trust_env=False) as nobody:
@@ -227,20 +227,20 @@ async def test_no_ones_requests_and_refusals_are_not_billed_but_what_took_tokens
     assert [(call["endpoint"], call["tokens"]) for call in service.api.calls] == [("/v1/cut-off", "7")]
 
 
-async def test_a_redirection_is_an_answer(service: Service) -> None:
-    """aiohttp's services raise theirs."""
+async def test_a_redirect_is_an_answer(service: Service) -> None:
+    """aiohttp services raise theirs as an exception."""
     answer = await service.http.get("/v1/moved")
     assert (answer.status_code, "X-Request-ID" in answer.headers) == (303, True)
     await service.settled()
     assert [call["endpoint"] for call in service.api.calls] == ["/v1/moved"]
 
 
-async def test_a_client_with_an_id_of_its_own_is_told_no_other(service: Service) -> None:
+async def test_a_client_with_its_own_id_gets_no_other(service: Service) -> None:
     answer = await service.http.post("/v1/chat", headers={"Idempotency-Key": "k"})
     assert "X-Request-ID" not in answer.headers
 
 
-async def test_tokens_that_are_no_number_are_told_and_the_call_is_billed_all_the_same(service: Service) -> None:
+async def test_malformed_tokens_are_logged_and_the_call_is_billed_all_the_same(service: Service) -> None:
     with sdk_logs() as lines:
         assert (await service.http.get("/v1/odd")).status_code == 200
         await service.settled()
@@ -259,13 +259,13 @@ async def test_a_streamed_answer_is_billed_with_its_id_returned(service: Service
 
 
 async def test_a_stream_that_its_client_leaves_is_billed(service: Service) -> None:
-    """Its tokens were spent."""
+    """Its tokens were used."""
     async with service.http.stream("GET", "/v1/stream") as answer:
         await anext(answer.aiter_bytes())
     await soon(lambda: len(service.api.stored) == 1)
 
 
-async def test_a_hundred_at_once_are_a_hundred(service: Service) -> None:
+async def test_a_hundred_concurrent_requests_are_a_hundred_calls(service: Service) -> None:
     asked = (service.http.post("/v1/chat", headers={"Idempotency-Key": f"k{n % 100}"}) for n in range(200))
     answers = await asyncio.gather(*asked)
     assert {answer.status_code for answer in answers} == {200}
@@ -273,8 +273,8 @@ async def test_a_hundred_at_once_are_a_hundred(service: Service) -> None:
     assert len(service.api.stored) == 100
 
 
-async def test_what_meterbridge_does_is_never_the_clients_trouble(service: Service) -> None:
-    """Its answers come at once, and each call is stored once in the end."""
+async def test_errors_of_meterbridge_never_affect_the_client(service: Service) -> None:
+    """The service's answers come at once, and each call is stored once in the end."""
     service.api.script = [503, CUT, STORED_AND_CUT, 500, 401, STORED_AND_CUT, CUT]
     answers = [await service.http.post("/v1/chat", headers={"Idempotency-Key": f"k{n}"}) for n in range(5)]
     assert {answer.status_code for answer in answers} == {200}
@@ -285,7 +285,7 @@ async def test_what_meterbridge_does_is_never_the_clients_trouble(service: Servi
 
 @pytest.mark.parametrize("make", [on_aiohttp, on_starlette], ids=["aiohttp", "starlette"])
 async def test_no_answer_waits_for_meterbridge(make: Make) -> None:
-    """It says nothing for half a minute; the service's answer is there all the same, and the call waits."""
+    """Meterbridge does not answer for half a minute; the service's answer comes all the same, and the call waits."""
     async with usage_api() as api:
         api.script = [SILENT] * 4
         async with make(api) as (url, recorder), httpx.AsyncClient(trust_env=False, headers=ME) as http:
@@ -299,7 +299,7 @@ async def test_no_answer_waits_for_meterbridge(make: Make) -> None:
 
 
 @pytest.mark.parametrize("make", [on_aiohttp, on_starlette], ids=["aiohttp", "starlette"])
-async def test_a_service_that_ends_stores_what_waits(make: Make) -> None:
+async def test_a_service_that_ends_stores_the_waiting_calls(make: Make) -> None:
     async with usage_api() as api:
         api.script = [503] * 4
         async with make(api) as (url, recorder), httpx.AsyncClient(trust_env=False, headers=ME) as http:
@@ -310,7 +310,7 @@ async def test_a_service_that_ends_stores_what_waits(make: Make) -> None:
         assert (recorder.waiting, recorder.counts.dropped) == (0, 0)
 
 
-async def test_the_function_that_tells_the_org_may_fail_without_harm_and_aloud() -> None:
+async def test_an_error_in_the_function_that_names_the_org_is_logged_and_harmless() -> None:
     def identify(_: Any) -> None:
         raise KeyError("no session")
 
@@ -325,7 +325,7 @@ async def test_the_function_that_tells_the_org_may_fail_without_harm_and_aloud()
     assert [line["event"] for line in lines] == ["usage_dropped"]
 
 
-async def test_without_a_running_service_calls_are_lost_aloud_and_answers_are_not() -> None:
+async def test_without_a_running_service_calls_are_lost_with_a_log_line_and_answers_are_not() -> None:
     async def answer(_: Any) -> JSONResponse:
         return JSONResponse({})
 
@@ -342,10 +342,10 @@ def _somebody(_: Any) -> Any:
 
 
 @pytest.mark.parametrize("breaks_off", [False, True])
-async def test_a_call_is_recorded_with_the_end_of_its_answer_or_when_it_breaks_off(breaks_off: bool) -> None:
-    """Spoken without a server, and to a service that works on a copy of the scope."""
+async def test_a_call_is_recorded_when_its_answer_ends_or_breaks_off(breaks_off: bool) -> None:
+    """Called directly without a server, and with a service that works on a copy of the scope."""
     sent: list[UsageEvent] = []
-    told: list[int] = []
+    result: list[int] = []
 
     async def record(event: UsageEvent) -> None:
         sent.append(event)
@@ -357,23 +357,23 @@ async def test_a_call_is_recorded_with_the_end_of_its_answer_or_when_it_breaks_o
         own.setdefault("state", {})["user"] = {"org_id": "org_1"}
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"x", "more_body": True})
-        told.append(recorder.waiting)
+        result.append(recorder.waiting)
         if breaks_off:
             raise ConnectionResetError
         await send({"type": "http.response.body", "body": b"x"})
-        told.append(recorder.waiting)
+        result.append(recorder.waiting)
 
     async def send(_: Any) -> None: ...
 
     scope = {"type": "http", "method": "GET", "path": "/x", "headers": []}
     with suppress(ConnectionResetError):
         await OrgBillingMiddleware(app, recorder)(scope, send, send)  # type: ignore[arg-type]
-    assert (told, recorder.waiting) == ([0] if breaks_off else [0, 1], 1)
+    assert (result, recorder.waiting) == ([0] if breaks_off else [0, 1], 1)
     await recorder.close()
     assert [event.properties["endpoint"] for event in sent] == ["/x"]
 
 
-async def test_what_is_no_http_passes_untouched() -> None:
+async def test_a_connection_that_is_no_http_request_passes_unchanged() -> None:
     seen: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

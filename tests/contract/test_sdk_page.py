@@ -1,4 +1,4 @@
-"""The programs of docs/sdk.md run as they stand, before the endpoints of the API and a Lago sandbox."""
+"""The programs on docs/sdk.md run unchanged, with the endpoints of the API and a Lago sandbox."""
 
 import inspect
 import re
@@ -44,17 +44,17 @@ def environ(api: OrgApi) -> dict[str, str]:
 
 
 async def page_plan(api: OrgApi) -> dict[str, Any]:
-    """Make the plan as the page does."""
+    """Create the plan like on the page."""
     [body] = re.findall(r"/api/billing/plans\".*?-d '(.*?)'", PAGE, re.DOTALL)
     return await api.ask("POST", "/api/billing/plans", 201, content=body)
 
 
-async def asked(url: str) -> httpx.Response:
+async def chat_request(url: str) -> httpx.Response:
     async with httpx.AsyncClient(trust_env=False) as http:
         return await http.post(f"{url}/v1/chat", headers={"Idempotency-Key": "k"})
 
 
-async def test_the_program_that_records_records_one_call_however_often_it_runs(api: OrgApi) -> None:
+async def test_the_program_that_records_records_one_call_for_any_number_of_runs(api: OrgApi) -> None:
     for _ in range(2):
         assert await printed(BY_HAND, environ(api)) == "recorded"
     [call] = api.usage.all.values()
@@ -62,7 +62,7 @@ async def test_the_program_that_records_records_one_call_however_often_it_runs(a
     assert (call.properties["tokens"], call.properties["user_id"]) == ("150", "user_1")
 
 
-async def test_the_program_without_asyncio_records_one_call_however_often_it_runs(api: OrgApi) -> None:
+async def test_the_program_without_asyncio_records_one_call_for_any_number_of_runs(api: OrgApi) -> None:
     for _ in range(2):
         assert await printed(BLOCKING, environ(api)) == "accepted"
     [call] = api.usage.all.values()
@@ -71,8 +71,8 @@ async def test_the_program_without_asyncio_records_one_call_however_often_it_run
 
 
 async def test_the_plan_of_the_page_charges_each_call(api: OrgApi) -> None:
-    made = await page_plan(api)
-    assert (made["code"], [charge["charge_model"] for charge in made["charges"]]) == ("api_calls", ["standard"])
+    created = await page_plan(api)
+    assert (created["code"], [charge["charge_model"] for charge in created["charges"]]) == ("api_calls", ["standard"])
     subscribed = await api.set_up("api_calls")
     for number in range(2):
         sent = event(
@@ -89,19 +89,19 @@ async def test_after_the_page_has_subscribed_the_org_the_services_serve_it(api: 
         assert await printed(SUBSCRIBED, environ(api)) == "api_calls: active"
     assert len((await api.lago.get("/subscriptions")).json()["subscriptions"]) == 1
     async with serving(names_of(ON_AIOHTTP)["app"]) as url:
-        assert (await asked(url)).status_code == 200
+        assert (await chat_request(url)).status_code == 200
     assert PAGE.index(SUBSCRIBED) < PAGE.index(ON_AIOHTTP)
 
 
 async def test_the_aiohttp_service_serves_limits_and_bills(api: OrgApi) -> None:
     async with serving(names_of(ON_AIOHTTP)["app"]) as url:
-        assert (await asked(url)).status_code == 402
-        made = await api.set_up("metered")
+        assert (await chat_request(url)).status_code == 402
+        created = await api.set_up("metered")
         await api.org("PUT", "/limits", json={"limits": {"tokens": 10}})
-        assert (await asked(url)).status_code == 200
+        assert (await chat_request(url)).status_code == 200
         await soon(lambda: len(api.usage.all) == 1)
     sent = event(
-        external_subscription_id=made["subscription"]["external_id"],
+        external_subscription_id=created["subscription"]["external_id"],
         code="ai_usage",
         properties={"unit": "10"},
         precise_total_amount_cents="0",
@@ -109,7 +109,7 @@ async def test_the_aiohttp_service_serves_limits_and_bills(api: OrgApi) -> None:
     await api.lago.post(sent)
     api.later(60)
     async with serving(names_of(ON_AIOHTTP)["app"]) as url:
-        answer = await asked(url)
+        answer = await chat_request(url)
         assert (answer.status_code, answer.reason_phrase) == (429, "the limit tokens is used up")
     [call] = api.usage.all.values()
     assert (call.org_id, call.properties["tokens"], call.properties["model"]) == ("org_1", "150", "gpt-4")
@@ -119,23 +119,23 @@ async def test_the_aiohttp_service_serves_limits_and_bills(api: OrgApi) -> None:
 async def test_the_starlette_service_bills_a_repeated_request_once(api: OrgApi) -> None:
     async with served_asgi(names_of(ON_STARLETTE)["app"]) as url:
         for _ in range(2):
-            assert (await asked(url)).status_code == 200
+            assert (await chat_request(url)).status_code == 200
     [call] = api.usage.all.values()
     assert (call.org_id, call.properties["user_id"], call.properties["tokens"]) == ("org_1", "user_1", "150")
 
 
 async def test_the_fastapi_service_serves_limits_and_bills_a_repeated_request_once(api: OrgApi) -> None:
     async with served_asgi(names_of(ON_FASTAPI)["app"]) as url:
-        assert (await asked(url)).status_code == 402
-        made = await api.set_up("metered")
+        assert (await chat_request(url)).status_code == 402
+        created = await api.set_up("metered")
         await api.org("PUT", "/limits", json={"limits": {"tokens": 10}})
         for _ in range(2):
-            assert (await asked(url)).status_code == 200
+            assert (await chat_request(url)).status_code == 200
     [call] = api.usage.all.values()
     assert (call.org_id, call.properties["user_id"], call.properties["tokens"]) == ("org_1", "user_1", "150")
     assert (call.properties["model"], call.properties["endpoint"]) == ("gpt-4", "/v1/chat")
     sent = event(
-        external_subscription_id=made["subscription"]["external_id"],
+        external_subscription_id=created["subscription"]["external_id"],
         code="ai_usage",
         properties={"unit": "10"},
         precise_total_amount_cents="0",
@@ -143,25 +143,25 @@ async def test_the_fastapi_service_serves_limits_and_bills_a_repeated_request_on
     await api.lago.post(sent)
     api.later(60)
     async with served_asgi(names_of(ON_FASTAPI)["app"]) as url:
-        answer = await asked(url)
+        answer = await chat_request(url)
     assert (answer.status_code, answer.json()["detail"]) == (429, "the limit tokens is used up")
 
 
-async def test_the_services_serve_although_meterbridge_does_not_answer(
+async def test_the_services_work_although_meterbridge_does_not_answer(
     api: OrgApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each client would get a 500 for as long as it is away."""
+    """Otherwise each client would get a 500 during an outage of Meterbridge."""
     opened = meterbridge_sdk.org_billing_service
     monkeypatch.setitem(getattr(opened, "__wrapped__", opened).__kwdefaults__, "flush_timeout_s", 0.1)
     monkeypatch.setenv("METERBRIDGE_URL", f"http://127.0.0.1:{free_port()}")
     async with serving(names_of(ON_AIOHTTP)["app"]) as url:
-        assert (await asked(url)).status_code == 200
+        assert (await chat_request(url)).status_code == 200
     async with served_asgi(names_of(ON_FASTAPI)["app"]) as url:
-        assert (await asked(url)).status_code == 200
+        assert (await chat_request(url)).status_code == 200
     assert not api.usage.all
 
 
-def test_a_service_may_keep_its_org_elsewhere() -> None:
+def test_a_service_may_store_its_org_elsewhere() -> None:
     tenant_of = names_of(OWN_IDENTITY)["tenant_of"]
     assert tenant_of({"tenant": "org_7"}) == meterbridge_sdk.CurrentOrg("org_7")
     assert tenant_of({}) is None
@@ -178,19 +178,19 @@ async def test_limits_of_the_services_own_are_shown_with_their_use(api: OrgApi) 
     assert await printed(LIMITS, environ(api)) == "amount_cents: 0 of 5000\ntokens: None of 100000"
 
 
-async def test_without_a_subscription_the_limits_are_one_sentence_and_no_traceback(api: OrgApi) -> None:
-    with pytest.raises(AssertionError) as told:
+async def test_without_a_subscription_the_limits_give_one_sentence_and_no_traceback(api: OrgApi) -> None:
+    with pytest.raises(AssertionError) as result:
         await printed(LIMITS, environ(api))
-    assert "not known: no_active_subscription: " in str(told.value)
-    assert "Traceback" not in str(told.value)
+    assert "not known: no_active_subscription: " in str(result.value)
+    assert "Traceback" not in str(result.value)
 
 
-async def test_the_test_of_the_page_passes() -> None:
+async def test_the_test_on_the_page_passes() -> None:
     await names_of(TESTED)["test_a_request_is_recorded_with_its_tokens"]()
 
 
 async def test_a_service_subscribes_an_org_once_and_sees_it_at_once(api: OrgApi) -> None:
-    """Meterbridge keeps the subscription's id; where it does not subscribe the org, nothing is left behind."""
+    """Meterbridge stores the subscription's id; if it does not subscribe the org, nothing is left behind."""
     async with meterbridge_sdk.org_billing_service(str(api.http.base_url), "key"):
         with pytest.raises(meterbridge_sdk.BillingRejected, match="plan_not_found"):
             await meterbridge_sdk.subscribe_org_to_plan("org_1", "nope", "Acme", "a@acme.io")
@@ -198,24 +198,24 @@ async def test_a_service_subscribes_an_org_once_and_sees_it_at_once(api: OrgApi)
         assert await meterbridge_sdk.check_org_has_active_subscription("org_1") is False
         assert await meterbridge_sdk.get_current_usage("org_1") is None
         for _ in range(2):
-            made = await meterbridge_sdk.subscribe_org_to_plan("org_1", "metered", "Acme", "a@acme.io", "user_1")
+            created = await meterbridge_sdk.subscribe_org_to_plan("org_1", "metered", "Acme", "a@acme.io", "user_1")
             assert await meterbridge_sdk.check_org_has_active_subscription("org_1") is True
-            assert await meterbridge_sdk.get_subscription("org_1") == made
+            assert await meterbridge_sdk.get_subscription("org_1") == created
         usage = await meterbridge_sdk.get_current_usage("org_1")
         assert usage is not None
-        assert (usage.external_subscription_id, usage.currency, usage.amount_cents) == (made.external_id, "USD", 0)
+        assert (usage.external_subscription_id, usage.currency, usage.amount_cents) == (created.external_id, "USD", 0)
         assert (await meterbridge_sdk.record_usage("org_1", "gpus", "tx", {"hours": 1.5})).transaction_id == "tx"
     assert len((await api.lago.get("/subscriptions")).json()["subscriptions"]) == 1
     assert api.usage.all["tx"].properties == {"hours": "1.5", "org_id": "org_1"}
 
 
 def arguments_of(function: Any) -> list[str]:
-    """Those that may be left out in brackets."""
+    """The arguments, optional ones in brackets."""
     parameters = inspect.signature(function).parameters.values()
     return [one.name if one.default is one.empty else f"[{one.name}]" for one in parameters]
 
 
-def test_the_page_lists_every_field_of_what_is_returned_or_taken() -> None:
+def test_the_page_lists_every_field_that_is_returned_or_accepted() -> None:
     listed: dict[str, list[str]] = {}
     for name, members in re.findall(
         r"^\| `([A-Z]\w+)` \| ((?:`\w+`(?:, )?)+) \| [^|]+ \| [^|]+ \|$", PAGE, re.MULTILINE
@@ -232,7 +232,7 @@ def fields_of(one: Any) -> list[str]:
 
 
 def test_every_name_of_the_reference_can_be_imported_with_its_arguments() -> None:
-    """And every function that is exported stands in the table."""
+    """And every exported function is in the table."""
     listed = re.findall(r"^\| `([\w.]+)\(([^)]*)\)` \|", PAGE, re.MULTILINE)
     own = {name.rpartition(".")[2]: arguments for name, arguments in listed}
     modules = {"org_billing_middleware": org_billing_middleware, "OrgBillingMiddleware": OrgBillingMiddleware}
@@ -242,7 +242,7 @@ def test_every_name_of_the_reference_can_be_imported_with_its_arguments() -> Non
         assert given == arguments_of(modules.get(name) or getattr(meterbridge_sdk, name)), name
 
 
-def test_every_exported_name_says_what_it_is() -> None:
-    """The page leaves the rest to the docstrings."""
+def test_every_exported_name_has_a_docstring() -> None:
+    """The page leaves details to the docstrings."""
     for name in meterbridge_sdk.__all__:
         assert inspect.getdoc(getattr(meterbridge_sdk, name)), name

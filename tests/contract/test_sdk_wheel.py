@@ -1,4 +1,4 @@
-"""The SDK as others get it: its wheel, built and installed as docs/sdk.md says, in an environment that has httpx alone."""
+"""The SDK as users get it: its wheel, built and installed as on docs/sdk.md, in an environment with only httpx."""
 
 import json
 import re
@@ -58,7 +58,7 @@ asyncio.run(main())
 
 
 def requirements(name: str) -> set[str]:
-    """The installed distribution and all that it needs."""
+    """The installed distribution and everything that it needs."""
     found, waiting = set[str](), [name]
     while waiting:
         name = waiting.pop()
@@ -70,7 +70,7 @@ def requirements(name: str) -> set[str]:
 
 
 def copy_distribution(name: str, site: Path) -> None:
-    """As it is installed here, for no network is needed to install it there."""
+    """Copies the installed files, so that the installation needs no network."""
     for file in distribution(name).files or []:
         if ".." not in file.parts and "__pycache__" not in file.parts:
             (site / file).parent.mkdir(parents=True, exist_ok=True)
@@ -109,31 +109,33 @@ def python(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Path:
-    """The folder of a service whose modules have our names."""
+    """The folder of a service whose modules have the same names as ours."""
     for name in ("schemas", "streams", "connectors"):
         (tmp_path / f"{name}.py").write_text(SCHEMAS)
     return tmp_path
 
 
 def commands() -> list[str]:
-    """How the page builds the wheel and installs it."""
+    """The commands on the page that build the wheel and install it."""
     text = (DOCS / "sdk.md").read_text(encoding="utf-8")
     [block] = [block for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if "pip" in block]
     built, installed = block.strip().splitlines()
     return [built, installed]
 
 
-async def test_a_service_with_modules_of_our_names_bills_with_the_installed_wheel(python: Path, service: Path) -> None:
+async def test_a_service_with_modules_named_like_ours_bills_with_the_installed_wheel(
+    python: Path, service: Path
+) -> None:
     async with org_api() as api:
         await api.set_up("starter")
         await api.org("PUT", "/limits", json={"limits": {"tokens": 9}})
-        told = json.loads(await printed(PROGRAM, {"URL": str(api.http.base_url)}, str(python), service))
-        assert str(python.parents[1]) in told.pop("from")
-        assert told == {"own": "schemas", "recorded": 2, "dropped": 0, "limits": {"tokens": 9}, "loaded": []}
+        result = json.loads(await printed(PROGRAM, {"URL": str(api.http.base_url)}, str(python), service))
+        assert str(python.parents[1]) in result.pop("from")
+        assert result == {"own": "schemas", "recorded": 2, "dropped": 0, "limits": {"tokens": 9}, "loaded": []}
         assert [call.properties["tokens"] for call in api.usage.all.values()] == ["150", "150"]
 
 
-async def test_the_program_of_the_page_that_records_a_call_runs_there(python: Path, service: Path) -> None:
+async def test_the_pages_program_that_records_a_call_runs_there(python: Path, service: Path) -> None:
     async with org_api() as api:
         environ = {"METERBRIDGE_URL": str(api.http.base_url), "METERBRIDGE_API_KEY": "key"}
         assert await printed(programs("sdk.md")[1], environ, str(python), service) == "recorded"
@@ -154,7 +156,7 @@ def test_the_wheel_requires_httpx_and_has_one_package(clone: Path) -> None:
 
 
 def test_the_wheel_of_the_application_has_no_sdk(tmp_path: Path) -> None:
-    """Both installed in one environment do not overwrite each other."""
+    """Both can be installed in one environment."""
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT), cwd=tmp_path)
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

@@ -1,4 +1,4 @@
-"""The SDK shares no code with the server: what both name is the same all the same."""
+"""The SDK shares no code with the server: names that both use are the same."""
 
 import ast
 import sys
@@ -47,8 +47,8 @@ async def test_every_request_of_the_sdk_is_an_endpoint_with_its_scope() -> None:
         assert route.scope in SCOPES
 
 
-def test_every_member_that_is_sent_or_read_is_one_of_the_servers() -> None:
-    """And what the server needs is sent."""
+def test_every_member_that_is_sent_or_read_exists_on_the_server() -> None:
+    """And every member that the server requires is sent."""
     sent = {"event_code", "transaction_id", "properties", "timestamp"}
     assert sent == set(UsageBody.model_fields)
     assert {name for name, field in UsageBody.model_fields.items() if field.is_required()} <= sent
@@ -87,25 +87,25 @@ def test_names_and_bounds_are_the_servers() -> None:
 
 @given(st.dictionaries(TEXT, VALUES, max_size=4), TEXT, TEXT)
 @example({"n": 1e41}, "\uf900", "0")
-def test_an_event_is_the_one_that_the_server_would_have_made_itself(
+def test_an_event_equals_the_one_that_the_server_would_create(
     properties: dict[str, metered_events.Value], org_id: str, transaction_id: str
 ) -> None:
     """Recorded in the server's process or by the SDK: the same properties, and what the SDK refuses the server refuses."""
-    made = outcome(lambda: events.usage_event(org_id, "api_call", transaction_id, properties, None, 0))
+    created = outcome(lambda: events.usage_event(org_id, "api_call", transaction_id, properties, None, 0))
     expected = outcome(lambda: metered_events.metered(org_id, "api_call", transaction_id, properties, None, 0))
     if {org_id, transaction_id} & {".", ".."}:
-        assert made == "bad_event", "in a path it would mean another one"
-    elif isinstance(made, str):  # of two faults the server may name the one that it alone looks for
-        assert made == expected or (expected == "bad_event" and normalize("NFC", org_id) != org_id)
+        assert created == "bad_event", "in a path it would mean another one"
+    elif isinstance(created, str):  # of two faults the server may name the one that it alone looks for
+        assert created == expected or (expected == "bad_event" and normalize("NFC", org_id) != org_id)
     elif isinstance(expected, str):
         assert expected in {"bad_event", "number_out_of_range"}, "what is left to the server"
     else:
-        sent = made.org_id, made.event_code, made.transaction_id, made.properties, made.timestamp
+        sent = created.org_id, created.event_code, created.transaction_id, created.properties, created.timestamp
         assert metered_events.metered(*sent, 1) == expected
 
 
 def outcome(make: Callable[[], T]) -> T | str:
-    """What is made, or the reason of the refusal."""
+    """The created event, or the reason of the refusal."""
     try:
         return make()
     except (Rejected, errors.BillingRejected) as refused:
@@ -116,7 +116,7 @@ def outcome(make: Callable[[], T]) -> T | str:
     st.sampled_from(["0", "1", "7.5", "120", "-3", "Wed, 21 Oct 2026 07:28:02 GMT", "soon", ""]),
     st.sampled_from(["Wed, 21 Oct 2026 07:28:00 GMT", "", "x"]),
 )
-def test_retry_after_is_read_as_the_application_reads_it(text: str, date: str) -> None:
+def test_retry_after_is_read_like_in_the_application(text: str, date: str) -> None:
     headers, now_s = {"retry-after": text, "date": date}, 1_792_567_680.0
     whole = text.isdigit() or not text.replace(".", "").isdigit()
     if whole:
@@ -126,8 +126,8 @@ def test_retry_after_is_read_as_the_application_reads_it(text: str, date: str) -
         assert retries.retry_after_s(httpx.Headers(headers), now_s) == 0.0, "RFC 9110 has whole seconds"
 
 
-def test_the_sdk_imports_the_standard_library_and_httpx() -> None:
-    """aiohttp belongs to the one module that is for services on aiohttp."""
+def test_the_sdk_imports_only_the_standard_library_and_httpx() -> None:
+    """Except aiohttp, in the one module for aiohttp services."""
     files = sorted(PACKAGE.glob("**/*.py"))
     assert len(files) > 10
     for file in files:

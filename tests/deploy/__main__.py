@@ -20,7 +20,9 @@ from tests.deploy.watching import watching
 
 
 def main(parts: list[str]) -> int:
-    """0 when the deployments did what they should. `parts`: docker-compose.kafka.yml, lago.yml, tutorial-compose.md; none = all."""
+    """Return 0 if the deployments did what they should. `parts`: docker-compose.kafka.yml, lago.yml,
+    tutorial-compose.md; none = all.
+    """
     if not (version := engine()):
         print("no Docker engine answers: nothing was tried (DOCKER_HOST says where one is)")
         return 2
@@ -51,7 +53,7 @@ def main(parts: list[str]) -> int:
 
 
 def _all_of(trial: Trial, folder: Path) -> None:
-    trial.compose.remove()  # what a run left that was killed
+    trial.compose.remove()  # leftovers of a killed run
     quick_start(trial)
     usage_of_machine()
     commands(trial)

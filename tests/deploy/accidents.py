@@ -1,4 +1,4 @@
-"""What may happen to a deployment: kills, restarts, an end of the machine, a wrong setting."""
+"""Accidents of a deployment: kills, restarts, a shutdown of the machine, a wrong setting."""
 
 from tests.deploy.compose import Failed
 from tests.deploy.quick_start import reconciled
@@ -6,7 +6,7 @@ from tests.deploy.trial import ENVIRONMENT, SERVICES, Trial, step, until
 
 
 def kills(trial: Trial) -> None:
-    """Every service is killed and restarted while calls come."""
+    """Kill and restart every service while calls arrive."""
     for service in SERVICES:
         with step(f"kill and restart {service}"):
             trial.compose.run("kill", "--signal", "KILL", service)
@@ -22,7 +22,7 @@ def kills(trial: Trial) -> None:
 
 
 def down_and_up(trial: Trial) -> None:
-    """All containers are removed; the volumes have everything."""
+    """Remove all containers; the volumes keep everything."""
     with step("down, up from the volumes, billed, reconcile --lago"):
         trial.compose.run("down")
         trial.compose.run("up", "--wait", limit_s=400)
@@ -32,7 +32,7 @@ def down_and_up(trial: Trial) -> None:
 
 
 def mistakes(trial: Trial) -> None:
-    """What is set wrong is said at once, by the name of a service and the reason in its log."""
+    """A wrong setting is reported at once, with the name of a service and the reason in its log."""
     for name, value, service, waits, reason in (
         ("POSTGRES_PASSWORD", "another", "tables", "worker", "postgres_denied"),
         ("KAFKA_PARTITIONS", "6", "topics", "ingress", "partitions where 6 are expected"),

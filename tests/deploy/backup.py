@@ -1,4 +1,4 @@
-"""`deploy.sh backup` while calls come, `backup --stop`, and `restore` into an installation without data."""
+"""`deploy.sh backup` while calls arrive, `backup --stop`, and `restore` into an installation without data."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.deploy.trial import Trial, step
 
 
 def backup_and_restore(trial: Trial, folder: Path) -> None:
-    """The last state moves to volumes that are new; what was known there is known here, and billing goes on."""
+    """The last state moves to new volumes; everything known before is known there, and billing continues."""
     with step("deploy.sh backup, while the ingress takes calls"):
         trial.compose.script("backup", str(folder / "earlier"))
         trial.post(2)
@@ -33,7 +33,7 @@ def backup_and_restore(trial: Trial, folder: Path) -> None:
 
 
 def _forget(trial: Trial) -> None:
-    """Lose every volume but that of the stand-in for Lago: Lago is elsewhere, and stays."""
+    """Delete every volume except that of the stand-in for Lago, which is another system."""
     trial.compose.run("down")
     for volume in ("kafka-data", "postgres-data", "ingress-spool", "worker-scratch"):
         docker("volume", "rm", f"{trial.compose.project}_{volume}")

@@ -1,4 +1,6 @@
-"""`docker compose` and `deploy/deploy.sh` on projects of their own: nothing of yours is touched, and nothing of them stays."""
+"""`docker compose` and `deploy/deploy.sh` in projects of their own: your containers are not touched, and nothing of
+these stays.
+"""
 
 import json
 import os
@@ -15,7 +17,7 @@ _KEPT = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_BUILDKIT")
 
 
 class Failed(Exception):
-    """A command ended badly, or a deployment is not as it must be."""
+    """A command failed, or a deployment is not in the expected state."""
 
 
 class Compose:
@@ -28,19 +30,19 @@ class Compose:
         self.write(environment)
 
     def write(self, environment: Mapping[str, str]) -> None:
-        """The `.env` from now on."""
+        """Write the `.env`."""
         example = (self.file.parent / ".env.example") if self.file.name == "lago.yml" else ROOT / "deploy/.env.example"
         given = [line for line in example.read_text().splitlines() if line and not line.startswith("#")]
         named = dict(line.split("=", 1) for line in given) | dict(environment)
         self.env_file.write_text("".join(f"{name}='{value}'\n" for name, value in named.items()))
 
     def value(self, name: str) -> str:
-        """Of a variable in the `.env`."""
+        """Return the value of a variable in the `.env`."""
         named = dict(line.split("=", 1) for line in self.env_file.read_text().splitlines() if "=" in line)
         return named[name].strip("'")
 
     def run(self, *words: str, limit_s: float = 300, strict: bool = True) -> str:
-        """What a command of `docker compose` printed.
+        """Return the output of a `docker compose` command.
 
         Raises:
             Failed: it ended with another code than 0, or not in time; with the end of what it said.
@@ -51,12 +53,12 @@ class Compose:
         return out
 
     def ended(self, *words: str, limit_s: float = 300) -> tuple[int, str, str]:
-        """The code of a command of `docker compose`, and what it printed. Raises: Failed: it did not end in time."""
+        """Return the exit code of a `docker compose` command, and its output. Raises: Failed: it did not end in time."""
         whole = ["docker", "compose", "-f", str(self.file), "--env-file", str(self.env_file), *words]
         return self.started(whole, limit_s)
 
     def script(self, *words: str, limit_s: float = 300) -> str:
-        """What `deploy/deploy.sh` printed. Raises: Failed: as `run`."""
+        """Return the output of `deploy/deploy.sh`. Raises: Failed: as `run`."""
         lago = ["--lago"] if self.file.name == "lago.yml" else []
         whole = [str(ROOT / "deploy" / "deploy.sh"), *lago, "--env-file", str(self.env_file), *words]
         code, out, err = self.started(whole, limit_s)
@@ -65,7 +67,7 @@ class Compose:
         return out
 
     def started(self, whole: list[str], limit_s: float) -> tuple[int, str, str]:
-        """The code of any command, in this project, and what it printed. Raises: Failed: it did not end in time."""
+        """Return the exit code of any command in this project, and its output. Raises: Failed: it did not end in time."""
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         try:
             done = subprocess.run(
@@ -82,11 +84,13 @@ class Compose:
         return done.returncode, done.stdout, done.stderr
 
     def command(self, *words: str) -> Any:
-        """The JSON answer of a command of the product, in the service `tools`."""
+        """Return the JSON answer of a command of the product, in the service `tools`."""
         return self.commands(words)[0]
 
     def commands(self, *several: Sequence[str], limit_s: float = 240) -> list[Any]:
-        """The JSON answers of commands of the product, in one container: a new one compiles every module first."""
+        """Return the JSON answers of commands of the product, in one container: a new one would compile every module
+        first.
+        """
         each = "; echo; ".join(f"meterbridge {' '.join(words)} --json" for words in several)
         _, out, err = self.ended("run", "--rm", "-T", "--entrypoint", "sh", "tools", "-c", each, limit_s=limit_s)
         answers = [part for part in out.split("\n\n") if part.strip()]
@@ -95,7 +99,7 @@ class Compose:
         return [json.loads(one) for one in answers]
 
     def can_have(self, service: str, *options: str) -> bool:
-        """Whether the image of a service is here, or can be pulled. `options` are those of `docker compose`."""
+        """Whether the image of a service exists here, or can be pulled. `options` are those of `docker compose`."""
         image = json.loads(self.run(*options, "config", "--format", "json"))["services"][service]["image"]
         try:
             docker("image", "inspect", image)
@@ -104,18 +108,18 @@ class Compose:
         return True
 
     def states(self) -> dict[str, str]:
-        """Of every container that runs: its health."""
+        """Return the health of every running container."""
         lines = self.run("ps", "--format", "json").splitlines()
         found = [json.loads(line) for line in lines]
         return {one["Service"]: one["Health"] or one["State"] for one in found}
 
     def remove(self) -> None:
-        """Everything that was made of it, its data too."""
+        """Remove everything that was created for it, its data too."""
         self.ended("--profile", "*", "down", "--volumes", "--remove-orphans")
 
 
 def docker(*words: str, limit_s: float = 300) -> str:
-    """What a command of `docker` printed. Raises: Failed: it ended with another code than 0."""
+    """Return the output of a `docker` command. Raises: Failed: its exit code is not 0."""
     done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=limit_s, check=False)
     if done.returncode:
         raise Failed(f"docker {' '.join(words)} ended with {done.returncode}:\n{(done.stderr + done.stdout)[-2000:]}")
@@ -123,7 +127,7 @@ def docker(*words: str, limit_s: float = 300) -> str:
 
 
 def engine() -> str:
-    """Which engine answers; "" when there is none."""
+    """Return which engine answers; "" if there is none."""
     try:
         return docker("info", "--format", "{{.ServerVersion}}", limit_s=20)
     except (OSError, subprocess.TimeoutExpired, Failed):

@@ -20,10 +20,10 @@ INTEGRATION = "http://127.0.0.1:3002"
 
 
 def with_lago(folder: Path) -> int:
-    """From nothing but the example of the settings to billed calls; how many."""
+    """From only the example settings to billed calls; returns how many."""
     compose = Compose(folder, IMAGES, LAGO_FILE, "meterbridge-deploy-test-lago")
     trial = Trial(compose, ingress=INTEGRATION, api=INTEGRATION)
-    compose.remove()  # what a run left that was killed
+    compose.remove()  # leftovers of a killed run
     try:
         _keys(compose)
         with step("stand-ins for Lago's images"):
@@ -73,12 +73,12 @@ def with_lago(folder: Path) -> int:
 
 
 def _keys(compose: Compose) -> None:
-    """Every key is made once, and a second run changes none."""
+    """Every key is generated once, and a second run changes none."""
     with step("lago.yml: deploy.sh keys"):
         compose.script("keys")
-        made = compose.env_file.read_text()
+        created = compose.env_file.read_text()
         compose.script("keys")
-        if compose.env_file.read_text() != made:
+        if compose.env_file.read_text() != created:
             raise Failed("deploy.sh keys changed what was there")
         if stat.S_IMODE(compose.env_file.stat().st_mode) != 0o600:
             raise Failed("others can read the keys")

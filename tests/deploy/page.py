@@ -1,4 +1,4 @@
-"""docs/tutorial-compose.md, typed as it stands: a real LiteLLM proxy's call is billed and proved; and docs/alarms.md."""
+"""docs/tutorial-compose.md, typed unchanged: a real LiteLLM proxy's call is billed and verified; and docs/alarms.md."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ _LIMIT_S = 300.0
 
 
 class TypedPage:
-    """The page, typed in a copy of the sources, which is what a reader has cloned.
+    """The page, typed in a copy of the sources, like in a reader's clone.
 
     Its first step installs LiteLLM in the background: so it is typed at the beginning, and the rest in the end.
     """
@@ -42,18 +42,18 @@ class TypedPage:
         self._type([block for block in self._blocks if block.chapter.startswith(FIRST)])
 
     def rest(self) -> None:
-        """Deploy, bill a call of LiteLLM's, ask what the runbooks ask, and stop.
+        """Deploy, bill a LiteLLM call, run the checks of the runbooks, and stop.
 
         Raises:
             Failed: a command failed, or printed something else than the page says.
         """
-        remove()  # what a run left that was killed
+        remove()  # leftovers of a killed run
         later = [block for block in self._blocks if not block.chapter.startswith(FIRST)]
         (end,) = (index for index, block in enumerate(later) if block.chapter == LAST)
         self._type([*later[:end], *blocks(ALARMS), *later[end:]])
 
     def close(self) -> None:
-        """End the shell and what it started, and remove what it made in the engine."""
+        """End the shell and the processes it started, and remove what it created in the engine."""
         with self._runner:
             self._runner.run(self._shell.stop())
         remove()
@@ -68,7 +68,7 @@ class TypedPage:
 
 
 def remove() -> None:
-    """Everything that the page has made in the engine: its last step does the same."""
+    """Remove everything that the page has created in the engine: its last step does the same."""
     own = ("--filter", f"label=com.docker.compose.project={PROJECT}", "--quiet")
     for kind, all_of, force in (
         ("container", ["--all"], ["--force", "--volumes"]),

@@ -1,4 +1,4 @@
-"""The README's quick start, and what an operator asks afterwards."""
+"""The README's quick start, and an operator's commands afterwards."""
 
 from tests.deploy.compose import Failed, docker
 from tests.deploy.trial import Trial, step
@@ -8,7 +8,7 @@ MOST_BYTES = 250_000_000
 
 
 def quick_start(trial: Trial) -> None:
-    """`deploy`, `test` and a first bill, as README.md has it."""
+    """`deploy`, `test` and a first bill, as in README.md."""
     with step("deploy.sh deploy: up --build --wait"):
         trial.compose.script("deploy", limit_s=900)
         if not trial.healthy():
@@ -28,7 +28,7 @@ def quick_start(trial: Trial) -> None:
 
 
 def commands(trial: Trial) -> None:
-    """What an operator asks, inside."""
+    """An operator's commands, inside a container."""
     with step("doctor, explain, reconcile, dlq list, held list"):
         findings, story, *_ = trial.compose.commands(
             ("doctor",), ("explain", "--request", "try-1"), ("reconcile", "--lago"), ("dlq", "list"), ("held", "list")
@@ -45,11 +45,11 @@ def commands(trial: Trial) -> None:
 
 
 def reconciled(trial: Trial) -> None:
-    """What was received is what was billed, by the product's own word."""
-    if not (told := trial.compose.command("reconcile", "--lago"))["adds_up"]:
-        raise Failed(f"reconcile --lago: {told}")
+    """Received usage equals billed usage, according to the product's own command."""
+    if not (result := trial.compose.command("reconcile", "--lago"))["adds_up"]:
+        raise Failed(f"reconcile --lago: {result}")
 
 
 def usage_of_machine() -> None:
-    """`docker stats`, for the one who plans memory."""
+    """`docker stats`, to plan memory."""
     print(docker("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}\t{{.CPUPerc}}"))

@@ -1,4 +1,4 @@
-"""A copy of what the image is built from: edited, or with an `.env` of its own, it leaves the work tree as it is."""
+"""A copy of the image's sources: it may be edited or get its own `.env` without changing the work tree."""
 
 import shutil
 from pathlib import Path
@@ -19,7 +19,7 @@ _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".venv", "node_modules", ".env
 
 
 def copied(copy: Path) -> None:
-    """Make the folder `copy`, with everything that `docker compose up --build` reads."""
+    """Create the folder `copy`, with everything that `docker compose up --build` reads."""
     copy.mkdir(parents=True)
     for part in _PARTS:
         source = ROOT / part

@@ -1,4 +1,4 @@
-"""One deployment under trial: calls go in, and what the stand-in for Lago took is compared with what is owed."""
+"""One deployment under test: calls are sent, and what the stand-in for Lago accepted is compared with what is owed."""
 
 import itertools
 import time
@@ -19,7 +19,7 @@ ENVIRONMENT = {
     "WEBHOOK_TOKEN": "a-token-of-this-trial-alone",
     "LITELLM_MASTER_KEY": "sk-master-of-this-trial",
     "POSTGRES_PASSWORD": "p@ss/w:rd%1#x",
-    # As README.md has them for a trial: by the defaults a bill takes a minute, and there are many.
+    # As in README.md for a trial: with the defaults a bill takes a minute, and there are many.
     "WINDOW_SECONDS": "10",
     "GRACE_SECONDS": "2",
 }
@@ -29,13 +29,13 @@ _BEGAN = time.monotonic()
 
 
 def elapsed_s() -> float:
-    """Since the trial began."""
+    """Seconds since the start of the trial."""
     return time.monotonic() - _BEGAN
 
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Say what is tried, and how long it took."""
+    """Print what is tested, and its duration."""
     began = time.monotonic()
     print(f"{elapsed_s():6.1f} s  {name} ...", flush=True)
     yield
@@ -43,7 +43,7 @@ def step(name: str) -> Iterator[None]:
 
 
 class Trial:
-    """One deployment and what it owes; webhooks are taken at `ingress`, the management API answers at `api`."""
+    """One deployment and what it owes; webhooks are accepted at `ingress`, the management API answers at `api`."""
 
     def __init__(
         self, compose: Compose, ingress: str = "http://127.0.0.1:8080", api: str = "http://127.0.0.1:3002"
@@ -55,7 +55,7 @@ class Trial:
         self._numbers = itertools.count(1)
 
     def post(self, count: int = 5) -> None:
-        """Calls of acme's, each again until it is answered with 202, as LiteLLM does."""
+        """Calls of acme's, each repeated until it is answered with 202, like LiteLLM does."""
         for number in itertools.islice(self._numbers, count):
             call = {"id": f"try-{number}", "user": "acme", "model": "gpt-4o", "tokens_input": 100, "tokens_output": 20}
             until(partial(self._taken, {**call, "cost_usd": str(PRICE)}), "a call is taken", 60)
@@ -83,35 +83,35 @@ class Trial:
         """An org with a subscription that charges usage, and acme's usage for it."""
         self.api("/api/v1/billing/org/organizations/acme-inc/setup", {"plan_code": "ai_basic"})
         mapping = {"litellm_customer_id": "acme", "lago_customer_id": "acme-inc", "lago_organization_id": "main"}
-        told = self.api("/customers/mapping", mapping)
-        if told.get("held_reason"):
-            raise Failed(f"a mapped customer's usage is held: {told}")
+        result = self.api("/customers/mapping", mapping)
+        if result.get("held_reason"):
+            raise Failed(f"a mapped customer's usage is held: {result}")
 
     def billed(self) -> Decimal:
-        """Cents that the sandbox took; -1 while it does not answer."""
+        """Cents that the sandbox accepted; -1 while it does not answer."""
         try:
             return Decimal(self.http.get(LAGO + "/__stats").json()["totals"]["billed_cents"])
         except httpx.HTTPError:
             return Decimal(-1)
 
     def until_billed(self) -> None:
-        """All that was sent, to the cent, within a window and a half."""
+        """Wait until everything sent is billed to the cent, within a window and a half."""
         owed = self.sent * PRICE * 100
         until(lambda: self.billed() == owed, f"{owed} cents are billed", 90, self.billed)
 
     def healthy(self) -> bool:
-        """Every service that stays says that it is well."""
+        """Every permanent service reports that it is healthy."""
         states = self.compose.states()
         return all(states.get(service) == "healthy" for service in SERVICES)
 
 
-def until(done: Callable[[], bool], what: str, limit_s: float, told: Callable[[], object] = lambda: "") -> None:
-    """Wait for a state that is only seen from outside.
+def until(done: Callable[[], bool], what: str, limit_s: float, details: Callable[[], object] = lambda: "") -> None:
+    """Wait for a state that can only be observed from outside.
 
     Raises:
-        Failed: it is not there within `limit_s` on a quiet machine; with what `told` answers.
+        Failed: it is not there within `limit_s` on a quiet machine; with what `details` answers.
     """
     try:
         eventually(done, limit_s, every_s=0.25)
     except AssertionError as error:
-        raise Failed(f"not within {limit_s:.0f} s: {what}; {told()}") from error
+        raise Failed(f"not within {limit_s:.0f} s: {what}; {details()}") from error

@@ -10,7 +10,7 @@ from tests.deploy.trial import Trial, step
 
 
 def upgrade(trial: Trial, folder: Path) -> None:
-    """Build an edited copy, and replace every container while calls come."""
+    """Build an edited copy, and replace every container while calls arrive."""
     copy = folder / "next"
     copied(copy)
     with (copy / "connectors" / "__init__.py").open("a") as edited:

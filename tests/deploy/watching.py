@@ -1,4 +1,4 @@
-"""The profiles `monitoring` and `kafka-ui`: those services whose images can be had see the deployment."""
+"""The profiles `monitoring` and `kafka-ui`: services whose images are available see the deployment."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _PROFILES = ("--profile", "monitoring", "--profile", "kafka-ui")
 
 
 def watching(trial: Trial) -> None:
-    """Healthy, every role is scraped, the rules are loaded, and Prometheus has found Alertmanager."""
+    """Everything is healthy, every role is scraped, the rules are loaded, and Prometheus has found Alertmanager."""
     there = [service for service in WATCHERS if trial.compose.can_have(service, *_PROFILES)]
     if missing := set(WATCHERS) - set(there):
         print(f"          not tried, their images cannot be had: {', '.join(sorted(missing))}")
@@ -37,7 +37,7 @@ def _ask(path: str) -> Any:
 
 
 def _down() -> list[str]:
-    """Who is not scraped, and why."""
+    """The targets that are not scraped, and why."""
     targets = _ask("/api/v1/targets")["activeTargets"]
     return [f"{one['scrapeUrl']}: {one['lastError']}" for one in targets if one["health"] != "up"]
 

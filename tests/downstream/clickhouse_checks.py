@@ -1,4 +1,4 @@
-"""The recipe for ClickHouse in docs/downstream.md gives exact sums: each call once, however often its record comes."""
+"""The recipe for ClickHouse in docs/downstream.md gives exact sums: each call once, for any number of records about it."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ SMALLEST, LONG = Decimal("1E-7"), Decimal("0.12345678901234567")
 
 @pytest.fixture
 def answer(stage: Stage, tmp_path: Path) -> Any:
-    """What ClickHouse answers about calls that it read twice, and of which one was not billed at first."""
+    """The answer of ClickHouse about calls that it read twice, and one of which was unbilled at first."""
     write(stage, billed(range(6), model="m"))
     write(stage, billed(range(100, 200), model="m"), commit=False)
     write(stage, billed([6], model="m", decision="unpriced"))
@@ -43,7 +43,7 @@ def answer(stage: Stage, tmp_path: Path) -> Any:
 
 
 def test_each_call_counts_once_and_no_digit_is_lost(answer: Any, stage: Stage) -> None:
-    """Also one that was billed at its second record; an aborted transaction does not count."""
+    """Also a call that was billed by its second record; an aborted transaction does not count."""
     found = {row[0]: (row[1], row[2], int(row[3]), Decimal(str(row[4]))) for row in answer["rows"]}
     expected = {"customer-0": (4, 4 * CENT), "customer-1": (3, 3 * CENT), "b": (1, SMALLEST), "c": (1, LONG)}
     assert found == {who: ("2026-11-20", "m", *sums) for who, sums in expected.items()} | {

@@ -18,7 +18,7 @@ PATIENCE_S = 120
 
 
 def main(job: dict) -> dict:
-    """The answer's rows, the number of stored rows before they are merged, and the records that cannot be read."""
+    """The rows of the answer, the number of stored rows before they are merged, and the unreadable records."""
     clickhouse = session.Session()
     queue, *others = job["make"]
     columns = queue.partition("(")[2].partition(") ENGINE")[0]
@@ -27,7 +27,7 @@ def main(job: dict) -> dict:
         clickhouse.query(statement.replace("FROM enriched_queue", "FROM passed"))
     again = queue.replace("enriched_queue", "enriched_again").replace("'clickhouse'", "'clickhouse-again'")
     for table, statement in (("enriched_queue", queue), ("enriched_again", again)):
-        made(clickhouse, statement)
+        create_table(clickhouse, statement)
         passed_on(clickhouse, table, job["records"])
     stored = int(str(clickhouse.query("SELECT count() FROM calls", "TSV")))
     return {
@@ -37,8 +37,8 @@ def main(job: dict) -> dict:
     }
 
 
-def made(clickhouse: session.Session, statement: str) -> None:
-    """The table is made; that its consumer cannot run by itself is an error of the library."""
+def create_table(clickhouse: session.Session, statement: str) -> None:
+    """Create the table; that its consumer cannot run by itself is an error of the library."""
     try:
         clickhouse.query(statement)
     except Exception as error:
@@ -47,7 +47,7 @@ def made(clickhouse: session.Session, statement: str) -> None:
 
 
 def passed_on(clickhouse: session.Session, table: str, records: int) -> None:
-    """Read the topic through the engine Kafka, as a consumer group that has read nothing yet."""
+    """Read the topic through the Kafka engine, as a consumer group that has read nothing yet."""
     copy = f"INSERT INTO read SELECT *, _error, _topic, _partition, _offset FROM {table}"
     seen, deadline = 0, time.monotonic() + PATIENCE_S
     while seen < records:

@@ -1,4 +1,4 @@
-"""How long the management API takes: over what Lago takes, and for what is in our own tables while usage comes in."""
+"""Response times of the management API: in addition to Lago's, and for data in our own tables while usage arrives."""
 
 import asyncio
 import os
@@ -58,8 +58,8 @@ async def served(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Asyn
             yield Served(api, lago, subscriptions)
 
 
-async def test_our_own_time_over_lagos_answer_is_short(served: Served) -> None:
-    """Each request is followed by what it asks Lago, asked directly; the difference is ours."""
+async def test_our_own_time_in_addition_to_lagos_is_short(served: Served) -> None:
+    """After each request its request to Lago is sent directly; the difference is ours."""
     subscriptions, lago = served.subscriptions, served.lago
     async with aiohttp.ClientSession() as session:
         read, direct = timed(session, served.api, MASTER), timed(session, f"{lago}/api/v1", BY_KEY)
@@ -97,7 +97,7 @@ async def test_our_own_time_over_lagos_answer_is_short(served: Served) -> None:
             assert p95 < OVERHEAD_BOUND_S, name
 
 
-async def test_what_is_in_our_own_tables_is_read_quickly_while_usage_comes_in(served: Served) -> None:
+async def test_data_in_our_own_tables_are_read_quickly_while_usage_arrives(served: Served) -> None:
     async with aiohttp.ClientSession() as session:
         read = timed(session, served.api, MASTER)
         paths = (lambda n: f"/customers/customer-{n}/mapping", lambda n: f"{BILLING}/org_{n}/limits")
@@ -160,21 +160,21 @@ def variables(settings: Settings, port: int) -> dict[str, str]:
 async def set_up(session: aiohttp.ClientSession, api: str) -> list[str]:
     """Orgs with subscriptions, limits and mapped customers; the subscriptions' ids."""
     plan = {"name": "Starter", "code": "starter", "interval": "monthly", "amount_cents": 1900, "amount_currency": "USD"}
-    await said(session.post(f"{api}/api/billing/plans", json=plan, headers=MASTER))
+    await json_of(session.post(f"{api}/api/billing/plans", json=plan, headers=MASTER))
 
     async def org(number: int) -> str:
         path, body = f"{api}{BILLING}/org_{number}", {"plan_code": "starter", "org_name": "Acme"}
-        made = await said(session.post(f"{path}/setup", json=body, headers=MASTER))
-        await said(session.put(f"{path}/limits", json={"limits": {"tokens": 1000}}, headers=MASTER))
+        created = await json_of(session.post(f"{path}/setup", json=body, headers=MASTER))
+        await json_of(session.put(f"{path}/limits", json={"limits": {"tokens": 1000}}, headers=MASTER))
         mapping = {"litellm_customer_id": f"customer-{number}", "lago_customer_id": f"org_{number}"}
         mapping["lago_organization_id"] = "tenant"
-        await said(session.post(f"{api}/customers/mapping", json=mapping, headers=MASTER))
-        return made["subscription"]["external_id"]
+        await json_of(session.post(f"{api}/customers/mapping", json=mapping, headers=MASTER))
+        return created["subscription"]["external_id"]
 
     return await asyncio.gather(*map(org, range(ORGS)))
 
 
-async def said(asking: "aiohttp.client._RequestContextManager") -> dict[str, dict[str, str]]:
+async def json_of(asking: "aiohttp.client._RequestContextManager") -> dict[str, dict[str, str]]:
     async with asking as answer:
         assert answer.status in (200, 201), await answer.text()
         body: dict[str, dict[str, str]] = await answer.json()
@@ -182,7 +182,7 @@ async def said(asking: "aiohttp.client._RequestContextManager") -> dict[str, dic
 
 
 def timed(session: aiohttp.ClientSession, root: str, headers: dict[str, str]) -> Callable[[str], Awaitable[float]]:
-    """Seconds that a GET takes, its body read."""
+    """Seconds for a GET with its body."""
 
     async def get(path: str) -> float:
         began = time.perf_counter()
@@ -195,7 +195,7 @@ def timed(session: aiohttp.ClientSession, root: str, headers: dict[str, str]) ->
 
 
 async def measured(ask: Ask, rate: int, promised_s: float, percentile: int) -> tuple[float, float]:
-    """The median and the percentile; a machine that had something else to do gets a second chance."""
+    """The median and the percentile; a machine that was busy otherwise gets a second attempt."""
     await at_pace(ask, rate, WARM_UP_S)
     for _ in range(2):
         took = sorted(await at_pace(ask, rate, SECONDS))
@@ -206,17 +206,17 @@ async def measured(ask: Ask, rate: int, promised_s: float, percentile: int) -> t
 
 
 async def at_pace(ask: Ask, rate: int, seconds: float) -> Sequence[float]:
-    """What each request took; they begin at an even pace, whatever the earlier ones do."""
+    """The duration of each request; they start at an even rate, independent of earlier ones."""
     tasks: list[asyncio.Task[float]] = []
     start = time.monotonic()
     async with asyncio.TaskGroup() as group:
         for number in range(round(rate * seconds)):
             await asyncio.sleep(max(0.0, start + number / rate - time.monotonic()))
-            tasks.append(group.create_task(one(ask, number % ORGS)))
+            tasks.append(group.create_task(timed_request(ask, number % ORGS)))
     return [task.result() for task in tasks]
 
 
-async def one(ask: Ask, number: int) -> float:
+async def timed_request(ask: Ask, number: int) -> float:
     return await ask(number)
 
 

@@ -1,4 +1,4 @@
-"""`meterbridge demo` as a stranger runs it: green when all is billed, red when Lago loses a single batch."""
+"""`meterbridge demo` in a new environment: green if everything is billed, red if Lago loses a single batch."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def started_demo(folder: Path, *options: str, **environ: str) -> AsyncIterator[Process]:
-    """The command, in an environment of its own; `folder` is where it keeps its temporary files."""
+    """The command in its own environment; `folder` is for its temporary files."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "connectors", "demo", *options),
         env={"PATH": os.environ.get("PATH", ""), "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **environ},
@@ -44,7 +44,7 @@ async def started_demo(folder: Path, *options: str, **environ: str) -> AsyncIter
 
 
 async def played(folder: Path, *options: str, **environ: str) -> tuple[int, list[str]]:
-    """Exit code and the lines it printed."""
+    """Exit code and output lines."""
     async with started_demo(folder, *options, **environ) as process:
         said, _ = await asyncio.wait_for(process.communicate(), LIMIT_S)
     assert process.returncode is not None
@@ -52,7 +52,7 @@ async def played(folder: Path, *options: str, **environ: str) -> tuple[int, list
 
 
 def left_in(folder: Path) -> list[Path]:
-    """What is in it."""
+    """The files left in the folder."""
     return list(folder.iterdir())
 
 
@@ -71,7 +71,7 @@ def at_work_in(folder: Path) -> list[str]:
 
 @asynccontextmanager
 async def forgetful_lago() -> AsyncIterator[str]:
-    """A Lago that answers one batch as every other, and forgets it."""
+    """A Lago that answers one batch like every other, and loses it."""
     forgotten: list[int] = []
 
     @web.middleware
@@ -95,21 +95,21 @@ async def forgetful_lago() -> AsyncIterator[str]:
 
 
 async def test_the_demo_ends_green_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Customers mapped late, repeats, cache hits and failures included; whatever the caller's own settings are."""
+    """With customers mapped late, repeats, cache hits and failures; independent of the caller's own settings."""
     elsewhere = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "TOPIC_PREFIX": "x.", "LAGO_API_URL": "http://127.0.0.1:1"}
     code, lines = await played(tmp_path, "--rate", "40", "--seconds", "4", **elsewhere, HTTP_PROXY="http://127.0.0.1:1")
-    told = GREEN.fullmatch(lines[-3])
+    result = GREEN.fullmatch(lines[-3])
     assert lines[-2:] == list(NEXT_EXACT)
-    assert told, "\n".join(lines)
+    assert result, "\n".join(lines)
     assert code == 0
-    assert 100 < int(told[1]) <= 160
-    assert int(told[3]) < int(told[1])
+    assert 100 < int(result[1]) <= 160
+    assert int(result[3]) < int(result[1])
     assert any("held: cobalt-batch" in line for line in lines)
     assert any("repeats recognised" in line for line in lines)
     assert not left_in(tmp_path)
 
 
-async def test_a_batch_that_lago_loses_turns_the_demo_red(tmp_path: Path) -> None:
+async def test_a_batch_that_lago_loses_makes_the_demo_red(tmp_path: Path) -> None:
     async with forgetful_lago() as lago:
         code, lines = await played(tmp_path, "--rate", "40", "--seconds", "3", "--lago", lago, LAGO_API_KEY="a-key")
     assert lines[-3].startswith("RED  "), "\n".join(lines)
@@ -134,7 +134,7 @@ async def test_ctrl_c_stops_it_and_everything_it_started(tmp_path: Path) -> None
     assert not at_work_in(tmp_path)
 
 
-async def test_a_lago_of_ones_own_needs_its_key(tmp_path: Path) -> None:
+async def test_an_own_lago_needs_its_key(tmp_path: Path) -> None:
     code, lines = await played(tmp_path, "--lago", "http://127.0.0.1:1")
     assert code == 2
     assert "LAGO_API_KEY" in lines[-1]

@@ -1,4 +1,4 @@
-"""What other senders post in the integration's own form is billed once, to the cent."""
+"""Calls that other senders post in the integration's own form are billed once, to the cent."""
 
 import time
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ CALL = """{"event_type": "llm.completion", "timestamp": "%s", "customer_id": "cu
 
 
 @pytest.mark.parametrize("path", ["/webhooks/litellm", "/webhooks/litellm/batch"])
-async def test_what_is_posted_three_times_is_billed_once(kafka: Kafka, topic_prefix: str, path: str) -> None:
+async def test_calls_posted_three_times_are_billed_once(kafka: Kafka, topic_prefix: str, path: str) -> None:
     stage = Stage(kafka.bootstrap, topic_prefix)
     stage.map("customer-123", "org_1", "sub_1")
     at = datetime.fromtimestamp(time.time() - 1, UTC).isoformat()

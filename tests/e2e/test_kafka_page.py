@@ -1,4 +1,6 @@
-"""The commands of docs/kafka.md secure a real Kafka as they stand: an account a role, by password and by certificate."""
+"""The commands of docs/kafka.md secure a real Kafka unchanged: one account for each role, by password and by
+certificate.
+"""
 
 import os
 import shlex
@@ -22,7 +24,7 @@ _LIMIT_S = 240.0
 
 @pytest.fixture
 def secured(tmp_path: Path) -> Iterator[SecuredKafka]:
-    """A broker that knows the administrator alone."""
+    """A broker that knows only the administrator."""
     keys = tmp_path / "keys"
     keys.mkdir()
     broker = SecuredKafka(keys, accounts=(ADMIN,))

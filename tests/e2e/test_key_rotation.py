@@ -1,4 +1,6 @@
-"""The commands of docs/key-rotation.md, typed from top to bottom while calls come in: none is refused, and each is billed once."""
+"""The commands of docs/key-rotation.md, typed from top to bottom while calls arrive: none is refused, and each is
+billed once.
+"""
 
 import asyncio
 import os
@@ -66,7 +68,7 @@ restart_worker""",
 
 @dataclass
 class Sender:
-    """Posts one call after the other, as a sender does that repeats after a 503 and where no answer came."""
+    """Posts one call after the other, and repeats after a 503 or without an answer."""
 
     url: str
     token: str
@@ -75,7 +77,7 @@ class Sender:
     ended: bool = False
 
     async def run(self) -> None:
-        """Until it is `ended`: the last call has its answer then, or it would be billed and not be counted here."""
+        """Runs until it is `ended`: the last call is answered then; otherwise it would be billed and not counted here."""
         async with httpx.AsyncClient(trust_env=False) as http:
             for number in count():
                 await self._post(http, number)
@@ -106,7 +108,7 @@ def secured(tmp_path: Path) -> Iterator[SecuredKafka]:
 
 @pytest.fixture
 async def database() -> AsyncIterator[tuple[str, int, str]]:
-    """A server that asks the account for its password: the administrator's URL, the port, the database."""
+    """A server that requires a password: the administrator's URL, the port, the database."""
     server = LocalPostgres()
     try:
         rules = server.folder / "data" / "pg_hba.conf"
@@ -131,7 +133,7 @@ async def sending(sender: Sender) -> AsyncIterator[None]:
         await asyncio.wait_for(task, 60)
 
 
-async def test_every_secret_is_replaced_while_calls_come_in_and_none_is_lost_or_refused(
+async def test_every_secret_is_replaced_while_calls_arrive_and_no_call_is_lost_or_refused(
     secured: SecuredKafka, database: tuple[str, int, str], tmp_path: Path
 ) -> None:
     admin_url, postgres_port, name = database
@@ -181,7 +183,7 @@ async def test_every_secret_is_replaced_while_calls_come_in_and_none_is_lost_or_
 
 
 async def _typed(shell: PageShell, folder: Path, sender: Sender) -> None:
-    """Type the page, and do what it says between its blocks."""
+    """Type the page, and do what it asks for between its blocks."""
     before = dict(BEFORE)
     for block in blocks(PAGE):
         chapter = _chapter_of(block)
@@ -197,7 +199,7 @@ async def _typed(shell: PageShell, folder: Path, sender: Sender) -> None:
 
 
 async def _answered(sender: Sender) -> None:
-    """Wait until some more calls have their answer."""
+    """Wait until some more calls are answered."""
     wanted = sender.sent + 5
     await soon(lambda: sender.sent >= wanted, limit_s=60)
 
@@ -212,7 +214,7 @@ def _given(text: str) -> Block:
 
 
 def _billed_cents(lago: str) -> Decimal:
-    """The sum of all events that the stand-in has."""
+    """The sum of all events in the stand-in."""
     cents, page = Decimal(0), 1
     with httpx.Client(headers={"Authorization": "Bearer the-new-key"}, trust_env=False) as http:
         while page:

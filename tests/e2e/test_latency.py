@@ -21,7 +21,7 @@ RATE, SECONDS = 200, int(os.environ.get("SECONDS") or 5)
 WARM_UP = 1000
 #: What is promised of a machine that has nothing else to do; the printed line shows what was measured.
 P99_S = 1.0
-#: What a shared machine, which stands still for a second now and then, must keep at the least.
+#: The minimum for a shared machine, which may pause for a second now and then.
 P50_BOUND_S, P99_BOUND_S = 1.0, 3.0
 TOKEN = "webhook-token"
 
@@ -83,14 +83,14 @@ async def test_a_call_reaches_lago_within_a_second(kafka: Kafka, topic_prefix: s
 
 
 async def send(session: aiohttp.ClientSession, url: str, numbers: range, rate: int) -> dict[int, float]:
-    """One post a call at a steady rate; when each was begun, seconds since 1970."""
+    """One post a call at a steady rate; returns the start time of each, seconds since 1970."""
     begun: dict[int, float] = {}
     start = time.time()
 
     async def post(number: int) -> None:
         begun[number] = time.time()
         moment = begun[number]
-        # The cost tells the call apart at Lago: 1 cent and the call's number in 1e-6 cents.
+        # The cost identifies the call at Lago: 1 cent and the call's number in 1e-6 cents.
         call: dict[str, Any] = {"id": f"r{number}", "litellm_call_id": f"c{number}", "user": f"customer-{number % 20}"}
         call |= {"model": "gpt-4o", "total_tokens": 5, "spend": f"{0.01 + (number + WARM_UP) * 1e-8:.8f}"}
         call |= {"startTime": moment - 0.1, "endTime": moment}
@@ -107,7 +107,7 @@ async def send(session: aiohttp.ClientSession, url: str, numbers: range, rate: i
 
 
 async def arrivals(session: aiohttp.ClientSession, url: str, count: int) -> dict[int, float]:
-    """When each call was accepted, seconds since 1970, by its number."""
+    """The time at which each call was accepted, seconds since 1970, by its number."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         async with session.get(f"{url}/__stats") as answer:

@@ -1,4 +1,4 @@
-"""The newest compared LiteLLM, run: a few kinds of calls mean what is recorded.
+"""The newest compared LiteLLM, run: a few kinds of calls have the recorded meaning.
 
 That a change is seen is shown on the recorded calls: tests/contract/test_litellm_versions.py.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.litellm_matrix.results import compared, recorded
-from tests.litellm_matrix.run import tried
+from tests.litellm_matrix.run import run_scenarios
 from tests.litellm_matrix.versions import NEWEST, python_of
 
 PYTHON = python_of(NEWEST)
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-async def test_a_few_kinds_of_calls_mean_what_is_recorded(tmp_path: Path) -> None:
+async def test_a_few_kinds_of_calls_have_the_recorded_meaning(tmp_path: Path) -> None:
     assert PYTHON is not None
     wanted = sum(len(recorded(NEWEST)[name]["calls"]) for name in FEW)
-    outcome = await tried(tmp_path, PYTHON, FEW, flush_s=1, quiet_s=QUIET_S, wanted=wanted)
+    outcome = await run_scenarios(tmp_path, PYTHON, FEW, flush_s=1, quiet_s=QUIET_S, wanted=wanted)
     assert compared(recorded(NEWEST), outcome.results) == {}

@@ -1,4 +1,4 @@
-"""What is billed is what is owed: inputs that public bug reports describe, through HTTP and real Kafka, to Lago's sandbox.
+"""Billed amounts equal owed amounts: inputs from public bug reports, through HTTP and real Kafka, to Lago's sandbox.
 
 Each case of the files in tests/fixtures/reports says what is posted, and what its customers then owe. A moment is
 `{"$ago": seconds}`, a number, or `{"$iso": seconds}`, a text, both before now.
@@ -38,7 +38,7 @@ _NAMES = ("end_user", "customer_id", "user", "subject")
 
 @dataclass(frozen=True)
 class Seen:
-    """What became of all cases.
+    """The results of all cases.
 
     Fields:
         answers: of each case, the statuses and the number of listed rejections of its posts.
@@ -55,7 +55,7 @@ def seen(kafka: Kafka) -> Seen:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_what_is_billed_is_what_is_owed(seen: Seen, case: dict[str, Any]) -> None:
+def test_the_billed_amounts_equal_the_owed_ones(seen: Seen, case: dict[str, Any]) -> None:
     statuses, rejected = seen.answers[case["name"]]
     owed = {customer: (calls, Decimal(cents)) for customer, (calls, cents) in case["owed"].items()}
     billed = {customer: seen.billed[customer] for customer in _customers(case) if seen.billed[customer][0]}
@@ -80,8 +80,8 @@ async def _world(bootstrap: str, prefix: str) -> Seen:
         answers: dict[str, tuple[list[int], int]] = {}
         for case in CASES:
             statuses, rejected = [], 0
-            for path, told, *form in case["steps"]:
-                body, headers = _body(_with_moments(told), *form)
+            for path, result, *form in case["steps"]:
+                body, headers = _body(_with_moments(result), *form)
                 answer = await ingress.post(body, path, **headers)
                 statuses.append(answer.status)
                 rejected += len((await answer.json()).get("rejected", ()))
@@ -100,38 +100,38 @@ async def _world(bootstrap: str, prefix: str) -> Seen:
     return Seen(answers, {name: (one["calls"], Decimal(one["billed_cents"])) for name, one in found.items()})
 
 
-def _body(told: Any, form: str = "") -> tuple[bytes, dict[str, str]]:
+def _body(value: Any, form: str = "") -> tuple[bytes, dict[str, str]]:
     if form == "ndjson":
-        return "\n".join(one if isinstance(one, str) else json.dumps(one) for one in told).encode(), {}
-    text = json.dumps(told).encode()
+        return "\n".join(one if isinstance(one, str) else json.dumps(one) for one in value).encode(), {}
+    text = json.dumps(value).encode()
     if form == "gzip-half":
         packed = gzip.compress(text)
         return packed[: len(packed) // 2], {"Content_Encoding": "gzip"}
     if form in ("x-gzip", "deflate"):
         return (gzip if form == "x-gzip" else zlib).compress(text), {"Content_Encoding": form}
     assert form == "", form
-    return text, {"Content_Type": "application/cloudevents+json"} if "specversion" in told else {}
+    return text, {"Content_Type": "application/cloudevents+json"} if "specversion" in value else {}
 
 
-def _with_moments(told: Any) -> Any:
-    if isinstance(told, list):
-        return [_with_moments(one) for one in told]
-    if not isinstance(told, dict):
-        return told
-    if "$ago" in told:
-        return RECEIVED_AT / 1e6 - told["$ago"]
-    if "$iso" in told:
-        return to_iso(RECEIVED_AT - int(told["$iso"] * 1e6))
-    return {name: _with_moments(one) for name, one in told.items()}
+def _with_moments(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_moments(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if "$ago" in value:
+        return RECEIVED_AT / 1e6 - value["$ago"]
+    if "$iso" in value:
+        return to_iso(RECEIVED_AT - int(value["$iso"] * 1e6))
+    return {name: _with_moments(one) for name, one in value.items()}
 
 
 def _customers(case: dict[str, Any]) -> set[str]:
     return set(case["owed"]) | set(_named(case["steps"]))
 
 
-def _named(told: Any) -> Iterator[str]:
-    for one in told.values() if isinstance(told, dict) else told:
+def _named(value: Any) -> Iterator[str]:
+    for one in value.values() if isinstance(value, dict) else value:
         if isinstance(one, dict | list):
             yield from _named(one)
-    if isinstance(told, dict):
-        yield from (told[name] for name in _NAMES if isinstance(told.get(name), str))
+    if isinstance(value, dict):
+        yield from (value[name] for name in _NAMES if isinstance(value.get(name), str))

@@ -1,7 +1,7 @@
-"""Every shell block of README.md and docs/ runs as it stands, against real processes, Kafka and Postgres.
+"""Every shell block of README.md and docs/ runs unchanged, with real processes, Kafka and Postgres.
 
-The tutorial has an installation of its own. README.md starts another one, by two steps of the tutorial, and the other pages
-are typed in it afterwards. What needs Docker is typed by `make deploy-test`.
+The tutorial has its own installation. README.md starts another one with two steps of the tutorial, and the other pages
+are typed in it afterwards. Blocks that need Docker are typed by `make deploy-test`.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from tests.support.page_shell import PAGES, ROOT, RUNBOOKS, TUTORIAL, Block, Pag
 from tests.support.ports import free_port, free_ports_in_a_row
 
 SUBSCRIBE, RECORD = programs("sdk.md")[:2]
-#: What a page stands on: files, variables and usage that a reader has when he comes to it, and programs that he saves.
+#: What a page requires: files, variables and usage that its reader has, and programs that the reader saves.
 FILES = {
     "subscribe.py": SUBSCRIBE,
     "record.py": RECORD,
@@ -42,7 +42,7 @@ until meterbridge held list --match 'attack-*' | grep attack-1; do sleep 1; done
 
 @pytest.fixture
 async def shell(kafka: Kafka, topic_prefix: str, postgres_url: str, tmp_path: Path) -> AsyncIterator[PageShell]:
-    """A shell in what looks like a fresh clone; ports and addresses of the pages lead to this test's own."""
+    """A shell in a folder like a fresh clone; ports and addresses on the pages lead to this test's own."""
     folder = tmp_path / "meterbridge"
     (folder / ".meterbridge" / "litellm" / "bin").mkdir(parents=True)
     for name in (
@@ -99,15 +99,15 @@ async def typed(shell: PageShell, page: str) -> None:
             await shell.run(block)
 
 
-async def test_the_tutorial_bills_a_call_and_proves_it(shell: PageShell) -> None:
+async def test_the_tutorial_bills_a_call_and_verifies_it(shell: PageShell) -> None:
     await typed(shell, TUTORIAL)
 
 
-async def test_the_readme_and_the_pages_after_it_run_as_they_stand(shell: PageShell) -> None:
+async def test_the_readme_and_the_pages_after_it_run_unchanged(shell: PageShell) -> None:
     await shell.run(given("export WEBHOOK_SECRET=a-secret-of-thirty-two-characters WEBHOOK_TIMESTAMP_REQUIRED=1"))
     await shell.run(given("export PROVIDER_KEYS_SECRET=$(openssl rand -base64 32 | tr '+/' '-_')"))
     await readme(shell)
-    await looked_at(shell)
+    await run_checks_of_runbooks(shell)
     for page in PAGES[1:]:
         if page in BEFORE:
             await shell.run(given(BEFORE[page]))
@@ -124,8 +124,8 @@ async def readme(shell: PageShell) -> None:
         await shell.run(block)
 
 
-async def looked_at(shell: PageShell) -> None:
-    """Type what the runbooks check; several of them look at the same place."""
+async def run_checks_of_runbooks(shell: PageShell) -> None:
+    """Type the checks of the runbooks; several of them are the same."""
     different = {block.text: block for page in RUNBOOKS for block in blocks(page) if block.how != "not run"}
     for block in different.values():
         await shell.run(block)

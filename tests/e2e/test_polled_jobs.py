@@ -42,7 +42,7 @@ def bodies(recording: str) -> list[dict[str, Any]]:
 
 
 def at(elements: Sequence[dict[str, Any]], now_us: int) -> list[dict[str, Any]]:
-    """The same calls, the last of which ended a second before `now_us`."""
+    """The same calls, the last of which ended one second before `now_us`."""
     moved_s = now_us / 1e6 - 1 - max(element["endTime"] for element in elements)
     return [
         element | {name: element[name] + moved_s for name in ("startTime", "endTime", "completionStartTime")}
@@ -73,7 +73,7 @@ async def test_a_polled_job_is_billed_once_over_a_restart_and_a_week(
             await lago.subscribe(f"sub-{customer}", f"org-{customer}", subscription_at="2026-01-01T00:00:00Z")
 
         async def billed(posted: Sequence[dict[str, Any]], decided: int) -> None:
-            """Post, and fold all of it by workers that start again."""
+            """Post the calls, and fold all of them with workers that restart."""
             answer = await ingress.post(json.dumps(posted), USAGE)
             assert answer.status == 202 and "rejected" not in await answer.json()
             parts = stage.parts(

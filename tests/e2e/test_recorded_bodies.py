@@ -1,4 +1,4 @@
-"""The main job on real Kafka: what real LiteLLM proxies post becomes Lago's events, once, to the cent."""
+"""The main function with real Kafka: payloads of real LiteLLM proxies become Lago's events, once, to the cent."""
 
 import asyncio
 import csv
@@ -28,7 +28,7 @@ FOLDER = Path(__file__).parents[1] / "fixtures" / "litellm"
 
 @dataclass(frozen=True)
 class Expected:
-    """A row of expected.csv: what one element of one recorded body is."""
+    """A row of expected.csv: the expected result of one element of one recorded body."""
 
     file: str
     element: int

@@ -1,6 +1,6 @@
-"""Who pays changes every second, and no cent falls on the wrong side of the moment it changed; held usage is let go in time.
+"""The payer changes every second, and every cent is billed to the right org; held usage is released in time.
 
-Sides are told by the calls' end times alone, whenever a call arrives.
+Only the end time of a call decides on which side of a change it is, not its arrival.
 """
 
 import asyncio
@@ -43,8 +43,8 @@ MOVED, CHANGED = "moved", "changed"
 
 
 @dataclass
-class Town:
-    """A whole deployment with a sandbox, and two ways in."""
+class Deployment:
+    """A complete deployment with a sandbox, and two ways to send usage."""
 
     api: httpx.AsyncClient
     session: aiohttp.ClientSession
@@ -58,8 +58,8 @@ class Town:
         body = {"litellm_customer_id": customer, "lago_customer_id": org, "lago_organization_id": "t", **fields}
         answer = await self.api.post("/customers/mapping", json=body)
         assert answer.status_code in (200, 201), answer.text
-        told: dict[str, Any] = answer.json()
-        return told
+        result: dict[str, Any] = answer.json()
+        return result
 
     async def post(self, calls: list[tuple[str, float, Decimal]]) -> None:
         """Calls of (customer, end in seconds since 1970, cost in USD)."""
@@ -74,8 +74,8 @@ class Town:
 
     async def stats(self) -> dict[str, Any]:
         async with self.session.get(f"{self.lago}/__stats") as answer:
-            told: dict[str, Any] = await answer.json()
-            return told
+            result: dict[str, Any] = await answer.json()
+            return result
 
     async def events(self) -> list[dict[str, Any]]:
         async with self.session.get(f"{self.lago}/__events") as answer:
@@ -91,8 +91,8 @@ class Town:
 
 
 @asynccontextmanager
-async def town(kafka: Kafka, prefix: str, folder: Path, window_s: int) -> AsyncIterator[Town]:
-    """Every role as a process of its own."""
+async def town(kafka: Kafka, prefix: str, folder: Path, window_s: int) -> AsyncIterator[Deployment]:
+    """Every role as its own process."""
     Stage(kafka.bootstrap, prefix, partitions=12)
     ports = {name: free_port() for name in ("lago", "http", "m0", "m1", "m2")}
     lago, url = (f"http://127.0.0.1:{ports[name]}" for name in ("lago", "http"))
@@ -131,18 +131,18 @@ async def town(kafka: Kafka, prefix: str, folder: Path, window_s: int) -> AsyncI
         ):
             client = LagoClient(http, lago, "key")
             billing = OrgBilling(client, InMemoryIds(), InMemoryUsage(), now_us=now_us, template="sub_{org_id}")
-            yield Town(api, session, billing, url, lago)
+            yield Deployment(api, session, billing, url, lago)
     finally:
         await asyncio.gather(*(process.kill() for process in processes))
 
 
-async def furnish(town: Town, orgs: list[str]) -> None:
+async def furnish(town: Deployment, orgs: list[str]) -> None:
     """A metric, two plans, and a subscription of every org."""
     headers, api = {"Authorization": "Bearer key"}, f"{town.lago}/api/v1"
     metric = {"name": "usage", "code": "ai_usage", "aggregation_type": "sum_agg", "field_name": "unit"}
     async with httpx.AsyncClient(headers=headers, trust_env=False) as http:
-        made = (await http.post(f"{api}/billable_metrics", json={"billable_metric": metric})).json()
-        charge = {"billable_metric_id": made["billable_metric"]["lago_id"], "charge_model": "dynamic"}
+        created = (await http.post(f"{api}/billable_metrics", json={"billable_metric": metric})).json()
+        charge = {"billable_metric_id": created["billable_metric"]["lago_id"], "charge_model": "dynamic"}
         for code in PLANS:
             plan = {"name": code, "code": code, "interval": "monthly", "amount_cents": 0, "amount_currency": "USD"}
             answer = await http.post(
@@ -164,9 +164,10 @@ async def until(so: Callable[[], Awaitable[bool]], limit_s: float) -> None:
             await asyncio.sleep(0.1)
 
 
-async def load(town: Town, boundaries: list[float], random: Random) -> None:
-    """Calls of both customers at a steady rate, some late, and some that end at the very moment of a change, or a
-    millisecond before it."""
+async def load(town: Deployment, boundaries: list[float], random: Random) -> None:
+    """Calls of both customers at a steady rate, some late, and some that end exactly at a change, or a millisecond
+    before it.
+    """
     begun, step = time.time(), int(RATE * STEP_S)
     async with asyncio.TaskGroup() as group:
         for number in range(int(SECONDS / STEP_S)):
@@ -189,7 +190,7 @@ async def every_second(act: Callable[[int], Awaitable[None]]) -> None:
         await act(number)
 
 
-async def disturb(town: Town, seed: int) -> tuple[list[tuple[float, str]], list[float]]:
+async def disturb(town: Deployment, seed: int) -> tuple[list[tuple[float, str]], list[float]]:
     """Change one customer's org and another's plan every second, under load.
 
     Returns:
@@ -202,8 +203,8 @@ async def disturb(town: Town, seed: int) -> tuple[list[tuple[float, str]], list[
 
     async def move(number: int) -> None:
         org = ORGS[(number + 1) % len(ORGS)]
-        told = await town.map(MOVED, org)
-        mapped.append((datetime.fromisoformat(told["effective_from"]).timestamp(), org))
+        result = await town.map(MOVED, org)
+        mapped.append((datetime.fromisoformat(result["effective_from"]).timestamp(), org))
         edges.append(mapped[-1][0])
 
     async def change(number: int) -> None:
@@ -217,8 +218,8 @@ async def disturb(town: Town, seed: int) -> tuple[list[tuple[float, str]], list[
     return mapped, planned
 
 
-def check_orgs(town: Town, mapped: list[tuple[float, str]], stats: dict[str, Any]) -> None:
-    """Each org is billed exactly what ended while it was the one that pays."""
+def check_orgs(town: Deployment, mapped: list[tuple[float, str]], stats: dict[str, Any]) -> None:
+    """Each org is billed exactly the calls that ended while it was the payer."""
     owed: Counter[str] = Counter()
     # Of two changes within the same second the later one applies.
     last = dict(mapped)
@@ -230,7 +231,7 @@ def check_orgs(town: Town, mapped: list[tuple[float, str]], stats: dict[str, Any
 
 @pytest.mark.faults
 @pytest.mark.parametrize("window_s", [0, 5])
-async def test_no_cent_falls_on_the_wrong_side_of_a_change(
+async def test_no_cent_is_billed_on_the_wrong_side_of_a_change(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, window_s: int
 ) -> None:
     """A plan's change is Lago's: it divides events by their time. Where an event is a call that is the call's end;
@@ -270,7 +271,7 @@ async def test_no_cent_falls_on_the_wrong_side_of_a_change(
 async def test_held_usage_reaches_lago_within_five_seconds_of_its_mapping(
     kafka: Kafka, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """With the windows that ship: usage that waited long is let go at once, not at the end of a minute."""
+    """With the default windows: usage that waited long is released at once, not at the end of a minute."""
     names = [f"customer-{number}" for number in range(HELD)]
     async with town(kafka, topic_prefix, tmp_path, 60) as here:
         await furnish(here, [f"org_{name}" for name in names])

@@ -43,7 +43,7 @@ class Adversary:
         self._sandbox = sandbox_url
 
     async def run(self, plan: Sequence[Fault], now_s: Callable[[], float]) -> None:
-        """Returns when every fault has been done and healed, Lago's excepted, which end with their first post."""
+        """Returns when every fault has been injected and repaired, except Lago's, which end with their first post."""
 
         async def at_its_time(fault: Fault) -> None:
             await asyncio.sleep(max(0.0, fault.at_s - now_s()))
@@ -101,7 +101,7 @@ class Adversary:
             process.start()
 
     async def _kill_broker(self, fault: Fault) -> None:
-        """On a busy machine the broker may still be starting when it is due again: it is given some life in between."""
+        """On a slow machine the broker may still be starting when the next kill is due: it gets time to run in between."""
         async with self._broker_busy:
             await asyncio.to_thread(self._broker.kill)
             await asyncio.sleep(fault.lasts_s)

@@ -85,7 +85,7 @@ class Owed:
         return sums
 
     def dollars(self) -> Decimal:
-        """Return what everybody owes."""
+        """Return the dollars that all customers owe together."""
         total = Decimal(0)
         for _, (_, cost, _, _) in self.billed():
             total = EXACT.add(total, cost)
@@ -93,7 +93,7 @@ class Owed:
 
 
 def owed_for(literal: str) -> Decimal:
-    """Return the dollars that a cost's text stands for."""
+    """Return the dollars that a cost's text means."""
     return cost_of_call(Decimal(literal), _DECIMALS)
 
 

@@ -58,7 +58,7 @@ class Sender:
         self._bodies: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def run(self, seconds: float, until: asyncio.Event | None = None) -> None:
-        """Make calls for so long, and on until `until` is set; returns when every one of them has its 202."""
+        """Make calls for this time, and further until `until` is set; return when every call has its 202."""
         async with aiohttp.ClientSession() as session:
             posters = [asyncio.ensure_future(self._post_all(session)) for _ in range(_POSTERS)]
             try:
@@ -74,14 +74,14 @@ class Sender:
                 poster.result()
 
     async def _make(self, seconds: float, until: asyncio.Event | None) -> None:
-        begun, made = time.monotonic(), 0
-        while (going_on := not (until is None or until.is_set())) or made < int(seconds * self._rate):
+        begun, created = time.monotonic(), 0
+        while (going_on := not (until is None or until.is_set())) or created < int(seconds * self._rate):
             passed = time.monotonic() - begun
             due = int(min(passed + _STEP_S, max(passed, seconds) if going_on else seconds) * self._rate)
-            while made < due:
-                size = min(self._random.randint(1, _LARGEST), due - made)
+            while created < due:
+                size = min(self._random.randint(1, _LARGEST), due - created)
                 self._put([self._calls.make(time.time()) for _ in range(size)], passed)
-                made += size
+                created += size
             await asyncio.sleep(_STEP_S)
         while self._later:
             self._put([], float("inf"))

@@ -1,4 +1,5 @@
-"""A real sink or retry role that ends itself by SIGKILL at one step of a post: `python -m tests.faults.mortal ROLE STEP`.
+"""A real sink or retry role that ends itself by SIGKILL at one step of a post: `python -m tests.faults.mortal ROLE
+STEP`.
 
 Everything is the product's own code, from its settings to its Kafka transaction; only the call at which the process
 must die is wrapped. `-` as the step is a process that is killed from outside.

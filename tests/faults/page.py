@@ -90,8 +90,8 @@ def page(chapters: Mapping[str, Sequence[Row]], results: Results, rules: Sequenc
 
 def _run(rows: Iterable[Row], results: Results) -> str:
     ran = [results[test] for row in rows for test in row.tests if test in results]
-    days = sorted({told["day"] for told in ran})
-    machines = sorted({told["machine"] for told in ran})
+    days = sorted({result["day"] for result in ran})
+    machines = sorted({result["machine"] for result in ran})
     return f"Figures of {' to '.join(dict.fromkeys((days[0], days[-1])))}, {'; '.join(machines)}." if ran else ""
 
 
@@ -108,14 +108,14 @@ def _table(rows: Iterable[Row], results: Results) -> list[str]:
 def _last(row: Row, results: Results) -> str:
     """Return the row's outcome; the figures are those of all its tests."""
     said = [f"*simulated: {row.simulated}*"] if row.simulated else []
-    told = [results[test] for test in row.tests if test in results]
-    if len(told) < len(row.tests):
+    result = [results[test] for test in row.tests if test in results]
+    if len(result) < len(row.tests):
         return "; ".join([*said, "not run"])
-    bad = sorted({one["outcome"] for one in told} - {"passed"})
-    cases = sum(one["cases"] for one in told)
-    seconds = sum(one["seconds"] for one in told)
+    bad = sorted({one["outcome"] for one in result} - {"passed"})
+    cases = sum(one["cases"] for one in result)
+    seconds = sum(one["seconds"] for one in result)
     said.append(f"{' and '.join(bad) or 'passed'}, {f'{cases} cases, ' if cases > 1 else ''}{seconds:.0f} s")
-    for one in told:
+    for one in result:
         said += [
             _figure(name, value) for name, value in one["figures"].items() if name in (row.shows or one["figures"])
         ]

@@ -52,7 +52,7 @@ class Recorder:
         org_id, transaction_id = random.choice(self._orgs), f"tx-{number}"
         properties = {"endpoint": f"/v1/{random.randint(0, 9)}", "tokens": str(random.randint(0, 9999))}
         times = 2 if random.random() < DUPLICATES else 1
-        # A clock's "now" would make of a repeat another event: the one who repeats says when it was.
+        # The clock's "now" would turn a repeat into another event: a repeat has its original time.
         body = {
             "event_code": CODE,
             "transaction_id": transaction_id,
@@ -70,9 +70,9 @@ class Recorder:
         url = f"{self._url}/api/v1/billing/org/organizations/{org_id}/usage/record"
         try:
             async with session.post(url, json=body) as response:
-                told = await response.text()
+                result = await response.text()
         except (aiohttp.ClientError, TimeoutError):
             return False
         if response.status < 500 and response.status not in (202, 429):
-            raise RuntimeError(f"usage/record: {response.status} {told[:300]}")
+            raise RuntimeError(f"usage/record: {response.status} {result[:300]}")
         return response.status == 202

@@ -25,7 +25,7 @@ Figure = int | float | str
 def case_seconds() -> dict[str, float]:
     """Return how long one case of each test of the matrix took, by its path below tests/ and its name."""
     known = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return {name: told["seconds"] / told["cases"] for name, told in known.items()}
+    return {name: result["seconds"] / result["cases"] for name, result in known.items()}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,10 +43,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def figures(record_property: Callable[[str, object], None]) -> Callable[..., None]:
-    """Tell what was counted or measured: `figures(calls=300, drained_s=4.2)`. A name in `_s` is seconds."""
+    """Report a counted or measured value: `figures(calls=300, drained_s=4.2)`. A name that ends in `_s` is in seconds."""
 
-    def tell(**told: Figure) -> None:
-        for name, value in told.items():
+    def tell(**values: Figure) -> None:
+        for name, value in values.items():
             record_property(name, value)
 
     return tell
@@ -54,12 +54,12 @@ def figures(record_property: Callable[[str, object], None]) -> Callable[..., Non
 
 @pytest.fixture
 def long_faults(pytestconfig: pytest.Config) -> bool:
-    """Return whether faults take their full time; without it a run has to end in minutes."""
+    """Return whether faults take their full time; otherwise a run must end within minutes."""
     return bool(pytestconfig.getoption("--long-faults"))
 
 
 class Recorder:
-    """Collects what the matrix's tests did, the cases of one test together, and writes it at the end."""
+    """Collects the figures of the matrix's tests, all cases of one test together, and writes them at the end."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -67,12 +67,12 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name = report.nodeid.removeprefix("tests/").partition("[")[0]
-        told = self._told.setdefault(name, {"outcome": "passed", "cases": 0, "seconds": 0.0, "figures": {}})
-        told["seconds"] += report.duration
-        told["outcome"] = max(told["outcome"], report.outcome, key=_WORST.index)
+        result = self._told.setdefault(name, {"outcome": "passed", "cases": 0, "seconds": 0.0, "figures": {}})
+        result["seconds"] += report.duration
+        result["outcome"] = max(result["outcome"], report.outcome, key=_WORST.index)
         if report.when == "teardown":
-            told["cases"] += 1
-            told["figures"] |= dict(report.user_properties)
+            result["cases"] += 1
+            result["figures"] |= dict(report.user_properties)
 
     def pytest_sessionfinish(self) -> None:
         from tests.faults.matrix import ROWS
@@ -80,8 +80,8 @@ class Recorder:
         wanted = {test for row in ROWS for test in row.tests}
         known = json.loads(self._file.read_text()) if self._file.exists() else {}
         now = {"day": datetime.now(UTC).date().isoformat(), "machine": _machine()}
-        new = {name: {**told, "seconds": round(told["seconds"], 1), **now} for name, told in self._told.items()}
-        kept = {name: told for name, told in {**known, **new}.items() if name in wanted}
+        new = {name: {**result, "seconds": round(result["seconds"], 1), **now} for name, result in self._told.items()}
+        kept = {name: result for name, result in {**known, **new}.items() if name in wanted}
         self._file.write_text(json.dumps(kept, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 

@@ -107,7 +107,7 @@ async def upgraded(old: Checkout, folder: Path, database: str, *, rate: int, pau
 
 
 async def _replaced(process: Process, program: Sequence[str], words: Sequence[str]) -> list[str]:
-    """Stop it as an operator would, and start it as the other version."""
+    """Stop the process as an operator would, and start the other version."""
     async with process.busy:
         death = await process.terminate()
         process.becomes([*program, *words])
@@ -118,7 +118,7 @@ async def _replaced(process: Process, program: Sequence[str], words: Sequence[st
 
 
 def migrate(program: Sequence[str], url: str) -> None:
-    """Make or upgrade the tables."""
+    """Create or upgrade the tables."""
     environ = {"PATH": os.environ["PATH"], "DATABASE_URL": url}
     subprocess.run([*program, "db", "migrate"], env=environ, check=True, capture_output=True)
 

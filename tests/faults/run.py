@@ -23,7 +23,7 @@ from tests.support.kafka import broker_kind
 DRAIN_LIMIT_S = 150.0
 MAPPED_LATE_S = (20.0, 40.0)
 _ALARMS = ("partition_halted", "worker_ended", "worker_crashed", "stop_cut_short")
-_TOLD = (
+_COUNTED_LOG_EVENTS = (
     *_ALARMS,
     "stopped_with_error",
     "worker_begins_again",
@@ -180,7 +180,7 @@ async def _account(report: Report, world: World, load: Load, adversary: Adversar
     for name, process in world.processes.items():
         report.deaths += process.deaths
         said = process.log.read_text(errors="replace") if process.log.exists() else ""
-        for event in _TOLD:
+        for event in _COUNTED_LOG_EVENTS:
             report.log_events[event] = report.log_events.get(event, 0) + said.count(event)
         report.tails[name] = said[-1500:]
         if "partition_halted" in said:

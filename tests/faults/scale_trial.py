@@ -46,7 +46,7 @@ class Scaled:
 
     Fields:
         sent_s: how long calls were sent.
-        by_itself: ends of processes that no one asked for.
+        by_itself: unexpected ends of processes.
     """
 
     seed: int
@@ -127,7 +127,7 @@ async def scaled(
         for process in world.processes.values():
             ends = [death for death in process.deaths if death.cause == "by itself"]
             report.by_itself += len(ends)
-            # One that could not go on without the broker may have ended with an error, and was started again.
+            # A process that could not continue without the broker may have ended with an error, and was restarted.
             report.problems += [f"{death}" for death in ends if death.code == 0]
             if "partition_halted" in process.log.read_text(errors="replace"):
                 report.problems.append(f"{process.name} halted a partition")
@@ -143,17 +143,17 @@ async def _change(
     first, *others = (world.processes[name] for name in WORKERS)
     node = random.choice(cluster.nodes)
 
-    def told(what: str) -> None:
+    def progress(what: str) -> None:
         say(f"{world.clock_s():6.1f} s  {what}")
 
     await asyncio.sleep(pause_s)
     for process in others:
         process.start()
     await asyncio.gather(*(process.up(_UP_LIMIT_S) for process in others))
-    told("three workers")
+    progress("three workers")
     await asyncio.sleep(pause_s)
     await asyncio.to_thread(node.kill)
-    told(f"kill -9 of the broker {node.bootstrap}")
+    progress(f"kill -9 of the broker {node.bootstrap}")
     for process in (first, *others):
         await asyncio.sleep(pause_s)
         async with process.busy:
@@ -161,20 +161,20 @@ async def _change(
             process.start()
         await process.up(_UP_LIMIT_S)
         report.rolled += 1
-        told(f"{process.name} replaced")
+        progress(f"{process.name} replaced")
     await asyncio.to_thread(node.restart)
     await asyncio.to_thread(cluster.whole)
-    told("the broker is back")
+    progress("the broker is back")
     await asyncio.sleep(pause_s)
     for process in others:
         async with process.busy:
             report.problems += await _stopped(process)
-    told("one worker")
+    progress("one worker")
     await asyncio.sleep(pause_s)
 
 
 async def _stopped(process: Process) -> list[str]:
-    """SIGTERM, as an orchestrator sends it; what is wrong with how the process ended."""
+    """Send SIGTERM like an orchestrator; return the errors in how the process ended."""
     death = await process.terminate()
     return [f"SIGTERM: {death}"] if death is not None and (death.code != 0 or death.took_s > STOP_LIMIT_S) else []
 

@@ -10,7 +10,7 @@ from tests.support.stage import Stage
 
 
 def stage_process(name: str, words: str, stage: Stage, folder: Path, event: str, **environ: str) -> Process:
-    """Start `meterbridge WORDS`; `event`: the line of its log that says that it is up; `environ`: further variables."""
+    """Start `meterbridge WORDS`; `event`: the event in its log that shows that it is up; `environ`: further variables."""
     settings = {
         "PATH": os.environ["PATH"],
         "KAFKA_BOOTSTRAP_SERVERS": stage.settings.kafka_bootstrap_servers,

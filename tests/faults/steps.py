@@ -132,8 +132,8 @@ async def _die(found: Found, scenario: Scenario, stage: Stage, lago: Lago, folde
 
 
 async def _look(found: Found, scenario: Scenario, stage: Stage, lago: Lago) -> None:
-    told = (await lago.http.get("/__events")).text.splitlines()
-    found.copies = Counter(msgspec.json.decode(line)["transaction_id"] for line in told)
+    result = (await lago.http.get("/__events")).text.splitlines()
+    found.copies = Counter(msgspec.json.decode(line)["transaction_id"] for line in result)
     found.duplicates = (await lago.stats())["duplicates"]
     receipts = await asyncio.to_thread(stage.values, stage.topics.receipts)
     found.receipts = Counter((receipt["transaction_id"], receipt["status"]) for receipt in receipts)

@@ -1,5 +1,7 @@
-"""Each role works with an account that has only the rights of `connectors/kafka/acls.py`, on a broker that denies the rest: some
-with SCRAM passwords over TLS, the others with certificates. What each account may do is asked at both doors."""
+"""Each role works with an account that has only the rights in `connectors/kafka/acls.py`, with a broker that denies all
+others: some accounts with SCRAM passwords over TLS, the others with certificates. The rights of each account are tested
+on both listeners.
+"""
 
 import asyncio
 import json
@@ -84,7 +86,7 @@ async def world(secured: SecuredKafka, tmp_path: Path, database: str) -> AsyncIt
         yield running
 
 
-async def test_every_role_does_its_work_with_its_own_account_and_can_do_no_others(
+async def test_every_role_works_with_its_own_account_and_cannot_do_another_roles_work(
     world: World, secured: SecuredKafka, database: str, tmp_path: Path
 ) -> None:
     await _bill(world, database)
@@ -101,7 +103,7 @@ async def test_every_role_does_its_work_with_its_own_account_and_can_do_no_other
 
 
 async def _bill(world: World, database: str) -> None:
-    """Sixty calls of a cent each, one that nothing can bill, and one for whom no one pays."""
+    """Sixty calls of one cent each, one call that can never be billed, and one without a payer."""
     calls: list[dict[str, Any]] = [
         {"id": f"call-{n}", "end_user": MAPPED[n % len(MAPPED)], "model": "m", "spend": 0.01, "total_tokens": 1}
         for n in range(60)
@@ -123,9 +125,7 @@ async def _bill(world: World, database: str) -> None:
 
 
 async def _operate(world: World, folder: Path) -> None:
-    """Run the commands of an operator, each on real topics: those that read, those that write records, those that begin
-    transactions.
-    """
+    """Run an operator's commands on real topics: commands that read, that write records, and that start transactions."""
     lost = folder / "lost.jsonl"
     now = time.time()
     call = {"id": "call-lost", "end_user": MAPPED[0], "model": "m", "spend": 0.01, "startTime": now - 1, "endTime": now}
@@ -173,16 +173,16 @@ def _words(operations: Any) -> set[str]:
 
 
 def _topics_of(kafka: dict[str, Any], world: World) -> dict[str, set[str]]:
-    """Return what the broker says that an account may do with each topic."""
+    """Return the operations that the broker allows an account on each topic."""
     names = world.topics.__dataclass_fields__
     wanted = TopicCollection([getattr(world.topics, name) for name in names])
     admin = AdminClient(kafka)  # its answers end with it
-    told = admin.describe_topics(wanted, include_authorized_operations=True, request_timeout=30)
-    return {name: _words(future.result().authorized_operations) for name, future in told.items()}
+    result = admin.describe_topics(wanted, include_authorized_operations=True, request_timeout=30)
+    return {name: _words(future.result().authorized_operations) for name, future in result.items()}
 
 
 def _groups_of(kafka: dict[str, Any], needed: list[Acl]) -> dict[str, set[str]]:
-    """Return the same of each consumer group; a group that may not be described may not be read."""
+    """Return the same for each consumer group; a group that may not be described may not be read."""
     admin = AdminClient(kafka)
     return {
         name: _group(admin, name) for name in {acl.name for acl in needed if acl.resource == GROUP and not acl.prefixed}

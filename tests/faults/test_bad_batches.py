@@ -1,4 +1,4 @@
-"""Ten batches of a hundred: in each one bad event and one that is there twice. The other 98 are billed, once."""
+"""Ten batches of a hundred events, each with one bad event and one duplicate: the other 98 are billed, once."""
 
 import time
 from collections import Counter
@@ -20,10 +20,12 @@ pytestmark = pytest.mark.faults
 BATCHES, BATCH = 10, 99
 
 
-async def test_one_bad_event_and_one_repeat_in_each_of_ten_batches_cost_no_one_anything(
+async def test_one_bad_event_and_one_repeat_in_each_of_ten_batches_affect_no_other_event(
     kafka: Kafka, topic_prefix: str, figures: Callable[..., None]
 ) -> None:
-    """Lago stores a batch whole or not at all: the good ones go again at once, the bad one is named with Lago's reason."""
+    """Lago stores a batch completely or not at all: the good events are posted again at once, the bad one is reported
+    with Lago's reason.
+    """
     stage, random = Stage(kafka.bootstrap, topic_prefix, partitions=1), Random(4)
     names = [range(n * BATCH, (n + 1) * BATCH) for n in range(BATCHES)]
     bad = {f"e-{random.choice(batch)}" for batch in names}

@@ -1,4 +1,6 @@
-"""Prepaid credits while the api is killed: what a client was told is there exactly once, however often it had to ask."""
+"""Prepaid credits while the api is killed: every confirmed movement exists exactly once, however often the client
+repeats its request.
+"""
 
 import asyncio
 import time
@@ -50,7 +52,7 @@ def api_process(stage: Stage, database: str, stripe: str, port: int, folder: Pat
 
 
 class Client:
-    """Asks until it is answered, with the same words; `repeats` counts what had to be said again."""
+    """Repeats a request unchanged until it is answered; `repeats` counts the repetitions."""
 
     def __init__(self, port: int) -> None:
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -79,8 +81,8 @@ class Client:
         await self._http.aclose()
 
 
-class Told:
-    """What was answered, by idempotency key, call id, or payment."""
+class Confirmed:
+    """The confirmed results, by idempotency key, call id, or payment."""
 
     def __init__(self, client: Client, sessions: dict[str, dict[str, Any]]) -> None:
         self._client = client
@@ -91,7 +93,7 @@ class Told:
         self.paid: dict[str, str] = {}
 
     def has(self, debits: int, purchases: int) -> bool:
-        """So many were answered."""
+        """Return whether this number of requests was answered."""
         return len(self.debits) >= debits and len(self.paid) >= purchases
 
     async def debit(self, name: str, number: int) -> None:
@@ -105,31 +107,31 @@ class Told:
             "prompt_tokens": 1,
             "completion_tokens": 1,
         }
-        _, told = await self._client.ask("/api/v1/credits/debit", json=body, headers={"Idempotency-Key": key})
-        self.debits[key] = (user, cost, told["transaction_id"])
+        _, result = await self._client.ask("/api/v1/credits/debit", json=body, headers={"Idempotency-Key": key})
+        self.debits[key] = (user, cost, result["transaction_id"])
 
     async def authorize(self, name: str, number: int) -> None:
         """Make a reservation for a call; dan can pay for 20 of them."""
         call = f"{name}-{number}"
         body = {"user": "dan", "estimate": "0.5", "ttl": 3600, "call_id": call}
-        status, told = await self._client.ask("/api/v1/credits/authorize", (200, 402), json=body)
+        status, result = await self._client.ask("/api/v1/credits/authorize", (200, 402), json=body)
         if status == 200:
-            self.reserved[call] = told["reservation_id"]
+            self.reserved[call] = result["reservation_id"]
         self.refused += status == 402
 
     async def buy(self, name: str, number: int) -> None:
         """Make a purchase with its key, its payment, and Stripe's webhook about it, which Stripe sends twice."""
         user, key = _USERS[number % 3], f"{name}-{number}"
         body = {"user": user, "package_id": 1, **_URLS}
-        _, told = await self._client.ask(
+        _, result = await self._client.ask(
             "/api/v1/credits/purchase", (201,), json=body, headers={"Idempotency-Key": key}
         )
-        page = self._sessions[told["session_id"]]
-        assert page["client_reference_id"] == told["purchase_id"]
+        page = self._sessions[result["session_id"]]
+        assert page["client_reference_id"] == result["purchase_id"]
         paid = body_of(
             event(
                 "checkout.session.completed",
-                session(told["purchase_id"], told["session_id"], f"pi_{key}"),
+                session(result["purchase_id"], result["session_id"], f"pi_{key}"),
                 f"evt_{key}",
             )
         )
@@ -146,10 +148,10 @@ async def _again_and_again(stop: asyncio.Event, name: str, once: Callable[[str, 
         await asyncio.sleep(0.01)
 
 
-async def test_a_killed_api_does_what_it_answered_exactly_once(
+async def test_a_killed_api_has_done_what_it_answered_exactly_once(
     stage: Stage, database: str, tmp_path: Path, figures: Callable[..., None]
 ) -> None:
-    """Purchases, reservations and debits at once; the api is killed eight times at random, in the midst of them."""
+    """Concurrent purchases, reservations and debits; the api is killed eight times at random among them."""
     for user in _USERS:
         await give(database, f"user:{user}", "1000")
     await give(database, "user:dan", "10")
@@ -157,8 +159,8 @@ async def test_a_killed_api_does_what_it_answered_exactly_once(
     client = Client(port)
     async with stripe_server() as (stripe, sessions):
         api = api_process(stage, database, stripe, port, tmp_path)
-        told = Told(client, sessions)
-        works = {"debit": told.debit, "authorize": told.authorize, "buy": told.buy}
+        result = Confirmed(client, sessions)
+        works = {"debit": result.debit, "authorize": result.authorize, "buy": result.buy}
         running = [
             asyncio.ensure_future(_again_and_again(stop, f"{kind}{number}", once))
             for kind, once in works.items()
@@ -168,10 +170,10 @@ async def test_a_killed_api_does_what_it_answered_exactly_once(
             for _ in range(_KILLS):
                 api.start()
                 await api.up()
-                debits, purchases = len(told.debits) + 8, len(told.paid) + 3
+                debits, purchases = len(result.debits) + 8, len(result.paid) + 3
 
                 def works(debits: int = debits, purchases: int = purchases) -> bool:
-                    return told.has(debits, purchases) or any(one.done() for one in running)
+                    return result.has(debits, purchases) or any(one.done() for one in running)
 
                 await soon(works, _AT_WORK_S)
                 await asyncio.sleep(random.random() / 3)
@@ -187,30 +189,30 @@ async def test_a_killed_api_does_what_it_answered_exactly_once(
                 one.cancel()
             await client.close()
             await api.kill()
-    figures(kills=_KILLS, repeats=client.repeats, debits=len(told.debits), purchases=len(told.paid))
-    assert client.repeats > _KILLS and len(told.debits) > 50 and len(told.paid) > 20
-    await _exactly_once(database, told)
+    figures(kills=_KILLS, repeats=client.repeats, debits=len(result.debits), purchases=len(result.paid))
+    assert client.repeats > _KILLS and len(result.debits) > 50 and len(result.paid) > 20
+    await _exactly_once(database, result)
 
 
-async def _exactly_once(database: str, told: Told) -> None:
+async def _exactly_once(database: str, confirmed: Confirmed) -> None:
     found = await rows(
         database,
         "SELECT idempotency_key, user_id, -amount, transaction_id::text FROM credit_transactions WHERE transaction_type = 'debit'",
     )
     assert sorted(found) == sorted(
         (key_of_parts("api", f"user:{user}", key), user, cost, transaction)
-        for key, (user, cost, transaction) in told.debits.items()
+        for key, (user, cost, transaction) in confirmed.debits.items()
     )
     found = await rows(database, "SELECT call_id, reservation_id::text FROM credit_reservations")
-    assert sorted(found) == sorted(told.reserved.items())
-    assert len(told.reserved) == 20 and told.refused > 0  # dan has 10 dollars
+    assert sorted(found) == sorted(confirmed.reserved.items())
+    assert len(confirmed.reserved) == 20 and confirmed.refused > 0  # dan has 10 dollars
     found = await rows(
         database,
         "SELECT stripe_transaction_id, user_id, amount FROM credit_transactions WHERE stripe_transaction_id IS NOT NULL",
     )
-    assert sorted(found) == sorted((payment, user, Decimal(10)) for payment, user in told.paid.items())
+    assert sorted(found) == sorted((payment, user, Decimal(10)) for payment, user in confirmed.paid.items())
     for user in _USERS:
-        spent = sum((cost for by, cost, _ in told.debits.values() if by == user), Decimal(0))
-        bought = 10 * sum(by == user for by in told.paid.values())
+        spent = sum((cost for by, cost, _ in confirmed.debits.values() if by == user), Decimal(0))
+        bought = 10 * sum(by == user for by in confirmed.paid.values())
         assert await account(database, f"user:{user}") == (1000 + bought - spent, Decimal(0))
     await balanced(database)

@@ -1,4 +1,4 @@
-"""Prepaid credits while projector and Postgres are killed: every call is debited once, and the books balance."""
+"""Prepaid credits while projector and Postgres are killed: every call is debited once, and the accounts add up."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ SELECT success FROM debit_user_credits('ada', 0.001, 'p', 'm', 1, 1, 'eco', json
 
 
 async def spend(url: str, stop: asyncio.Event) -> int:
-    """Debit again and again, each with its key until it is answered, whatever happens to the server; how often."""
+    """Make debits, each repeated with its key until it is answered, during any failure of the server; returns how many."""
     count = 0
     while not stop.is_set():
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -41,11 +41,12 @@ async def spend(url: str, stop: asyncio.Event) -> int:
     return count
 
 
-async def test_killed_projectors_and_a_killed_postgres_leave_the_books_balanced(
+async def test_accounts_add_up_after_kills_of_projectors_and_postgres(
     stage: Stage, postgres: Postgres, database: str, tmp_path: Path
 ) -> None:
-    """The projector is killed in the midst of batches; the server forgets commits that were not awaited. What a debit was told
-    is on disk."""
+    """The projector is killed during batches; the server loses commits that were not awaited. A confirmed debit is on
+    disk.
+    """
     worker = projector("worker", stage, database, tmp_path)
     await give(database, "user:acme", "0.1")
     await give(database, "user:ada", "1000")

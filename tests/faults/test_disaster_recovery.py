@@ -1,4 +1,6 @@
-"""What docs/disaster-recovery.md says, done: Kafka's disk comes back from a copy, and lost ledgers from the other topics."""
+"""The steps on docs/disaster-recovery.md, executed: Kafka's disk is restored from a copy, and lost ledgers from the
+other topics.
+"""
 
 import os
 import re
@@ -54,8 +56,8 @@ class Page:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-async def begun(growing: Growing) -> None:
-    """Make a history of billed, held, open and unread calls, some of them repeated."""
+async def create_history(growing: Growing) -> None:
+    """Create a history of billed, held, open and unread calls, some of them repeated."""
     growing.clock.go()
     growing.stage.put([*growing.calls(range(40)), *growing.calls(range(1000, 1012), GHOSTS)])
     await growing.meter(until=52, sealed=True)
@@ -65,8 +67,8 @@ async def begun(growing: Growing) -> None:
     growing.stage.put(growing.calls(range(60, 80)))
 
 
-async def ended(growing: Growing) -> None:
-    """Everything comes again, all customers are known: each call is billed once, to the cent."""
+async def check_each_call_billed_once(growing: Growing) -> None:
+    """All calls are sent again and all customers mapped: each call must be billed once, to the cent."""
     for ghost in GHOSTS:
         growing.stage.map(ghost, "org", "sub")
     growing.put_by_new_clients([*growing.sent.values()])
@@ -75,11 +77,11 @@ async def ended(growing: Growing) -> None:
     await growing.sound()
 
 
-async def test_a_broker_that_lost_its_disk_goes_on_from_its_last_copy(broker: MavenKafka, tmp_path: Path) -> None:
+async def test_a_broker_that_lost_its_disk_continues_from_its_last_copy(broker: MavenKafka, tmp_path: Path) -> None:
     growing = Growing(broker.bootstrap, "eu.", 2, 4)
     page = Page(tmp_path, broker, growing)
     saving, restoring, looking = page.blocks("Backup and restore")
-    await begun(growing)
+    await create_history(growing)
     broker.end()
     page.type(saving)
     shutil.rmtree(broker.folder / "data")
@@ -87,7 +89,7 @@ async def test_a_broker_that_lost_its_disk_goes_on_from_its_last_copy(broker: Ma
     page.type(restoring)
     broker.restart()
     page.type(looking)
-    await ended(growing)
+    await check_each_call_billed_once(growing)
 
 
 async def test_ledgers_whose_folders_were_deleted_from_a_brokers_disk_are_rebuilt(
@@ -96,7 +98,7 @@ async def test_ledgers_whose_folders_were_deleted_from_a_brokers_disk_are_rebuil
     growing = Growing(broker.bootstrap, "eu.", 2, 4)
     page = Page(tmp_path, broker, growing)
     (rebuilding,) = page.blocks("The ledgers are lost")
-    await begun(growing)
+    await create_history(growing)
     broker.end()
     folders = list((broker.folder / "data").glob(f"eu.{CHANGELOG.name}-*"))
     assert len(folders) == 2
@@ -107,4 +109,4 @@ async def test_ledgers_whose_folders_were_deleted_from_a_brokers_disk_are_rebuil
         await growing.halted(2)
     assert {reason for _, _, reason in growing.stage.sensors.halted} == {"ledger_missing"}
     page.type(rebuilding)
-    await ended(growing)
+    await check_each_call_billed_once(growing)

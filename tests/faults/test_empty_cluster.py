@@ -1,4 +1,4 @@
-"""Kafka is gone with all its topics, and Postgres is not: `meterbridge recover` and a backfill bill each call once."""
+"""Kafka is lost with all its topics, and Postgres is not: `meterbridge recover` and a backfill bill each call once."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ def broker() -> Iterator[MavenKafka]:
 async def deployment(broker: MavenKafka, folder: Path, url: str) -> AsyncIterator[World]:
     commands = {name: COMMANDS[name] for name in ("sandbox", "ingress", "api", "meter-0", "sink-0", "retry-0")}
     common = {"DATABASE_URL": url, "WINDOW_SECONDS": "5", "SPOOL_PATH": str(folder / "spool")}
-    ports = {"METRICS_PORT": "0"}  # another program may take one while a process is away
+    ports = {"METRICS_PORT": "0"}  # another program may take one while a process does not run
     async with running_world(
         {}, folder, broker=broker, common=common, each=lambda _: ports, prefix="eu.", commands=commands
     ) as world:
@@ -96,7 +96,7 @@ async def billed(world: World) -> Decimal:
 
 
 async def bills(world: World, cents: int) -> None:
-    """Wait until Lago bills so much."""
+    """Wait until Lago has billed this amount."""
     for _ in range(1800):
         if (found := await billed(world)) >= cents:
             break
@@ -134,7 +134,7 @@ async def lived(world: World, url: str) -> list[dict[str, Any]]:
 
 
 async def lose(world: World, broker: MavenKafka) -> None:
-    """Everything of Kafka is gone, and its topics are made again."""
+    """All data of Kafka is deleted, and its topics are created again."""
     for name in _STOPPED:
         await world.processes[name].terminate()
     await asyncio.to_thread(broker.emptied)
@@ -165,11 +165,11 @@ async def test_each_cent_is_billed_once_after_all_topics_were_lost(
         planned = await typed(world, "recover", "--json")
         assert planned.code == 0, planned.out + planned.err
         assert await rows(database, "SELECT count(*) FROM llm_usage_log WHERE decision = 'lost'") == [(0,)]
-        told = await typed(world, "recover", "--comment", "the disk was lost", "--yes", "--json")
-        assert told.code == 0, told.out + told.err
-        assert (told.json["lost_calls"], told.json["unknown_calls"]) == (opened, 0), told.json
-        assert told.json["waiting"] and told.json["customers"] == len(MAPPED)
-        assert told.json | {"done": False, "audit_id": ""} == planned.json
+        result = await typed(world, "recover", "--comment", "the disk was lost", "--yes", "--json")
+        assert result.code == 0, result.out + result.err
+        assert (result.json["lost_calls"], result.json["unknown_calls"]) == (opened, 0), result.json
+        assert result.json["waiting"] and result.json["customers"] == len(MAPPED)
+        assert result.json | {"done": False, "audit_id": ""} == planned.json
         await post(world, calls_of(range(500, 505)))
         await begin(world)
         first = await backfilled(world, tmp_path, every)
@@ -177,7 +177,7 @@ async def test_each_cent_is_billed_once_after_all_topics_were_lost(
         assert (first["known"], first["missing"] + first["priced"]) == (len(every) - opened - 10, opened + 10), first
         assert again["missing"] + again["priced"] == 0, again
         await map_stranger(world)
-        await post(world, every)  # LiteLLM sends what it believes was not taken
+        await post(world, every)  # LiteLLM sends calls again that it believes were not accepted
         await bills(world, len(every) + 5)
         await until(database, _DONE, lambda found: found == len(every) + 5, 150)
         for words in (("reconcile", "--lago"), ("audit", "verify"), ("topics", "check")):
@@ -186,12 +186,16 @@ async def test_each_cent_is_billed_once_after_all_topics_were_lost(
         assert await billed(world) == len(every) + 5
         refused = await typed(world, "recover", "--yes")
         assert refused.code == 1 and "topics_not_empty" in refused.err, refused.err
-        for name, figure in {"calls": len(every) + 5, "lost": opened, "waiting": told.json["waiting"]}.items():
+        for name, figure in {"calls": len(every) + 5, "lost": opened, "waiting": result.json["waiting"]}.items():
             record_property(name, figure)
 
 
-async def test_what_only_lago_knows_is_not_billed_again(broker: MavenKafka, database: str, tmp_path: Path) -> None:
-    """The projector was behind: Lago has events that Postgres does not, and the calls of one of them are in no row."""
+async def test_events_that_only_lago_has_are_not_billed_again(
+    broker: MavenKafka, database: str, tmp_path: Path
+) -> None:
+    """The projector was behind: Lago has events that Postgres does not have, and the calls of one of them are in no
+    row.
+    """
     async with deployment(broker, tmp_path, database) as world:
         every = calls_of(range(40))
         await post(world, every)
@@ -204,9 +208,9 @@ async def test_what_only_lago_knows_is_not_billed_again(broker: MavenKafka, data
         await rows(database, _BEHIND, [part for part, _ in parts])
         await rows(database, _UNSEEN, parts[0][0])
         await lose(world, broker)
-        told = await typed(world, "recover", "--json")
-        assert told.code == 0, told.out + told.err
-        assert (told.json["only_at_lago"], told.json["lost_calls"], told.json["unknown_calls"]) == (5, 0, unseen)
+        result = await typed(world, "recover", "--json")
+        assert result.code == 0, result.out + result.err
+        assert (result.json["only_at_lago"], result.json["lost_calls"], result.json["unknown_calls"]) == (5, 0, unseen)
         await type_page(world)
         await begin(world)
         filled = await backfilled(world, tmp_path, every)
@@ -221,10 +225,10 @@ async def test_what_only_lago_knows_is_not_billed_again(broker: MavenKafka, data
         assert await billed(world) == 40
 
 
-async def test_usage_that_was_released_into_an_event_that_only_lago_has_is_billed_once(
+async def test_usage_released_into_an_event_that_only_lago_has_is_billed_once(
     broker: MavenKafka, database: str, tmp_path: Path
 ) -> None:
-    """The event names one of two held parts. A person says that the log is to be trusted, and sends everything again."""
+    """The event names one of two held parts. A person decides that the log is complete, and sends everything again."""
     async with deployment(broker, tmp_path, database) as world:
         seconds = int(datetime.now(UTC).timestamp()) // 5 * 5 - 10
         at = datetime.fromtimestamp(seconds, UTC)
@@ -241,10 +245,10 @@ async def test_usage_that_was_released_into_an_event_that_only_lago_has_is_bille
             await world.processes[name].terminate()
         await rows(database, "UPDATE usage_parts SET event = NULL, status = NULL, released_in = NULL")
         await lose(world, broker)
-        told = await typed(world, "recover", "--comment", "the disk was lost", "--yes", "--json")
-        assert told.code == 0, told.out + told.err
-        assert (told.json["only_at_lago"], told.json["undecided_calls"]) == (1, 0), told.json
-        assert (told.json["lost_calls"], told.json["unknown_calls"]) == (0, 0), told.json
+        result = await typed(world, "recover", "--comment", "the disk was lost", "--yes", "--json")
+        assert result.code == 0, result.out + result.err
+        assert (result.json["only_at_lago"], result.json["undecided_calls"]) == (1, 0), result.json
+        assert (result.json["lost_calls"], result.json["unknown_calls"]) == (0, 0), result.json
         await begin(world)
         filled = await backfilled(
             world, tmp_path, [*held, *still], "--trust-log-from", (at - timedelta(hours=1)).isoformat()

@@ -1,4 +1,4 @@
-"""The law of the product: whatever is killed, frozen or cut while calls arrive, every cent is billed once."""
+"""The main guarantee: with any processes killed, frozen or disconnected while calls arrive, every cent is billed once."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ from tests.faults.run import Report, run
 
 @pytest.mark.faults
 @pytest.mark.kafka
-async def test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut(
+async def test_every_cent_is_billed_once_with_any_kills_freezes_and_disconnections(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], figures: Callable[..., None]
 ) -> None:
     """Sixty seconds at 300 calls/s through HTTP; FAULT_SEED repeats a plan of faults."""
@@ -28,15 +28,15 @@ async def test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut(
             print(line, file=sys.stderr, flush=True)  # of a worker of a parallel run, too
 
     say("")
-    report = await run(seed, os.environ, tmp_path, say=say, forked=True)  # `make soak` starts each anew
+    report = await run(seed, os.environ, tmp_path, say=say, forked=True)  # `make soak` starts a new process for each
     for line in (*report.summary(), f"{report.line()}, {time.monotonic() - begun:.0f} s in all"):
         say(line)
-    figures(**told(report))
+    figures(**figures_of(report))
     assert not report.problems, report.story()
 
 
-def told(report: Report) -> dict[str, int | float | str]:
-    """Return what the fault matrix shows of a run: how often each kind of fault was really done, and what was billed."""
+def figures_of(report: Report) -> dict[str, int | float | str]:
+    """Return the figures for the fault matrix: how often each kind of fault really happened, and what was billed."""
     done = Counter(fault.kind.value for fault in report.done) + Counter(report.fired)
     ingress = sum(1 for fault in report.done if fault.kind is Kind.KILL and fault.target == "ingress")
     kinds = {kind.name.lower(): done[kind.value] for kind in Kind if kind is not Kind.KILL}

@@ -1,4 +1,6 @@
-"""The raw topic grows under load, and the command that grows it is killed at each of its steps: nothing is lost or doubled."""
+"""The raw topic grows under load, and the command that grows it is killed at each of its steps: nothing is lost or
+billed twice.
+"""
 
 import os
 import threading
@@ -16,7 +18,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
 
 class Load:
-    """Clients that send calls all the time, each call twice: the second copy a moment later, or by another client."""
+    """Clients that send calls continuously, each call twice: the second copy a moment later, or by another client."""
 
     def __init__(self, growing: Growing) -> None:
         self._growing = growing
@@ -45,7 +47,7 @@ class Load:
 
 
 async def killed(growing: Growing, step: str) -> int:
-    """Return the command, which kills itself at `step`; its exit code."""
+    """Run the command, which kills itself at `step`; returns its exit code."""
     words = ("topics", "expand", "--partitions", str(growing.new), "--yes", "--json")
     environ = {
         "PATH": os.environ["PATH"],
@@ -59,7 +61,7 @@ async def killed(growing: Growing, step: str) -> int:
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_an_expansion_that_is_killed_under_load_is_finished_by_the_next_run_to_the_cent(
+async def test_an_expansion_killed_under_load_is_finished_by_the_next_run_to_the_cent(
     kafka: Kafka, topic_prefix: str, step: str
 ) -> None:
     growing = Growing(kafka.bootstrap, topic_prefix, 2, 4)
@@ -70,8 +72,8 @@ async def test_an_expansion_that_is_killed_under_load_is_finished_by_the_next_ru
         assert await killed(growing, step) == -9
         if step not in (AUDITED, RAW_GROWN):
             for partitions in ("2", "4"):
-                told = await meterbridge(growing.stage, "topics", "check", KAFKA_PARTITIONS=partitions)
-                assert told.code == 1, "no worker starts before it is finished"
+                result = await meterbridge(growing.stage, "topics", "check", KAFKA_PARTITIONS=partitions)
+                assert result.code == 1, "no worker starts before it is finished"
         ended = await growing.expand("--yes")
         assert ended.code == 0, ended.err
         assert ended.json["done"]
@@ -85,10 +87,10 @@ async def test_an_expansion_that_is_killed_under_load_is_finished_by_the_next_ru
     await growing.sound()
 
 
-async def test_a_worker_that_comes_between_two_runs_halts_what_has_moved_and_bills_nothing_twice(
+async def test_a_worker_that_starts_between_two_runs_halts_the_moved_partitions_and_bills_nothing_twice(
     kafka: Kafka, topic_prefix: str
 ) -> None:
-    """A worker of the old number that passed its check before the changelog grew."""
+    """A worker with the old number of partitions that passed its check before the changelog grew."""
     growing = Growing(kafka.bootstrap, topic_prefix, 2, 4)
     early = growing.calls(range(24))
     growing.stage.put(early)
@@ -111,6 +113,6 @@ async def test_a_worker_that_comes_between_two_runs_halts_what_has_moved_and_bil
     await growing.sound()
 
 
-def test_each_step_is_killed_once() -> None:
-    """`killed` takes a name; a wrong one would kill nothing."""
+def test_a_kill_is_tested_at_every_step() -> None:
+    """`killed` takes the name of a step; a wrong name would kill nothing."""
     assert CHANGELOG_GROWN in STEPS and len(set(STEPS)) == 8

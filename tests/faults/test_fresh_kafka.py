@@ -1,4 +1,4 @@
-"""A Kafka that no one has used yet: ready means that the first mapping is taken."""
+"""A new Kafka that was never used: as soon as the server is ready, the first mapping is accepted."""
 
 import asyncio
 import time
@@ -25,10 +25,12 @@ def fresh() -> Iterator[MavenKafka]:
 
 
 @pytest.mark.parametrize("parts", [PARTS, (API,)], ids=["all", "api"])
-async def test_the_one_who_is_told_that_it_is_ready_can_set_the_first_mapping_at_once(
+async def test_the_first_mapping_can_be_set_as_soon_as_the_server_is_ready(
     fresh: MavenKafka, parts: tuple[str, ...]
 ) -> None:
-    """The first change made Kafka create the coordinator's log while the caller waited: 503 `kafka_unavailable`."""
+    """In an earlier version the first change made Kafka create the coordinator's log while the caller waited: 503
+    `kafka_unavailable`.
+    """
     admin = AdminClient({"bootstrap.servers": fresh.bootstrap})
     assert STATE not in admin.list_topics(timeout=10).topics
     settings = settings_for(fresh, "fresh.").model_copy(update={"api_port": 0} if parts == (API,) else {})

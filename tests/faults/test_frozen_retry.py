@@ -1,4 +1,4 @@
-"""A retry role that freezes while its events wait, and wakes when another has posted them."""
+"""A retry role that is frozen while its events wait, and continues after another member has posted them."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from tests.faults.mortal import TAKES
 from tests.faults.steps import worker
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
-from tests.support.posting import event, put_back, statuses
+from tests.support.posting import event, put_into_retry, statuses
 from tests.support.sandbox import lago_sandbox
 from tests.support.stage import Stage
 
@@ -28,7 +28,7 @@ LIMIT_S = 60.0
 
 
 def members(stage: Stage) -> int:
-    """Of the retry group, once it is at rest and every member has its partitions; 0 before."""
+    """The number of members of the retry group, once it is stable and every member has its partitions; 0 before."""
     admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-retry"
     try:
@@ -39,10 +39,12 @@ def members(stage: Stage) -> int:
     return len(found.members) if at_rest else 0
 
 
-async def test_a_retry_role_that_froze_past_its_session_delivers_its_events_once(
+async def test_a_retry_role_frozen_longer_than_its_session_delivers_its_events_once(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, figures: Callable[..., None]
 ) -> None:
-    """It froze with the events in its hands, and posts them the moment it wakes: Lago knows them, its commit is refused."""
+    """It was frozen while it held events, and posts them when it continues: Lago recognises them, and its commit is
+    refused.
+    """
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
     async with (
         lago_sandbox(clock=time.time) as lago,
@@ -54,7 +56,7 @@ async def test_a_retry_role_that_froze_past_its_session_delivers_its_events_once
         due_ms = time.time_ns() // 1_000_000 + 4_000
         headers = [("attempt", b"1"), ("not_before", b"%d" % due_ms), ("maybe_sent", b"0")]
         for number in range(EVENTS):
-            put_back(stage, msgspec.json.encode(event(number)), [*headers])
+            put_into_retry(stage, msgspec.json.encode(event(number)), [*headers])
         await soon(lambda: TAKES in frozen.log.read_text(), LIMIT_S)  # it waits for their moment
         freezing = asyncio.ensure_future(frozen.freeze(FROZEN_S))
         heir.start()

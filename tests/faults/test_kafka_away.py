@@ -1,4 +1,5 @@
-"""Kafka killed, frozen, cut off and silent under load, with everything else running: from webhook to Lago every cent once.
+"""Kafka is killed, frozen, disconnected and silent under load, with everything else running: from webhook to Lago every
+cent is billed once.
 
 senders ──> ingress ──┐
                       ├──> wire ──> broker          the wire is cut, reset, held still; the broker frozen, killed
@@ -32,7 +33,7 @@ BREATH_S = 2.0
 
 @asynccontextmanager
 async def wired_world(folder: Path) -> AsyncIterator[tuple[World, Wire, MavenKafka]]:
-    """Yield a world of which every byte to and from Kafka goes through a wire; the ingress has a spool."""
+    """Yield a world in which every byte to and from Kafka passes through a relay; the ingress has a spool."""
     port = free_port()
     async with wire(port) as way:
         outside = f"127.0.0.1:{way.port}"
@@ -50,7 +51,7 @@ async def wired_world(folder: Path) -> AsyncIterator[tuple[World, Wire, MavenKaf
 
 @asynccontextmanager
 async def load(world: World, seed: int) -> AsyncIterator[Sender]:
-    """Calls through HTTP, from two seconds before the block begins until it ends and each has its 202."""
+    """Calls over HTTP, from two seconds before the block until each call sent in it has its 202."""
     url = world.url("ingress") + "/webhook/litellm/usage"
     sender, healed = Sender(url, token=TOKEN, secret=SECRET, seed=seed, rate=RATE), asyncio.Event()
     sending = asyncio.ensure_future(sender.run(2.0, until=healed))
@@ -62,8 +63,8 @@ async def load(world: World, seed: int) -> AsyncIterator[Sender]:
         await sending
 
 
-async def judged(world: World, sender: Sender) -> float:
-    """Return the seconds until everything was billed; check that all ledgers agree and every cent is billed once."""
+async def settled_after_s(world: World, sender: Sender) -> float:
+    """Return the seconds until everything was billed; check that all ledgers add up and every cent is billed once."""
     calm = time.monotonic()
     problems = await settle(world, sender.load, lambda _: None)
     problems += [f"refused: {refused}" for refused in sender.load.refused]
@@ -77,10 +78,10 @@ def _halted(log: Path) -> bool:
     return log.exists() and "partition_halted" in log.read_text(errors="replace")
 
 
-async def test_a_broker_that_is_away_while_the_ingress_is_killed_costs_no_call(
+async def test_an_unavailable_broker_and_a_killed_ingress_lose_no_call(
     tmp_path: Path, figures: Callable[..., None], *, long_faults: bool
 ) -> None:
-    """What is answered 202 meanwhile stands on the ingress's disk alone; all of it is billed when Kafka is back."""
+    """Calls answered 202 in this time are only on the ingress's disk; all of them are billed when Kafka is back."""
     away_s = 60.0 if long_faults else 9.0
     async with wired_world(tmp_path) as (world, _, broker):
         ingress = world.processes["ingress"]
@@ -95,13 +96,13 @@ async def test_a_broker_that_is_away_while_the_ingress_is_killed_costs_no_call(
             accepted = sender.load.answers["202"]
             await asyncio.to_thread(broker.restart)
             await asyncio.sleep(BREATH_S)
-        drained_s = await judged(world, sender)
+        drained_s = await settled_after_s(world, sender)
     assert accepted > 0
     owed = sender.load.owed
     figures(away_s=away_s, ingress_killed=2, calls=len(owed.calls), usd=f"{owed.dollars():f}", drained_s=drained_s)
 
 
-async def test_a_frozen_broker_a_silent_network_and_cut_connections_cost_no_call(
+async def test_a_frozen_broker_a_silent_network_and_lost_connections_lose_no_call(
     tmp_path: Path, figures: Callable[..., None], *, long_faults: bool
 ) -> None:
     """Long enough for requests to time out, and in the long run for sessions and transactions to end."""
@@ -118,10 +119,10 @@ async def test_a_frozen_broker_a_silent_network_and_cut_connections_cost_no_call
                 await way.reset()
                 await asyncio.sleep(0.2)
             await way.cut()
-            await asyncio.sleep(3.0)  # cut for so long
+            await asyncio.sleep(3.0)  # the time that the network is cut
             await way.join()
             await asyncio.sleep(BREATH_S)
-        drained_s = await judged(world, sender)
+        drained_s = await settled_after_s(world, sender)
     owed = sender.load.owed
     figures(
         frozen_s=silent_s,

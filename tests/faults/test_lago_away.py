@@ -1,4 +1,4 @@
-"""Lago cannot be reached, as a network makes it: refused, silent, reset. Events wait in their topic and arrive once."""
+"""Lago cannot be reached: connections are refused, silent or reset. Events wait in their topic and arrive once."""
 
 import asyncio
 import time
@@ -51,7 +51,7 @@ async def reset_again_and_again(way: Wire, for_s: float) -> None:
 
 
 @pytest.mark.parametrize("harm", [refuse, fall_silent, reset_again_and_again])
-async def test_what_lago_does_not_answer_waits_and_arrives_once(
+async def test_an_event_that_lago_does_not_answer_waits_and_arrives_once(
     kafka: Kafka,
     topic_prefix: str,
     tmp_path: Path,
@@ -60,7 +60,7 @@ async def test_what_lago_does_not_answer_waits_and_arrives_once(
     *,
     long_faults: bool,
 ) -> None:
-    """Nothing is given up for it, however long it takes.
+    """No event is given up for it, however long it takes.
 
     Where one connection is reset while another lives, an event may be taken for the cause and be retried apart.
     """

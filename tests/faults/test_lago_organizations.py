@@ -1,4 +1,4 @@
-"""Two Lago organisations behind one real sink: what one of them does holds up nothing of the other, and is billed once."""
+"""Two Lago organisations with one real sink: errors of one delay nothing of the other, and every event is billed once."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ def organizations(folder: Path, eu: Lago, key: str) -> dict[str, str]:
 
 
 def put(stage: Stage, organization: str, numbers: range) -> None:
-    """Events as the meter seals them, of every organisation on every partition."""
+    """Put events as the meter seals them: of every organisation, on every partition."""
     at = f"{int(time.time())}.000"
     manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization=organization))
     for number in numbers:
@@ -68,7 +68,7 @@ async def copies(lago: Lago) -> Counter[str]:
 
 
 async def billed(lago: Lago, organization: str, events: int) -> None:
-    """Return when Lago has so many events; they are this organisation's, each once, and their cents are exact."""
+    """Return when Lago has this number of events; they must be this organisation's, each once, with exact cents."""
     async with asyncio.timeout(60):
         while (await lago.stats())["totals"]["events"] < events:
             await asyncio.sleep(0.05)
@@ -77,11 +77,11 @@ async def billed(lago: Lago, organization: str, events: int) -> None:
 
 
 def posted_nothing_elsewhere(stage: Stage) -> bool:
-    """Check that events that an organisation does not accept wait at their place: they are neither moved nor given up."""
+    """Check that events that an organisation does not accept wait in place: they are neither moved nor given up."""
     return not stage.read(stage.topics.retry) and not stage.read(stage.topics.dlq)
 
 
-async def test_an_expired_key_holds_up_only_its_own_organisation_whose_events_are_billed_once_when_it_is_renewed(
+async def test_an_expired_key_delays_only_its_own_organisation_and_its_events_are_billed_once_after_the_renewal(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, lago: Lago
 ) -> None:
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
@@ -96,11 +96,11 @@ async def test_an_expired_key_holds_up_only_its_own_organisation_whose_events_ar
             assert not await copies(eu)
             assert posted_nothing_elsewhere(stage)
             await sink.kill()
-            sink.start()  # what waits has another owner now
+            sink.start()  # waiting events have another owner now
             put(stage, "", range(60, 80))
             await billed(lago, "", 80)
             assert not await copies(eu)
-            # Each has a breaker of its own: what the other one accepts closes none.
+            # Each has its own breaker: an event accepted by the other organisation does not close it.
             assert "breaker_closed" not in await asyncio.to_thread(logged, tmp_path)
             (tmp_path / "eu.new").write_text("renewed\n")
             (tmp_path / "eu.new").replace(tmp_path / "eu.key")
@@ -112,10 +112,10 @@ async def test_an_expired_key_holds_up_only_its_own_organisation_whose_events_ar
     assert "renewed" not in said
 
 
-async def test_an_organisation_that_is_away_holds_up_nothing_of_the_other_one(
+async def test_an_unavailable_organisation_delays_nothing_of_the_other(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, lago: Lago
 ) -> None:
-    """And the other way round: the default one is away, and the further one goes on."""
+    """In both directions: also if the default organisation is unavailable."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
     async with lago_sandbox(clock=time.time, api_key="eus") as eu:
         settings = organizations(tmp_path, eu, "eus")
@@ -143,7 +143,7 @@ async def test_an_organisation_that_is_away_holds_up_nothing_of_the_other_one(
     assert posted_nothing_elsewhere(stage)
 
 
-async def test_a_limited_organisation_slows_down_nothing_of_the_other_one(
+async def test_a_rate_limited_organisation_delays_nothing_of_the_other(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, lago: Lago
 ) -> None:
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
@@ -167,17 +167,19 @@ async def halted(folder: Path, reason: str) -> None:
 
 
 def place(stage: Stage, group: str) -> list[int]:
-    """Return the committed offsets of a lane on the partitions of the events topic; below 0 = none."""
+    """Return the committed offsets of a partition task on the partitions of the events topic; below 0 = none."""
     admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     name = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-{group}"
     found = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)])[name].result().topic_partitions
     return [one.offset for one in sorted(found, key=lambda one: one.partition) if one.topic == stage.topics.events]
 
 
-async def test_events_of_an_organisation_that_is_not_configured_wait_until_it_is_and_are_sent_nowhere_else(
+async def test_events_of_an_unconfigured_organisation_wait_until_it_is_configured_and_are_sent_nowhere_else(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, lago: Lago
 ) -> None:
-    """It was taken out of the settings, or is not in them yet while others have it: the meter had sealed these events."""
+    """It was removed from the settings, or is not in these settings yet while other processes have it: the meter had
+    sealed these events.
+    """
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
     put(stage, "eu", range(3))
     put(stage, "", range(3))
@@ -203,7 +205,7 @@ async def test_events_of_an_organisation_that_is_not_configured_wait_until_it_is
     assert posted_nothing_elsewhere(stage)
 
 
-async def test_while_an_organisation_is_rolled_out_each_of_its_events_is_billed_once_whichever_sink_meets_it(
+async def test_during_the_rollout_of_an_organisation_each_of_its_events_is_billed_once_by_any_sink(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, lago: Lago
 ) -> None:
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
@@ -229,7 +231,7 @@ async def test_while_an_organisation_is_rolled_out_each_of_its_events_is_billed_
     assert posted_nothing_elsewhere(stage)
 
 
-async def test_events_of_a_closed_organisation_become_dead_letters_which_it_never_posts_when_it_is_opened_again(
+async def test_events_of_a_closed_organisation_become_dead_letters_that_are_never_posted_when_it_is_opened_again(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, lago: Lago
 ) -> None:
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)

@@ -1,4 +1,4 @@
-"""Laws of what stands on Kafka, seen on a broker of the test's own that is killed."""
+"""Clients of Kafka during a kill, with a broker of the test's own."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
 
 @pytest.fixture
-def mortal() -> Iterator[Kafka]:
+def killable_broker() -> Iterator[Kafka]:
     """Yield a broker that may be killed."""
     if broker_kind(os.environ) == "configured":
         pytest.skip("the broker of KAFKA_BOOTSTRAP_SERVERS is not ours to kill")
@@ -28,13 +28,13 @@ def mortal() -> Iterator[Kafka]:
     broker.stop()
 
 
-async def test_the_one_who_stops_a_reader_of_a_dead_broker_goes_on(mortal: Kafka) -> None:
-    """A reader's last words must not cancel its owner: a table would never be followed again, without an error."""
-    admin = AdminClient({"bootstrap.servers": mortal.bootstrap})
+async def test_stopping_a_reader_of_a_dead_broker_does_not_cancel_the_caller(killable_broker: Kafka) -> None:
+    """Otherwise a table would never be read again, without an error."""
+    admin = AdminClient({"bootstrap.servers": killable_broker.bootstrap})
     admin.create_topics([NewTopic("t", 1, 1)])["t"].result()
 
     async def read_until(dead: asyncio.Event) -> str:
-        async with reading("t", bootstrap_servers=mortal.bootstrap, auto_offset_reset="earliest") as consumer:
+        async with reading("t", bootstrap_servers=killable_broker.bootstrap, auto_offset_reset="earliest") as consumer:
             await consumer.getmany(timeout_ms=100)
             started.append(consumer)
             await dead.wait()
@@ -46,14 +46,16 @@ async def test_the_one_who_stops_a_reader_of_a_dead_broker_goes_on(mortal: Kafka
     dead = asyncio.Event()
     readers = [asyncio.ensure_future(read_until(dead)) for _ in range(8)]
     await soon(lambda: len(started) == 8)
-    await asyncio.to_thread(mortal.kill)
+    await asyncio.to_thread(killable_broker.kill)
     dead.set()
     ends = asyncio.gather(*readers, return_exceptions=True)
     assert await asyncio.wait_for(ends, 30) == ["went on"] * 8
 
 
-def test_a_request_on_a_connection_that_was_just_reset_fails_in_words_that_aiokafka_knows(kafka: Kafka) -> None:
-    """uvloop has words of its own: the task that keeps a client's metadata would die of them, and the client wait forever."""
+def test_a_request_on_a_reset_connection_fails_with_an_error_that_aiokafka_handles(kafka: Kafka) -> None:
+    """uvloop has its own error texts: the task that refreshes a client's metadata would end, and the client wait
+    forever.
+    """
 
     async def ask_on_a_closed_one() -> bool:
         client = AIOKafkaClient(bootstrap_servers=kafka.bootstrap)
@@ -63,7 +65,7 @@ def test_a_request_on_a_connection_that_was_just_reset_fails_in_words_that_aioka
             await client.ready(broker.nodeId)
             connection = client._conns[broker.nodeId, ConnectionGroup.DEFAULT]
             connection._writer.transport.abort()
-            await asyncio.sleep(0)  # the transport is closed, and its reader has not been told
+            await asyncio.sleep(0)  # the transport is closed, and its reader does not know yet
             with pytest.raises(KafkaConnectionError, match="closed under a request"):
                 await connection.send(MetadataRequest([]))
             assert not connection.connected()

@@ -1,4 +1,4 @@
-"""Laws of the sender and of what it says is owed."""
+"""The load generator and its calculation of the owed amounts."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ from tests.faults.calls import CUSTOMERS, Calls, owed_for
 from tests.faults.load import Sender
 
 
-def test_what_is_owed_is_the_text_of_the_cost_rounded_once_half_to_even() -> None:
+def test_the_owed_amount_is_the_text_of_the_cost_rounded_once_half_to_even() -> None:
     assert owed_for("9.149999999999999e-06") == Decimal("0.00000915")
     assert owed_for("0.0000000000125") == Decimal("0.000000000012")
     assert owed_for("0.0000000000135") == Decimal("0.000000000014")
@@ -25,7 +25,7 @@ def test_the_seed_repeats_the_calls_and_no_two_are_the_same() -> None:
     assert {call.customer for call in calls} == set(CUSTOMERS)
 
 
-def test_the_calls_hold_binary_noise_failures_that_cost_money_and_calls_no_one_owes() -> None:
+def test_the_calls_contain_binary_noise_failures_with_a_cost_and_unbilled_calls() -> None:
     maker = Calls(5)
     calls = [maker.make(1e9) for _ in range(2000)]
     parsed = [(call, json.loads(call.text, parse_float=Decimal)) for call in calls]
@@ -42,7 +42,7 @@ def test_the_calls_hold_binary_noise_failures_that_cost_money_and_calls_no_one_o
     assert sum(c.billed for c in calls) > 1800
 
 
-async def test_a_post_is_repeated_word_for_word_until_it_is_accepted_and_duplicates_are_sent() -> None:
+async def test_a_post_is_repeated_unchanged_until_it_is_accepted_and_duplicates_are_sent() -> None:
     bodies: Counter[bytes] = Counter()
     accepted: list[bytes] = []
 
@@ -72,7 +72,7 @@ async def test_a_post_is_repeated_word_for_word_until_it_is_accepted_and_duplica
     assert posted.total() == 300 + load.repeated > 320
 
 
-async def test_an_answer_that_nothing_explains_is_told() -> None:
+async def test_an_unexpected_answer_is_reported() -> None:
     async def refuse(_: web.Request) -> web.Response:
         return web.Response(status=400, text="no")
 

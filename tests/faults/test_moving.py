@@ -1,4 +1,6 @@
-"""What docs/moving.md says, done: a deployment moves to another Kafka, with its data or without, and bills each call once."""
+"""The steps on docs/moving.md, executed: a deployment moves to another Kafka, with its data or without, and bills each
+call once.
+"""
 
 import asyncio
 import os
@@ -31,7 +33,7 @@ PREFIX, PARTITIONS = "eu.", 2
 
 @pytest.fixture
 def places() -> Iterator[tuple[MavenKafka, MavenKafka]]:
-    """Yield a broker, and the place of another one that does not run and has no data."""
+    """Yield a broker, and the address of another one that does not run and has no data."""
     brokers: list[MavenKafka] = []
     try:
         brokers += [MavenKafka(), MavenKafka()]
@@ -125,7 +127,7 @@ async def test_with_kafkas_data_no_call_is_refused_lost_or_billed_twice(
 
 
 def test_a_mirrored_ledger_halts_and_bills_nothing(kafka: Kafka, topic_prefix: str) -> None:
-    """Raw topic and changelog are copied record by record into topics of the same form, as a mirror does it."""
+    """Raw topic and changelog are copied record by record into topics of the same form, like a mirroring tool does."""
     asyncio.run(_mirrored(kafka.bootstrap, topic_prefix))
 
 
@@ -149,7 +151,7 @@ async def _mirrored(bootstrap: str, prefix: str) -> None:
     assert mirror.billed()[0] == 0
 
 
-async def test_mappings_move_to_an_empty_kafka_by_a_file(
+async def test_mappings_move_to_an_empty_kafka_in_a_file(
     kafka: Kafka, topic_prefix: str, database: str, tmp_path: Path
 ) -> None:
     old = Growing(kafka.bootstrap, f"{topic_prefix}old.", PARTITIONS, PARTITIONS)

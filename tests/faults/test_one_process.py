@@ -1,4 +1,4 @@
-"""All roles in one process: an error of one role starts that role again, and the others go on."""
+"""All roles in one process: an error of one role restarts that role, and the others continue."""
 
 import asyncio
 import json
@@ -38,10 +38,10 @@ def _starts(process: Process) -> dict[str, int]:
     return {role: roles.count(role) for role in sorted(set(roles))}
 
 
-async def test_an_error_of_one_role_starts_that_role_again_and_the_others_go_on(
+async def test_an_error_of_one_role_restarts_that_role_and_the_others_continue(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, figures: Callable[..., None]
 ) -> None:
-    """The broker refuses a dead letter, which ends the sink each time that it comes to it, until the topic takes it."""
+    """The broker refuses a dead letter, which ends the sink each time it reaches it, until the topic accepts it."""
     stage = await asyncio.to_thread(Stage, kafka.bootstrap, topic_prefix, 1)
     limit_records(stage, stage.topics.dlq, 200)
     now_us = int(time.time()) * SECOND_US
@@ -69,10 +69,10 @@ async def test_an_error_of_one_role_starts_that_role_again_and_the_others_go_on(
     figures(restarts=failed["sink"] - 1)
 
 
-async def test_a_role_that_cannot_be_started_again_does_not_end_the_others(
+async def test_a_role_that_cannot_be_restarted_does_not_end_the_others(
     kafka: Kafka, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """While the sink is between two starts, a topic is deleted that every role needs in order to begin."""
+    """While the sink is between two starts, a topic is deleted that every role needs at its start."""
     stage = await asyncio.to_thread(Stage, kafka.bootstrap, topic_prefix, 1)
     limit_records(stage, stage.topics.dlq, 200)
     now_us = int(time.time()) * SECOND_US

@@ -1,4 +1,4 @@
-"""The oracle sees every wrong it is there for: each law is broken once, and the sentence names it."""
+"""The oracle finds every error that it is made for: each condition is broken once, and the report names it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,20 +20,21 @@ _COSTS = {"c1": Decimal("0.000145"), "c2": Decimal("0.00000915")}
 
 
 def owed() -> Owed:
-    made = Owed()
+    created = Owed()
     for customer, (name, cost) in zip(_SUBSCRIPTIONS, _COSTS.items(), strict=True):
-        made.note(Call((name, f"id-{name}", "success"), customer, "", cost, 22, billed=True))
-    made.note(Call(("c3", "id-c3", "success"), "customer-00", "", Decimal("0.5"), 9, billed=False))
-    made.metered["tx-1"] = ("org-a", {"tokens": "7"})
-    return made
+        created.note(Call((name, f"id-{name}", "success"), customer, "", cost, 22, billed=True))
+    created.note(Call(("c3", "id-c3", "success"), "customer-00", "", Decimal("0.5"), 9, billed=False))
+    created.metered["tx-1"] = ("org-a", {"tokens": "7"})
+    return created
 
 
 _METERED = {"transaction_id": "tx-1", "tokens": "7", "org_id": "org-a"}
 
 
 def exact() -> Found:
-    """Two calls billed on two subscriptions, one not billed, one delivered twice, and an event of another metric:
-    five raw records in one partition."""
+    """Two calls billed on two subscriptions, one unbilled call, one delivered twice, and an event of another metric:
+    five raw records in one partition.
+    """
     folded = LedgerSum(3, Decimal("0.00015415"))
     counters = Counters(
         received=LedgerSum(5, Decimal("0.50029915")),
@@ -80,7 +81,7 @@ def enriched(offset: int, name: str, decision: str = "billable") -> EnrichedUsag
     return record
 
 
-def test_an_exact_run_has_nothing_wrong() -> None:
+def test_an_exact_run_has_no_violation() -> None:
     assert verdict(exact(), owed(), _SUBSCRIPTIONS, _ORGS) == []
 
 
@@ -102,7 +103,7 @@ def _reseal(found: Found) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "expected"),
     [
         (lambda f: _stats(f, calls=2), "sub-a: +1 calls of 1"),
         (lambda f: _stats(f, tokens=21), "sub-a: -1 tokens of 22"),
@@ -141,8 +142,8 @@ def _reseal(found: Found) -> None:
         (lambda f: setattr(f, "dead", 1), "1 dead letters"),
     ],
 )
-def test_every_wrong_is_seen_and_named(wrong: Callable[[Found], object], told: str) -> None:
+def test_every_violation_is_found_and_named(wrong: Callable[[Found], object], expected: str) -> None:
     found = exact()
     wrong(found)
     sentences = verdict(found, owed(), _SUBSCRIPTIONS, _ORGS)
-    assert any(told in sentence for sentence in sentences), sentences
+    assert any(expected in sentence for sentence in sentences), sentences

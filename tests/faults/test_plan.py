@@ -1,4 +1,4 @@
-"""Laws of the plan of faults: whatever the seed, a run proves what it says it proves."""
+"""The plan of faults: for any seed, a run contains the faults that it claims."""
 
 import pytest
 
@@ -10,28 +10,28 @@ def test_every_seed_gives_a_plan_with_at_least_three_faults_of_every_kind_that_f
     assert shortfalls(draw_plan(seed)) == []
 
 
-def test_the_seed_repeats_the_plan_and_another_seed_gives_another() -> None:
+def test_a_seed_repeats_its_plan_and_another_seed_gives_another() -> None:
     assert draw_plan(7) == draw_plan(7)
     assert draw_plan(7) != draw_plan(8)
 
 
-def test_every_minute_of_a_long_run_is_drawn_anew_and_holds_the_whole_catalogue() -> None:
+def test_every_minute_of_a_long_run_is_drawn_again_and_contains_the_whole_catalogue() -> None:
     plan = draw_plan(7, minutes=5)
     assert shortfalls(plan, minutes=5) == []
     assert [f.target for f in plan if f.at_s < 60] == [f.target for f in draw_plan(7)]
     assert [f.target for f in plan if f.at_s < 60] != [f.target for f in plan if 60 <= f.at_s < 120]
 
 
-def test_a_broker_that_is_not_ours_is_left_alone_and_nothing_else_changes() -> None:
+def test_a_foreign_broker_gets_no_faults_and_the_others_stay_the_same() -> None:
     assert draw_plan(7, broker=False) == [fault for fault in draw_plan(7) if fault.kind is not Kind.BROKER]
 
 
-def test_freezes_end_on_both_sides_of_the_transaction_and_the_session_timeout() -> None:
+def test_freezes_are_both_shorter_and_longer_than_the_transaction_and_session_timeouts() -> None:
     below, between, above = FREEZES_S
     assert below[1] < TRANSACTION_S < between[0] < between[1] < SESSION_S < above[0]
 
 
-def test_a_plan_that_lacks_a_fault_is_told() -> None:
+def test_a_plan_without_a_kind_of_fault_is_reported() -> None:
     plan = draw_plan(7)
     first_ingress_kill = next(f for f in plan if f.kind is Kind.KILL and f.target == "ingress")
     assert shortfalls([f for f in plan if f is not first_ingress_kill]) == ["kill -9 of the ingress: 2 of 3"]

@@ -1,4 +1,4 @@
-"""The steps of a post to Lago, and the process killed at each of them: never doubled, never lost.
+"""A post to Lago with the process killed at each of its steps: no event is billed twice or lost.
 
     sink ──> sends ──> Lago stores ──> answer ──> [ receipts, dead letters │ offset │ commit ] ──> next chunk
         │         │               │        │     │                          │        │        │
@@ -34,7 +34,7 @@ AT_ONCE = 5
 
 
 @pytest.fixture(scope="module")
-def found(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Scenario, Found | BaseException]]:
+def results(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Scenario, Found | BaseException]]:
     """Yield the result of every scenario."""
     prefix = f"k{uuid.uuid4().hex[:6]}."
     room = asyncio.Semaphore(AT_ONCE)
@@ -54,11 +54,11 @@ def found(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
-def test_the_one_who_dies_at_a_step_of_a_post_doubles_nothing_and_loses_nothing(
-    scenario: Scenario, found: dict[Scenario, Found | BaseException]
+def test_a_process_killed_at_a_step_of_a_post_duplicates_and_loses_nothing(
+    scenario: Scenario, results: dict[Scenario, Found | BaseException]
 ) -> None:
-    """Each event is stored once and receipted once, the dead letter is written once, the offset is past them all."""
-    result = found[scenario]
+    """Each event is stored once with one receipt, the dead letter is written once, and the offset is after all of them."""
+    result = results[scenario]
     if isinstance(result, BaseException):
         raise result
     assert result.exit_code == -9
@@ -72,10 +72,10 @@ def test_the_one_who_dies_at_a_step_of_a_post_doubles_nothing_and_loses_nothing(
 
 
 @pytest.mark.parametrize("name", ["sent", "stored", mortal.AFTER_ANSWER, mortal.OFFSET_SENT])
-def test_the_next_owner_posts_again_what_it_cannot_know(
-    name: str, found: dict[Scenario, Found | BaseException]
+def test_the_next_owner_repeats_the_posts_with_an_unknown_outcome(
+    name: str, results: dict[Scenario, Found | BaseException]
 ) -> None:
-    """Otherwise the law above would hold for a sink that never repeats, and loses."""
-    result = found[Scenario("sink", "postgres", STEPS[name])]
+    """Otherwise the test above would pass for a sink that never repeats, and loses events."""
+    result = results[Scenario("sink", "postgres", STEPS[name])]
     assert isinstance(result, Found)
     assert result.duplicates >= EVENTS

@@ -1,4 +1,4 @@
-"""A whole deployment in which each process and command has the Postgres account that the documentation gives it.
+"""A complete deployment in which each process and command has its documented Postgres account.
 
 A grant that is missing in `roles.sql` is a process that fails here; a table that a role may write to is written to here.
 """
@@ -50,7 +50,7 @@ UNHEARD = {
 
 
 def role_of(name: str) -> str:
-    """Whose account a process has: docs/database.md."""
+    """The documented account of a process: docs/database.md."""
     if name.startswith(("project", "ingress")):
         return PROJECTOR if name.startswith("project") else API
     return READER
@@ -73,7 +73,7 @@ async def deployment(kafka: Kafka, folder: Path, url: str, prefix: str) -> Async
 
 
 def call(number: int, customer: str, ended: datetime, **fields: Any) -> dict[str, Any]:
-    """Return a call as LiteLLM sends it, of one cent."""
+    """Return a call of one cent as LiteLLM sends it."""
     return {
         "id": f"chatcmpl-{number}",
         "litellm_call_id": f"call-{number}",
@@ -91,14 +91,14 @@ def call(number: int, customer: str, ended: datetime, **fields: Any) -> dict[str
 
 
 async def run(world: World, role: str, *words: str) -> tuple[int, str, str]:
-    """Return a command with a role's account: its code, what it printed, what it logged."""
+    """Run a command with a role's account: its exit code, output and log."""
     environ = {
         **world.environ("command"),
         "DATABASE_URL": as_role(world.common["DATABASE_URL"], role),
         "LOG_LEVEL": "error",
     }
-    told = await ended(environ, *words, limit_s=120)
-    return told.code, told.out, told.err
+    result = await ended(environ, *words, limit_s=120)
+    return result.code, result.out, result.err
 
 
 async def test_usage_is_billed_and_explained_with_each_process_under_its_own_account(
@@ -134,7 +134,9 @@ async def keep_provider_key(url: str) -> None:
 
 
 async def bill(world: World, url: str) -> None:
-    """Calls of the mapped, one under two ids as LiteLLM's bridges log it, one of a stranger, and one that is late."""
+    """Calls of a mapped customer, one call under two ids as LiteLLM's bridges log it, one of an unmapped customer, and
+    one late call.
+    """
     mapped, now = [customer for customer in CUSTOMERS if not mapped_late(customer)], datetime.now(UTC)
     calls = [call(n, mapped[n % len(mapped)], now) for n in range(30)]
     calls += [calls[0] | {"id": "chatcmpl-bridged"}, call(100, "a stranger", now)]
@@ -165,10 +167,10 @@ async def manage(world: World, url: str) -> None:
     headers = {"Authorization": f"Bearer {MASTER_KEY}"}
     async with httpx.AsyncClient(trust_env=False, timeout=30, base_url=world.url("api"), headers=headers) as http:
         answers = [
-            made := await http.post(
+            created := await http.post(
                 "/api/v1/access/keys", json={"name": "n", "scopes": ["mappings:read", "stats:read"]}
             ),
-            await http.post(f"/api/v1/access/keys/{made.json()['id']}/rotate", json={"overlap_hours": 1}),
+            await http.post(f"/api/v1/access/keys/{created.json()['id']}/rotate", json={"overlap_hours": 1}),
             await http.get("/customers/unmapped"),
             await http.get("/webhooks/stats"),
             await http.get("/api/v1/access/keys"),
@@ -176,9 +178,9 @@ async def manage(world: World, url: str) -> None:
             await http.delete("/customers/customer-00/mapping"),
             await http.post("/webhooks/retry", json={"comment": "a trial"}),
         ]
-        own = {"Authorization": f"Bearer {made.json()['token']}"}
+        own = {"Authorization": f"Bearer {created.json()['token']}"}
         answers.append(await http.get("/customers/customer-01/mapping", headers=own))
-        answers.append(await http.delete(f"/api/v1/access/keys/{made.json()['id']}"))
+        answers.append(await http.delete(f"/api/v1/access/keys/{created.json()['id']}"))
         assert [one.status_code // 100 for one in answers] == [2] * len(answers), [one.text for one in answers]
         health = (await http.get("/health")).json()
         assert health["dependencies"]["postgres"]["status"] == "ok", health
@@ -187,7 +189,7 @@ async def manage(world: World, url: str) -> None:
 
 
 async def explain(world: World, folder: Path) -> None:
-    """Run every command that reads, with the reader's account; for keys, with the api's account."""
+    """Run every command that reads with the reader's account; those about keys with the api's account."""
     calls = folder / "calls.jsonl"
     calls.write_text(json.dumps(call(300, CUSTOMERS[0], datetime.now(UTC))) + "\n")
     code, out, err = await run(world, READER, "explain", "--request", "chatcmpl-1", "--json")
@@ -215,7 +217,9 @@ async def explain(world: World, folder: Path) -> None:
 
 
 async def release(world: World, url: str) -> None:
-    """The stranger has an org now, and the org an account: what was held is billed, and the debits of its calls are corrected."""
+    """The unmapped customer gets an org, and the org a credit account: held usage is billed, and the debits of its
+    calls are corrected.
+    """
     org = org_of(CUSTOMERS[0])
     await give(url, f"org:{org}", "10")
     mapping = {"litellm_customer_id": "a stranger", "lago_customer_id": org, "lago_organization_id": "tenant-1"}

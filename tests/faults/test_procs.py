@@ -1,4 +1,4 @@
-"""Laws of the processes under fault, seen on processes that do nothing."""
+"""The wrapper for processes under fault, tested with processes that do nothing."""
 
 import asyncio
 import io
@@ -30,7 +30,7 @@ def process(folder: Path, code: str, ready: Callable[[str], bool] = bool) -> Pro
     return Process("it", [sys.executable, "-c", code], {}, folder, lambda: time.monotonic() - begun, ready)
 
 
-async def test_what_is_killed_is_gone_and_starts_again_only_when_told(tmp_path: Path) -> None:
+async def test_a_killed_process_is_gone_and_starts_again_only_when_told(tmp_path: Path) -> None:
     it = process(tmp_path, _OBEDIENT)
     it.start()
     await it.up()
@@ -42,7 +42,7 @@ async def test_what_is_killed_is_gone_and_starts_again_only_when_told(tmp_path: 
     await it.kill()
 
 
-async def test_a_stop_tells_its_exit_code_and_how_long_it_took(tmp_path: Path) -> None:
+async def test_a_stop_returns_its_exit_code_and_duration(tmp_path: Path) -> None:
     it = process(tmp_path, _OBEDIENT)
     it.start()
     await it.up()
@@ -52,7 +52,7 @@ async def test_a_stop_tells_its_exit_code_and_how_long_it_took(tmp_path: Path) -
     assert death.took_s < 5
 
 
-async def test_what_ends_by_itself_is_started_again_and_counted(tmp_path: Path) -> None:
+async def test_a_process_that_ends_by_itself_is_restarted_and_counted(tmp_path: Path) -> None:
     it = process(tmp_path, _BROKEN)
     it.start()
     watching = asyncio.ensure_future(it.watch())
@@ -62,7 +62,7 @@ async def test_what_ends_by_itself_is_started_again_and_counted(tmp_path: Path) 
     assert {(d.code, d.cause) for d in it.deaths} == {(7, "by itself")}
 
 
-async def test_the_one_who_holds_a_process_answers_for_it(tmp_path: Path) -> None:
+async def test_a_process_is_not_restarted_while_its_holder_is_busy_with_it(tmp_path: Path) -> None:
     it = process(tmp_path, _OBEDIENT)
     it.start()
     await it.up()
@@ -74,7 +74,7 @@ async def test_the_one_who_holds_a_process_answers_for_it(tmp_path: Path) -> Non
     watching.cancel()
 
 
-async def test_the_frozen_say_nothing_and_go_on_afterwards(tmp_path: Path) -> None:
+async def test_a_frozen_process_is_silent_and_continues_afterwards(tmp_path: Path) -> None:
     it = process(tmp_path, _TICKING)
     it.start()
     await it.up()
@@ -88,7 +88,7 @@ async def test_the_frozen_say_nothing_and_go_on_afterwards(tmp_path: Path) -> No
     await it.kill()
 
 
-async def test_what_does_not_come_up_is_told_with_its_last_words(tmp_path: Path) -> None:
+async def test_a_process_that_does_not_come_up_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     # Its last words are no sign of life, though it lives while they are read.
     it = process(tmp_path, "raise SystemExit('no port')", lambda said: "ready" in said)
     it.start()

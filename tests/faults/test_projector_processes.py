@@ -1,4 +1,4 @@
-"""The projector as a process: killed, frozen, and asked to stop while Postgres is away or silent."""
+"""The projector as a process: killed, frozen, and asked to stop while Postgres is unavailable or silent."""
 
 import asyncio
 import threading
@@ -29,7 +29,7 @@ def projector(name: str, stage: Stage, database: str, folder: Path) -> Process:
 
 @contextmanager
 def load(stage: Stage, a_second: int = 400, limit_s: float = 120.0) -> Iterator[list[int]]:
-    """Calls, while the block runs; the list holds how many there were."""
+    """Sends calls while the block runs; the list contains their number."""
     stop, sent = threading.Event(), [0]
     deadline = time.monotonic() + limit_s
 
@@ -47,8 +47,8 @@ def load(stage: Stage, a_second: int = 400, limit_s: float = 120.0) -> Iterator[
         thread.join()
 
 
-async def test_killed_and_frozen_projectors_leave_every_row_once(stage: Stage, database: str, tmp_path: Path) -> None:
-    """A killed one is in the middle of something; a frozen one wakes after its partitions went to another."""
+async def test_killed_and_frozen_projectors_write_every_row_once(stage: Stage, database: str, tmp_path: Path) -> None:
+    """A killed one is in the middle of its work; a frozen one continues after its partitions have another owner."""
     one, two = (projector(name, stage, database, tmp_path) for name in ("one", "two"))
     count = "SELECT count(*) FROM llm_usage_log"
     try:
@@ -83,7 +83,7 @@ async def test_killed_and_frozen_projectors_leave_every_row_once(stage: Stage, d
 async def test_a_projector_without_postgres_stops_within_ten_seconds(
     stage: Stage, postgres: Postgres, database: str, tmp_path: Path
 ) -> None:
-    """It holds rows it cannot write, and holds up no one who wants it gone."""
+    """It has rows that it cannot write, and must still stop in time."""
     worker = projector("worker", stage, database, tmp_path)
     put(stage, range(100))
     try:
@@ -103,7 +103,7 @@ async def test_a_projector_without_postgres_stops_within_ten_seconds(
 async def test_a_projector_whose_postgres_does_not_answer_stops_within_ten_seconds(
     stage: Stage, postgres_url: str, database: str, tmp_path: Path
 ) -> None:
-    """A server that is there and silent, in the middle of a transaction: here one that waits for a lock."""
+    """The server is running and silent in the middle of a transaction: here the transaction waits for a lock."""
     worker = projector("worker", stage, database, tmp_path)
     put(stage, range(10))
     try:

@@ -1,4 +1,6 @@
-"""`/health/ready` while Kafka goes away and comes back: killed, and frozen so that connections stay open and silent."""
+"""`/health/ready` while Kafka becomes unavailable and comes back: killed, and frozen so that connections stay open and
+silent.
+"""
 
 import asyncio
 import signal
@@ -37,7 +39,7 @@ def broker() -> Iterator[MavenKafka]:
 
 
 class Server:
-    """A server whose readiness is asked ten times a second; what it said, without repeats."""
+    """A server whose readiness is asked ten times a second; its answers without repetitions."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self.http = http
@@ -62,7 +64,7 @@ class Server:
             await asyncio.sleep(0.05)
 
     async def answers_again(self, times: int, within_s: float) -> None:
-        """Wait for so many more answers, whatever they say."""
+        """Wait for this number of further answers of any kind."""
         wanted, deadline = self.answers + times, time.monotonic() + within_s
         while self.answers < wanted:
             assert time.monotonic() < deadline, self.answers
@@ -86,10 +88,12 @@ async def watched(settings: Settings, part: str) -> AsyncIterator[Server]:
             watching.result()
 
 
-async def test_readiness_follows_kafka_and_a_spooling_ingress_stays_ready_and_says_so(
+async def test_readiness_follows_kafka_and_an_ingress_with_a_spool_stays_ready_and_reports_it(
     broker: MavenKafka, tmp_path: Path
 ) -> None:
-    """What cannot store anything is taken out of the balancer within seconds and put back, once each and without flapping."""
+    """A server that cannot store is removed from the load balancer within seconds and added again, once each without
+    flapping.
+    """
     settings = settings_for(broker, "r.").model_copy(update={"api_port": 0})
     spooled = settings.model_copy(update={"spool_path": tmp_path / "spool.db"})
     async with (

@@ -1,4 +1,6 @@
-"""`topics create --acls` and `doctor` on a broker with an authorizer, with an administrator's and the operator's account."""
+"""`topics create --acls` and `doctor` with a broker with an authorizer, with an administrator's and the operator's
+account.
+"""
 
 import os
 from collections.abc import Iterator
@@ -47,7 +49,9 @@ async def run(secured: SecuredKafka, account: str, *words: str) -> Ended:
 
 
 @pytest.mark.xdist_group("rights")
-async def test_the_lists_are_created_once_and_what_is_more_is_told_and_removed_on_demand(secured: SecuredKafka) -> None:
+async def test_acls_are_created_once_and_additional_ones_are_reported_and_removed_on_demand(
+    secured: SecuredKafka,
+) -> None:
     kafka = kafka_connection(settings(secured, ADMIN))
     shown = await run(secured, ADMIN, "topics", "create", "--acls", "--dry-run")
     assert shown.code == 0, shown.err
@@ -56,9 +60,9 @@ async def test_the_lists_are_created_once_and_what_is_more_is_told_and_removed_o
     line = f"--add --allow-principal {METER} --operation Read --group {PREFIX}{DEPLOYMENT}-meter"
     assert line in shown.out.splitlines()
     assert stored_rights(kafka) == set()
-    made = (await run(secured, ADMIN, "topics", "create", "--acls", "--json")).json
-    assert len(made["created"]) == len(CATALOGUE)
-    assert (len(made["rights"]["missing"]), made["rights"]["existing"]) == (len(set(NEEDED)), [])
+    created = (await run(secured, ADMIN, "topics", "create", "--acls", "--json")).json
+    assert len(created["created"]) == len(CATALOGUE)
+    assert (len(created["rights"]["missing"]), created["rights"]["existing"]) == (len(set(NEEDED)), [])
     assert stored_rights(kafka) == set(NEEDED)
     odd = {
         Right(METER, "topic", "r.", "Delete", prefixed=True),
@@ -77,7 +81,7 @@ async def test_the_lists_are_created_once_and_what_is_more_is_told_and_removed_o
 
 
 @pytest.mark.xdist_group("rights")
-async def test_only_an_administrator_changes_lists_and_only_where_there_is_an_authorizer(
+async def test_only_an_administrator_changes_acls_and_only_with_an_authorizer(
     secured: SecuredKafka, kafka: Kafka
 ) -> None:
     create_rights(kafka_connection(settings(secured, ADMIN)), NEEDED)
@@ -86,8 +90,8 @@ async def test_only_an_administrator_changes_lists_and_only_where_there_is_an_au
     assert stored_rights(kafka_connection(operator)) >= set(NEEDED)
     with pytest.raises(TopicProblem, match=r"may not change access-control lists.*right to Alter"):
         create_rights(kafka_connection(operator), {Right(METER, "topic", "r.", "All", prefixed=True)})
-    told = await run(secured, "meterbridge-meter", "topics", "create", "--acls")
-    assert (told.code, "may not read access-control lists" in told.err) == (1, True), told.err
+    result = await run(secured, "meterbridge-meter", "topics", "create", "--acls")
+    assert (result.code, "may not read access-control lists" in result.err) == (1, True), result.err
     plain = load_settings({"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "TOPIC_PREFIX": PREFIX})
     with pytest.raises(TopicProblem, match="Kafka has no authorizer"):
         create_rights(kafka_connection(plain), NEEDED)
@@ -95,7 +99,7 @@ async def test_only_an_administrator_changes_lists_and_only_where_there_is_an_au
 
 
 @pytest.mark.xdist_group("rights")
-async def test_the_doctor_names_the_right_that_was_taken_away_and_the_one_that_is_too_much(
+async def test_the_doctor_names_a_removed_right_and_an_additional_one(
     secured: SecuredKafka,
 ) -> None:
     administrator = kafka_connection(settings(secured, ADMIN))
@@ -126,19 +130,17 @@ async def test_the_doctor_names_the_right_that_was_taken_away_and_the_one_that_i
 
 
 @pytest.mark.xdist_group("rights")
-async def test_the_doctors_command_ends_with_1_for_a_right_that_is_missing(
-    secured: SecuredKafka, tmp_path: Path
-) -> None:
+async def test_the_doctor_exits_with_1_for_a_missing_right(secured: SecuredKafka, tmp_path: Path) -> None:
     administrator, taken = kafka_connection(settings(secured, ADMIN)), Right(METER, "topic", "r.billing.rates", "Read")
     create_rights(administrator, NEEDED)
     assert (await run(secured, ADMIN, "topics", "create")).code == 0
     remove_rights(administrator, [taken])
     config = tmp_path / "config.yaml"
     config.write_text(working_yaml())
-    told = await run(secured, "meterbridge-operator", "doctor", "--config", str(config), "--no-lago", "--json")
-    assert told.code == 1, told.err
-    missing = [one["sentence"] for one in told.json["findings"] if one["code"] == "kafka_right_missing"]
+    result = await run(secured, "meterbridge-operator", "doctor", "--config", str(config), "--no-lago", "--json")
+    assert result.code == 1, result.err
+    missing = [one["sentence"] for one in result.json["findings"] if one["code"] == "kafka_right_missing"]
     assert missing == [f"{METER} may not Read on topic r.billing.rates."]
-    lost = [one["code"] for one in told.json["findings"] if one["severity"].startswith("money")]
+    lost = [one["code"] for one in result.json["findings"] if one["severity"].startswith("money")]
     assert lost == ["kafka_right_missing"], "it alone makes the exit code 1"
     create_rights(administrator, [taken])

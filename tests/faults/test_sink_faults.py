@@ -1,4 +1,6 @@
-"""Real workers on real Kafka, and a Lago that limits, forgets to answer, refuses the key: nothing lost, nothing twice."""
+"""Real workers with real Kafka, and a Lago that limits, does not answer, or refuses the key: nothing is lost or billed
+twice.
+"""
 
 import asyncio
 import time
@@ -13,7 +15,7 @@ from schemas.records import LagoEvent
 from tests.faults.steps import worker
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
-from tests.support.posting import put_back, statuses
+from tests.support.posting import put_into_retry, statuses
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.stage import Stage
 
@@ -30,7 +32,7 @@ async def lago() -> AsyncIterator[Lago]:
 
 
 def put(stage: Stage, since: int, count: int) -> None:
-    """Events of as many subscriptions as it takes to fill every partition."""
+    """Put events of enough subscriptions to use every partition."""
     at = f"{int(time.time())}.000"
     for number in range(since, since + count):
         subscription = f"sub-{number % 7}"
@@ -44,7 +46,7 @@ async def copies(lago: Lago) -> Counter[str]:
 
 
 async def accepted(lago: Lago) -> list[dict[str, object]]:
-    """Return every copy that Lago holds, in order of arrival."""
+    """Return every copy that Lago has, in order of arrival."""
     lines = (await lago.http.get("/__events")).text.splitlines()
     return sorted((msgspec.json.decode(line) for line in lines), key=lambda one: float(one["accepted_at"]))
 
@@ -55,12 +57,12 @@ async def all_stored(lago: Lago, events: int) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_two_workers_keep_a_limit_that_neither_was_told_alone_and_an_outage_costs_no_event(
+async def test_two_workers_respect_a_limit_that_neither_knows_alone_and_an_outage_loses_no_event(
     kafka: Kafka, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """120 windows/s against 200 requests/s, one event a request; then Lago is gone for 4 s, and what waited drains.
+    """120 windows/s at 200 requests/s, one event a request; then Lago is unavailable for 4 s, and the backlog drains.
 
-    How fast it drains, on a virtual clock: tests/unit/streams/core/delivery/test_pacing_fleet.py.
+    How fast it drains, in virtual time: tests/unit/streams/core/delivery/test_pacing_fleet.py.
     """
     offered, limit = 120, 200
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=4)
@@ -91,10 +93,10 @@ async def test_two_workers_keep_a_limit_that_neither_was_told_alone_and_an_outag
 
 
 @pytest.mark.parametrize(("dedup", "copies_may_repeat"), [(False, False), (True, True)])
-async def test_on_clickhouse_an_event_whose_fate_is_unknown_is_billed_once(
+async def test_on_clickhouse_an_event_with_an_unknown_outcome_is_billed_once(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, *, dedup: bool, copies_may_repeat: bool
 ) -> None:
-    """Stored, and the answer never comes: without deduplication each is looked up before it is sent again."""
+    """It is stored without an answer: without deduplication each event is looked up before it is sent again."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
     async with lago_sandbox(clock=time.time, store="clickhouse", dedup=dedup) as lago:
         await lago.plan()
@@ -111,8 +113,8 @@ async def test_on_clickhouse_an_event_whose_fate_is_unknown_is_billed_once(
         assert ("event_store_without_deduplication" in process.tail()) is not dedup
 
 
-async def test_a_refused_key_that_is_put_right_costs_no_event(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> None:
-    """Held, not given up: no retry, no dead letter, and everything is delivered once the key is good."""
+async def test_a_refused_key_that_is_repaired_loses_no_event(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> None:
+    """Events are held, not given up: no retry, no dead letter, and everything is delivered once the key is valid."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
     async with lago_sandbox(clock=time.time, api_key=KEY) as lago:
         put(stage, 0, 250)
@@ -131,14 +133,14 @@ async def test_a_refused_key_that_is_put_right_costs_no_event(kafka: Kafka, topi
         assert stage.read(stage.topics.dlq) == stage.read(stage.topics.retry) == []
 
 
-async def test_a_retry_role_killed_while_it_waits_leaves_the_moment_as_it_was(
+async def test_a_retry_role_killed_while_it_waits_does_not_change_the_retry_time(
     kafka: Kafka, topic_prefix: str, lago: Lago, tmp_path: Path
 ) -> None:
-    """Its successor posts not before it, and does not begin the wait again: that would be a minute more."""
+    """Its successor does not post earlier, and does not restart the wait, which would add a minute."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
     due_ms = time.time_ns() // 1_000_000 + 12_000
     value = msgspec.json.encode(LagoEvent("e-1", "sub", "ai_usage", f"{due_ms // 1000}.000", "1", {"unit": "1"}))
-    put_back(stage, value, [("attempt", b"1"), ("not_before", b"%d" % due_ms), ("maybe_sent", b"0")])
+    put_into_retry(stage, value, [("attempt", b"1"), ("not_before", b"%d" % due_ms), ("maybe_sent", b"0")])
     async with worker(["tests.faults.mortal", "retry", "-"], stage, lago, tmp_path) as process:
         process.start()
         await asyncio.sleep(4)  # it waits by now; if it does not, the law is the same

@@ -1,8 +1,8 @@
-"""SIGTERM at any moment, a start included, ends every process with code 0 within ten seconds; and what starts while
-Kafka is away waits for it.
+"""SIGTERM at any moment, also during the start, ends every process with code 0 within ten seconds; and a process that
+starts while Kafka is unavailable waits for it.
 
-A moment is counted from when the process hears SIGTERM at all: before that its interpreter is not up yet. What is
-stopped while its libraries load has an interpreter of its own; the others are forked (tests/support/warm.py).
+The time is counted from when the process can handle SIGTERM: before that its interpreter is not up yet. A process that
+is stopped while its libraries load has its own interpreter; the others are forked (tests/support/warm.py).
 """
 
 import asyncio
@@ -51,18 +51,18 @@ _SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
 
 @dataclass
 class Running:
-    """A command that runs, and what it has said."""
+    """A running command, and its output."""
 
     process: warm.Started
     log: Path
 
     def hears(self) -> bool:
-        """SIGTERM has a handler."""
+        """Whether it has a handler for SIGTERM."""
         found = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{self.process.pid}/status").read_text(), re.MULTILINE)
         return found is not None and bool(int(found[1], 16) & _SIGTERM_BIT)
 
     def family(self) -> list[int]:
-        """Its children."""
+        """Return the children of the process."""
         return [int(n) for n in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
 
     def events(self, name: str) -> list[dict[str, Any]]:
@@ -71,7 +71,7 @@ class Running:
         return [line for line in lines if line["event"] == name]
 
     def told_to_stop(self) -> tuple[int, float]:
-        """Send SIGTERM; its exit code, and the seconds it took."""
+        """Send SIGTERM; returns its exit code, and the seconds it took."""
         children, begun = self.family(), time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(2 * LIMIT_S)
@@ -82,7 +82,7 @@ class Running:
 
 @contextmanager
 def running(name: str, folder: Path, environ: Mapping[str, str], *, forked: bool = True) -> Iterator[Running]:
-    """Yield a command in this environment, once it hears SIGTERM; killed at the end, should it still run.
+    """Yield a command in this environment, once it can handle SIGTERM; killed at the end if it still runs.
 
     `forked`: its modules are loaded when it starts.
     """
@@ -96,9 +96,9 @@ def running(name: str, folder: Path, environ: Mapping[str, str], *, forked: bool
     log = folder / f"{name}-{time.monotonic_ns()}.log"
     command, variables = [sys.executable, "-m", "connectors", *COMMANDS[name]], {"PATH": os.environ["PATH"], **ports}
     variables |= VARIABLES.get(name, {})
-    with log.open("wb") as told:
+    with log.open("wb") as result:
         start = warm.start if forked else warm.start_anew
-        process = start(command, {**variables, **environ}, told.fileno(), told.fileno())
+        process = start(command, {**variables, **environ}, result.fileno(), result.fileno())
     guard.adopt(process.pid, signal.SIGKILL, Path("/nonexistent"))
     try:
         one = Running(process, log)
@@ -111,8 +111,8 @@ def running(name: str, folder: Path, environ: Mapping[str, str], *, forked: bool
 
 
 @contextmanager
-def nobody(*, silent: bool) -> Iterator[int]:
-    """Yield a port where no one listens, or one where connections are taken and nothing is ever said."""
+def unreachable(*, silent: bool) -> Iterator[int]:
+    """Yield a port without a listener, or one where connections are accepted and never answered."""
     if not silent:
         with socket.socket() as kept:  # another run of tests may start a server on any free port
             kept.bind(("127.0.0.1", free_port()))
@@ -142,13 +142,13 @@ def away(port: int) -> dict[str, str]:
 @pytest.mark.skipif(sys.platform != "linux", reason="whether a process hears a signal is read in /proc")
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
-def test_a_process_that_waits_for_its_neighbours_ends_with_0(tmp_path: Path, name: str, silent: bool) -> None:
-    """No one answers: from the first moment on, while libraries load, and while the broker is waited for.
+def test_a_process_that_waits_for_its_servers_ends_with_0(tmp_path: Path, name: str, silent: bool) -> None:
+    """No server answers: from the first moment on, while libraries load, and while the broker is waited for.
 
     Libraries load before a neighbour is asked, so how it does not answer makes no difference there.
     """
     moments_s = (WAITING_S,) if silent else (*LOADING_S, WAITING_S)
-    with nobody(silent=silent) as port:
+    with unreachable(silent=silent) as port:
 
         def stopped(moment_s: float) -> tuple[float, int, bool, str]:
             with running(name, tmp_path, away(port), forked=moment_s == WAITING_S) as one:
@@ -164,7 +164,7 @@ def test_a_process_that_waits_for_its_neighbours_ends_with_0(tmp_path: Path, nam
 
 @contextmanager
 def all_of(names: tuple[str, ...], folder: Path, environ: Mapping[str, str]) -> Iterator[dict[str, Running]]:
-    """Several commands at once."""
+    """Several commands together."""
     with ExitStack() as stack:
         yield {name: stack.enter_context(running(name, folder, environ)) for name in names}
 
@@ -180,13 +180,15 @@ def at(bootstrap: str, prefix: str, database_url: str) -> dict[str, str]:
 
 
 def works(one: Running) -> bool:
-    """It has begun its work, and has not ended."""
+    """Whether it has started its work, and has not ended."""
     assert one.process.poll() is None, one.log.read_text()[-2000:]
     return bool(one.events("partitions_opened") or one.events("ready"))
 
 
-async def test_what_starts_while_kafka_is_away_waits_for_it_and_begins(tmp_path: Path, database: str) -> None:
-    """For longer than any library waits by itself; what is said meanwhile is one line with the address and its setting."""
+async def test_a_process_that_starts_while_kafka_is_unavailable_waits_for_it_and_starts(
+    tmp_path: Path, database: str
+) -> None:
+    """It waits longer than any library does; the log has one line with the address and its setting."""
     broker = await asyncio.to_thread(MavenKafka)
     try:
         await asyncio.to_thread(Stage, broker.bootstrap, "w.")
@@ -214,21 +216,23 @@ async def test_what_starts_while_kafka_is_away_waits_for_it_and_begins(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["meter", "sink"])
-async def test_a_kafka_that_goes_away_while_a_role_starts_is_waited_for(
+async def test_a_kafka_that_becomes_unavailable_while_a_role_starts_is_waited_for(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, name: str
 ) -> None:
-    """The topics were read, and the first producer or consumer finds no broker: `Unable to bootstrap` ended it with 70."""
+    """The topics were read, and the first producer or consumer finds no broker: earlier `Unable to bootstrap` ended the
+    role with 70.
+    """
     host, _, port = kafka.bootstrap.rpartition(":")
     del host
     await asyncio.to_thread(Stage, kafka.bootstrap, topic_prefix)
     for stopped_while_away in (True, False):
         async with wire(int(port)) as way:
-            # Kafka names its own address in its answers: what asks by the wire is cut off as soon as it asks again.
+            # Kafka names its own address in its answers: a client of the relay is disconnected when it asks again.
             with running(name, tmp_path, at(f"127.0.0.1:{way.port}", topic_prefix, "")) as one:
                 await soon(lambda one=one: one.events("worker_started"), 30)  # type: ignore[misc]
                 await way.cut()
                 if stopped_while_away:
-                    await asyncio.sleep(0.5)  # it is told to stop in the middle of a wait
+                    await asyncio.sleep(0.5)  # the signal arrives during a wait
                 else:
                     await soon(lambda one=one: one.events("waiting_for_kafka"), 30)  # type: ignore[misc]
                 assert one.process.poll() is None, one.log.read_text()[-2000:]
@@ -242,7 +246,7 @@ async def test_a_kafka_that_goes_away_while_a_role_starts_is_waited_for(
 def test_a_start_may_be_stopped_at_any_moment(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, postgres_url: str
 ) -> None:
-    """Kafka and Postgres are there: topics are read, the group is joined, ledgers open, Faust recovers."""
+    """Kafka and Postgres are available: topics are read, the group is joined, ledgers open, Faust recovers."""
     Stage(kafka.bootstrap, topic_prefix)
     environ = at(kafka.bootstrap, topic_prefix, postgres_url)
     for turn, name in enumerate(

@@ -1,4 +1,4 @@
-"""A rebalance storm: five workers come and go, and no call is folded twice or left out."""
+"""Many rebalances: five workers come and go, and no call is folded twice or left out."""
 
 import asyncio
 import time
@@ -22,13 +22,13 @@ from tests.support.stage import Stage
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
 WORKERS, CUSTOMERS, PARTITIONS = 5, 12, 6
-SUM_OF_ONE = Decimal("0.0145")
+COST_OF_ONE_CALL = Decimal("0.0145")
 LIMIT_S = 90.0
 QUICK = {"WINDOW_SECONDS": "2", "GRACE_SECONDS": "1"}
 
 
 class Sender:
-    """A hundred calls a second into the raw topic, until it is told to stop."""
+    """Sends a hundred calls a second to the raw topic, until it is stopped."""
 
     def __init__(self, stage: Stage) -> None:
         self.sent = 0
@@ -47,7 +47,7 @@ class Sender:
 
 
 async def come_and_go(workers: list[Process], for_s: float, random: Random) -> int:
-    """Every second or so one joins, leaves or dies, and at least one is there; how often somebody did."""
+    """About every second a worker joins, leaves or is killed, and at least one runs; returns how often that happened."""
     moves, until = 0, time.monotonic() + for_s
     while time.monotonic() < until:
         one, there = random.choice(workers), [process for process in workers if process.wanted]
@@ -68,7 +68,7 @@ async def come_and_go(workers: list[Process], for_s: float, random: Random) -> i
 
 @asynccontextmanager
 async def crew(stage: Stage, lago: Lago, folder: Path) -> AsyncIterator[list[Process]]:
-    """Five meters that are started again when they end themselves, and a sink."""
+    """Five meters that are restarted when they end by themselves, and a sink."""
     async with AsyncExitStack() as stack:
         command = ["connectors", "worker", "--only", "meter"]
         entered = [worker(command, stage, lago, folder, name=f"meter-{n}", **QUICK) for n in range(WORKERS)]
@@ -82,7 +82,7 @@ async def crew(stage: Stage, lago: Lago, folder: Path) -> AsyncIterator[list[Pro
         yield meters
 
 
-async def test_five_workers_that_join_and_leave_without_rest_bill_every_call_once(
+async def test_five_workers_that_join_and_leave_continuously_bill_every_call_once(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, figures: Callable[..., None], *, long_faults: bool
 ) -> None:
     stage, storm_s = Stage(kafka.bootstrap, topic_prefix, PARTITIONS), 120.0 if long_faults else 15.0
@@ -101,7 +101,10 @@ async def test_five_workers_that_join_and_leave_without_rest_bill_every_call_onc
         await _all_stored(lago, sender.sent)
         drained_s = time.monotonic() - calm
         stats = await lago.stats()
-    assert (stats["totals"]["calls"], Decimal(stats["totals"]["cents"])) == (sender.sent, SUM_OF_ONE * sender.sent)
+    assert (stats["totals"]["calls"], Decimal(stats["totals"]["cents"])) == (
+        sender.sent,
+        COST_OF_ONE_CALL * sender.sent,
+    )
     assert (stats["conflicts"], stage.read(stage.topics.rejected)) == (0, [])
     for numbers in _seals(stage).values():
         assert sorted(numbers) == list(range(1, len(numbers) + 1))

@@ -1,4 +1,4 @@
-"""Records no one should have written: poisoned ones, and those of a later release. Neighbours are billed, nothing is guessed."""
+"""Unexpected records: invalid ones, and those of a later release. Other records are billed, nothing is guessed."""
 
 import hashlib
 import json
@@ -22,9 +22,9 @@ from tests.support.stage import Stage
 pytestmark = pytest.mark.faults
 
 LATER = ENVELOPE_VERSION + 1
-#: Where the version stands in a stored position.
+#: The place of the version in a stored position.
 _V = Position.__struct_fields__.index("v")
-#: What stands in the raw topic, and the reason that it gets. A tombstone has no value at all.
+#: A value in the raw topic, and its reason for rejection. A tombstone has no value.
 POISON: dict[str, tuple[bytes | None, str]] = {
     "nothing": (None, "malformed"),
     "no bytes": (b"", "malformed"),
@@ -69,10 +69,10 @@ def billed(stage: Stage) -> int:
     return sum(int(event["properties"]["requests"]) for event in stage.values(stage.topics.events))
 
 
-async def test_poison_in_the_raw_topic_is_rejected_with_its_reason_and_its_neighbours_are_billed(
+async def test_invalid_records_in_the_raw_topic_are_rejected_with_their_reason_and_the_others_are_billed(
     stage: Stage, figures: Callable[..., None]
 ) -> None:
-    """One rejection each, by length and hash where it is no envelope; the partition goes on."""
+    """One rejection each, with length and hash if it is no envelope; the partition continues."""
     stage.map("acme", "org", "sub")
     at_ms = time.time_ns() // 1_000_000
     for number, (value, _) in enumerate(POISON.values()):
@@ -89,8 +89,10 @@ async def test_poison_in_the_raw_topic_is_rejected_with_its_reason_and_its_neigh
     assert stage.sensors.halted == []
 
 
-async def test_a_call_of_a_later_release_is_kept_and_not_guessed_at(stage: Stage, figures: Callable[..., None]) -> None:
-    """What its fields mean is not known; that there are more of them does no harm in an envelope of ours."""
+async def test_a_call_of_a_later_release_is_stored_as_rejected_and_not_guessed(
+    stage: Stage, figures: Callable[..., None]
+) -> None:
+    """The meaning of its fields is unknown; additional fields in our own envelope are harmless."""
     stage.map("acme", "org", "sub")
     of_later = [later(call(1), v=LATER), later(call(2), v=LATER, call="elsewhere", received_at={"s": 1})]
     stage.put([call(0), *of_later, later(call(3, new_field={"a": [1]}), new_envelope_field="x")])
@@ -104,7 +106,7 @@ async def test_a_call_of_a_later_release_is_kept_and_not_guessed_at(stage: Stage
 
 
 async def test_a_ledger_of_a_later_release_is_not_opened_and_not_changed(stage: Stage) -> None:
-    """After a roll-back: what the later release keeps there would be dropped with the next write."""
+    """After a rollback: what the later release stores there would be lost with the next write."""
     stage.map("acme", "org", "sub")
     stage.put([call(0)])
     async with stage.running("meter", stage.parts()):
@@ -124,8 +126,8 @@ async def test_a_ledger_of_a_later_release_is_not_opened_and_not_changed(stage: 
     assert stage.read(stage.topics.changelog)[-1].value() == newer
 
 
-async def test_an_event_with_fields_of_a_later_release_is_posted_as_it_is(stage: Stage, lago: Lago) -> None:
-    """Lago ignores what it does not know; to leave it out would be another event."""
+async def test_an_event_with_fields_of_a_later_release_is_posted_unchanged(stage: Stage, lago: Lago) -> None:
+    """Lago ignores unknown fields; leaving them out would make another event."""
     value = msgspec.json.encode({**msgspec.to_builtins(event(1)), "later": {"a": 1}})
     put(stage, [event(0), value])
     async with (

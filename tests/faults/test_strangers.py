@@ -1,4 +1,4 @@
-"""A stranger without any credential does its worst: honest senders do not notice, and the process is alive throughout."""
+"""A client without any credential attacks in every way: other senders are not affected, and the process stays alive."""
 
 import asyncio
 import json
@@ -31,15 +31,15 @@ SECONDS, IS_MEASURED = float(os.environ.get("SECONDS") or 4), bool(os.environ.ge
 QUIET_S = 1.5
 TOKEN = {"Authorization": "Bearer honest-honest-honest"}
 P99_S, ALIVE_S = 0.250, 1.0
-#: Where nothing is measured others may use the machine: the waits may be so many times those without a stranger.
+#: Without a measurement other programs may use the machine: waits may be this many times those without an attack.
 TIMES_QUIET = 0 if IS_MEASURED else 3
-#: What a process of this kind needs without a stranger is about 120 MiB.
+#: Without an attack a process of this kind needs about 120 MiB.
 PEAK_MIB = 600
 
 
 @pytest.fixture(scope="module")
 def serve(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IngressProcess]:
-    """Yield one for all kinds: each begins at a process that had met the kinds before it."""
+    """Yield one server for all kinds of attack: each starts with a process that has had the kinds before it."""
     with own_topic_prefix(kafka.bootstrap) as prefix:
         yield from serving(kafka, prefix, tmp_path_factory.mktemp("strangers"))
 
@@ -63,10 +63,10 @@ def serving(kafka: Kafka, topic_prefix: str, folder: Path) -> Iterator[IngressPr
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_stranger_who_does_his_worst_keeps_no_one_waiting(
+async def test_a_client_without_a_credential_delays_no_other_sender(
     serve: IngressProcess, kind: str, figures: Callable[..., None]
 ) -> None:
-    """1 MB of gzip cost an ingress 3 s; silent connections shut it until they closed."""
+    """In an earlier version 1 MB of gzip cost an ingress 3 s; silent connections blocked it until they closed."""
     api = int(serve.settings["API_PORT"])
     command = [
         sys.executable,
@@ -106,11 +106,11 @@ async def test_a_stranger_who_does_his_worst_keeps_no_one_waiting(
             steadily(lambda: look(serve.port), 0.2, alive, failed, until),
             steadily(lambda: look(api), 0.2, alive, failed, until),
         )
-        told, _ = await asyncio.wait_for(unauthenticated.communicate(), 30)
+        result, _ = await asyncio.wait_for(unauthenticated.communicate(), 30)
     waits.sort()
     p99, lost = waits[len(waits) * 99 // 100], next(posted) + stored_before - len(stored(serve))
     peak = serve.peak_mib()
-    print(told.decode().strip())
+    print(result.decode().strip())
     print(
         f"honest senders: alone at most {max(quiet) * 1000:.0f} ms; beside him p99 {p99 * 1000:.0f} ms, longest {waits[-1] * 1000:.0f} ms; /health/live longest "
         f"{max(alive) * 1000:.0f} ms; peak {peak} MiB; lost neighbours {lost}; failed {failed[:3]}"
@@ -130,7 +130,7 @@ async def test_a_stranger_who_does_his_worst_keeps_no_one_waiting(
 
 
 def stored(serve: IngressProcess) -> list[Any]:
-    """Return the durable calls of the honest senders."""
+    """Return the stored calls of the other senders."""
     return read_topic(serve.bootstrap, serve.prefix + RAW.name)
 
 

@@ -1,4 +1,6 @@
-"""One of three brokers is killed under load and comes back, and meanwhile workers scale and roll: nothing is lost or doubled."""
+"""One of three brokers is killed under load and comes back, while workers scale and roll: nothing is lost or billed
+twice.
+"""
 
 import asyncio
 import time
@@ -29,10 +31,10 @@ def cluster() -> Iterator[KafkaCluster]:
     brokers.stop()
 
 
-async def test_each_of_three_brokers_killed_under_load_costs_no_call_and_no_cent(
+async def test_each_of_three_brokers_killed_under_load_loses_no_call_and_no_cent(
     cluster: KafkaCluster, tmp_path: Path, figures: Callable[..., None]
 ) -> None:
-    """One after the other, so also the one that leads a partition and the one that controls the cluster."""
+    """One after the other, so also the leader of a partition and the controller of the cluster."""
     async with running_world({}, tmp_path, broker=cluster, common={**REPLICATED, **QUICK}) as world:
         url, done = world.url("ingress") + "/webhook/litellm/usage", asyncio.Event()
         sender = Sender(url, token=TOKEN, secret=SECRET, seed=3, rate=RATE)
@@ -59,7 +61,7 @@ async def test_each_of_three_brokers_killed_under_load_costs_no_call_and_no_cent
         assert not problems, problems
 
 
-async def test_workers_that_scale_and_roll_while_a_broker_is_dead_lose_and_double_nothing(
+async def test_workers_that_scale_and_roll_while_a_broker_is_down_lose_and_duplicate_nothing(
     cluster: KafkaCluster, tmp_path: Path, database: str, figures: Callable[..., None]
 ) -> None:
     report: Scaled = await scaled(

@@ -1,4 +1,4 @@
-"""A receiver of traces that dies, and one that never answers: every call is billed, and every process stops in time."""
+"""A trace receiver that dies, and one that never answers: every call is billed, and every process stops in time."""
 
 import asyncio
 import time
@@ -38,7 +38,7 @@ def call(number: int) -> dict[str, object]:
 
 @asynccontextmanager
 async def silent(port: int) -> AsyncIterator[list[int]]:
-    """Yield a receiver that takes connections and requests, and never answers; the bytes that it got."""
+    """Yield a receiver that accepts connections and requests, and never answers; with the bytes that it got."""
     got: list[int] = []
     writers: list[asyncio.StreamWriter] = []
 

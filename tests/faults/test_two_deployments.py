@@ -1,4 +1,4 @@
-"""A second deployment on the same topics: by another name it is refused and says so, by the same name it is more workers."""
+"""A second deployment on the same topics: with another name it is refused, with the same name it adds workers."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ CALLS = 60
 
 @pytest.fixture
 async def lago() -> AsyncIterator[Lago]:
-    """Yield the store that would bill a repeat twice, or a repeat of its own would hide what is posted twice."""
+    """Yield a Lago whose store bills a repeat twice, so that a double post becomes visible."""
     async with lago_sandbox(clock=time.time, store="clickhouse", dedup=False) as sandbox:
         yield sandbox
 
@@ -35,7 +35,7 @@ def named(stage: Stage, name: str, **changes: object) -> Components:
 
 
 def calls(numbers: range) -> list[Raw]:
-    """Of several customers, so that every partition has some."""
+    """Calls of several customers, so that every partition has some."""
     at = time.time_ns() // 1000
     return [raw(0, slp(n, at_us=at), customer=f"c-{n % 8}", received_us=at) for n in numbers]
 
@@ -49,10 +49,10 @@ def map_all(stage: Stage) -> None:
         stage.map(f"c-{number}", "org", "sub")
 
 
-async def test_of_two_deployments_that_begin_on_new_topics_one_bills_and_the_other_is_refused(
+async def test_of_two_deployments_that_start_on_new_topics_one_bills_and_the_other_is_refused(
     stage: Stage, figures: Callable[..., None]
 ) -> None:
-    """Neither finds anything of the other's when it opens its ledgers: the first call would go into both."""
+    """Neither finds data of the other when it opens its ledgers: the first call would go into both."""
     map_all(stage)
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(stage.running("meter", named(stage, "one")))
@@ -71,7 +71,7 @@ async def test_of_two_deployments_that_begin_on_new_topics_one_bills_and_the_oth
 async def test_events_of_another_deployment_are_not_posted(
     stage: Stage, lago: Lago, figures: Callable[..., None]
 ) -> None:
-    """Its sink has a group of its own, which begins at the first event: everything that was ever billed."""
+    """Its sink has its own group, which starts at the first event: everything that was ever billed."""
     map_all(stage)
     stage.put(calls(range(CALLS)))
     async with httpx.AsyncClient(trust_env=False) as http:
@@ -89,7 +89,7 @@ async def test_events_of_another_deployment_are_not_posted(
     assert (stats["posts"], stats["totals"]["calls"]) == (posts, CALLS)
 
 
-async def test_a_second_deployment_of_the_same_name_is_more_workers(stage: Stage) -> None:
+async def test_a_second_deployment_of_the_same_name_adds_workers(stage: Stage) -> None:
     map_all(stage)
     async with stage.running("meter", named(stage, "one")) as first, stage.running("meter", named(stage, "one")) as two:
         await soon(

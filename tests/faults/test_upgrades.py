@@ -1,4 +1,6 @@
-"""This version goes on where an earlier one stopped: its topics, ledgers and spool on a real broker, billed to the cent."""
+"""This version continues where an earlier one stopped: with its topics, ledgers and spool on a real broker, billed to
+the cent.
+"""
 
 import asyncio
 import time
@@ -33,7 +35,7 @@ from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka import Kafka
 from tests.support.posting import quick_delivery
 from tests.support.recorded_version.recording import RECORDINGS, Recording
-from tests.support.recorded_version.topics import restored, stand
+from tests.support.recorded_version.topics import commit_offsets, restored
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.stage import Stage
 
@@ -47,11 +49,12 @@ _DONE_S = 60.0
 
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=lambda one: one.folder.name)
-async def test_what_an_earlier_version_left_is_billed_once_to_the_cent(
+async def test_the_work_that_an_earlier_version_left_is_billed_once_to_the_cent(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, recording: Recording, figures: Callable[..., None]
 ) -> None:
-    """Open windows close, held usage is released by a mapping, waiting events are posted, the spool is sent, and copies of
-    recorded calls bill nothing. What the earlier version had delivered is not posted again."""
+    """Open windows close, held usage is released by a mapping, waiting events are posted, the spool is sent, and copies
+    of recorded calls bill nothing. Events that the earlier version had delivered are not posted again.
+    """
     about, begun, before = recording.about, time.monotonic(), Counter(COUNTS.of_role())
     ended_s = about["recorded_at_ms"] / 1000
 
@@ -95,7 +98,7 @@ def restored_on(stage: Stage, recording: Recording) -> dict[str, Decimal]:
     keep_old_records(bootstrap, [prefix + name for name in recording.about["by_topic"]])
     places = restored(bootstrap, prefix, recording.records(), ids, recording.about["offsets"])
     for role, at in places.items():
-        stand(bootstrap, stage.parts().group(role), at)
+        commit_offsets(bootstrap, stage.parts().group(role), at)
     dead: dict[str, Decimal] = {}
     for record in recording.records():
         if record.topic == DLQ.name:
@@ -115,7 +118,7 @@ def keep_old_records(bootstrap: str, topics: Sequence[str]) -> None:
 
 
 async def sold(lago: Lago, about: dict[str, Any], ended_s: float) -> None:
-    """Make the orgs' subscriptions as they were at the recording."""
+    """Create the orgs' subscriptions as they were at the recording."""
     await lago.metric(CODE, aggregation_type="count_agg", field_name=None)
     await lago.usage_plan("ai")
     since = (datetime.fromtimestamp(ended_s, UTC) - timedelta(days=2)).isoformat()
@@ -156,7 +159,7 @@ def send_again(stage: Stage, recording: Recording) -> None:
 
 
 def map_all(stage: Stage, about: dict[str, Any]) -> None:
-    """Who is held has a payer from now on."""
+    """Held customers get a payer from now on."""
     org = about["org"]
     for customer in about["unmapped"]:
         version = MappingVersion(0, org, "tenant-1", external_subscription_id=f"sub-{org}")

@@ -1,4 +1,4 @@
-"""Workers whose wall clock is an hour or a day off: bills and their times are those of the calls.
+"""Workers whose wall clock is an hour or a day wrong: bills and their times are those of the calls.
 
 The clock is handed to the roles (`Components.now_us`); Kafka's and the test's own are right.
 """
@@ -32,7 +32,7 @@ def off_by(hours: float, parts: Components) -> Components:
 
 
 def calls(numbers: range, *, received_h: float = 0) -> list[Raw]:
-    """Calls that end now, taken by an ingress whose clock may be off too."""
+    """Calls that end now, received by an ingress whose clock may be wrong too."""
     at = time.time_ns() // 1000
     received = at + int(received_h * HOUR_US)
     return [raw(0, slp(n, at_us=at), customer=f"c-{n % 4}", received_us=received) for n in numbers]
@@ -47,7 +47,9 @@ def billed(stage: Stage) -> tuple[int, Decimal]:
 async def test_meters_with_wrong_clocks_bill_each_call_once_at_its_own_time(
     stage: Stage, figures: Callable[..., None]
 ) -> None:
-    """One ahead seals at once, one behind not for a day: then another one does. Repeats are known to all of them."""
+    """A clock ahead seals at once, a clock behind only after a day: then another meter seals. All of them recognise
+    repeats.
+    """
     begun, sent, last = time.time(), 0, calls(range(0))
     for number in range(4):
         stage.map(f"c-{number}", "org", "sub")
@@ -72,7 +74,7 @@ async def test_meters_with_wrong_clocks_bill_each_call_once_at_its_own_time(
 
 @pytest.mark.parametrize("hours", OFF_BY_H)
 async def test_sink_and_retry_with_wrong_clocks_deliver_each_event_once(stage: Stage, hours: float) -> None:
-    """The retry's moment is told by one clock and awaited by another: neither never, nor by both."""
+    """The retry time is set by one clock and awaited by another: the event is delivered neither never nor twice."""
     async with lago_sandbox(clock=time.time) as lago, httpx.AsyncClient(trust_env=False) as http:
         await lago.fault(kind="poison", transaction_id="e-3")
         put(stage, [event(number) for number in range(8)])

@@ -1,4 +1,4 @@
-"""An ingress whose clock is wrong: what it accepts is stored, in time, and nothing waits behind it."""
+"""An ingress with a wrong clock: accepted calls are stored in time, and nothing waits behind them."""
 
 import json
 import time
@@ -53,10 +53,12 @@ def health(ingress: IngressProcess) -> dict[str, Any]:
     [(25.0, True), (25.0, False), (24 * 100.0, False)],
     ids=["a day, with a spool", "a day", "100 days"],
 )
-def test_an_ingress_whose_clock_is_ahead_stores_every_call_at_once_and_says_so(
+def test_an_ingress_whose_clock_is_ahead_stores_every_call_at_once_and_reports_it(
     ingress: IngressProcess, tmp_path: Path, hours: float, *, spooled: bool
 ) -> None:
-    """A day ahead: with a spool 11 calls were stuck and health was ok; without one every call was a 503."""
+    """With a clock a day ahead: earlier 11 calls were stuck in a spool and health was ok; without a spool every call
+    was a 503.
+    """
     ingress.ahead_s = hours * HOUR_S
     if spooled:
         ingress.settings["SPOOL_PATH"] = str(tmp_path / "spool.db")
@@ -77,10 +79,12 @@ def test_an_ingress_whose_clock_is_ahead_stores_every_call_at_once_and_says_so(
         assert ingress.metric("meterbridge_spool_records") == 0
 
 
-def test_what_a_wrong_clock_left_in_the_spool_does_not_stand_in_the_way(
+def test_records_that_a_wrong_clock_left_in_the_spool_do_not_block_it(
     ingress: IngressProcess, kafka: Kafka, tmp_path: Path
 ) -> None:
-    """Taken a day ahead while Kafka was away, drained by a process whose clock is right: it came first, and stays first."""
+    """Accepted a day ahead while Kafka was unavailable, drained by a process with a right clock: they came first, and
+    stay first.
+    """
     ingress.settings["SPOOL_PATH"] = str(tmp_path / "spool.db")
     ingress.ahead_s = 25 * HOUR_S
     ingress.bootstrap = "127.0.0.1:1"

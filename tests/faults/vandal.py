@@ -1,7 +1,7 @@
-"""Records that no one of ours wrote, put into every topic: sound ones, of no one's usage, changed at random.
+"""Damaged records that no process of Meterbridge wrote, for every topic: valid records about unbilled usage, changed at random.
 
-None has the key or the id of anything that is owed, but for values that cannot be read at all: those stand under the keys
-of customers and orgs that pay. What reads as a sound record of theirs would be a forgery, which no reader can tell.
+None has the key or the id of owed usage, except values that cannot be read at all: those are under the keys of
+customers and orgs that pay. A valid record about them would be a forgery, which no reader can recognise.
 """
 
 import struct
@@ -20,7 +20,7 @@ from schemas.rates import Entry, RateCard
 from schemas.records import AuditRecord, DeliveryAttempt, EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.topics import TopicNames
 
-NOBODY = "vandal"
+VANDAL = "vandal"
 _DAY_MS = 86_400_000
 _HEADERS = (
     "manifest",
@@ -61,12 +61,12 @@ class Vandal:
         self._topics = topics
         self._real = real
         self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20})
-        self._sound = {topic: [msgspec.json.encode(one) for one in made] for topic, made in _made(topics).items()}
+        self._sound = {topic: [msgspec.json.encode(one) for one in created] for topic, created in _made(topics).items()}
         self._position = msgspec.msgpack.encode(Position(5, 1, "t", 6, "d"))
-        self._window = msgspec.msgpack.encode(Window(7, 7, NOBODY, "user", "o", "s", "", "m", "p", (), 1, 1, 1, 1))
+        self._window = msgspec.msgpack.encode(Window(7, 7, VANDAL, "user", "o", "s", "", "m", "p", (), 1, 1, 1, 1))
 
     def write(self, count: int) -> None:
-        """So many records to each topic. What the broker refuses at once is its own affair."""
+        """Write this number of records to each topic. Records that the broker refuses at once are not counted."""
         for topic in self._sound:
             for _ in range(count):
                 self._put(topic, self._key(topic), self._changed(self._random.choice(self._sound[topic])))
@@ -77,7 +77,7 @@ class Vandal:
         self._producer.poll(0)
 
     def close(self) -> None:
-        """Return when everything was taken or refused."""
+        """Return when every record was accepted or refused."""
         self._producer.flush(30)
 
     def _put(self, topic: str, key: bytes | None, value: bytes | None) -> None:
@@ -97,12 +97,12 @@ class Vandal:
             self.written[message.topic()] += 1  # type: ignore[attr-defined]
 
     def _key(self, topic: str) -> bytes | None:
-        key = f"{NOBODY}-{self._random.randrange(50)}".encode()
+        key = f"{VANDAL}-{self._random.randrange(50)}".encode()
         odd = None if topic not in (self._topics.customers, self._topics.orgs) else b""
         return self._random.choice((key, key, key, b"", b"\xff\xfe", b"\x00", key * 50, odd))
 
     def _state(self) -> tuple[bytes, bytes | None]:
-        """Of the ledgers' changelog: never a key that a ledger has."""
+        """The changelog of the ledgers: never a key that a ledger has."""
         random = self._random
         number = struct.pack(">q", random.choice((1 << 61, -1, 1 << 40)) - random.randrange(1000))
         key = random.choice(
@@ -133,7 +133,7 @@ class Vandal:
         return value
 
     def _number(self, value: bytes) -> bytes:
-        """Return one number of the JSON is another one."""
+        """Return the JSON with one number replaced by another."""
         places = [at for at, byte in enumerate(value) if byte == ord(":") and value[at + 1 : at + 2].isdigit()]
         if not places:
             return value
@@ -148,24 +148,24 @@ class Vandal:
 def _made(topics: TopicNames) -> dict[str, list[object]]:
     now_us = time.time_ns() // 1000
     at_s, iso = now_us // 1_000_000, "2026-11-20T12:00:00.000000Z"
-    call = {"id": "v", "end_user": NOBODY, "model": "m", "response_cost": 0.01, "startTime": iso, "endTime": iso}
+    call = {"id": "v", "end_user": VANDAL, "model": "m", "response_cost": 0.01, "startTime": iso, "endTime": iso}
     raw = {"v": 1, "source": "webhook", "shape": "flat", "received_at": now_us, "id_kind": "end_user", "call": call}
     version = MappingVersion(0, "vandal-org", "tenant")
-    part = f"meterbridge-{NOBODY}-0-1"
+    part = f"meterbridge-{VANDAL}-0-1"
     event = LagoEvent(part, "vandal-sub", "ai_usage", f"{at_s}.000", "0.5", {"unit": "1", "org_id": "vandal-org"})
     return {
         topics.events: [Manifest(0, 1, 2, 2, (1,), "meterbridge"), event],
         topics.raw: [raw],
         topics.rejected: [Rejection("bad_cost", "meter", now_us, "", 1, msgspec.Raw(msgspec.json.encode(raw)))],
-        topics.customers: [CustomerRecord(NOBODY, (version,), 1, now_us)],
+        topics.customers: [CustomerRecord(VANDAL, (version,), 1, now_us)],
         topics.orgs: [OrgRecord("vandal-org", periods=(Period("vandal-sub", 0, charged=("ai_usage",)),), updated_at=1)],
         topics.enriched: [
-            EnrichedUsage("0" * 31 + "1", 1, NOBODY, "user", "billable", Decimal("0.01"), iso, iso, part=part)
+            EnrichedUsage("0" * 31 + "1", 1, VANDAL, "user", "billable", Decimal("0.01"), iso, iso, part=part)
         ],
         topics.retry: [event],
         topics.dlq: [event],
         topics.receipts: [Receipt(part, "completed", now_us, "vandal-sub", "0.5", 1)],
-        topics.audit: [AuditRecord("a", now_us, NOBODY, "replay", {"a": "b"}, before='{"a":1}')],
+        topics.audit: [AuditRecord("a", now_us, VANDAL, "replay", {"a": "b"}, before='{"a":1}')],
         # In another currency and of another age: however it is damaged, no call of ours is priced by it.
         topics.rates: [RateCard("vandal", 9_999 * 365 * 86_400_000_000, currency="XXX", entries=(Entry("m"),))],
         topics.deliveries: [DeliveryAttempt(now_us, "out", "events.batch", 200, 5, events=1, first=part)],

@@ -1,4 +1,4 @@
-"""The world of a run: a broker, a Lago, and every role of the product as a process of its own, with the settings that ship."""
+"""The world of a run: a broker, a Lago, and every role of the product as its own process, with the default settings."""
 
 import asyncio
 import sys
@@ -41,13 +41,13 @@ def subscription_of(customer: str) -> str:
 
 
 def mapped_late(customer: str) -> bool:
-    """Return every third customer is mapped only while its calls arrive."""
+    """Return whether a customer is mapped only while its calls arrive: every third one."""
     return CUSTOMERS.index(customer) % 3 == 2
 
 
 @dataclass(slots=True)
 class World:
-    """Where everything is.
+    """The running system.
 
     Fields:
         processes: by name; `meter-2` and `sink-2` belong to the third worker and do not run yet.
@@ -82,7 +82,7 @@ class World:
         return f"http://127.0.0.1:{self.ports[name]}"
 
     async def map(self, customer: str) -> None:
-        """Map a customer, as an operator would: again until it is done."""
+        """Map a customer, as an operator would: repeated until it succeeds."""
         body: dict[str, Any] = {"litellm_customer_id": customer, "lago_customer_id": org_of(customer)}
         body["lago_organization_id"] = "tenant-1"
         if CUSTOMERS.index(customer) % 2:
@@ -90,7 +90,7 @@ class World:
         await insist(self.url("api") + "/customers/mapping", body, MASTER_KEY)
 
     def environ(self, name: str) -> dict[str, str]:
-        """Return the environment of a process: where things are and what shortens the run, nothing else."""
+        """Return the environment of a process: addresses and settings that shorten the run, nothing else."""
         return {
             "PATH": str(Path(sys.executable).parent),
             "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap,
@@ -122,7 +122,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     **{f"meter-{n}": ("worker", "--only", "meter") for n in range(3)},
     **{f"sink-{n}": ("worker", "--only", "sink") for n in range(3)},
     "retry-0": ("worker", "--only", "retry"),
-    # Two processes of two roles each: what happens to one happens to both, and a role that fails is started again beside the other.
+    # Two processes of two roles each: a fault of the process affects both roles, and a role that fails is restarted beside the other.
     "meter-1": ("worker", "--only", "meter,retry"),
     "sink-1": ("worker", "--only", "sink,retry"),
 }
@@ -147,7 +147,8 @@ async def running_world(
     forked: bool = True,
     joins_later: Collection[str] = ("meter-2", "sink-2"),
 ) -> AsyncIterator[World]:
-    """Everything up, twelve orgs subscribed, two thirds of the customers mapped; gone afterwards, but for the logs.
+    """Everything is running, twelve orgs subscribed, two thirds of the customers mapped; removed afterwards, except the
+    logs.
 
     A `broker` that is handed in stays. `ingress`, `common`: further variables of the ingress, and of every process;
     with `DATABASE_URL` in `common` there is a projector too. `each`: further variables of one process, by its name.
@@ -188,7 +189,7 @@ async def running_world(
 
 
 def _roles(command: Sequence[str]) -> int:
-    """Return the number of roles that a command runs: its metrics ports are so many, in a row."""
+    """Return the number of roles that a command runs: it has as many metrics ports, in a row."""
     return command[-1].count(",") + 1
 
 
@@ -223,14 +224,14 @@ async def _create_topics(world: World) -> None:
 
 
 async def _subscribe(world: World) -> None:
-    """A plan whose one charge bills what the events say, and a subscription for every org since two days ago."""
+    """Create a plan whose one charge bills what the events say, and a subscription for every org since two days ago."""
     lago = world.url("sandbox") + "/api/v1"
     calls = {"name": "API calls", "code": CODE, "aggregation_type": "count_agg"}
     await insist(lago + "/billable_metrics", {"billable_metric": calls}, KEY)
     metric = {"name": "AI usage", "code": "ai_usage", "aggregation_type": "sum_agg", "field_name": "unit"}
-    made = await insist(lago + "/billable_metrics", {"billable_metric": metric}, KEY)
+    created = await insist(lago + "/billable_metrics", {"billable_metric": metric}, KEY)
     plan = {"name": "AI", "code": "ai", "interval": "monthly", "amount_cents": 0, "amount_currency": "USD"}
-    charge = {"billable_metric_id": made["billable_metric"]["lago_id"], "charge_model": "dynamic"}
+    charge = {"billable_metric_id": created["billable_metric"]["lago_id"], "charge_model": "dynamic"}
     await insist(lago + "/plans", {"plan": {**plan, "pay_in_advance": False, "charges": [charge]}}, KEY)
     since = (datetime.now(UTC) - timedelta(days=2)).isoformat()
     for org in ORGS:

@@ -45,12 +45,12 @@ _FOUND: Final = ("crash-", "timeout-", "oom-", "slow-unit-")
 
 @dataclass(frozen=True)
 class Ran:
-    """What one target's run came to; `found` are inputs that broke it."""
+    """The result of one target's run; `found` are inputs that broke it."""
 
     target: str
     runs: str
     found: tuple[Path, ...]
-    told: str
+    output: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,14 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for one in ran:
         print(f"{one.target:12} {one.runs:>10} inputs in {seconds} s, {len(one.found)} broke a law")
         for path in one.found:
-            print(f"  {path.relative_to(CORPUS.parent)}\n{one.told}")
+            print(f"  {path.relative_to(CORPUS.parent)}\n{one.output}")
     broken = sum(len(one.found) for one in ran)
     print(f"{'BROKEN' if broken else 'HELD'}: {broken} inputs broke a law")
     return 1 if broken else 0
 
 
 def fuzz(target: str, seconds: int, folder: Path, *, keep: bool) -> Ran:
-    """Fuzz one target for some seconds, from its corpus on. Faults are copied beside the corpus."""
+    """Fuzz one target for some seconds, starting from its corpus. Failing inputs are copied beside the corpus."""
     corpus, new, out = CORPUS / target, folder / target / "new", folder / target / "out"
     for each in (corpus, new, out):
         each.mkdir(parents=True, exist_ok=True)
@@ -93,12 +93,12 @@ def fuzz(target: str, seconds: int, folder: Path, *, keep: bool) -> Ran:
         raise RuntimeError(f"{target}: the fuzzer ended with {ended.returncode}: {ended.stderr[-2000:]}")
     if keep:
         _merge(target, corpus, new)
-    told = "\n".join(line for line in ended.stderr.splitlines()[-60:] if not line.startswith(("stat::", "#")))
-    return Ran(target, runs, tuple(Path(path) for path in kept), told if found else "")
+    result = "\n".join(line for line in ended.stderr.splitlines()[-60:] if not line.startswith(("stat::", "#")))
+    return Ran(target, runs, tuple(Path(path) for path in kept), result if found else "")
 
 
 def _dictionary(folder: Path) -> Path:
-    """The names of all members that are read, as JSON writes them: a fuzzer does not find words by itself."""
+    """The names of all members that are read, as JSON: a fuzzer does not find words by itself."""
     from tests.fuzz.stored import JSON
 
     path = folder / "members.dict"
@@ -108,7 +108,7 @@ def _dictionary(folder: Path) -> Path:
 
 
 def _merge(target: str, corpus: Path, new: Path) -> None:
-    """Of the new inputs those join the corpus that reach code which it does not reach."""
+    """Of the new inputs, those that reach new code are added to the corpus."""
     words = [
         sys.executable,
         "-m",

@@ -1,4 +1,4 @@
-"""One target under libFuzzer (atheris): its name, then libFuzzer's own arguments."""
+"""One target with libFuzzer (atheris): its name, then libFuzzer's own arguments."""
 
 import shlex
 import sys
@@ -11,7 +11,7 @@ with atheris.instrument_imports(include=["connectors", "streams", "schemas"]):
 
 
 def _nothing(logger: object, name: str, event: object) -> object:
-    """Thousands of inputs a second are refused: no log line is made of any."""
+    """Thousands of inputs a second are refused: no log line is built for any."""
     raise structlog.DropEvent
 
 

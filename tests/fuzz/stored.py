@@ -1,4 +1,4 @@
-"""Every reader of stored records, for damage: what a first byte chooses reads the rest."""
+"""Every reader of stored records, with damaged input: the first byte selects the reader of the rest."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -60,7 +60,7 @@ NOW_US: Final = 1_795_215_900_000_000
 
 @dataclass
 class Stored:
-    """What a reader wants of a Kafka record."""
+    """The parts of a Kafka record that a reader needs."""
 
     value: bytes | None
     key: bytes | None = b"acme"
@@ -77,8 +77,8 @@ def _decoded(of: type[Any], *, packed: bool) -> Reader:
         try:
             found = read(value)
         except Unreadable as damage:
-            found, told = None, str(damage)
-        assert isinstance(found, of) or told.isidentifier(), "the error's kind, and nothing of the record"
+            found, result = None, str(damage)
+        assert isinstance(found, of) or result.isidentifier(), "the error's kind, and nothing of the record"
 
     return reader
 
@@ -95,8 +95,8 @@ def _followed(of: type[Any]) -> Reader:
 
 def _rows(rows_of: Callable[[Any], Any]) -> Reader:
     def reader(value: bytes) -> None:
-        told = rows_of([Stored(value, headers=[("manifest", value), ("seal_seq", value[:8]), ("lane", value[:2])])])
-        assert len(told.rows) + len(told.aside) >= 1 or told.rows == []
+        result = rows_of([Stored(value, headers=[("manifest", value), ("seal_seq", value[:8]), ("lane", value[:2])])])
+        assert len(result.rows) + len(result.aside) >= 1 or result.rows == []
 
     return reader
 
@@ -116,7 +116,7 @@ def _rejected(value: bytes) -> None:
 
 
 def _changelog(value: bytes) -> None:
-    """A key as long as its own first byte says, then its value: over and over. A ledger that cannot be read says so."""
+    """A key with the length in its own first byte, then its value, repeated. An unreadable ledger is reported as such."""
     latest: dict[bytes, bytes | None] = {}
     at = 0
     while at < len(value):
@@ -146,6 +146,6 @@ READERS: Final[tuple[Reader, ...]] = (
 
 
 def stored(data: bytes) -> None:
-    """The first byte chooses a reader of `READERS`; the rest is the record."""
+    """The first byte selects a reader of `READERS`; the rest is the record."""
     if data:
         READERS[data[0] % len(READERS)](data[1:])

@@ -1,4 +1,4 @@
-"""What is fuzzed: functions of bytes that raise nothing, whatever the bytes are. A law that does not hold is an assertion.
+"""The fuzz targets: functions of bytes that raise nothing, for any bytes.
 
 What may be refused is refused by an exception of the product's own, which a target catches. Everything else that leaves
 a target is a fault.
@@ -52,7 +52,7 @@ _loop = asyncio.new_event_loop()
 
 
 class _Taken:
-    """A sender that keeps what it is given."""
+    """A sender that keeps its records."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -63,8 +63,9 @@ class _Taken:
 
 
 def body(data: bytes) -> None:
-    """A whole body, its first byte the route: each element is stored once, as a call that the meter can judge or as a
-    rejection."""
+    """A complete body, its first byte the route: each element is stored once, as a call that the meter can judge or as
+    a rejection.
+    """
     taken = _Taken()
     store = ElementStore(taken, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: NOW_US)
     shape = _SHAPES[data[0] % len(_SHAPES)] if data else FLAT
@@ -94,7 +95,7 @@ def _judged(record: RawRecord, customer: str) -> None:
 
 
 def normaliser(data: bytes) -> None:
-    """A stored raw record, no matter who wrote it: the meter's reading of it."""
+    """A stored raw record from any program: the meter's reading of it."""
     try:
         record = _raw(data)
     except Unreadable:
@@ -103,7 +104,7 @@ def normaliser(data: bytes) -> None:
 
 
 def splitter(data: bytes) -> None:
-    """The elements lie in the body, one behind the other, and are not larger than it."""
+    """The elements are in the body, one after the other, and together not larger than it."""
     try:
         elements = split(data)
     except InvalidElement:
@@ -124,7 +125,7 @@ def tolerant(data: bytes) -> None:
 
 
 def words(data: bytes) -> None:
-    """Each small normaliser of one text."""
+    """Each small normaliser with one text."""
     text = data.decode("utf-8", "replace")
     for read in (parse_us, parse_amount):
         with suppress(Rejected):
@@ -144,14 +145,14 @@ def csv(data: bytes) -> None:
 
 
 def packed(data: bytes) -> None:
-    """A compressed body, its first byte the encoding: unpacked in steps, and no step is larger than allowed."""
+    """A compressed body, its first byte the encoding: decompressed in steps, and no step is larger than allowed."""
     unpacker = Unpacker(("gzip", "deflate", "x-gzip", "")[data[0] % 4] if data else "gzip")
-    made = 0
+    created = 0
     try:
         for piece in unpacker.pieces(data[1:]):
             assert len(piece) <= max(STEP, len(data))
-            made += len(piece)
-            if made > 64 * STEP:
+            created += len(piece)
+            if created > 64 * STEP:
                 return
         unpacker.end()
     except Problem:
@@ -159,22 +160,24 @@ def packed(data: bytes) -> None:
 
 
 def headers(data: bytes) -> None:
-    """Header values of signatures and of CloudEvents in binary mode: no one is admitted, nothing is raised."""
+    """Header values of signatures and of CloudEvents in binary mode: no request is accepted, nothing is raised."""
     values = [part.decode("utf-8", "surrogateescape") for part in data.split(b"\n", 4)]
     names = ("X-Webhook-Signature", "webhook-signature", "webhook-id", "webhook-timestamp", "ce-id")
-    told = dict(zip(names, values, strict=False))
-    assert signed_by(told, b"{}", _SECRETS) is None
-    event_of(told | {"ce-specversion": values[0]}, data)
+    result = dict(zip(names, values, strict=False))
+    assert signed_by(result, b"{}", _SECRETS) is None
+    event_of(result | {"ce-specversion": values[0]}, data)
 
 
 def payment(data: bytes) -> None:
-    """A webhook of Stripe's, its signature in the first line: no one is admitted, and what it says is worth no more than the offer."""
-    header, _, told = data.partition(b"\n")
+    """A Stripe webhook with its signature in the first line: it is not accepted, and its payment is worth no more than
+    the offer.
+    """
+    header, _, result = data.partition(b"\n")
     with suppress(Rejected):
-        check_signature(header.decode("utf-8", "surrogateescape"), told, ["whsec_secret"])
+        check_signature(header.decode("utf-8", "surrogateescape"), result, ["whsec_secret"])
         raise AssertionError("no one signed this")
     with suppress(Rejected):
-        fact = read_event(told).fact or Payment()
+        fact = read_event(result).fact or Payment()
         assert 0 <= credits_due(merged_payment(_PAID, fact), _OFFER) <= _OFFER.credits
         assert msgspec.json.decode(msgspec.json.encode(fact), type=Payment) == fact
 

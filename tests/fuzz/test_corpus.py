@@ -43,7 +43,7 @@ _OFTEN = (
 
 
 def measured(target: Any, data: bytes) -> None:
-    """One run for the time, another for the memory: to count memory takes time."""
+    """One run for the time, another for the memory: measuring memory takes time."""
     begun = time.process_time()
     target(data)
     assert time.process_time() - begun <= _SECONDS + _SECONDS_A_BYTE * len(data)
@@ -57,7 +57,7 @@ def measured(target: Any, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_was_found_is_read_or_refused_in_little_time_and_memory(name: str) -> None:
+def test_every_kept_input_is_read_or_refused_in_little_time_and_memory(name: str) -> None:
     inputs = sorted((CORPUS / name).iterdir())
     assert len(inputs) >= 2
     for path in inputs:
@@ -66,20 +66,20 @@ def test_what_was_found_is_read_or_refused_in_little_time_and_memory(name: str) 
 
 @pytest.mark.parametrize("piece", _OFTEN, ids=repr)
 @pytest.mark.parametrize("name", [name for name in TARGETS if name != "stored"])
-def test_what_is_said_often_costs_by_its_length(name: str, piece: bytes) -> None:
+def test_the_time_for_a_repeated_input_is_proportional_to_its_length(name: str, piece: bytes) -> None:
     repeated = piece * (_OFTEN_BYTES // len(piece))
     for data in (b"\0" + repeated, b"\0[" + repeated, b'\0{"id":"x","spend":NaN,"m":[' + repeated):
         measured(TARGETS[name], data)
 
 
 @pytest.mark.parametrize("reader", range(len(READERS)))
-def test_a_stored_record_that_says_one_thing_often_costs_by_its_length(reader: int) -> None:
+def test_the_time_for_a_stored_record_with_repeated_content_is_proportional_to_its_length(reader: int) -> None:
     for piece in _OFTEN:
         measured(TARGETS["stored"], bytes([reader]) + piece * (_OFTEN_BYTES // 4 // len(piece)))
 
 
-def test_what_reaches_new_code_joins_the_corpus(tmp_path: Path) -> None:
-    """Nothing did: libFuzzer starts itself again to merge, and could not."""
+def test_an_input_that_reaches_new_code_joins_the_corpus(tmp_path: Path) -> None:
+    """In an earlier version none did: libFuzzer starts itself again to merge, and could not."""
     pytest.importorskip("atheris", reason="the fuzzer is installed by `make fuzz`")
     corpus, new = tmp_path / "corpus", tmp_path / "new"
     for each in (corpus, new):
@@ -90,7 +90,7 @@ def test_what_reaches_new_code_joins_the_corpus(tmp_path: Path) -> None:
 
 
 def test_every_type_that_is_read_from_a_topic_is_fuzzed() -> None:
-    """Each `decoder(...)` of the sources, and each table that follows a topic."""
+    """Each `decoder(...)` in the sources, and each table that reads a topic."""
     read = re.compile(r"\bdecoder\((_?[A-Z]\w*)")
     found = {
         name

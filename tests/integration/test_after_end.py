@@ -1,4 +1,6 @@
-"""An end in Lago that no one told of: what was posted after it is found, named, and billed again exactly once."""
+"""A subscription that ended in Lago without a notice: events posted after its end are found, reported, and billed again
+exactly once.
+"""
 
 import asyncio
 import time
@@ -37,8 +39,8 @@ async def world(stage: Stage, database: str, lago: Lago) -> AsyncIterator[World]
         yield running
 
 
-async def test_what_was_posted_after_an_end_is_billed_again_once(world: World) -> None:
-    """By a person's command: first there is nowhere to bill it, then there is sub-b."""
+async def test_an_event_posted_after_an_end_is_billed_again_once(world: World) -> None:
+    """By an operator's command: first no subscription can bill it, then sub-b can."""
     [complaint] = (await world.command("reconcile", "--lago")).json["complaints"]
     assert "3 cents were delivered to it with a moment after its end" in complaint
     nowhere = await world.command("lago", "rebill", "--dry-run")
@@ -57,7 +59,7 @@ async def test_what_was_posted_after_an_end_is_billed_again_once(world: World) -
     assert (action, reason, str(cost)) == ("lago.rebill", "it had ended", "0.03")
 
 
-async def test_an_end_that_is_learnt_late_is_put_right_without_a_command(world: World) -> None:
+async def test_an_end_that_is_noticed_late_is_repaired_without_a_command(world: World) -> None:
     """
     sub-a  ----------|                     sub-b  |--------
                          u u u  learnt ^            u u u
@@ -67,7 +69,7 @@ async def test_an_end_that_is_learnt_late_is_put_right_without_a_command(world: 
     assert world.asked == []
     await world.learn_of_the_end()
     await task.once()
-    assert world.told.waits[1] == Decimal("0.03")
+    assert world.reported.waits[1] == Decimal("0.03")
     await world.lago.subscribe("sub-b", "org-a")
     await world.learn_of_the_end(Period("sub-b", time.time_ns() // 1000))
     watching = asyncio.ensure_future(task.watch())
@@ -78,13 +80,13 @@ async def test_an_end_that_is_learnt_late_is_put_right_without_a_command(world: 
         watching.cancel()
     await task.once()
     await world.billed_cents(5)
-    assert (world.told.waits, list(world.told.outcomes)) == ((0, Decimal(0)), ["rebilled"])
+    assert (world.reported.waits, list(world.reported.outcomes)) == ((0, Decimal(0)), ["rebilled"])
     assert (await world.command("reconcile", "--lago")).json["complaints"] == []
     query = "SELECT actor, cost_usd FROM audit_log WHERE action = 'lago.rebill'"
     assert sum(cost for _, cost in await rows(world.url, query)) == Decimal("0.03")
 
 
-async def test_what_another_customer_with_the_same_id_is_invoiced_for_is_billed_again_only_by_a_persons_word(
+async def test_usage_that_another_customer_with_the_same_id_was_invoiced_for_is_billed_again_only_by_command(
     world: World,
 ) -> None:
     """
@@ -100,7 +102,7 @@ async def test_what_another_customer_with_the_same_id_is_invoiced_for_is_billed_
     world.stage.put([raw(0, slp(9, at_us=time.time_ns() // 1000, cost="0.01"), customer="globex")])
     await until(world.url, COMPLETED, lambda count: count == 6)
     await world.task().once()
-    assert (world.told.waits, world.told.outcomes) == ((await world.events(), Decimal("0.03")), {})
+    assert (world.reported.waits, world.reported.outcomes) == ((await world.events(), Decimal("0.03")), {})
     await world.billed_cents(6)
     [complaint] = (await world.command("reconcile", "--lago")).json["complaints"]
     assert "3 cents were delivered to it with a moment after its end" in complaint
@@ -114,11 +116,11 @@ async def test_what_another_customer_with_the_same_id_is_invoiced_for_is_billed_
     await world.billed_cents(9)
     await until(world.url, FAILED, lambda count: count == len(done.json))
     await world.task().once()
-    assert world.told.waits == (0, Decimal(0))
+    assert world.reported.waits == (0, Decimal(0))
 
 
-async def test_of_another_customer_s_own_usage_on_a_reused_id_nothing_is_said(world: World) -> None:
-    """Its calls are in the gap of who had the id before, too."""
+async def test_another_customers_own_usage_on_a_reused_id_is_not_reported(world: World) -> None:
+    """Its calls are also in the gap of the customer that had the id before."""
     await world.lago.subscribe("sub-b", "org-a")
     await world.learn_of_the_end(Period("sub-b", time.time_ns() // 1000))
     await world.task().once()
@@ -128,11 +130,11 @@ async def test_of_another_customer_s_own_usage_on_a_reused_id_nothing_is_said(wo
     world.stage.put([raw(0, slp(9, at_us=time.time_ns() // 1000, cost="0.01"), customer="globex")])
     await until(world.url, COMPLETED, lambda count: count == 6)
     await world.task().once()
-    assert world.told.waits == (0, Decimal(0))
+    assert world.reported.waits == (0, Decimal(0))
     assert (await world.command("reconcile", "--lago")).json["complaints"] == []
 
 
-async def test_explain_shows_the_event_and_the_one_in_its_stead_and_proves_both(world: World) -> None:
+async def test_explain_shows_the_event_and_its_replacement_and_verifies_both(world: World) -> None:
     await world.lago.subscribe("sub-b", "org-a")
     await world.learn_of_the_end()
     await world.task().once()
@@ -158,8 +160,8 @@ async def test_explain_shows_the_event_and_the_one_in_its_stead_and_proves_both(
     assert ((await world.command("explain", old)).code, (await world.command("explain", f"{old}-again")).code) == (1, 1)
 
 
-async def test_lago_is_asked_only_about_orgs_with_something_after_an_end(world: World) -> None:
-    """sub-z has ended, too, but nothing was posted to it."""
+async def test_lago_is_asked_only_about_orgs_with_events_after_an_end(world: World) -> None:
+    """sub-z has ended too, but no event was posted to it."""
     await world.learn(Period("sub-a", 0), Period("sub-z", 0, world.ended_us))
     await world.task().once()
     assert world.asked == []
@@ -169,7 +171,7 @@ async def test_lago_is_asked_only_about_orgs_with_something_after_an_end(world: 
 
 
 @pytest.mark.parametrize("other", ["sub-a", "sub-b"])
-async def test_an_end_that_the_record_shows_too_late_is_put_right_and_lago_is_asked_once(
+async def test_an_end_that_the_record_has_too_late_is_repaired_with_one_request_to_lago(
     world: World, other: str
 ) -> None:
     """
@@ -186,10 +188,10 @@ async def test_an_end_that_the_record_shows_too_late_is_put_right_and_lago_is_as
     await until(world.url, REBILLED, lambda count: count == 3)
     asked = len(world.asked)
     await task.once()
-    assert (len(world.asked), world.told.waits) == (asked, (0, Decimal(0)))
+    assert (len(world.asked), world.reported.waits) == (asked, (0, Decimal(0)))
 
 
-async def test_an_org_is_looked_at_when_its_record_changes_and_else_ever_more_seldom(world: World) -> None:
+async def test_an_org_is_checked_when_its_record_changes_and_otherwise_less_and_less_often(world: World) -> None:
     now = 0.0
     task = world.task(monotonic=lambda: now)
     await world.learn_of_the_end()
@@ -205,27 +207,29 @@ async def test_an_org_is_looked_at_when_its_record_changes_and_else_ever_more_se
     assert len(world.asked) > before
 
 
-async def test_what_lago_does_not_call_an_end_is_none(world: World) -> None:
-    """The record is wrong, or older than Lago: sub-a began again before the calls came."""
+async def test_an_end_that_lago_does_not_confirm_is_ignored(world: World) -> None:
+    """The record is wrong, or older than Lago: sub-a started again before the calls came."""
     await world.lago.subscribe("sub-a", "org-a", subscription_at="2026-01-01T00:00:00Z")
     await world.learn_of_the_end()
     await world.task().once()
-    assert (world.told.waits, world.told.outcomes) == ((0, Decimal(0)), {})
+    assert (world.reported.waits, world.reported.outcomes) == ((0, Decimal(0)), {})
 
 
 @pytest.mark.parametrize("late", [OutOfPeriodPolicy.HOLD, None])
-async def test_where_it_must_not_be_posted_by_itself_it_is_named(world: World, late: OutOfPeriodPolicy | None) -> None:
-    """By OUT_OF_PERIOD_POLICY=hold, or because Lago cannot be asked: the command stays."""
+async def test_an_event_that_must_not_be_posted_automatically_is_reported(
+    world: World, late: OutOfPeriodPolicy | None
+) -> None:
+    """With OUT_OF_PERIOD_POLICY=hold, or because Lago cannot be asked: the command remains."""
     await world.lago.subscribe("sub-b", "org-a")
     await world.learn_of_the_end(Period("sub-b", time.time_ns() // 1000))
     await world.task(**({"lago": None} if late is None else {"late": late})).once()
-    assert (world.told.waits[1], world.told.outcomes) == (Decimal("0.03"), {})
+    assert (world.reported.waits[1], world.reported.outcomes) == (Decimal("0.03"), {})
     assert (await world.command("lago", "rebill")).code == 0
     await world.billed_cents(5)
 
 
-class Dies(Rebilling):
-    """A process that is killed after its transaction is durable, or before."""
+class KilledProcess(Rebilling):
+    """A process that is killed before or after its transaction is durable."""
 
     def __init__(self, deployment: Deployment, database: Database, *, durable: bool) -> None:
         super().__init__(deployment, database)
@@ -238,18 +242,18 @@ class Dies(Rebilling):
 
 
 @pytest.mark.parametrize("durable", [True, False])
-async def test_killed_in_between_it_bills_once(world: World, durable: bool) -> None:
+async def test_after_a_kill_in_between_it_is_billed_once(world: World, durable: bool) -> None:
     await world.lago.subscribe("sub-b", "org-a")
     await world.learn_of_the_end()
     with pytest.raises(Unavailable, match="killed"):
-        await world.task(lambda *of: Dies(*of, durable=durable)).once()
+        await world.task(lambda *of: KilledProcess(*of, durable=durable)).once()
     await world.task().once()
     await world.billed_cents(5)
     await until(world.url, REBILLED, lambda count: count == 3)
 
 
-async def test_two_processes_and_a_person_at_once_bill_once(world: World) -> None:
-    """The one that lost the partition has not noticed yet; an operator does the same by hand meanwhile."""
+async def test_two_processes_and_a_person_at_the_same_time_bill_once(world: World) -> None:
+    """The process that lost the partition has not noticed yet; meanwhile an operator runs the command."""
     await world.lago.subscribe("sub-b", "org-a")
     await world.learn_of_the_end()
     await asyncio.gather(
@@ -262,8 +266,8 @@ async def test_two_processes_and_a_person_at_once_bill_once(world: World) -> Non
     await world.billed_cents(5)
 
 
-async def test_who_was_fenced_can_do_nothing_more(world: World) -> None:
-    """One has read what is lost; before it posts, another does all of it."""
+async def test_a_fenced_process_can_do_nothing_more(world: World) -> None:
+    """It has read which events are lost; before it posts, another process does all of it."""
     await world.lago.subscribe("sub-b", "org-a")
     await world.learn_of_the_end()
 
@@ -277,8 +281,8 @@ async def test_who_was_fenced_can_do_nothing_more(world: World) -> None:
     await world.billed_cents(5)
 
 
-async def test_who_comes_after_another_waits_until_its_receipts_are_read(world: World) -> None:
-    """The projector stands still: the rows say what was true before, so nothing may be billed by them."""
+async def test_a_process_that_takes_over_waits_until_its_predecessors_receipts_are_projected(world: World) -> None:
+    """The projector is stopped: its rows are outdated, so nothing may be billed from them."""
     await world.lago.subscribe("sub-b", "org-a")
     await world.learn_of_the_end()
     await world.task().once()
@@ -291,7 +295,7 @@ async def test_who_comes_after_another_waits_until_its_receipts_are_read(world: 
     await world.billed_cents(5)
 
 
-async def test_what_is_lost_to_a_second_end_is_billed_a_second_time(world: World) -> None:
+async def test_an_event_lost_to_a_second_end_is_billed_a_second_time(world: World) -> None:
     """
     sub-a  ---|        sub-b  ---|            sub-c  |-----
                 u u u              u' u' u'             u'' u'' u''
@@ -314,12 +318,12 @@ async def test_what_is_lost_to_a_second_end_is_billed_a_second_time(world: World
 
 
 class StillRuns:
-    """Lago's word from before sub-b had ended."""
+    """Lago's answer from before the end of sub-b."""
 
     def __init__(self, ended_us: int) -> None:
         self._ended_us = ended_us
 
     async def of(self, org: OrgRecord, now_us: int) -> LagoHistory:
-        told = gaps(org.periods, 0)
+        result = gaps(org.periods, 0)
         running = Period("sub-b", self._ended_us + SECOND_US)
-        return LagoHistory(OrgRecord(org.org_id, periods=(*org.periods, running)), told, [])
+        return LagoHistory(OrgRecord(org.org_id, periods=(*org.periods, running)), result, [])

@@ -1,4 +1,4 @@
-"""The sums of analytics are the usage log's, whatever is counted, billed later, released or read again."""
+"""The sums of analytics equal the usage log's after any counting, later billing, release or repeated reading."""
 
 import asyncio
 import csv
@@ -56,11 +56,11 @@ def at(day: int, hour: float = 12.0) -> datetime:
 def some_calls(count: int, seed: int = 1) -> list[EnrichedUsage]:
     """Calls of every kind over three days."""
     some = random.Random(seed)
-    made = []
+    created = []
     for number in range(1, count + 1):
         decision = some.choice(["billable", "billable", "byok", "unpriced", "failed_with_cost", "cache_hit"])
         tags = some.sample(["prod", "team:a", "=evil"], some.randint(0, 2))
-        made.append(
+        created.append(
             call(
                 number,
                 at(20, some.uniform(0, 71.99)),
@@ -79,11 +79,11 @@ def some_calls(count: int, seed: int = 1) -> list[EnrichedUsage]:
                 },
             )
         )
-    return made
+    return created
 
 
 def expected(calls: list[EnrichedUsage], group_by: str) -> dict[str, tuple[int, int, Decimal, Decimal]]:
-    """Calls, output tokens, provider cost and billed amount by group, computed the slow way."""
+    """Calls, output tokens, provider cost and billed amount by group, computed in a simple, slow way."""
     sums: dict[str, tuple[int, int, Decimal, Decimal]] = {}
     fields = {"user": "user_id", "org": "org_id", "team": "team_id", "key": "key_hash"}
     for one in calls:
@@ -98,7 +98,7 @@ def expected(calls: list[EnrichedUsage], group_by: str) -> dict[str, tuple[int, 
     return sums
 
 
-async def found(url: str, group_by: str, user: str | None = None) -> dict[str, tuple[int, int, Decimal, Decimal]]:
+async def report_by(url: str, group_by: str, user: str | None = None) -> dict[str, tuple[int, int, Decimal, Decimal]]:
     with Database(url, size=1) as database:
         if user is None:
             report = await usage_of_all(database, FIRST, LAST, group_by, 1000)
@@ -125,10 +125,10 @@ async def test_every_grouping_has_the_logs_sums_to_the_last_digit(url: str) -> N
         await writer.put(TOPICS.enriched, *calls)
     await refreshed(url)
     for group_by in ("day", "user", "org", "provider", "model", "team", "key", "tag"):
-        assert await found(url, group_by) == expected(calls, group_by), group_by
+        assert await report_by(url, group_by) == expected(calls, group_by), group_by
     for group_by in ("day", "provider", "model"):
         own = [one for one in calls if one.user_id == "a"]
-        assert await found(url, group_by, "a") == expected(own, group_by), group_by
+        assert await report_by(url, group_by, "a") == expected(own, group_by), group_by
     summary = await rows(
         url,
         "SELECT sum(total_requests), sum(billed_usd), sum(total_cost), sum(completion_tokens) FROM llm_usage_summary",
@@ -138,7 +138,7 @@ async def test_every_grouping_has_the_logs_sums_to_the_last_digit(url: str) -> N
     assert summary == [(400, billed, cost, sum(one.tokens_output for one in calls))]
 
 
-async def test_only_days_that_changed_are_summed_up_again(url: str) -> None:
+async def test_only_changed_days_are_summed_again(url: str) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, call(1, at(20)), call(2, at(21)))
         await refreshed(url)
@@ -150,14 +150,14 @@ async def test_only_days_that_changed_are_summed_up_again(url: str) -> None:
         assert await rows(url, "SELECT xmin::text FROM usage_summary_days WHERE day = '2026-11-20'") == before
         await refreshed(url)
         assert await rows(url, "SELECT days FROM usage_summary_refreshed") == [(0,)]
-    assert {day: one[0] for day, one in (await found(url, "day")).items()} == {
+    assert {day: one[0] for day, one in (await report_by(url, "day")).items()} == {
         "2026-11-20": 1,
         "2026-11-21": 2,
         "2026-11-22": 1,
     }
 
 
-async def test_a_call_that_is_billed_later_and_one_that_is_read_again_count_once(url: str) -> None:
+async def test_a_call_billed_later_and_a_call_read_again_count_once(url: str) -> None:
     unpriced = call(1, at(20), decision="unpriced", cost_usd=Decimal(0), part="")
     billed = call(1, at(21), decision="billable", cost_usd=Decimal("0.5"), offset=9)
     async with Writer(url) as writer:
@@ -165,23 +165,25 @@ async def test_a_call_that_is_billed_later_and_one_that_is_read_again_count_once
         await refreshed(url)
         await writer.put(TOPICS.enriched, billed, billed)
         await refreshed(url)
-    assert await found(url, "day") == {"2026-11-21": (1, 0, Decimal("0.5"), Decimal("0.5"))}, "the old day has no row"
+    assert await report_by(url, "day") == {"2026-11-21": (1, 0, Decimal("0.5"), Decimal("0.5"))}, (
+        "the old day has no row"
+    )
 
 
-async def test_held_usage_is_its_orgs_once_it_is_released(url: str) -> None:
+async def test_held_usage_belongs_to_its_org_once_it_is_released(url: str) -> None:
     held = call(7, at(20), held="no_mapping", part=f"{PREFIX}7", org_id="")
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, held)
         await refreshed(url)
-        assert (await found(url, "org")).keys() == {""}
+        assert (await report_by(url, "org")).keys() == {""}
         await writer.put(TOPICS.events, event(9, org_id="org_acme"), manifest=manifest(7, first=9))
         await refreshed(url)
-    assert (await found(url, "org")).keys() == {"org_acme"}
+    assert (await report_by(url, "org")).keys() == {"org_acme"}
 
 
 @pytest.mark.parametrize("first", ["call", "event", "receipt"])
-async def test_usage_is_the_orgs_that_its_event_bills(url: str, first: str) -> None:
-    """Also where it was counted for another one, or is held again only at its seal, and in whatever order that is read."""
+async def test_usage_belongs_to_the_org_that_its_event_bills(url: str, first: str) -> None:
+    """Also if it was counted for another org, or held again only at its seal, for any order of reading."""
     kinds = list(enumerate(itertools.product(["", "org_old"], ["", "no_subscription"], [False, True])))
     calls = [call(n, at(20 + n % 3), held=held, org_id=org, part=f"{PREFIX}{n}") for n, (org, held, _) in kinds]
     receipts = [msgspec.structs.replace(receipt("completed", 5), transaction_id=f"{PREFIX}{n}") for n, _ in kinds]
@@ -191,18 +193,18 @@ async def test_usage_is_the_orgs_that_its_event_bills(url: str, first: str) -> N
         if first != "event":
             await writer.put(TOPICS.enriched, *calls)
             await refreshed(url)
-            assert (await found(url, "org")).keys() == {"", "org_old"}
+            assert (await report_by(url, "org")).keys() == {"", "org_old"}
         for n, (_, _, merged) in kinds:
             into, windows = (100 + n, [n]) if merged else (n, [])
             await writer.put(TOPICS.events, event(into, org_id="org_new"), manifest=manifest(*windows, first=into))
         if first == "event":
             await writer.put(TOPICS.enriched, *calls)
         await refreshed(url)
-    assert {org: sums[0] for org, sums in (await found(url, "org")).items()} == {"org_new": 8}
+    assert {org: sums[0] for org, sums in (await report_by(url, "org")).items()} == {"org_new": 8}
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_what_was_written_off_is_billed_at_nothing(url: str, *, late: bool) -> None:
+async def test_written_off_usage_is_billed_at_0(url: str, *, late: bool) -> None:
     calls = [
         call(n, at(20), held="no_mapping", org_id="", billed_usd=price) for n, price in ((7, None), (8, Decimal(2)))
     ]
@@ -210,20 +212,20 @@ async def test_what_was_written_off_is_billed_at_nothing(url: str, *, late: bool
         if not late:
             await writer.put(TOPICS.enriched, *calls)
             await refreshed(url)
-            assert (await found(url, "org"))[""][2:] == (Decimal("0.00029"), Decimal("2.000145"))
+            assert (await report_by(url, "org"))[""][2:] == (Decimal("0.00029"), Decimal("2.000145"))
         await writer.put(TOPICS.receipts, receipt("written_off", 5))
         if late:
             await writer.put(TOPICS.enriched, *calls)
         await refreshed(url)
-    assert (await found(url, "org"))[""][2:] == (Decimal("0.00029"), Decimal(0))
+    assert (await report_by(url, "org"))[""][2:] == (Decimal("0.00029"), Decimal(0))
 
 
-async def test_what_is_written_while_a_refresh_runs_is_in_the_next(url: str) -> None:
+async def test_calls_written_during_a_refresh_are_in_the_next_one(url: str) -> None:
     async with Writer(url) as writer:
         for number in range(1, 40):
             await asyncio.gather(writer.put(TOPICS.enriched, call(number, at(20))), refreshed(url))
     await refreshed(url)
-    assert (await found(url, "day"))["2026-11-20"][0] == 39
+    assert (await report_by(url, "day"))["2026-11-20"][0] == 39
 
 
 async def test_a_pruned_month_keeps_its_sums(url: str) -> None:
@@ -234,7 +236,7 @@ async def test_a_pruned_month_keeps_its_sums(url: str) -> None:
         await rows(url, "INSERT INTO forgotten_months VALUES ('2026-11-01')")
         await writer.put(TOPICS.enriched, call(2, at(20)))
         await refreshed(url)
-    assert (await found(url, "day"))["2026-11-20"][0] == 2
+    assert (await report_by(url, "day"))["2026-11-20"][0] == 2
 
 
 async def test_the_details_of_a_call_are_in_the_log(url: str) -> None:
@@ -253,7 +255,7 @@ async def test_the_details_of_a_call_are_in_the_log(url: str) -> None:
     ]
 
 
-async def test_latency_speed_and_shares_are_told(url: str) -> None:
+async def test_latency_speed_and_shares_are_shown(url: str) -> None:
     calls = [call(n, at(20), 0.1 * n, tokens_output=10 * n) for n in range(1, 101)]
     calls += [call(200, at(20), 60, status="failure", decision="unpriced"), call(201, at(20), 0, byok=True)]
     async with Writer(url) as writer:
@@ -261,13 +263,13 @@ async def test_latency_speed_and_shares_are_told(url: str) -> None:
     await refreshed(url)
     with Database(url, size=1) as database:
         [row] = (await usage_of_all(database, FIRST, LAST, "day", 10)).rows
-    told = row.as_object("day")
-    assert (told["success_rate"], told["own_key_share"]) == ("0.990196", "0.009804")
-    assert told["avg_latency_ms"] == "5594.1" and told["tokens_per_second"] == "100"
-    assert 9600 / 1.19 < told["p95_latency_ms"] < 9600 * 1.19
+    result = row.as_object("day")
+    assert (result["success_rate"], result["own_key_share"]) == ("0.990196", "0.009804")
+    assert result["avg_latency_ms"] == "5594.1" and result["tokens_per_second"] == "100"
+    assert 9600 / 1.19 < result["p95_latency_ms"] < 9600 * 1.19
 
 
-async def test_the_endpoint_tells_all_to_the_scope_and_a_user_its_own_and_csv_runs_no_formula(
+async def test_the_endpoint_shows_everything_with_the_scope_and_only_own_usage_to_a_user_and_csv_runs_no_formula(
     kafka: Kafka, topic_prefix: str, url: str
 ) -> None:
     now = datetime.now(UTC) - timedelta(seconds=5)
@@ -283,12 +285,12 @@ async def test_the_endpoint_tells_all_to_the_scope_and_a_user_its_own_and_csv_ru
             async def asked(by: dict[str, str], **query: str) -> Any:
                 return await server.http.get(PATH, params=query, headers=by)
 
-            told = (await asked(BEARER, group_by="user", days="2")).json()
-            assert {row["user"]: row["billed_usd"] for row in told["rows"]} == {
+            result = (await asked(BEARER, group_by="user", days="2")).json()
+            assert {row["user"]: row["billed_usd"] for row in result["rows"]} == {
                 "ada": "0.000145",
                 "eve": "0.000000000001",
             }
-            assert told["groups"] == 2 and told["refreshed_at"]
+            assert result["groups"] == 2 and result["refreshed_at"]
             short = (await asked(BEARER, group_by="user", limit="1")).json()
             assert (len(short["rows"]), short["groups"]) == (1, 2)
             own = (await asked(provider.token(), group_by="model")).json()
@@ -316,6 +318,6 @@ async def test_the_projectors_role_refreshes_and_the_readers_reads(postgres_url:
             refresh = SummaryRefresh(database, failed=lambda _: None, show=lambda _: None, monotonic=lambda: 0.0)
             assert await refresh.once() is True
             assert await refresh.once() is False, "it was done a moment ago"
-        assert (await found(as_role(owned, READER), "day"))["2026-11-20"][0] == 1
+        assert (await report_by(as_role(owned, READER), "day"))["2026-11-20"][0] == 1
         with pytest.raises(Exception, match="denied"):
             await refreshed(as_role(owned, READER))

@@ -1,4 +1,6 @@
-"""`meterbridge audit verify` on real Kafka and Postgres: lines of the api and of commands are one chain, which it checks."""
+"""`meterbridge audit verify` with real Kafka and Postgres: lines of the api and of commands form one hash chain, which
+it verifies.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +26,7 @@ def settings_of(stage: Stage, kafka: Kafka, topic_prefix: str, **more: Any) -> S
     return settings_for(kafka, topic_prefix, kafka_partitions=stage.settings.kafka_partitions, **more)
 
 
-async def test_lines_of_servers_and_of_commands_are_one_chain(stage: Stage, kafka: Kafka, topic_prefix: str) -> None:
+async def test_lines_of_servers_and_of_commands_form_one_chain(stage: Stage, kafka: Kafka, topic_prefix: str) -> None:
     """Two servers and a command write at the same time, and none waits for another."""
     settings = settings_of(stage, kafka, topic_prefix, api_rate_limit=0, mapping_delay_seconds=0)
     deployment = deployment_of(settings)
@@ -43,14 +45,14 @@ async def test_lines_of_servers_and_of_commands_are_one_chain(stage: Stage, kafk
         async with asyncio.timeout(10):
             while len(stage.values(stage.topics.audit)) < 13:
                 await asyncio.sleep(0.1)
-    told = await meterbridge(stage, "audit", "verify", "--json")
-    assert (told.code, told.json["broken"], told.json["unchained"]) == (0, None, 0), told
-    lines = told.json["lines"]  # a change that met another one has a line of each attempt
+    result = await meterbridge(stage, "audit", "verify", "--json")
+    assert (result.code, result.json["broken"], result.json["unchained"]) == (0, None, 0), result
+    lines = result.json["lines"]  # a change that met another one has a line of each attempt
     assert lines >= 13
-    assert told.json["head"].startswith(f"{lines}:")
-    again = await meterbridge(stage, "audit", "verify", "--head", told.json["head"])
+    assert result.json["head"].startswith(f"{lines}:")
+    again = await meterbridge(stage, "audit", "verify", "--head", result.json["head"])
     assert again.code == 0, again
-    longer = f"{lines + 1}:{told.json['head'].partition(':')[2]}"
+    longer = f"{lines + 1}:{result.json['head'].partition(':')[2]}"
     assert (await meterbridge(stage, "audit", "verify", "--head", longer)).code == 1
 
 
@@ -79,18 +81,18 @@ def reordered(values: list[bytes]) -> list[bytes]:
         (reordered, "reordered", "id1"),
     ],
 )
-async def test_what_was_done_to_the_topic_is_named_and_turns_the_exit_code(
+async def test_a_manipulation_of_the_topic_is_named_and_changes_the_exit_code(
     stage: Stage, damage: Callable[[list[bytes]], list[bytes]], kind: str, named: str
 ) -> None:
     values = damage(log(5))
     CommandProducer(stage.connection).send(Outgoing(stage.topics.audit, b"key", value) for value in values)
-    told = await meterbridge(stage, "audit", "verify", "--json")
-    assert (told.code, told.json["broken"]["kind"], told.json["broken"]["audit_id"]) == (1, kind, named)
+    result = await meterbridge(stage, "audit", "verify", "--json")
+    assert (result.code, result.json["broken"]["kind"], result.json["broken"]["audit_id"]) == (1, kind, named)
     sentence = await meterbridge(stage, "audit", "verify")
     assert (sentence.code, f"{kind}: line {named} at offset " in sentence.out) == (1, True)
 
 
-async def test_a_row_that_is_not_what_its_line_says_is_named(
+async def test_a_row_that_differs_from_its_line_is_named(
     stage: Stage, postgres_url: str, kafka: Kafka, topic_prefix: str
 ) -> None:
     deployment = deployment_of(settings_of(stage, kafka, topic_prefix))
@@ -104,19 +106,27 @@ async def test_a_row_that_is_not_what_its_line_says_is_named(
     ):
         await until(url, "SELECT count(*) FROM audit_log", lambda count: count == 4)
 
-        async def told() -> Any:
+        async def broken_line() -> Any:
             found = await meterbridge(stage, "audit", "verify", "--json", DATABASE_URL=url)
             assert found.code == (0 if found.json["row"] is None else 1), found
             assert found.json["broken"] is None
             return found.json
 
-        sound = await told()
+        sound = await broken_line()
         assert (sound["row"], sound["rows"]) == (None, 4)
         [(second,)] = await rows(url, "SELECT audit_id FROM audit_log WHERE count = 1")
         await rows(url, "UPDATE audit_log SET actor = 'eve' WHERE count = 1")
-        assert (await told())["row"] | {"detail": ""} == {"kind": "row_changed", "audit_id": second, "detail": ""}
+        assert (await broken_line())["row"] | {"detail": ""} == {
+            "kind": "row_changed",
+            "audit_id": second,
+            "detail": "",
+        }
         await rows(url, "DELETE FROM audit_log WHERE count = 1")
-        assert (await told())["row"] | {"detail": ""} == {"kind": "row_missing", "audit_id": second, "detail": ""}
+        assert (await broken_line())["row"] | {"detail": ""} == {
+            "kind": "row_missing",
+            "audit_id": second,
+            "detail": "",
+        }
         forged = "INSERT INTO audit_log (audit_id, at, actor, action, target, reason, count, cost_usd)"
         await rows(url, f"{forged} VALUES ('forged', now(), 'ada', 'replay', '{{}}', '', 0, 0)")
-        assert (await told())["row"]["audit_id"] == "forged"
+        assert (await broken_line())["row"]["audit_id"] == "forged"

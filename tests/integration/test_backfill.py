@@ -1,4 +1,4 @@
-"""One day fed by webhook, by replay, by backfill from LiteLLM's database and from files is billed once."""
+"""A day's calls sent by webhook, by replay, and by backfill from LiteLLM's database and from files are billed once."""
 
 import io
 import json
@@ -27,13 +27,13 @@ from tests.support.eventually import soon
 from tests.support.recorded_day import DAY, RECORDED, exported, recorded, table
 from tests.support.stage import Stage
 
-WHO = ("acme", "u-alice")
+CUSTOMER_AND_USER = ("acme", "u-alice")
 #: A client chose this call id for two calls, whose provider gave no id: LiteLLM's table has one of them.
 COLLIDED = "emb-c267eb"
 
 
 def raws(calls: list[dict[str, Any]]) -> list[Raw]:
-    """As the ingress stores them, now."""
+    """Records as the ingress stores them, received now."""
     at = time.time_ns() // 1000
     found = []
     for call in calls:
@@ -81,7 +81,7 @@ async def log_of(database: str) -> tuple[int, Decimal, int]:
 
 
 async def fill(stage: Stage, database: str, *words: str, **more: str) -> Ended:
-    """The exit code is 1 exactly where something was told that a person has to look at."""
+    """The exit code is 1 only if a person has to look at something that was reported."""
     done = await meterbridge(stage, "backfill", *words, "--json", DATABASE_URL=database, **more)
     assert done.out, done.err
     assert done.code == bool(done.json["refused"] or done.json["other_cost"]["calls"]), done.out + done.err
@@ -89,7 +89,7 @@ async def fill(stage: Stage, database: str, *words: str, **more: str) -> Ended:
     return done
 
 
-async def test_one_day_fed_four_ways_is_billed_once(
+async def test_one_day_sent_in_four_ways_is_billed_once(
     stage: Stage, database: str, litellm: str, running: Components, tmp_path: Path
 ) -> None:
     calls = recorded()
@@ -112,10 +112,10 @@ async def test_one_day_fed_four_ways_is_billed_once(
     assert await log_of(database) == before
 
 
-async def test_what_never_arrived_is_found_in_litellms_database_and_sent_once(
+async def test_calls_that_never_arrived_are_found_in_litellms_database_and_sent_once(
     stage: Stage, database: str, litellm: str, running: Components
 ) -> None:
-    """A third of the calls was lost on the way; a second backfill finds nothing."""
+    """A third of the calls was lost in delivery; a second backfill finds nothing."""
     calls = recorded()
     arrived = [call for number, call in enumerate(calls) if number % 3]
     stage.put(raws(arrived))
@@ -132,10 +132,10 @@ async def test_what_never_arrived_is_found_in_litellms_database_and_sent_once(
     assert [line["action"] for line in stage.values(stage.topics.audit)] == ["backfill", "backfill"]
 
 
-async def test_a_backfill_that_is_repeated_begins_a_little_before_where_it_stood(
+async def test_a_repeated_backfill_starts_a_little_before_its_last_position(
     stage: Stage, database: str, litellm: str, running: Components, tmp_path: Path
 ) -> None:
-    """A row may be written a while after its call began: `--overlap` says how long."""
+    """A row may be written some time after its call started: `--overlap` is that time."""
     file = tmp_path / "state"
     words = ("--source", "litellm-db", *DAY, "--checkpoint", str(file))
     first = (await fill(stage, database, *words, LITELLM_DATABASE_URL=litellm)).json
@@ -148,7 +148,7 @@ async def test_a_backfill_that_is_repeated_begins_a_little_before_where_it_stood
         assert (again["read"], again["missing"]) == (sum(start >= since for start in starts), 0)
 
 
-async def test_a_webhook_that_comes_after_its_backfill_is_a_duplicate(
+async def test_a_webhook_that_arrives_after_its_backfill_is_a_duplicate(
     stage: Stage, database: str, litellm: str, running: Components
 ) -> None:
     """It waited in a spool: its times have microseconds, the database's are rounded."""
@@ -166,7 +166,7 @@ async def test_a_webhook_that_comes_after_its_backfill_is_a_duplicate(
     assert len(lost) == 1
 
 
-async def test_a_failed_try_and_its_success_both_with_cost_are_billed_as_two(
+async def test_a_failed_attempt_and_its_success_both_with_cost_are_billed_as_two(
     stage: Stage, database: str, running: Components, tmp_path: Path
 ) -> None:
     """One call id, two statuses: by webhook, and again from a file."""
@@ -183,7 +183,7 @@ async def test_a_failed_try_and_its_success_both_with_cost_are_billed_as_two(
     assert (await log_of(database))[1] == 1
 
 
-async def test_lines_that_are_no_calls_are_told_and_cost_their_neighbours_nothing(
+async def test_lines_that_are_no_calls_are_reported_and_do_not_affect_others(
     stage: Stage, database: str, running: Components, tmp_path: Path
 ) -> None:
     file = tmp_path / "mixed.jsonl"
@@ -191,18 +191,18 @@ async def test_lines_that_are_no_calls_are_told_and_cost_their_neighbours_nothin
     file.write_text("\n".join(["{", json.dumps(good), "null", json.dumps({**good, "id": "b", "spend": -1})]))
     words = ("backfill", "--source", "jsonl", "--file", str(file), "--json")
     done = await meterbridge(stage, *words, DATABASE_URL=database)
-    told = done.json
+    result = done.json
     assert done.code == 1, "a script has to see it"
-    assert (told["missing"], told["usd"], sum(told["refused"].values())) == (1, "0.25", 3)
-    assert (told["where"][0], told["where"][-1]) == (
+    assert (result["missing"], result["usd"], sum(result["refused"].values())) == (1, "0.25", 3)
+    assert (result["where"][0], result["where"][-1]) == (
         "line 1 (the JSON is invalid at byte 1 of the element): not_json",
         "line 4, request b (the cost is -1 USD, below 0): negative_cost",
     )
     assert done.code == 1
 
 
-async def test_without_the_meter_nothing_is_sent(stage: Stage, database: str, tmp_path: Path) -> None:
-    """What is still unfolded may be the very call: the command says who is behind."""
+async def test_without_a_running_meter_nothing_is_sent(stage: Stage, database: str, tmp_path: Path) -> None:
+    """A call that is not folded yet may be the same one: the command says which partition is behind."""
     stage.put(raws(recorded()[:1]))
     file = tmp_path / "one.jsonl"
     file.write_text(json.dumps(recorded()[0]))
@@ -212,29 +212,29 @@ async def test_without_the_meter_nothing_is_sent(stage: Stage, database: str, tm
     assert len(stage.read(stage.topics.raw)) == 1
 
 
-async def test_what_litellm_counted_and_never_sent_is_named_by_the_hour_with_the_command_that_fetches_it(
+async def test_calls_that_litellm_logged_and_never_sent_are_reported_by_hour_with_the_command_that_fetches_them(
     stage: Stage, database: str, litellm: str, running: Components
 ) -> None:
     calls = recorded()
     stage.put(raws(calls[::2]))
     await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == len(calls[::2]))
     where = {"DATABASE_URL": database, "LITELLM_DATABASE_URL": litellm}
-    told = await meterbridge(stage, "reconcile", "--litellm", *DAY, "--json", **where)
-    assert told.code == 1, told.err
-    hours = told.json["litellm_hours"]
+    result = await meterbridge(stage, "reconcile", "--litellm", *DAY, "--json", **where)
+    assert result.code == 1, result.err
+    hours = result.json["litellm_hours"]
     assert sum(hour["known"] + hour["missing"] for hour in hours.values()) == len(exported())
-    for complaint in told.json["complaints"]:
+    for complaint in result.json["complaints"]:
         if COLLIDED not in complaint.partition(": billed")[0]:
             words = complaint.partition(": meterbridge ")[2].split()
             assert await fill(stage, database, *words[1:], LITELLM_DATABASE_URL=litellm)
     total = len(exported())
     await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count >= total)
-    told = await meterbridge(stage, "reconcile", "--litellm", *DAY, "--json", **where)
-    assert [one.partition(" ")[0] for one in told.json["complaints"]] == [COLLIDED], told.out
+    result = await meterbridge(stage, "reconcile", "--litellm", *DAY, "--json", **where)
+    assert [one.partition(" ")[0] for one in result.json["complaints"]] == [COLLIDED], result.out
 
 
-async def test_a_log_that_has_lost_rows_since_it_was_checked_is_not_believed(database: str) -> None:
-    """A crash of Postgres takes back its latest transactions, rows and offsets together."""
+async def test_a_log_that_has_lost_rows_since_it_was_checked_is_not_trusted(database: str) -> None:
+    """A crash of Postgres reverts its latest transactions, rows and offsets together."""
     pool = Database(database, size=1)
     try:
         with pytest.raises(Unavailable, match="lost its latest rows"):
@@ -244,7 +244,7 @@ async def test_a_log_that_has_lost_rows_since_it_was_checked_is_not_believed(dat
         pool.terminate()
 
 
-async def test_a_table_from_a_spreadsheet_is_taken_row_by_row_and_what_is_not_certain_is_named(
+async def test_a_table_from_a_spreadsheet_is_read_row_by_row_and_uncertain_rows_are_reported(
     stage: Stage, database: str, running: Components, tmp_path: Path
 ) -> None:
     file, at = tmp_path / "calls.csv", datetime.now(UTC).isoformat()

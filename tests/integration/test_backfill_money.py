@@ -1,4 +1,6 @@
-"""A copy of a call is compared by its money: what was counted without a price is billed once it has one, and never twice."""
+"""Copies of a call are compared by their cost: a call counted without a price is billed once it has one, and never
+twice.
+"""
 
 import json
 import time
@@ -44,7 +46,7 @@ async def running(stage: Stage, database: str) -> AsyncIterator[None]:
 
 
 class Table:
-    """LiteLLM's rows of calls that its callbacks told, in its own words."""
+    """LiteLLM's rows about calls that its callbacks reported, in its own format."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -117,8 +119,8 @@ def by_webhook(one: dict[str, Any]) -> Raw:
     return raw(0, one, received_us=received)
 
 
-async def test_a_table_without_the_call_id_doubles_nothing(world: World) -> None:
-    """Callbacks carry the call id since 1.85, the table only since August 2026."""
+async def test_a_table_without_the_call_id_bills_nothing_twice(world: World) -> None:
+    """Callbacks have the call id since 1.85, the table only since August 2026."""
     one = call(1)
     await world.webhook(by_webhook(one))
     await world.table.run('ALTER TABLE public."LiteLLM_SpendLogs" DROP COLUMN litellm_call_id')
@@ -129,13 +131,13 @@ async def test_a_table_without_the_call_id_doubles_nothing(world: World) -> None
         one["id"],
         start,
     )
-    told = await world.reconcile()
-    assert (told.code, told.json["complaints"]) == (0, []), told.out + told.err
+    result = await world.reconcile()
+    assert (result.code, result.json["complaints"]) == (0, []), result.out + result.err
     done = await world.backfill()
     assert (done.code, done.json["known"], done.json["missing"]) == (0, 1, 0), done.out + done.err
 
 
-async def test_old_rows_whose_call_id_is_null_double_nothing_and_those_at_another_start_are_refused(
+async def test_old_rows_with_call_id_null_bill_nothing_twice_and_those_with_another_start_are_refused(
     world: World,
 ) -> None:
     one, moved, lost = call(1), call(2), call(3, "3")
@@ -149,7 +151,7 @@ async def test_old_rows_whose_call_id_is_null_double_nothing_and_those_at_anothe
     assert done.json["usd"] == "3"
 
 
-async def test_a_row_with_both_ids_is_the_call_whatever_its_start(world: World) -> None:
+async def test_a_row_with_both_ids_is_the_call_for_any_start(world: World) -> None:
     """LiteLLM's table had local times until early 2025."""
     one = call(1)
     await world.webhook(by_webhook(one))
@@ -159,7 +161,7 @@ async def test_a_row_with_both_ids_is_the_call_whatever_its_start(world: World) 
 
 
 def by_callback(name: str, one: dict[str, Any]) -> Raw:
-    """The call as another callback, or another sender, tells it: no call id, and its end or its receipt alone."""
+    """The call as another callback or sender reports it: without a call id, and only with its end or its receipt."""
     ended_us = int(one["endTime"] * SECOND_US)
     when, cost = datetime.fromtimestamp(ended_us / SECOND_US + 0.3, UTC).isoformat(), one["response_cost"]
     if name == "openmeter":
@@ -167,20 +169,20 @@ def by_callback(name: str, one: dict[str, Any]) -> Raw:
         event = {"id": one["id"], "source": "litellm-proxy", "subject": "acme", "time": when, "data": data}
         return raw(0, {"cloud_event": event}, received_us=ended_us + 400_000, shape="cloudevent", kind="customer")
     if name.startswith("integration"):
-        told = {
+        result = {
             "request_id": one["litellm_call_id" if name.endswith("call id") else "id"],
             "customer_id": "acme",
             "timestamp": when,
             "cost_usd": cost,
         }
-        return raw(0, told, received_us=ended_us + 400_000, shape="integration", kind="customer")
+        return raw(0, result, received_us=ended_us + 400_000, shape="integration", kind="customer")
     properties = {"model": "gpt-4o", "response_cost": cost, "total_tokens": 22}
-    told = {"transaction_id": f"random-{one['id']}", "external_subscription_id": "acme", "properties": properties}
-    return raw(0, told, received_us=ended_us + 400_000, shape="lago", kind="subscription")
+    result = {"transaction_id": f"random-{one['id']}", "external_subscription_id": "acme", "properties": properties}
+    return raw(0, result, received_us=ended_us + 400_000, shape="lago", kind="subscription")
 
 
 @pytest.mark.parametrize("callback", ["openmeter", "integration", "integration by call id"])
-async def test_a_call_that_came_without_a_call_id_is_found_by_its_request_id_and_its_end(
+async def test_a_call_reported_without_a_call_id_is_found_by_its_request_id_and_its_end(
     world: World, callback: str
 ) -> None:
     """LiteLLM's table has its start, the callback its end."""
@@ -188,14 +190,16 @@ async def test_a_call_that_came_without_a_call_id_is_found_by_its_request_id_and
     await world.webhook(by_callback(callback, one))
     await world.table.put(one, endTime=datetime.fromtimestamp(round(one["endTime"], 3), UTC).replace(tzinfo=None))
     await world.table.put(lost)
-    told = await world.reconcile()
-    assert "1 of LiteLLM's calls (3 USD) never arrived" in str(told.json["complaints"]), told.out
+    result = await world.reconcile()
+    assert "1 of LiteLLM's calls (3 USD) never arrived" in str(result.json["complaints"]), result.out
     done = await world.backfill()
     assert (done.code, done.json["known"], done.json["usd"]) == (0, 1, "3"), done.out + done.err
 
 
 async def test_a_call_that_may_have_come_by_the_lago_callback_is_not_billed_again(world: World) -> None:
-    """It has a random id: which of LiteLLM's rows it is no one can see, so those at its cost are named, not sent."""
+    """It has a random id: which of LiteLLM's rows it is cannot be known, so rows with its cost are reported and not
+    sent.
+    """
     one, lost = call(1), call(2, "3")
     await world.webhook(by_callback("lago", one))
     await world.table.put(one, endTime=datetime.fromtimestamp(round(one["endTime"], 3), UTC).replace(tzinfo=None))
@@ -205,7 +209,7 @@ async def test_a_call_that_may_have_come_by_the_lago_callback_is_not_billed_agai
     assert done.json["refused"] == {"no_call_id": 1} and one["id"] in done.json["where"][0]
 
 
-async def test_the_call_id_in_the_metadata_is_as_good_as_a_column(world: World) -> None:
+async def test_the_call_id_in_the_metadata_is_used_like_a_column(world: World) -> None:
     one = call(1)
     await world.webhook(by_webhook(one))
     words = json.dumps({"litellm_call_id": one["litellm_call_id"]})
@@ -215,7 +219,7 @@ async def test_the_call_id_in_the_metadata_is_as_good_as_a_column(world: World) 
 
 
 async def test_a_call_without_a_price_is_billed_once_when_litellm_has_one(world: World, stage: Stage) -> None:
-    """Three days ago, so the ledger has forgotten it, and the log alone knows."""
+    """It is three days old, so the ledger has forgotten it, and only the log has it."""
     one = call(1, "0", hours=72)
     then = raw(0, one, received_us=int(one["endTime"] * SECOND_US))
     await world.webhook(then)
@@ -223,12 +227,12 @@ async def test_a_call_without_a_price_is_billed_once_when_litellm_has_one(world:
     await world.table.put(one)
     done = await world.backfill()
     assert (done.code, done.json["unpriced"], done.json["priced"]) == (0, {one["model"]: 1}, 0), done.out
-    told = await world.reconcile()
-    assert (told.code, "backfill --source csv" in str(told.json["notes"])) == (0, True), told.out
+    result = await world.reconcile()
+    assert (result.code, "backfill --source csv" in str(result.json["notes"])) == (0, True), result.out
     await world.table.run("""UPDATE public."LiteLLM_SpendLogs" SET spend = 7""")
-    told = await world.reconcile()
-    assert told.code == 1
-    assert "1 call was counted without a price, and LiteLLM has one now (7 USD)" in told.json["complaints"][0]
+    result = await world.reconcile()
+    assert result.code == 1
+    assert "1 call was counted without a price, and LiteLLM has one now (7 USD)" in result.json["complaints"][0]
     done = await world.backfill()
     assert (done.code, done.json["priced"], done.json["priced_usd"], done.json["missing"]) == (0, 1, "7", 0), done.out
     await soon(lambda: stage.sensors.calls.get("billable") == 2, limit_s=30)
@@ -238,8 +242,8 @@ async def test_a_call_without_a_price_is_billed_once_when_litellm_has_one(world:
     assert len({line["identity"] for line in enriched}) == 1 and len(enriched) == 2
 
 
-async def test_a_price_list_names_calls_by_their_ids(world: World, stage: Stage, tmp_path: Path) -> None:
-    """No start and no customer: both are the log's."""
+async def test_a_price_list_identifies_calls_by_their_ids(world: World, stage: Stage, tmp_path: Path) -> None:
+    """It has no start and no customer: both come from the log."""
     one = call(1, "0", hours=72)
     await world.webhook(raw(0, one, received_us=int(one["endTime"] * SECOND_US)))
     await world.webhook(by_webhook(call(9, hours=0)))
@@ -253,14 +257,14 @@ async def test_a_price_list_names_calls_by_their_ids(world: World, stage: Stage,
     assert key == b"acme"
 
 
-async def test_another_cost_is_told_and_billed_never(world: World) -> None:
+async def test_another_cost_is_reported_and_never_billed(world: World) -> None:
     one, damaged = call(1, "2"), call(2)
     await world.webhook(by_webhook(one))
     await world.table.put(one, spend=2.5)
     await world.table.put(damaged, spend=-1.0)
-    told = await world.reconcile()
-    assert told.code == 1
-    first, second = told.json["complaints"]
+    result = await world.reconcile()
+    assert result.code == 1
+    first, second = result.json["complaints"]
     assert first == "chatcmpl-1 of acme: billed 2 USD, LiteLLM says 2.5 USD"
     assert damaged["id"] in second
     done = await world.backfill()
@@ -272,7 +276,7 @@ async def test_another_cost_is_told_and_billed_never(world: World) -> None:
 @pytest.mark.parametrize(
     ("ending", "call_type"), [("_batch_cost", "aretrieve_batch"), ("_background_cost", "aget_responses")]
 )
-async def test_litellms_row_about_a_job_is_the_job_that_was_polled(world: World, ending: str, call_type: str) -> None:
+async def test_litellms_row_about_a_job_is_the_polled_job(world: World, ending: str, call_type: str) -> None:
     poll = call(1, id="batch_0123456789abcdef", call_type=call_type)
     await world.webhook(by_webhook(poll))
     earlier = {**poll, "startTime": poll["startTime"] - 600}
@@ -282,21 +286,23 @@ async def test_litellms_row_about_a_job_is_the_job_that_was_polled(world: World,
     assert (done.code, done.json["known"], done.json["missing"]) == (0, 1, 0), done.out + done.err
 
 
-async def test_the_calls_of_a_gap_are_named_with_their_times_and_the_way_back(world: World) -> None:
-    """LiteLLM was stopped by SIGTERM: what it had not flushed never came."""
+async def test_the_calls_of_a_gap_are_reported_with_their_times_and_the_command_to_send_them(world: World) -> None:
+    """LiteLLM was stopped by SIGTERM: calls that it had not flushed never arrived."""
     lost = [call(n, hours=2 - n / 3600) for n in range(4)]
     for one in lost:
         await world.table.put(one)
-    told = await world.reconcile()
-    said = " ".join(told.json["complaints"])
-    assert told.code == 1 and "never arrived, between " in said and "meterbridge backfill --source litellm-db" in said
+    result = await world.reconcile()
+    said = " ".join(result.json["complaints"])
+    assert result.code == 1 and "never arrived, between " in said and "meterbridge backfill --source litellm-db" in said
     assert all(one["id"] in said for one in lost)
 
 
-async def test_a_price_that_comes_within_the_hour_is_billed_once_whatever_brings_it(
+async def test_a_price_that_arrives_within_the_hour_is_billed_once_from_any_source(
     world: World, stage: Stage, tmp_path: Path
 ) -> None:
-    """The ledger remembers the call as counted and not billed; table, price list and a second webhook all tell the price."""
+    """The ledger remembers the call as counted and not billed; table, price list and a second webhook all contain the
+    price.
+    """
     one = call(1, "0")
     await world.webhook(by_webhook(one))
     await world.table.put(one, spend=7)

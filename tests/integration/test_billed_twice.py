@@ -1,4 +1,4 @@
-"""One request under two ids, one job of two customers, copies at another cost: written down, counted and named."""
+"""One request under two ids, one job of two customers, copies with another cost: stored, counted and reported."""
 
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -32,23 +32,23 @@ def bridged(number: int, request_id: str, **fields: Any) -> Any:
     return usage(number, call_id="call", request_id=request_id, total_tokens=22, status="success", **fields)
 
 
-async def test_one_request_that_litellm_logged_under_two_ids_is_named_with_both(url: str) -> None:
-    """Before LiteLLM's PR 11687, /responses answered by chat completion."""
+async def test_one_request_that_litellm_logged_under_two_ids_is_reported_with_both(url: str) -> None:
+    """Before LiteLLM's PR 11687, for /responses answered by chat completion."""
     async with Writer(url) as writer:
-        told = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), usage(7))
-        assert told is not None and told.doubled == {}
-        told = await writer.put(TOPICS.enriched, bridged(2, "chatcmpl-1"))
-        assert told is not None and told.doubled == {"bridge": 1}
+        result = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), usage(7))
+        assert result is not None and result.doubled == {}
+        result = await writer.put(TOPICS.enriched, bridged(2, "chatcmpl-1"))
+        assert result is not None and result.doubled == {"bridge": 1}
     (one,) = await complaints(url)
     assert "resp_1 and chatcmpl-1 of acme" in one and "0.000145 USD each" in one
 
 
-async def test_both_in_one_chunk_and_read_again_are_one_pair(url: str) -> None:
+async def test_both_in_one_batch_and_read_again_are_one_pair(url: str) -> None:
     async with Writer(url) as writer:
-        told = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), bridged(2, "chatcmpl-1"))
-        assert told is not None and told.doubled == {"bridge": 1}
-        told = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), bridged(2, "chatcmpl-1"))
-        assert told is not None and told.doubled == {}
+        result = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), bridged(2, "chatcmpl-1"))
+        assert result is not None and result.doubled == {"bridge": 1}
+        result = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), bridged(2, "chatcmpl-1"))
+        assert result is not None and result.doubled == {}
 
 
 @pytest.mark.parametrize(
@@ -63,21 +63,21 @@ async def test_both_in_one_chunk_and_read_again_are_one_pair(url: str) -> None:
         {"part": "", "decision": "unpriced"},
     ],
 )
-async def test_two_calls_that_differ_are_two(url: str, other: dict[str, Any]) -> None:
+async def test_two_calls_that_differ_are_two_calls(url: str, other: dict[str, Any]) -> None:
     second = {"call_id": "call", "request_id": "chatcmpl-1", "total_tokens": 22, "status": "success", **other}
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, bridged(1, "resp_1"), usage(2, **second))
     assert await complaints(url) == []
 
 
-async def test_a_copy_that_another_ledger_counted_is_named_with_both_customers(url: str) -> None:
-    """The log has one row a call, so the second was passed over as a repeat and no one heard of it."""
+async def test_a_copy_that_another_ledger_counted_is_reported_with_both_customers(url: str) -> None:
+    """The log has one row for each call, so earlier the second was ignored as a repeat without a report."""
     again = usage(1, request_id="r-1", customer_id="team-7", part="d-t-1-3")
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, request_id="r-1"))
         for found in ({"copy": 1}, {}):
-            told = await writer.put(TOPICS.enriched, again, usage(2))
-            assert told is not None and told.doubled == found
+            result = await writer.put(TOPICS.enriched, again, usage(2))
+            assert result is not None and result.doubled == found
     (one,) = await complaints(url)
     assert "r-1" in one and "to acme and to team-7, 0.000145 USD" in one
 
@@ -93,25 +93,25 @@ async def test_a_copy_that_another_ledger_counted_is_named_with_both_customers(u
 async def test_a_call_that_is_billed_once_is_no_copy(url: str, first: dict[str, Any], second: dict[str, Any]) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, **first))
-        told = await writer.put(TOPICS.enriched, usage(1, **second))
-        assert told is not None and told.doubled == {}
+        result = await writer.put(TOPICS.enriched, usage(1, **second))
+        assert result is not None and result.doubled == {}
     assert await complaints(url) == []
 
 
-async def test_one_job_that_two_customers_asked_for_names_both(url: str) -> None:
+async def test_one_job_that_two_customers_read_is_reported_with_both(url: str) -> None:
     poll = {"request_id": "batch_1", "call_type": "aretrieve_batch"}
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, call_id="p1", **poll))
-        told = await writer.put(
+        result = await writer.put(
             TOPICS.enriched,
             usage(2, call_id="p2", customer_id="zenith", **{**poll, "request_id": "batch_1_batch_cost"}),
         )
-        assert told is not None and told.doubled == {"job": 1}
+        assert result is not None and result.doubled == {"job": 1}
     (one,) = await complaints(url)
     assert "batch_1" in one and "acme" in one and "zenith" in one
 
 
-async def test_a_copy_at_another_cost_is_complained_about_until_it_is_put_away(url: str) -> None:
+async def test_a_copy_with_another_cost_is_reported_until_it_is_dismissed(url: str) -> None:
     async with Writer(url) as writer:
         refusal = Rejection("cost_differs", "meter", 1_795_176_000_000_000, "billed 2, this copy 3", 5)
         await writer.put(TOPICS.rejected, refusal)
@@ -121,7 +121,7 @@ async def test_a_copy_at_another_cost_is_complained_about_until_it_is_put_away(u
     assert await complaints(url) == []
 
 
-async def test_what_is_not_billed_is_told_by_decision_and_unpriced_by_model(url: str) -> None:
+async def test_unbilled_usage_is_reported_by_decision_and_unpriced_usage_by_model(url: str) -> None:
     free = {"part": "", "total_tokens": 10}
     async with Writer(url) as writer:
         await writer.put(

@@ -1,4 +1,6 @@
-"""The canary on a real Kafka, with the product's processes and the stand-in for Lago: billed to the cent, lost, and billed twice."""
+"""The canary with real Kafka, the product's processes and the stand-in for Lago: billed to the cent, lost, and billed
+twice.
+"""
 
 import asyncio
 import json
@@ -57,7 +59,7 @@ async def events(world: World) -> list[dict[str, Any]]:
     return listed
 
 
-async def test_the_canary_is_set_up_once_and_says_whether_its_call_was_billed(world: World) -> None:
+async def test_the_canary_is_set_up_once_and_reports_whether_its_call_was_billed(world: World) -> None:
     code, _, said = await run(world, "canary", "--once")
     assert (code, "meterbridge canary setup" in said) == (1, True)
     code, printed, _ = await run(world, "canary", "setup")
@@ -97,11 +99,11 @@ class Scraped:
         return {name: float(value) for name, _, value in pairs}
 
     async def until(self, name: str, least: float) -> None:
-        """Return once a series has at least this value."""
+        """Returns once a series has at least this value."""
         await soon(lambda: self.all()[name] >= least, 60)
 
 
-async def test_an_event_that_lago_answered_200_for_and_lost_is_told_by_the_canary(world: World, tmp_path: Path) -> None:
+async def test_an_event_that_lago_accepted_and_lost_is_reported_by_the_canary(world: World, tmp_path: Path) -> None:
     assert (await run(world, "canary", "setup"))[0] == 0
     port = free_port()
     settings = environ(world, METRICS_PORT=str(port), CANARY_BILLED_WITHIN="10")

@@ -1,4 +1,6 @@
-"""Two runs over the same usage, between them CUSTOMER_ID_FIELDS or TOPIC_PREFIX was changed: what is billed, and what is said."""
+"""Two runs over the same usage with a changed CUSTOMER_ID_FIELDS or TOPIC_PREFIX between them: what is billed, and what
+is reported.
+"""
 
 import time
 from collections import Counter
@@ -16,7 +18,7 @@ from connectors.processes.worker_parts import parts_of
 from connectors.telemetry.metrics import Metrics
 from schemas.errors import ConfigurationError, TopicProblem
 from streams.runtime.transactions import partition_of
-from tests.integration.test_mapping_api import said
+from tests.integration.test_mapping_api import json_of
 from tests.support.calls import raw, slp
 from tests.support.database import projector_parts, until
 from tests.support.eventually import soon
@@ -30,7 +32,7 @@ TOKEN = {"Authorization": "Bearer webhook-token"}
 
 
 def team(*, beside: str, together: bool) -> str:
-    """A team whose partition is that of `beside`, or the other one."""
+    """A team whose partition is that of `beside`, or another one."""
 
     def home(key: str) -> int:
         return partition_of(key.encode(), PARTITIONS)
@@ -39,7 +41,7 @@ def team(*, beside: str, together: bool) -> str:
 
 
 def billed(stage: Stage) -> Counter[str]:
-    """Calls by the customer that they are billed for."""
+    """Calls by the customer that is billed for them."""
     found: Counter[str] = Counter()
     for event in stage.values(stage.topics.events):
         found[event["properties"]["user_id"]] += int(event["properties"]["requests"])
@@ -55,17 +57,17 @@ async def complaints(url: str) -> list[str]:
 
 
 async def receive(kafka: Kafka, prefix: str, fields: tuple[str, ...], *calls: dict[str, Any]) -> None:
-    """An ingress with these CUSTOMER_ID_FIELDS takes the calls and stops."""
+    """An ingress with these CUSTOMER_ID_FIELDS accepts the calls and stops."""
     settings = settings_for(
         kafka, prefix, kafka_partitions=PARTITIONS, webhook_token=("webhook-token",), customer_id_fields=fields
     )
     async with running_server(settings, ["webhooks"]) as server:
         for call in calls:
-            said(await server.http.post("/webhook/litellm/usage", json=call, headers=TOKEN), 202)
+            json_of(await server.http.post("/webhook/litellm/usage", json=call, headers=TOKEN), 202)
 
 
 async def settle(stage: Stage, url: str, **decisions: int) -> None:
-    """Meter and projector run until so many calls were decided so, and all that was billed has left."""
+    """Meter and projector run until the given number of calls have these decisions and all billed usage was emitted."""
     async with (
         projector_parts(stage, url) as parts,
         stage.running("meter", stage.parts()),
@@ -79,7 +81,7 @@ async def settle(stage: Stage, url: str, **decisions: int) -> None:
 
 
 @pytest.mark.parametrize("together", [True, False])
-async def test_changed_customer_id_fields_name_what_comes_then_and_a_repeat_that_is_counted_twice_is_named(
+async def test_changed_customer_id_fields_apply_to_later_calls_and_a_repeat_that_is_counted_twice_is_reported(
     kafka: Kafka, topic_prefix: str, database: str, *, together: bool
 ) -> None:
     """
@@ -110,13 +112,13 @@ async def test_changed_customer_id_fields_name_what_comes_then_and_a_repeat_that
 
 
 def standing(stage: Stage) -> dict[tuple[int, bytes], tuple[int, bytes | None]]:
-    """The last record of each key in the changelog, with its offset. Earlier ones may be compacted away at any moment."""
+    """The last record of each key in the changelog, with its offset. Earlier ones may be compacted at any moment."""
     messages = stage.read(stage.topics.changelog)
     last = {(message.partition(), message.key()): (message.offset(), message.value()) for message in messages}
     return {key: (offset, value) for key, (offset, value) in last.items() if value is not None}
 
 
-async def test_another_topic_prefix_begins_from_nothing_and_leaves_what_was_there_as_it_is(
+async def test_another_topic_prefix_starts_empty_and_leaves_the_old_topics_unchanged(
     kafka: Kafka, topic_prefix: str, database: str
 ) -> None:
     """
@@ -150,7 +152,9 @@ async def test_another_topic_prefix_begins_from_nothing_and_leaves_what_was_ther
 async def test_a_spool_of_the_old_prefix_keeps_the_ingress_from_starting_until_it_is_drained(
     kafka: Kafka, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """Kafka was away when the prefix was changed: calls that were answered 202 must not end where no one counts them."""
+    """Kafka was unavailable when the prefix was changed: calls that were answered 202 must not end in a topic that no
+    meter reads.
+    """
     stage = Stage(kafka.bootstrap, topic_prefix, PARTITIONS)
     path = tmp_path / "spool.db"
     spool = await Spool.at(path, 1 << 20)

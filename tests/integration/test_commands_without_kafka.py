@@ -1,4 +1,6 @@
-"""Every command that asks Kafka, while Kafka is away: one sentence with the address and its setting, and exit code 1."""
+"""Every command that needs Kafka, while Kafka is unavailable: one sentence with the address and its setting, and exit
+code 1.
+"""
 
 import asyncio
 import os
@@ -36,13 +38,13 @@ FILES = {
 }
 
 
-async def said(command: str, environ: dict[str, str]) -> tuple[int, str]:
-    told = await ended(environ, *command.split(), limit_s=180)
-    return told.code, told.err
+async def output_of(command: str, environ: dict[str, str]) -> tuple[int, str]:
+    result = await ended(environ, *command.split(), limit_s=180)
+    return result.code, result.err
 
 
 async def test_a_command_without_kafka_is_one_sentence(tmp_path: Path, database: str) -> None:
-    """No traceback, nothing of a library's own: what an operator can change is the address or the broker."""
+    """No traceback and no text of a library: an operator can change the address or the broker."""
     address = f"127.0.0.1:{free_port()}"
     environ = {
         "PATH": os.environ["PATH"],
@@ -58,13 +60,13 @@ async def test_a_command_without_kafka_is_one_sentence(tmp_path: Path, database:
 
     async def one(command: str) -> tuple[int, str]:
         async with few:
-            return await said(command.format(**files), environ)
+            return await output_of(command.format(**files), environ)
 
     answers = dict(zip(COMMANDS, await asyncio.gather(*map(one, COMMANDS)), strict=True))
     sentence = f"meterbridge: Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS={address}"
     wrong = {
-        command: (code, told)
-        for command, (code, told) in answers.items()
-        if code != 1 or len(told.splitlines()) != 1 or not told.startswith(sentence)
+        command: (code, result)
+        for command, (code, result) in answers.items()
+        if code != 1 or len(result.splitlines()) != 1 or not result.startswith(sentence)
     }
     assert wrong == {}

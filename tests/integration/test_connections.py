@@ -1,4 +1,6 @@
-"""What reaches no handler: heads that trickle, heads that are too large, bodies in an encoding no one can undo."""
+"""Requests that reach no handler: heads that arrive byte by byte, heads that are too large, bodies with an unknown
+encoding.
+"""
 
 import asyncio
 import json
@@ -48,7 +50,7 @@ class Wire:
 async def serving(
     bounds: Bounds, closed: list[str] | None = None, wrong: list[int] | None = None
 ) -> AsyncIterator[int]:
-    """A server that lets in who posts to `/`, and refuses the body that comes to `/refused`; its port."""
+    """A server that accepts posts to `/`, and refuses the body of a post to `/refused`; its port."""
 
     async def take(request: web.Request) -> web.Response:
         admitted(request)
@@ -88,9 +90,9 @@ async def connected(port: int) -> AsyncIterator[Wire]:
 
 
 async def trickle(wire: Wire) -> float:
-    """A head that never ends, a byte at a time; seconds until the other side had enough, and said why.
+    """Send a head that never ends, byte by byte; returns the seconds until the server closed and gave the reason.
 
-    The whole answer is read at once: a byte that comes after the other side has closed makes it a reset connection.
+    The answer is read at once: a byte that arrives after the server has closed would reset the connection.
     """
     begun = time.monotonic()
     ended = asyncio.ensure_future(wire.reader.readuntil(b"}"))
@@ -105,20 +107,20 @@ async def trickle(wire: Wire) -> float:
     return time.monotonic() - begun
 
 
-async def test_a_head_that_trickles_in_is_given_up_in_time_however_busy_it_keeps_the_line(port: int) -> None:
-    """Slowloris: each byte is a sign of life, so only the whole can be bounded."""
+async def test_a_slow_head_is_closed_in_time_even_if_bytes_keep_arriving(port: int) -> None:
+    """Slowloris: every byte shows activity, so only the total time can be bounded."""
     async with connected(port) as wire:
         assert HEAD_S * 0.9 < await trickle(wire) < HEAD_S + 1
 
 
-async def test_a_later_head_on_the_same_connection_is_bounded_as_well(port: int) -> None:
+async def test_a_later_head_on_the_same_connection_is_bounded_too(port: int) -> None:
     async with connected(port) as wire:
         await wire.say(POST + "Content-Length: 2\r\n\r\nab")
         assert (await wire.answer())[0] == 200
         assert HEAD_S * 0.9 < await trickle(wire) < HEAD_S + 1
 
 
-async def test_a_thousand_of_them_keep_no_one_waiting(port: int) -> None:
+async def test_a_thousand_slow_heads_delay_no_other_request(port: int) -> None:
     wires = []
     for _ in range(1000):
         wires.append(await asyncio.open_connection("127.0.0.1", port))
@@ -133,8 +135,8 @@ async def test_a_thousand_of_them_keep_no_one_waiting(port: int) -> None:
         writer.close()
 
 
-async def test_an_idle_connection_and_one_whose_body_is_slow_are_not_this_timers_matter(port: int) -> None:
-    """Senders keep their connections; a post on one that is closed just then would be lost."""
+async def test_an_idle_connection_and_a_slow_body_are_not_closed_by_this_timer(port: int) -> None:
+    """Senders keep their connections; a post on a connection that is closed at that moment would be lost."""
     async with connected(port) as wire:
         for _ in range(2):
             await wire.say(POST[:20])
@@ -146,8 +148,10 @@ async def test_an_idle_connection_and_one_whose_body_is_slow_are_not_this_timers
             await asyncio.sleep(HEAD_S * 1.5)
 
 
-async def test_the_one_who_says_nothing_is_closed_in_time_and_the_one_who_was_admitted_is_not() -> None:
-    """Connections that never sent a byte stayed open for an hour, and 150 of them shut a process of 150 descriptors."""
+async def test_a_silent_connection_is_closed_in_time_and_an_authenticated_one_is_not() -> None:
+    """Earlier connections that never sent a byte stayed open for an hour, and 150 of them blocked a process with 150
+    descriptors.
+    """
     closed = list[str]()
     async with serving(Bounds(10, 10), closed) as port, connected(port) as silent, connected(port) as known:
         await known.say(POST + "Content-Length: 2\r\n\r\nab")
@@ -164,7 +168,7 @@ async def test_the_one_who_says_nothing_is_closed_in_time_and_the_one_who_was_ad
 
 
 @pytest.mark.parametrize(("bounds", "cause"), [(Bounds(5, 100), FULL), (Bounds(100, 5), FULL_OF_ONE)], ids=str)
-async def test_where_all_places_are_taken_the_one_who_is_silent_makes_room(bounds: Bounds, cause: str) -> None:
+async def test_if_all_places_are_taken_a_silent_connection_is_closed_for_a_new_one(bounds: Bounds, cause: str) -> None:
     closed = list[str]()
     async with serving(bounds, closed) as port:
         wires = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
@@ -183,7 +187,7 @@ async def test_where_all_places_are_taken_the_one_who_is_silent_makes_room(bound
             writer.close()
 
 
-async def test_what_a_refusal_left_unread_is_never_read(port: int) -> None:
+async def test_the_unread_rest_of_a_refused_body_is_never_read(port: int) -> None:
     async with connected(port) as wire:
         await wire.say("POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
         status, headers, _ = await wire.answer()
@@ -198,7 +202,7 @@ async def test_what_a_refusal_left_unread_is_never_read(port: int) -> None:
         assert time.monotonic() - begun < 5
 
 
-async def test_a_refusal_of_a_body_that_is_still_coming_is_heard(port: int) -> None:
+async def test_the_refusal_of_a_body_that_is_still_arriving_reaches_the_sender(port: int) -> None:
     """Senders write head and body one after the other, and read only then."""
     for _ in range(20):
         async with connected(port) as wire:
@@ -208,7 +212,7 @@ async def test_a_refusal_of_a_body_that_is_still_coming_is_heard(port: int) -> N
             assert (await wire.answer())[0] == 401
 
 
-async def test_the_one_who_is_refused_again_and_again_waits_for_each_answer_and_others_do_not() -> None:
+async def test_a_sender_that_is_refused_repeatedly_waits_for_each_answer_and_others_do_not() -> None:
     wrong = list[int]()
     async with serving(Bounds(100, 100), wrong=wrong) as port:
 
@@ -239,18 +243,18 @@ async def test_the_one_who_is_refused_again_and_again_waits_for_each_answer_and_
         ("Content-Length: 2\r\nContent-Encoding: gzip\r\n\r\nab", 400, "bad_encoding"),
     ],
 )
-async def test_what_cannot_be_read_is_answered_as_problem_json_and_neither_quoted_nor_logged(
+async def test_an_unreadable_request_is_answered_as_problem_json_and_neither_quoted_nor_logged(
     port: int, said: str, status: int, reason: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with connected(port) as wire:
         await wire.say(POST + said)
-        told, headers, body = await wire.answer()
-    assert (told, headers["content-type"], json.loads(body)["reason"]) == (status, "application/problem+json", reason)
+        result, headers, body = await wire.answer()
+    assert (result, headers["content-type"], json.loads(body)["reason"]) == (status, "application/problem+json", reason)
     assert json.loads(body)["status"] == status
     assert CANARY not in body.decode() + caplog.text + "".join(capfd.readouterr())
 
 
-async def test_other_peoples_protocols_are_refused_politely(port: int) -> None:
+async def test_requests_in_other_protocols_are_refused_with_an_explanation(port: int) -> None:
     for said in (b"\x16\x03\x01\x02\x00\x01\x00", b"GARBAGE\r\n\r\n"):
         async with connected(port) as wire:
             await wire.say(said)

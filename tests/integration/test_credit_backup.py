@@ -1,4 +1,6 @@
-"""Credits come back from a backup as docs/operations.md says: what was in a topic since then is debited once, the rest is repeated."""
+"""Credits are restored from a backup as docs/operations.md says: calls in a topic since then are debited once, other
+movements are repeated.
+"""
 
 import os
 import re
@@ -19,7 +21,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 def run(command: str, folder: Path, **environ: str) -> None:
-    """A command of the page, with the programs of the server's version."""
+    """A command on the page, with the programs of the server's version."""
     path = f"{binaries()}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", command],
@@ -33,7 +35,7 @@ def run(command: str, folder: Path, **environ: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-async def test_a_restored_backup_debits_what_came_since_and_nothing_twice(postgres_url: str, tmp_path: Path) -> None:
+async def test_a_restored_backup_debits_later_calls_and_nothing_twice(postgres_url: str, tmp_path: Path) -> None:
     text = PAGE.read_text(encoding="utf-8")
     [dump] = re.findall(r"^pg_dump .*$", text, re.MULTILINE)
     [restore] = re.findall(r"`(pg_restore .*?)`", text)
@@ -53,7 +55,7 @@ async def test_a_restored_backup_debits_what_came_since_and_nothing_twice(postgr
         run(restore.replace("meterbridge2", shlex.quote(restored), 1), tmp_path)
         assert await migrate(restored) == []
         await balanced(restored)
-        async with Writer(restored) as writer:  # it goes on where the backup stood
+        async with Writer(restored) as writer:  # it continues from the backup's position
             await writer.put(TOPICS.enriched, *calls[2:])
         for key, dollars in (("first", "10"), ("second", "5")):  # all grants of the audit log, also those of before
             await give(restored, "user:acme", dollars, idempotency_key=key)

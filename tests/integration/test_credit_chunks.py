@@ -1,4 +1,6 @@
-"""A large release is corrected in chunks, each a transaction: others get their turn in between, and a kill changes no balance."""
+"""A large release is corrected in chunks, one transaction each: other work runs in between, and a kill changes no
+balance.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +19,7 @@ from connectors.postgres.prune import prunable, prune
 from streams.agents.projector import PartitionPosition
 from tests.support.credits import account, balanced, give, prepaid_since, reserve
 from tests.support.database import migrated_database, rows
-from tests.support.history import PREFIX, TOPICS, Said
+from tests.support.history import PREFIX, TOPICS, TopicRecord
 from tests.support.projection import Writer, event, manifest, receipt, usage
 
 PRICED = {"billed_usd": Decimal(2), "price_usd": Decimal(4), "rate": "r1"}
@@ -48,7 +50,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ahead(monkeypatch: pytest.MonkeyPatch, name: str, once: Callable[[], Awaitable[None]]) -> None:
-    """Do this ahead of each call of that function of the projection's."""
+    """Runs this before each call of that function of the projection."""
     real: _Correct = getattr(projection, name)
 
     async def watched(*given: Any, **named: Any) -> Any:
@@ -59,7 +61,7 @@ def ahead(monkeypatch: pytest.MonkeyPatch, name: str, once: Callable[[], Awaitab
 
 
 def killed_after(times: int) -> Callable[[], Awaitable[None]]:
-    """Nothing at so many calls, then the end."""
+    """Does nothing for this number of calls, then ends the process."""
     alive = iter(range(times))
 
     async def once() -> None:
@@ -69,38 +71,40 @@ def killed_after(times: int) -> Callable[[], Awaitable[None]]:
     return once
 
 
-async def left(url: str) -> list[Decimal]:
+async def net_balances(url: str) -> list[Decimal]:
     return [balance - owed for balance, owed in [await account(url, name) for name in ("org:org", "org:old")]]
 
 
 async def other(writer: Writer, *calls: Any) -> None:
-    """Project these calls, of another partition."""
+    """Project these calls of another partition."""
     tp = TopicPartition(TOPICS.enriched, 1)
     place = await writer.projection.begin(tp, PartitionPosition("id", 0))
-    said = [Said(place.next + n, 1_795_176_000_000, b"", msgspec.json.encode(call)) for n, call in enumerate(calls)]
+    said = [
+        TopicRecord(place.next + n, 1_795_176_000_000, b"", msgspec.json.encode(call)) for n, call in enumerate(calls)
+    ]
     assert await writer.take(TOPICS.enriched, 1, said)
 
 
 @pytest.mark.parametrize("held", ["", "no_mapping"])
-async def test_a_kill_between_two_chunks_changes_nothing_in_the_end(
+async def test_a_kill_between_two_chunks_changes_no_final_balance(
     url: str, monkeypatch: pytest.MonkeyPatch, held: str
 ) -> None:
-    """The call by which a part is judged may be corrected already, and others of it not."""
+    """The call by which a part is judged may be corrected already, and other calls of it not."""
     async with Writer(url) as writer:
         for chunks in range(4):  # a part for each number of chunks that are done
-            before, number = (await left(url))[0], 10 * (chunks + 1)
-            told, kill = event(number, **HALVED), killed_after(chunks)
-            calls = [usage(number + n, org_id="org", held=held, part=told.transaction_id, **PRICED) for n in range(6)]
+            before, number = (await net_balances(url))[0], 10 * (chunks + 1)
+            result, kill = event(number, **HALVED), killed_after(chunks)
+            calls = [usage(number + n, org_id="org", held=held, part=result.transaction_id, **PRICED) for n in range(6)]
             await writer.put(TOPICS.enriched, *calls)
             with monkeypatch.context() as patched:
                 ahead(patched, "correct", kill)
                 ahead(patched, "corrected", kill)
                 with pytest.raises(Killed):
-                    await writer.put(TOPICS.events, told)
+                    await writer.put(TOPICS.events, result)
             await balanced(url)
-            assert await left(url) == [before - 2 * 6 + 2 * chunks, Decimal(100)]
-            assert await writer.put(TOPICS.events, told)
-            assert await left(url) == [before - 6, Decimal(100)]
+            assert await net_balances(url) == [before - 2 * 6 + 2 * chunks, Decimal(100)]
+            assert await writer.put(TOPICS.events, result)
+            assert await net_balances(url) == [before - 6, Decimal(100)]
         assert {row[1:] for row in await rows(url, LOG)} == {(Decimal(1), Decimal(4))}
         assert await rows(url, "SELECT done, count(*) FROM corrected_parts GROUP BY 1") == [(True, 4)]
         moves = await rows(url, WRITTEN)
@@ -109,13 +113,13 @@ async def test_a_kill_between_two_chunks_changes_nothing_in_the_end(
         assert await rows(url, WRITTEN) == moves
 
 
-async def test_no_transaction_touches_more_calls_than_a_chunk_and_an_authorisation_gets_in_between(
+async def test_no_transaction_touches_more_calls_than_a_chunk_and_an_authorisation_runs_in_between(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = []
 
     async def authorize() -> None:
-        """The account is free: nothing waits for the chunk that comes, nor for the one that was."""
+        """The account is not locked: nothing waits for the next chunk or for the last one."""
         await rows(url, "SELECT FROM user_credits WHERE account = 'org:org' FOR UPDATE NOWAIT")
         answers.append(await reserve(url, "org:org", "1", f"c{len(answers)}"))
 
@@ -128,8 +132,8 @@ async def test_no_transaction_touches_more_calls_than_a_chunk_and_an_authorisati
     assert sorted(count for (count,) in await rows(url, WRITTEN)) == [1, 1, 1, 1, 1, 2, 2, 2]
 
 
-async def test_what_is_projected_between_two_chunks_counts_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls of the part that come late, copies of those that are there, and the receipt of a write-off of another part."""
+async def test_calls_projected_between_two_chunks_count_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of the part that arrive late, copies of existing ones, and the receipt of a write-off of another part."""
     calls = [usage(n, org_id="old", held="no_subscription", cost_usd=Decimal(1)) for n in range(6)]
     late = [usage(n, org_id="old", held="no_subscription", cost_usd=Decimal(1)) for n in range(6, 9)]
     gone = [usage(n, org_id="old", held="no_subscription", part=f"{PREFIX}9", cost_usd=Decimal(5)) for n in (10, 11)]
@@ -150,7 +154,7 @@ async def test_what_is_projected_between_two_chunks_counts_once(url: str, monkey
         ahead(monkeypatch, "correct", between)
         assert await writer.put(TOPICS.events, event())
         await asyncio.gather(*beside)
-    assert await left(url) == [Decimal(91), Decimal(100)]
+    assert await net_balances(url) == [Decimal(91), Decimal(100)]
     assert await rows(url, "SELECT bool_and(done), count(*) FROM corrected_parts") == [(True, 2)]
 
 
@@ -158,7 +162,7 @@ async def test_what_is_projected_between_two_chunks_counts_once(url: str, monkey
 async def test_an_event_waits_for_calls_that_are_being_written_and_may_not_have_seen_it(
     url: str, monkeypatch: pytest.MonkeyPatch, *, prepaid: bool
 ) -> None:
-    """Also where the first account of all is opened meanwhile: then the calls were written as those of no account."""
+    """This holds even if the first account is opened at that time: then the calls were written as calls without an account."""
     accounts = [("org:org", "100"), ("org:old", "100")]
     if not prepaid:
         for name in ("credit_transactions", "ledger_entries", "ledger_transactions"):
@@ -190,13 +194,13 @@ async def test_an_event_waits_for_calls_that_are_being_written_and_may_not_have_
                     await asyncio.sleep(0.01)
         go.set()
         await asyncio.gather(writing, telling)
-    assert await left(url) == [Decimal(98), Decimal(100)]
+    assert await net_balances(url) == [Decimal(98), Decimal(100)]
 
 
-async def test_a_repetition_of_the_calls_and_their_event_never_lock_each_other_out(
+async def test_a_repetition_of_the_calls_and_their_event_never_deadlock(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both lock the calls in one order, whatever the order of the records is."""
+    """Both lock the calls in one order, for any order of the records."""
     monkeypatch.setattr(corrections, "CHUNK", 3)
     one, two, three = (usage(n, org_id="org", **PRICED) for n in (1, 2, 3))
     blocker = await asyncpg.connect(url)
@@ -215,7 +219,7 @@ async def test_a_repetition_of_the_calls_and_their_event_never_lock_each_other_o
             await asyncio.gather(telling, repeating)
     finally:
         await blocker.close()
-    assert await left(url) == [Decimal(97), Decimal(100)]
+    assert await net_balances(url) == [Decimal(97), Decimal(100)]
 
 
 async def _blocked(url: str, count: int) -> None:
@@ -225,10 +229,8 @@ async def _blocked(url: str, count: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_month_stays_while_the_calls_in_it_are_being_corrected(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its event may be delivered long before a projector that was killed comes back."""
+async def test_a_month_is_kept_while_its_calls_are_being_corrected(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its event may be delivered long before a killed projector comes back."""
     now = datetime.now(UTC) + timedelta(days=60)
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, *(usage(n, org_id="old", held="no_subscription") for n in range(3)))
@@ -243,13 +245,13 @@ async def test_a_month_stays_while_the_calls_in_it_are_being_corrected(
     assert await rows(url, "SELECT count(*) FROM corrected_parts") == [(0,)]
 
 
-async def test_a_month_stays_while_an_event_is_delivered_but_not_projected(url: str) -> None:
-    """A large release before it in its partition takes hours, while the receipts, in theirs, go on."""
+async def test_a_month_is_kept_while_an_event_is_delivered_but_not_projected(url: str) -> None:
+    """A large release before it in its partition takes hours, while the receipts, in another partition, go on."""
     now = datetime.now(UTC) + timedelta(days=60)
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, *(usage(n, held="no_mapping", cost_usd=Decimal(2)) for n in range(3)))
         await writer.put(TOPICS.receipts, receipt("completed", 1))
         assert (await prunable(url, now)).kept == (await prune(url, now)).kept == {"2026-11": 3}
         await writer.put(TOPICS.events, event())
-        assert await left(url) == [Decimal(94), Decimal(100)]
+        assert await net_balances(url) == [Decimal(94), Decimal(100)]
         assert (await prune(url, now)).months == {"2026-11": 3}

@@ -19,7 +19,7 @@ SINCE = "2026-11-20 00:00Z"
 
 
 def usage(number: int = 1, **fields: Any) -> Any:
-    """A billable call of the user `acme`, whom the LiteLLM key names."""
+    """A billable call of the user `acme`, named by the LiteLLM key."""
     return projection.usage(number, **{"id_kind": "user", **fields})
 
 
@@ -31,14 +31,14 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 
 async def project(url: str, *calls: Any) -> int:
-    """How many calls were debited."""
+    """Returns the number of debited calls."""
     async with Writer(url) as writer:
         projected = await writer.put(TOPICS.enriched, *calls)
         assert projected is not None
         return projected.rows.get(CREDITS, 0)
 
 
-async def test_calls_of_a_prepaid_user_are_debited_at_what_they_are_billed(url: str) -> None:
+async def test_calls_of_a_prepaid_user_are_debited_at_the_billed_amount(url: str) -> None:
     await give(url, "user:acme", "10")
     await prepaid_since(url, SINCE)
     priced = usage(
@@ -67,7 +67,7 @@ async def test_a_projection_from_the_beginning_changes_no_balance(url: str) -> N
     assert await account(url, "user:acme") == before
 
 
-async def test_a_call_that_is_billed_only_by_its_second_record_is_debited_then(url: str) -> None:
+async def test_a_call_billed_only_by_its_second_record_is_debited_then(url: str) -> None:
     await give(url, "user:acme", "1")
     await prepaid_since(url, SINCE)
     assert await project(url, usage(1, decision="failed_call", part="")) == 0
@@ -75,7 +75,7 @@ async def test_a_call_that_is_billed_only_by_its_second_record_is_debited_then(u
     assert await project(url, usage(1)) == 0
 
 
-async def test_the_reservation_says_who_pays_else_the_user_does_else_the_org(url: str) -> None:
+async def test_the_reservation_names_the_payer_or_else_the_user_pays_or_else_the_org(url: str) -> None:
     for name in ("user:acme", "org:big"):
         await give(url, name, "10")
     await prepaid_since(url, SINCE)
@@ -98,7 +98,7 @@ async def test_a_call_without_cost_ends_its_reservation(url: str) -> None:
     assert (await reserve(url, "user:acme", "10", "c2"))[0] is True
 
 
-async def test_what_was_settled_by_a_call_of_the_function_is_not_debited_again(url: str) -> None:
+async def test_a_call_settled_by_a_function_call_is_not_debited_again(url: str) -> None:
     await give(url, "user:acme", "10")
     await prepaid_since(url, SINCE)
     await reserve(url, "user:acme", "5", "c1")
@@ -129,15 +129,15 @@ async def test_what_was_settled_by_a_call_of_the_function_is_not_debited_again(u
     ],
     ids=["both", "it ended before", "it was counted before"],
 )
-async def test_calls_of_before_an_account_was_prepaid_are_not_debited(url: str, since: str, end: str) -> None:
-    """The records of this test are of 12:00."""
+async def test_calls_before_an_account_was_prepaid_are_not_debited(url: str, since: str, end: str) -> None:
+    """The records of this test have the time 12:00."""
     await give(url, "user:acme", "10")
     await prepaid_since(url, since)
     assert await project(url, usage(1, end=end), usage(2, end=end, customer_id="x", org_id="acme")) == 0
     assert await account(url, "user:acme") == (Decimal(10), Decimal(0))
 
 
-async def test_what_no_balance_covers_is_owed_by_the_account(url: str) -> None:
+async def test_a_debit_beyond_the_balance_is_owed_by_the_account(url: str) -> None:
     await give(url, "org:big", "0.5")
     await prepaid_since(url, SINCE)
     assert await project(url, *(usage(n, org_id="big", cost_usd=Decimal("0.2")) for n in range(4))) == 4
@@ -158,15 +158,15 @@ async def test_a_batch_uses_the_grants_that_expire_first(url: str) -> None:
     assert await rows(url, "SELECT remaining FROM credit_grants ORDER BY grant_id") == [(3,), (2,), (0,)]
 
 
-async def test_a_batch_uses_no_credits_that_have_expired(url: str) -> None:
-    """Whether the upkeep has run since their end does not matter."""
+async def test_a_batch_uses_no_expired_credits(url: str) -> None:
+    """It does not matter whether the upkeep has run since their expiry."""
     await give(url, "user:acme", "3", "bonus", datetime(2020, 1, 1, tzinfo=UTC))
     await prepaid_since(url, SINCE)
     assert await project(url, usage(1, cost_usd=Decimal(1))) == 1
     assert await account(url, "user:acme") == (Decimal(0), Decimal(1))
 
 
-async def test_debits_of_a_batch_that_is_not_committed_are_not_there(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_debits_of_an_uncommitted_batch_do_not_exist(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await give(url, "user:acme", "10")
     await prepaid_since(url, SINCE)
 
@@ -183,8 +183,8 @@ async def test_debits_of_a_batch_that_is_not_committed_are_not_there(url: str, m
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-async def test_a_batch_without_prepaid_accounts_asks_one_question(*, elsewhere: bool) -> None:
-    """Users without credits cost nearly nothing, also where others have some."""
+async def test_a_batch_without_prepaid_accounts_needs_one_query(*, elsewhere: bool) -> None:
+    """Users without credits cost almost nothing, also if other users have credits."""
     asked = []
 
     class Counting:

@@ -1,4 +1,6 @@
-"""A release of much held usage costs time by its calls, not by their square: until it is done, nothing else of its org is decided."""
+"""The time for a release of much held usage grows with its calls, not with their square: until it is done, no other
+usage of its org is decided.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,8 +27,10 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
         await balanced(url)
 
 
-async def test_a_release_of_many_calls_looks_each_of_them_up(url: str) -> None:
-    """Instead of comparing each call with all movements, as a planner does that has seen the table only when it was small."""
+async def test_a_large_release_looks_up_each_call_by_an_index(url: str) -> None:
+    """Instead of comparing each call with all movements, as a planner does that has seen the table only when it was
+    small.
+    """
     async with Writer(url) as writer:
         for start in range(0, CALLS, 4000):
             calls = [usage(n, part=f"{PREFIX}3", held="no_mapping", **PRICED) for n in range(start, start + 4000)]
@@ -34,7 +38,7 @@ async def test_a_release_of_many_calls_looks_each_of_them_up(url: str) -> None:
         [(before,)] = await rows(url, LOOKED_UP)
         assert await writer.put(TOPICS.events, event(rate_factor="0.5"), manifest=manifest(3))
     assert await account(url, "org:org") == (Decimal(940), Decimal(0))
-    await asyncio.sleep(1)  # a connection tells its counts when it ends
+    await asyncio.sleep(1)  # a connection reports its statistics when it ends
     [(after,)] = await rows(url, LOOKED_UP)
-    # For its accounts, for what is to be given back, and for what is to be debited.
+    # For its accounts, for amounts to be returned, and for amounts to be debited.
     assert after - before >= 3 * CALLS

@@ -1,4 +1,4 @@
-"""The law of credits: what the events bill an org and what was debited for their calls are equal, to the unit.
+"""Credits: what the events bill an org and what was debited for their calls are equal, to the smallest unit.
 
 Histories are made by the meter's own rules, with calls that are held, released to another org or at another factor, held again
 when they were to be sealed, and written off. Their topics are projected in any order, by a process that is killed at any moment.
@@ -91,8 +91,8 @@ def mapped(name: str, org: str, version: int) -> CustomerRecord:
 
 
 def history(seed: int, *, rated: bool) -> History:
-    """The same records for the same seed."""
-    chance, told, numbers = random.Random(seed), History(), count()
+    """Return the records of a seed, always the same ones."""
+    chance, result, numbers = random.Random(seed), History(), count()
     cards = [CARD] if rated else []
     fold, now_us, versions = Fold(POLICY, PREFIX), NOON, count(1)
     customers: dict[str, CustomerRecord] = {}
@@ -105,49 +105,49 @@ def history(seed: int, *, rated: bool) -> History:
         records = []
         for _ in range(chance.randrange(8)):
             name, number = chance.choice(NAMES), next(numbers)
-            offset = told.ledger.position.next + len(records)
+            offset = result.ledger.position.next + len(records)
             cost, model = chance.choice(["0.000145", "8.85e-06", "0"]), chance.choice("ab")
             call = slp(number, at_us=now_us - chance.randrange(20 * SECOND_US), cost=cost, model=model)
             records.append(raw(offset, call, customer=name, received_us=now_us, kind=KINDS.get(name, "team")))
         if records:
-            _step(told, fold(told.ledger, records, Resolver(customers, orgs), rates=rates), now_us)
+            _step(result, fold(result.ledger, records, Resolver(customers, orgs), rates=rates), now_us)
         if chance.random() < 0.3:
-            _step(told, coalesce(told.ledger, customers, orgs, POLICY, now_us + 2 * HOUR_US, 100, rates), now_us)
+            _step(result, coalesce(result.ledger, customers, orgs, POLICY, now_us + 2 * HOUR_US, 100, rates), now_us)
         if chance.random() < 0.2:
-            give_up(told, chance.choice(NAMES), now_us)
+            give_up(result, chance.choice(NAMES), now_us)
         if chance.random() < 0.6:
-            close(told, customers, orgs, rates, now_us + chance.choice((0, 40 * SECOND_US)))
+            close(result, customers, orgs, rates, now_us + chance.choice((0, 40 * SECOND_US)))
         now_us += 7 * SECOND_US
     if chance.random() < 0.7:
         customers |= {name: mapped(name, chance.choice("abc"), next(versions)) for name in NAMES}
     orgs = chance.choice((ORGS, UNBILLED))
-    close(told, customers, orgs, Rates(cards, orgs), now_us + HOUR_US)
+    close(result, customers, orgs, Rates(cards, orgs), now_us + HOUR_US)
     for name in NAMES:
-        give_up(told, name, now_us)
-    assert not told.ledger.windows
-    return told
+        give_up(result, name, now_us)
+    assert not result.ledger.windows
+    return result
 
 
-def give_up(told: History, name: str, now_us: int) -> None:
+def give_up(scenario: History, name: str, now_us: int) -> None:
     order = WriteOff(until=now_us + HOUR_US, at=now_us, audit_id="audit")
-    offset = told.ledger.position.next
-    while told.ledger.position.next == offset:
-        _step(told, write_off(told.ledger, offset, now_us // 1000, name, order, PREFIX), now_us)
+    offset = scenario.ledger.position.next
+    while scenario.ledger.position.next == offset:
+        _step(scenario, write_off(scenario.ledger, offset, now_us // 1000, name, order, PREFIX), now_us)
 
 
-def close(told: History, customers: Any, orgs: Any, rates: Rates, now_us: int) -> None:
-    """Release what has a target, and seal what is due."""
-    while not (changes := release(told.ledger, customers, orgs, POLICY, 5, now_us, rates=rates)).empty:
-        _step(told, changes, now_us)
-    while due := due_windows(told.ledger, now_us, POLICY, 100):
-        _step(told, seal(told.ledger.position, due, orgs, POLICY, PREFIX, 0, now_us), now_us)
+def close(scenario: History, customers: Any, orgs: Any, rates: Rates, now_us: int) -> None:
+    """Release usage with a target, and seal what is due."""
+    while not (changes := release(scenario.ledger, customers, orgs, POLICY, 5, now_us, rates=rates)).empty:
+        _step(scenario, changes, now_us)
+    while due := due_windows(scenario.ledger, now_us, POLICY, 100):
+        _step(scenario, seal(scenario.ledger.position, due, orgs, POLICY, PREFIX, 0, now_us), now_us)
 
 
-def billed(told: History) -> dict[tuple[str, str], Decimal]:
+def billed(scenario: History) -> dict[tuple[str, str], Decimal]:
     """Dollars that the events bill, by customer and org."""
     sums: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     with localcontext(EXACT):
-        for (topic, _), log in told.logs.items():
+        for (topic, _), log in scenario.logs.items():
             for record in log if topic == TOPICS.events else ():
                 event = msgspec.json.decode(record.value or b"", type=LagoEvent)
                 whose = event.properties["user_id"], event.properties["org_id"]
@@ -155,11 +155,12 @@ def billed(told: History) -> dict[tuple[str, str], Decimal]:
     return sums
 
 
-async def project(url: str, told: History, seed: int, piece: int = 12) -> None:
-    """All topics, in any order, piece by piece of fewer than `piece` records; what a process did not end comes again, maybe as a
-    larger or a smaller piece."""
+async def project(url: str, scenario: History, seed: int, piece: int = 12) -> None:
+    """Project all topics in any order, in pieces of fewer than `piece` records; a piece that a process did not finish
+    comes again, maybe as a larger or smaller piece.
+    """
     chance = random.Random(seed)
-    left = {place: list(log) for place, log in told.logs.items()}
+    left = {place: list(log) for place, log in scenario.logs.items()}
     async with Writer(url) as writer:
         while left:
             topic, partition = place = chance.choice(list(left))
@@ -175,25 +176,25 @@ async def project(url: str, told: History, seed: int, piece: int = 12) -> None:
 
 
 async def prepaid(url: str) -> None:
-    """Accounts for this history: a user, an org with credits, and one that has nearly none."""
+    """Accounts for this history: a user, an org with credits, and one with almost none."""
     for name, amount in (("user:ada", "1"), ("org:a", "1"), ("org:b", "0.0001")):
         await give(url, name, amount)
     await prepaid_since(url, "2026-11-01 00:00Z")
 
 
 @pytest.mark.parametrize("first", range(0, 30, 10))
-async def test_what_is_billed_and_what_is_debited_are_equal_to_the_unit(postgres_url: str, first: int) -> None:
+async def test_billed_and_debited_amounts_are_equal_to_the_smallest_unit(postgres_url: str, first: int) -> None:
     for seed in range(first, first + 10):
         async with migrated_database(postgres_url) as url:
             await prepaid(url)
             await _equal(url, history(seed, rated=seed % 3 > 0), seed)
 
 
-async def _equal(url: str, told: History, seed: int) -> None:
+async def _equal(url: str, scenario: History, seed: int) -> None:
     before = dict(await rows(url, LEFT))
-    await project(url, told, seed)
+    await project(url, scenario, seed)
     after = dict(await rows(url, LEFT))
-    sums = billed(told)
+    sums = billed(scenario)
     assert {name: before[name] - after[name] for name in before} == {
         "user:ada": sum(usd for (name, _), usd in sums.items() if name == "ada"),
         "org:a": sum(usd for (name, org), usd in sums.items() if name != "ada" and org == "a"),
@@ -205,9 +206,9 @@ async def _equal(url: str, told: History, seed: int) -> None:
     # From the beginning again, in another order: nothing moves. Into empty tables, all is as before in the end.
     moves = await rows(url, MOVES)
     await rows(url, "TRUNCATE projector_offsets")
-    await project(url, told, seed + 1000, piece=50)
+    await project(url, scenario, seed + 1000, piece=50)
     assert await rows(url, MOVES) == moves
     await rows(url, "TRUNCATE projector_offsets, llm_usage_log, usage_parts")
-    await project(url, told, seed + 2000, piece=50)
+    await project(url, scenario, seed + 2000, piece=50)
     assert dict(await rows(url, LEFT)) == after
     await balanced(url)

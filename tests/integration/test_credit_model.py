@@ -1,4 +1,4 @@
-"""Accounts of credits on real Postgres are as the account book of tests/model/credits.py, after any history of them."""
+"""Credit accounts in real Postgres equal the model in tests/model/credits.py, after any history."""
 
 import asyncio
 import os
@@ -13,14 +13,14 @@ from structlog.testing import capture_logs
 from connectors.postgres.migrate import migrate
 from tests.model.credit_faults import FAULTS
 from tests.model.credit_history import History, Step, history_of
-from tests.model.credit_product import Product, changed, told_the_time
+from tests.model.credit_product import Product, changed, use_history_time
 from tests.model.credits import SEEN, Book
 from tests.support.database import fresh_database
 
 #: Histories of every run, always the same ones; `CREDIT_EXAMPLES=5000` for that many others.
 ALWAYS = 110
 EXAMPLES = int(os.environ.get("CREDIT_EXAMPLES", ALWAYS))
-#: Among so many a planted fault must be found.
+#: Number of histories among which a planted fault must be found.
 LIMIT = 1000
 #: The first history that shows a fault: what comes before it tells nothing of the fault, and is compared without one above.
 FIRST = {
@@ -30,12 +30,12 @@ FIRST = {
     "old_calls_are_debited": 8,
     "a_call_without_cost_keeps_its_reservation": 50,
 }
-#: In so many places at least those of every run must be about each thing that the book counts.
+#: The histories of every run must contain each thing that the book counts at least this number of times.
 LEAST = 3
 
 
-class Bench:
-    """A database whose functions go by the time of a history."""
+class ModelDatabase:
+    """A database whose functions use the time of a history."""
 
     def __init__(self, postgres_url: str) -> None:
         self.runner = asyncio.Runner()
@@ -43,7 +43,7 @@ class Bench:
         url = self.runner.run(self._scope.__aenter__())
         self.runner.run(migrate(url))
         self.connection = self.runner.run(asyncpg.connect(url, server_settings={"timezone": "UTC"}))
-        self.runner.run(told_the_time(self.connection))
+        self.runner.run(use_history_time(self.connection))
 
     def close(self) -> None:
         self.runner.run(self.connection.close())
@@ -51,8 +51,8 @@ class Bench:
         self.runner.close()
 
     def compare(self, history: History) -> Counter[str]:
-        """What the history was about. Raises: AssertionError, PostgresError: book and product differ."""
-        with capture_logs():  # what the upkeep says of thousands of histories
+        """What the history contained. Raises AssertionError or PostgresError if model and product differ."""
+        with capture_logs():  # the upkeep's log lines about thousands of histories
             return self.runner.run(self._compare(history))
 
     async def _compare(self, history: History) -> Counter[str]:
@@ -84,13 +84,13 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(postgres_url: str) -> Iterator[Bench]:
-    made = Bench(postgres_url)
-    yield made
-    made.close()
+def bench(postgres_url: str) -> Iterator[ModelDatabase]:
+    created = ModelDatabase(postgres_url)
+    yield created
+    created.close()
 
 
-def shortened(bench: Bench, history: History) -> list[Step]:
+def shortened(bench: ModelDatabase, history: History) -> list[Step]:
     """The history without the steps that a difference does not need."""
     for step in list(history):
         without = [one for one in history if one is not step]
@@ -99,7 +99,7 @@ def shortened(bench: Bench, history: History) -> list[Step]:
     return history
 
 
-def test_random_movements_are_as_in_the_model(bench: Bench) -> None:
+def test_random_movements_give_the_models_accounts(bench: ModelDatabase) -> None:
     begins = 0 if EXAMPLES == ALWAYS else secrets.randbits(32)
     seen: Counter[str] = Counter()
     for number in range(begins, begins + EXAMPLES):
@@ -116,7 +116,7 @@ def test_random_movements_are_as_in_the_model(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_of_credits_is_found(bench: Bench, name: str) -> None:
+def test_a_planted_fault_of_credits_is_found(bench: ModelDatabase, name: str) -> None:
     fault = FAULTS[name]
     before = bench.runner.run(changed(bench.connection, fault.function, fault.change))
     try:

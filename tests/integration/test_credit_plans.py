@@ -1,4 +1,4 @@
-"""Every index of the credits has a question that uses it: the plans of Postgres say so, on tables with rows."""
+"""Every index of the credits is used by a query: Postgres' plans show it, on tables with rows."""
 
 from collections.abc import AsyncIterator
 
@@ -68,12 +68,12 @@ async def plan_of(url: str, statement: str) -> str:
 
 
 @pytest.mark.parametrize("index", QUESTIONS)
-async def test_an_index_is_used_by_its_question(url: str, index: str) -> None:
+async def test_an_index_is_used_by_its_query(url: str, index: str) -> None:
     plan = await plan_of(url, QUESTIONS[index])
     assert f"using {index} on" in plan, plan
 
 
-async def test_every_index_of_the_credits_has_its_question(url: str) -> None:
+async def test_every_index_of_the_credits_has_its_query(url: str) -> None:
     found = await rows(
         url,
         """SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
@@ -91,7 +91,7 @@ async def test_every_index_of_the_credits_has_its_question(url: str) -> None:
     assert {name for (name,) in found} <= QUESTIONS.keys()
 
 
-async def test_the_projectors_questions_and_the_upkeeps_read_no_table_whole(url: str) -> None:
+async def test_the_projectors_and_the_upkeeps_queries_read_no_table_completely(url: str) -> None:
     prepaid = debits._PREPAID.replace("$1", "'{user:u1,org:o1}'")
     over = credit_upkeep._OVER.replace("$1", "''").replace("$2", "10")
     for statement in (prepaid, debits._RESERVED.replace("$1", "'{c1,c2}'"), credit_upkeep._STATE, over):
@@ -105,5 +105,5 @@ async def test_no_statement_of_the_projector_is_compiled(url: str) -> None:
     with Database(url, size=1) as database:
         async with database.connection() as connection:
             assert await connection.fetchval("SHOW jit") == "off"
-    [(told,)] = await rows(url, "SELECT proconfig FROM pg_proc WHERE proname = 'debit_calls'")
-    assert "jit=off" in told
+    [(result,)] = await rows(url, "SELECT proconfig FROM pg_proc WHERE proname = 'debit_calls'")
+    assert "jit=off" in result

@@ -1,4 +1,6 @@
-"""Many at once move the credits of one account on real Postgres: to the cent, without a deadlock, and never beyond the bound."""
+"""Concurrent movements of one account in real Postgres: exact to the cent, without a deadlock, and never beyond the
+limit.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +30,7 @@ async def at_once(url: str, statement: str, arguments: list[tuple[Any, ...]]) ->
         return await asyncio.gather(*(pool.fetchrow(statement, *some) for some in arguments))
 
 
-async def test_100_debits_at_once_are_exact(url: str) -> None:
+async def test_100_concurrent_debits_are_exact(url: str) -> None:
     await give(url, "user:ada", "50")
     debit = "SELECT * FROM debit_user_credits('ada', 0.123456789012 + $1::int * 0, 'p', 'm', 1, 1, 'eco')"
     done = await at_once(url, debit, [(n,) for n in range(100)])
@@ -36,7 +38,7 @@ async def test_100_debits_at_once_are_exact(url: str) -> None:
     assert await account(url, "user:ada") == (Decimal(50) - 100 * Decimal("0.123456789012"), Decimal(0))
 
 
-async def test_debits_at_once_stop_at_the_balance(url: str) -> None:
+async def test_concurrent_debits_stop_at_the_balance(url: str) -> None:
     await give(url, "user:ada", "10")
     done = await at_once(
         url, "SELECT * FROM debit_user_credits('ada', $1, 'p', 'm', 1, 1, 'eco')", [(Decimal(3),)] * 60
@@ -46,14 +48,14 @@ async def test_debits_at_once_stop_at_the_balance(url: str) -> None:
 
 
 @pytest.mark.parametrize("overdraft", [0, 2])
-async def test_1000_authorisations_at_once_never_overspend(url: str, overdraft: int) -> None:
+async def test_1000_concurrent_authorisations_never_overspend(url: str, overdraft: int) -> None:
     await give(url, "user:ada", "10")
     authorize = "SELECT * FROM authorize_credits('user:ada', 0.07, 600, $1, $2)"
     done = await at_once(url, authorize, [(f"c{n}", Decimal(overdraft)) for n in range(1000)])
     most = int((10 + overdraft) / Decimal("0.07"))
     assert sum(row["authorized"] for row in done) == most
     assert await rows(url, "SELECT count(*), sum(amount) FROM credit_reservations") == [(most, most * Decimal("0.07"))]
-    # Each settles at what was reserved for it, all at once with further authorisations.
+    # Each settles its reserved amount, concurrently with further authorisations.
     calls = [f"c{n}" for n, row in enumerate(done) if row["authorized"]]
     more = [f"late{n}" for n in range(100)]
     settle = "SELECT * FROM settle_reservation($1, 0.07)"
@@ -65,15 +67,15 @@ async def test_1000_authorisations_at_once_never_overspend(url: str, overdraft: 
     assert balance - owed == 10 - most * Decimal("0.07") and owed <= overdraft
 
 
-async def test_one_key_that_comes_often_at_once_moves_once(url: str) -> None:
+async def test_one_key_that_arrives_many_times_at_once_moves_once(url: str) -> None:
     add = "SELECT * FROM add_user_credits('ada', 10, 'purchase', 'stripe', 'ch_1', 1)"
     done = await at_once(url, add, [()] * 40)
     assert len({row["transaction_id"] for row in done}) == 1
     assert await account(url, "user:ada") == (Decimal(10), Decimal(0))
 
 
-async def test_two_batches_of_calls_of_the_same_accounts_do_not_wait_for_each_other_in_a_circle(url: str) -> None:
-    """Projectors of two partitions debit the same accounts in their own order, and commands do besides."""
+async def test_two_batches_of_calls_of_the_same_accounts_do_not_deadlock(url: str) -> None:
+    """Projectors of two partitions debit the same accounts in different orders, and so do commands."""
     names = [f"u{n}" for n in range(20)]
     for name in names:
         await give(url, f"user:{name}", "10")

@@ -1,4 +1,4 @@
-"""Prepaid accounts on real Kafka and Postgres: what events bill and what was debited are equal, also for usage that was held."""
+"""Prepaid accounts with real Kafka and Postgres: billed and debited amounts are equal, also for usage that was held."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ MOVES = "SELECT count(*) FROM credit_transactions"
 
 
 def call(number: int, customer: str, **envelope: str) -> Raw:
-    """A call of now that is billed at 0.0002175 USD before the factor."""
+    """A call of the present that is billed at 0.0002175 USD before the factor."""
     at = time.time_ns() // 1000
     return raw(0, slp(number, at_us=at), customer=customer, received_us=at, **envelope)
 
@@ -35,7 +35,7 @@ def billed(stage: Stage) -> Decimal:
     return sum((Decimal(one["precise_total_amount_cents"]) for one in events), Decimal(0)) / 100
 
 
-async def test_held_usage_is_debited_when_it_is_released_and_given_back_when_it_is_written_off(
+async def test_held_usage_is_debited_at_its_release_and_given_back_at_its_write_off(
     stage: Stage, database: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "card.toml"

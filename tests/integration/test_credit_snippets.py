@@ -1,4 +1,4 @@
-"""Other programs use the tables and functions of the credits by their documented names: with psycopg2, and with psql."""
+"""Other programs use the credits' tables and functions under their documented names: with psycopg2, and with psql."""
 
 import json
 import shutil
@@ -34,13 +34,13 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 def connection(url: str) -> Iterator[Any]:
-    made = psycopg2.connect(url)
-    yield made
-    made.close()
+    created = psycopg2.connect(url)
+    yield created
+    created.close()
 
 
 def debited(connection: Any, cost: object, metadata: dict[str, Any], user: str = "ada") -> dict[str, Any]:
-    """All eight arguments by place, metadata as JSON; the answer by column."""
+    """All eight arguments by position, metadata as JSON; the answer by column."""
     with connection, connection.cursor(cursor_factory=RealDictCursor) as cursor:
         cursor.execute(
             "SELECT * FROM debit_user_credits(%s, %s, %s, %s, %s, %s, %s, %s::JSONB)",
@@ -58,7 +58,7 @@ def added(
     stripe_transaction_id: str,
     package_id: int | None = None,
 ) -> bool:
-    """Whether credits were added; the parameters of this function stand in the order of the documented arguments."""
+    """Whether credits were added; the parameters of this function have the order of the documented arguments."""
     places = (user_id, amount, transaction_type, payment_method, stripe_transaction_id, package_id)
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT success FROM add_user_credits(%s, %s, %s, %s, %s, %s)", places)
@@ -72,8 +72,8 @@ def balance(connection: Any) -> Decimal:
         return found
 
 
-async def test_a_payment_a_debit_and_a_refund_of_a_program(connection: Any) -> None:
-    """A purchase with its package, a call, and a refund as a negative amount, of which each may come twice."""
+async def test_a_payment_a_debit_and_a_refund_by_a_program(connection: Any) -> None:
+    """A purchase with its package, a call, and a refund as a negative amount; each may be repeated."""
     paid = {"transaction_type": "purchase", "payment_method": "stripe", "stripe_transaction_id": "ch_1"}
     for _ in range(2):
         assert added(connection, user_id="ada", amount=Decimal(50), package_id=2, **paid)
@@ -104,7 +104,7 @@ async def test_a_program_sees_why_a_debit_was_refused(connection: Any) -> None:
     assert balance(connection) == 1
 
 
-async def test_what_a_program_rolls_back_has_not_happened(connection: Any) -> None:
+async def test_a_movement_that_a_program_rolls_back_has_not_happened(connection: Any) -> None:
     added(connection, "ada", Decimal(1), "bonus", "none", "none")
     with connection.cursor() as cursor:
         cursor.execute("SELECT debit_user_credits('ada', 1, 'openai', 'gpt-5', 1, 1, 'eco')")
@@ -112,13 +112,13 @@ async def test_what_a_program_rolls_back_has_not_happened(connection: Any) -> No
     assert balance(connection) == 1
 
 
-async def test_a_cost_that_a_program_has_as_a_float_is_what_its_text_says(connection: Any) -> None:
-    """psycopg2 writes a float by its shortest text: `0.1` costs ten cents and nothing beside them."""
+async def test_a_float_cost_of_a_program_counts_as_its_text(connection: Any) -> None:
+    """psycopg2 writes a float by its shortest text: `0.1` costs exactly ten cents."""
     added(connection, "ada", Decimal(1), "bonus", "none", "none")
     assert debited(connection, 0.1, {})["new_balance"] == Decimal("0.9")
 
 
-async def test_a_program_knows_ids_as_uuid_and_the_summary_is_refreshed_on_demand(connection: Any) -> None:
+async def test_a_program_uses_ids_as_uuid_and_can_refresh_the_summary(connection: Any) -> None:
     added(connection, "ada", Decimal(1), "bonus", "none", "none")
     with connection, connection.cursor(cursor_factory=RealDictCursor) as cursor:
         cursor.execute("SELECT transaction_id FROM credit_transactions WHERE user_id = %s", ("ada",))
@@ -129,7 +129,7 @@ async def test_a_program_knows_ids_as_uuid_and_the_summary_is_refreshed_on_deman
 
 
 def psql(url: str, *arguments: str) -> str:
-    """What psql prints; it comes with the server's programs, or alone."""
+    """The output of psql; it comes with the server's programs, or alone."""
     program = shutil.which("psql") or str(binaries() / "psql")
     done = subprocess.run(
         [program, url, "--no-psqlrc", "--set", "ON_ERROR_STOP=1", *arguments],
@@ -151,8 +151,8 @@ async def test_psql_lists_the_tables_the_functions_and_the_packages(url: str) ->
     assert [name for name in ("Starter", "Value", "Pro", "Enterprise") if name not in packages] == []
 
 
-async def test_psql_makes_the_tables_from_the_files_as_they_are(postgres_url: str) -> None:
-    """They are plain SQL. `meterbridge db init` also stores which were applied, and makes the roles' rights."""
+async def test_psql_creates_the_tables_from_the_unchanged_files(postgres_url: str) -> None:
+    """They are plain SQL. `meterbridge db init` also stores which were applied, and creates the roles' rights."""
     async with fresh_database(postgres_url) as url:
         for file in MIGRATIONS:
             psql(url, "--quiet", "--single-transaction", "-f", str(file))

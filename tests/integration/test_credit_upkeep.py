@@ -1,4 +1,4 @@
-"""What is over ends beside the calls that are debited: one account at a time, without a deadlock, and no one waits long."""
+"""The upkeep of credits beside the debits: one account at a time, without a deadlock, and no request waits long."""
 
 import asyncio
 import time
@@ -44,8 +44,8 @@ SELECT account, 'bonus', $2, $2, account, transaction_id FROM booked
 """
 
 
-class Books:
-    """Keeps nothing of what is exported."""
+class NoMetrics:
+    """Stores no exported values."""
 
     def credit_books(self, overdraft_usd: Decimal, reservations: int, imbalance_usd: Decimal) -> None:
         assert overdraft_usd == imbalance_usd == 0
@@ -62,7 +62,9 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 
 async def over(url: str, user: str, *calls: str) -> None:
-    """A user with 10 dollars that last, 2 that are over, and reservations of a dollar for these calls, which are over too."""
+    """A user with 10 valid dollars, 2 expired ones, and reservations of a dollar for these calls, which have expired
+    too.
+    """
     await give(url, f"user:{user}", "10")
     await give(url, f"user:{user}", "2", "bonus", datetime.now(UTC) + timedelta(hours=1))
     for call in calls:
@@ -72,13 +74,14 @@ async def over(url: str, user: str, *calls: str) -> None:
 
 
 async def test_calls_are_debited_while_the_upkeep_ends_their_reservations(url: str) -> None:
-    """The projector has locked the account and then settles the reservation. The upkeep must not hold the reservation and
-    wait for the account: Postgres would end one of both (40P01)."""
+    """The projector has locked the account and then settles the reservation. The upkeep must not hold the reservation
+    while it waits for the account: Postgres would end one of both (40P01).
+    """
     await over(url, "ada", "c1")
     await over(url, "bob", "c2")
     debiting = await asyncpg.connect(url)
     with Database(url, size=1) as database:
-        upkeep = CreditUpkeep(database, Books())
+        upkeep = CreditUpkeep(database, NoMetrics())
         try:
             begun = debiting.transaction()
             await begun.start()
@@ -93,7 +96,7 @@ async def test_calls_are_debited_while_the_upkeep_ends_their_reservations(url: s
             # The account that is locked is left for the next time, and the others do not wait for it.
             assert await asyncio.wait_for(looking, 5 * PATIENCE) == (1, Decimal(2))
             await begun.commit()
-            # What was over ended with the first call, and no call has used it.
+            # Expired credits ended with the first call, and no call has used them.
             assert await upkeep.once() == (0, Decimal(0))
         finally:
             await debiting.close()
@@ -106,7 +109,9 @@ async def test_calls_are_debited_while_the_upkeep_ends_their_reservations(url: s
 
 
 async def test_debits_go_on_while_100_000_grants_expire(url: str) -> None:
-    """They are of 1000 accounts, one of which has 20 080. Another one is locked all the time, as by a batch of calls."""
+    """They belong to 1000 accounts, one of which has 20 080. Another one is locked all the time, as by a batch of
+    calls.
+    """
     await give(url, "user:ada", "1000")
     await rows(url, _OVER, 998, 80, "u")
     await rows(url, _OVER, 1, 20_080, "many")
@@ -117,7 +122,7 @@ async def test_debits_go_on_while_100_000_grants_expire(url: str) -> None:
     debiting, locking = await asyncpg.connect(url), await asyncpg.connect(url)
     single = "SELECT success FROM debit_user_credits($1, 0.001, 'p', 'm', 1, 1, 'eco')"
     with Database(url, size=1) as database:
-        upkeep = CreditUpkeep(database, Books())
+        upkeep = CreditUpkeep(database, NoMetrics())
 
         async def until_all_are_over() -> None:
             while (await rows(url, left))[0][0]:
@@ -131,7 +136,7 @@ async def test_debits_go_on_while_100_000_grants_expire(url: str) -> None:
             while not ending.done():
                 for user in ("ada", f"u{1 + debits % 998}"):
                     began = time.monotonic()
-                    # Nothing is left to u1 and the others: what is over is not spent.
+                    # u1 and the others have nothing left: expired credits cannot be spent.
                     assert await debiting.fetchval(single, user, timeout=5 * PATIENCE) is (user == "ada")
                     longest = max(longest, time.monotonic() - began)
                 debits += 1
@@ -146,8 +151,10 @@ async def test_debits_go_on_while_100_000_grants_expire(url: str) -> None:
     assert debits > 20 and longest < 1 * PATIENCE, (debits, longest)
 
 
-async def test_a_round_is_bounded_and_the_next_one_goes_on_behind_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when the first accounts hold what is over: an account that cannot be ended does not stop those behind it."""
+async def test_a_round_is_bounded_and_the_next_one_continues_after_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the first accounts cannot be processed: they do not block those after them."""
     monkeypatch.setattr(credit_upkeep, "ROUND", 2)
     for user in ("a", "b", "c", "d", "e"):
         await give(url, f"user:{user}", "2", "bonus", datetime.now(UTC) + timedelta(hours=1))
@@ -155,19 +162,19 @@ async def test_a_round_is_bounded_and_the_next_one_goes_on_behind_it(url: str, m
         assert (await reserve(url, f"user:{user}", "2", f"of {user}"))[0] is True
     await rows(url, "UPDATE credit_grants SET expires_at = now() - interval '1 min'")
     with Database(url, size=1) as database:
-        upkeep = CreditUpkeep(database, Books())
+        upkeep = CreditUpkeep(database, NoMetrics())
         ended: list[Any] = [(await upkeep.once()).expired_usd for _ in range(3)]
     assert ended == [0, 4, 2]
 
 
-async def test_an_account_with_many_grants_ends_a_part_at_a_time(url: str) -> None:
+async def test_an_account_with_many_grants_is_processed_in_parts(url: str) -> None:
     await rows(url, _OVER, 1, 2500, "u")
     parts: Any = [await rows(url, "SELECT released, expired_usd FROM expire_credits('user:u1')") for _ in range(4)]
     assert parts == [[(0, Decimal(1000))], [(0, Decimal(1000))], [(0, Decimal(500))], [(0, Decimal(0))]]
     assert await rows(url, "SELECT count(*) FROM ledger_transactions WHERE transaction_type = 'expiry'") == [(3,)]
 
 
-class Failing(Books):
+class Failing(NoMetrics):
     """Counts failures; the task ends with the third look."""
 
     failures = looks = 0
@@ -190,10 +197,8 @@ class Failing(Books):
         f"REVOKE SELECT ON user_credits FROM {PROJECTOR}",
     ],
 )
-async def test_a_table_function_or_right_that_is_missing_is_counted_at_each_look(
-    postgres_url: str, missing: str
-) -> None:
-    """One line of the log was all that told of it, and nothing expired."""
+async def test_a_missing_table_function_or_right_is_counted_at_each_look(postgres_url: str, missing: str) -> None:
+    """In an earlier version a single log line reported it, and nothing expired."""
     async with owned_database(postgres_url) as url:
         await over(url, "ada", "c1")
         await rows(url, missing)

@@ -1,4 +1,4 @@
-"""`meterbridge credits` and the upkeep beside the projector, on real Postgres."""
+"""`meterbridge credits` and the upkeep beside the projector, with real Postgres."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ async def credits_command(url: str, *words: str) -> Any:
     return await asyncio.to_thread(CliRunner().invoke, app, ["credits", *words], env=environ)
 
 
-async def test_credits_are_granted_once_for_a_key_and_audited_before(url: str, audit: list[tuple[Any, ...]]) -> None:
+async def test_credits_are_granted_once_for_a_key_after_the_audit_line(url: str, audit: list[tuple[Any, ...]]) -> None:
     words = ("grant", "user:ada", "25.50", "--expires", "90d", "--key", "k", "--comment", "welcome", "--json")
     first, second = [json.loads((await credits_command(url, *words)).stdout) for _ in range(2)]
     assert first == second and (first["balance"], first["amount"], first["audit_id"]) == ("25.5", "25.5", "a1")
@@ -66,10 +66,10 @@ async def test_a_grant_that_cannot_be_audited_is_not_made(url: str, monkeypatch:
     assert await rows(url, "SELECT count(*) FROM user_credits") == [(0,)]
 
 
-async def test_a_refund_takes_credits_back(url: str, audit: list[tuple[Any, ...]]) -> None:
+async def test_a_refund_removes_credits(url: str, audit: list[tuple[Any, ...]]) -> None:
     await give(url, "org:acme", "10")
-    told = json.loads((await credits_command(url, "refund", "org:acme", "4", "--json")).stdout)
-    assert (told["balance"], told["amount"]) == ("6", "-4") and audit[0][0] == "credits.refund"
+    result = json.loads((await credits_command(url, "refund", "org:acme", "4", "--json")).stdout)
+    assert (result["balance"], result["amount"]) == ("6", "-4") and audit[0][0] == "credits.refund"
     assert await rows(url, "SELECT amount FROM credit_transactions WHERE transaction_type = 'refund'") == [(-4,)]
 
 
@@ -83,16 +83,16 @@ GRANTS = "SELECT remaining FROM credit_grants WHERE account = 'user:ada' ORDER B
 
 
 @pytest.mark.parametrize("named", ["ch_2", "its transaction"])
-async def test_a_refund_takes_the_credits_of_its_payment_first_and_no_more_than_that_brought(
+async def test_a_refund_removes_the_credits_of_its_payment_first_and_not_more_than_the_payment_brought(
     url: str, audit: list[tuple[Any, ...]], named: str
 ) -> None:
     await rows(url, BOUGHT, "ada", "ch_1")
     [(transaction,)] = await rows(url, BOUGHT, "ada", "ch_2")
     words = ("refund", "user:ada", "4", "--of", "ch_2" if named == "ch_2" else transaction)
-    told = await credits_command(url, *words, "--key", "k", "--comment", "late")
-    assert told.exit_code == 0 and await rows(url, GRANTS) == [(10,), (6,)]
+    result = await credits_command(url, *words, "--key", "k", "--comment", "late")
+    assert result.exit_code == 0 and await rows(url, GRANTS) == [(10,), (6,)]
     assert (await credits_command(url, *words, "--key", "k", "--comment", "late")).exit_code == 0, "a repeat"
-    await take(url, "ada", "16")  # also what was used is refunded: it is owed then
+    await take(url, "ada", "16")  # used credits are refunded too: they are owed then
     refused = await credits_command(url, "refund", "user:ada", "6.01", "--of", "ch_2")
     assert refused.exit_code == 1 and "payment_refunded: less is left of the payment" in refused.stderr
     assert (await credits_command(url, "refund", "user:ada", "6", "--of", transaction)).exit_code == 0
@@ -102,19 +102,19 @@ async def test_a_refund_takes_the_credits_of_its_payment_first_and_no_more_than_
     assert await rows(url, query) == [("late", words[-1])] and audit[0][0] == "credits.refund"
 
 
-async def test_what_a_refund_names_is_a_payment_of_the_account_that_stripe_does_not_refund_itself(
+async def test_a_refund_names_a_payment_of_the_account_that_stripe_does_not_refund_itself(
     url: str, audit: list[tuple[Any, ...]]
 ) -> None:
     [(others,)] = await rows(url, BOUGHT, "bob", "ch_1")
     [(bonus,)] = await rows(url, "SELECT transaction_id::text FROM add_user_credits('ada', 10, 'bonus')")
     for payment in ("ch_1", others, bonus, "ch_9"):
-        told = await credits_command(url, "refund", "user:ada", "1", "--of", payment)
-        assert told.exit_code == 1 and "unknown_payment: the account has no such payment" in told.stderr, payment
+        result = await credits_command(url, "refund", "user:ada", "1", "--of", payment)
+        assert result.exit_code == 1 and "unknown_payment: the account has no such payment" in result.stderr, payment
     [(watched,)] = await rows(url, BOUGHT, "ada", "pi_1")
     await rows(url, PURCHASE)
     for payment in ("pi_1", watched):
-        told = await credits_command(url, "refund", "user:ada", "1", "--of", payment)
-        assert told.exit_code == 1 and "refund_in_stripe: refund this payment in Stripe" in told.stderr, payment
+        result = await credits_command(url, "refund", "user:ada", "1", "--of", payment)
+        assert result.exit_code == 1 and "refund_in_stripe: refund this payment in Stripe" in result.stderr, payment
     assert await account(url, "user:ada") == (Decimal(20), Decimal(0)) and audit
 
 
@@ -122,8 +122,8 @@ async def test_what_a_refund_names_is_a_payment_of_the_account_that_stripe_does_
 OURS = ("call:00ff", "call:00ff:1", "calls:x", "settle:chat-1", "stripe:purchase:ch_1")
 
 
-async def test_a_key_of_the_operator_is_no_key_of_ours(url: str, audit: list[tuple[Any, ...]]) -> None:
-    """With the key of a call the call was not debited; with that of a payment the payment brought nothing."""
+async def test_an_operators_key_never_equals_a_key_of_ours(url: str, audit: list[tuple[Any, ...]]) -> None:
+    """With the key of a call the call would not be debited; with that of a payment the payment would bring nothing."""
     for key in OURS:
         assert (await credits_command(url, "grant", "user:ada", "1", "--key", key)).exit_code == 0
         assert (await credits_command(url, "grant", "user:ada", "1", "--key", key)).exit_code == 0
@@ -143,18 +143,18 @@ async def test_balance_and_transactions_are_shown(url: str) -> None:
     await give(url, "user:ada", "2", "bonus", datetime(2099, 1, 1, tzinfo=UTC))
     await reserve(url, "user:ada", "3", "c")
     await take(url, "ada", "1")
-    told = json.loads((await credits_command(url, "balance", "user:ada", "--json")).stdout)
-    assert (told["balance"], told["reserved"], told["overdraft"], told["tier"]) == ("11", "3", "0", "free")
-    assert [(grant["remaining"], grant["expires_at"]) for grant in told["grants"]] == [
+    result = json.loads((await credits_command(url, "balance", "user:ada", "--json")).stdout)
+    assert (result["balance"], result["reserved"], result["overdraft"], result["tier"]) == ("11", "3", "0", "free")
+    assert [(grant["remaining"], grant["expires_at"]) for grant in result["grants"]] == [
         ("1", "2099-01-01T00:00:00Z"),
         ("10", None),
     ]
-    told = await credits_command(url, "transactions", "user:ada", "--json", "--limit", "2")
-    assert [row["amount"] for row in json.loads(told.stdout)["transactions"]] == ["-1", "2"]
+    result = await credits_command(url, "transactions", "user:ada", "--json", "--limit", "2")
+    assert [row["amount"] for row in json.loads(result.stdout)["transactions"]] == ["-1", "2"]
     for words in (("balance", "user:ada"), ("transactions", "user:ada"), ("transactions", "user:none")):
         assert (await credits_command(url, *words)).exit_code == 0
-    told = await credits_command(url, "balance", "user:none")
-    assert told.exit_code == 1 and "no credits were ever granted to it" in told.stderr
+    result = await credits_command(url, "balance", "user:none")
+    assert result.exit_code == 1 and "no credits were ever granted to it" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -169,9 +169,9 @@ async def test_balance_and_transactions_are_shown(url: str) -> None:
         (("refund", "user:ada", "1", "--of", "x" * 256), "--of: a payment is named by at most 255 bytes."),
     ],
 )
-def test_a_wrong_word_is_one_sentence(words: tuple[str, ...], sentence: str) -> None:
-    told = CliRunner().invoke(app, ["credits", *words], env={"DATABASE_URL": "postgresql://x@127.0.0.1:1/x"})
-    assert told.exit_code == 2 and sentence in told.stderr
+def test_a_wrong_argument_gives_one_sentence(words: tuple[str, ...], sentence: str) -> None:
+    result = CliRunner().invoke(app, ["credits", *words], env={"DATABASE_URL": "postgresql://x@127.0.0.1:1/x"})
+    assert result.exit_code == 2 and sentence in result.stderr
 
 
 WRONG = {
@@ -185,18 +185,18 @@ WRONG = {
 
 
 @pytest.mark.parametrize("problem", WRONG)
-async def test_the_check_finds_what_the_owner_of_the_tables_has_done_to_the_books(url: str, problem: str) -> None:
+async def test_the_check_finds_changes_that_the_tables_owner_made_by_hand(url: str, problem: str) -> None:
     await give(url, "user:ada", "10")
-    told = await credits_command(url, "check")
-    assert told.exit_code == 0 and told.stdout == "All credits balance: 1 account, 1 ledger transaction.\n"
+    result = await credits_command(url, "check")
+    assert result.exit_code == 0 and result.stdout == "All credits balance: 1 account, 1 ledger transaction.\n"
     await rows(url, "ALTER TABLE ledger_entries DISABLE TRIGGER ledger_entries_balanced")
     await rows(url, WRONG[problem])
-    told = await credits_command(url, "check", "--json")
-    found = {row["problem"] for row in json.loads(told.stdout)["wrong"]}
-    assert told.exit_code == 1 and problem in found
+    result = await credits_command(url, "check", "--json")
+    found = {row["problem"] for row in json.loads(result.stdout)["wrong"]}
+    assert result.exit_code == 1 and problem in found
 
 
-async def test_the_upkeep_ends_what_is_over_and_exports_the_state_of_the_books(url: str) -> None:
+async def test_the_upkeep_ends_expired_credits_and_exports_the_state_of_the_accounts(url: str) -> None:
     metrics = Metrics(CollectorRegistry(), "1")
 
     def exported(name: str) -> float | None:

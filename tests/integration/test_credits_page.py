@@ -1,4 +1,4 @@
-"""The SQL on the page about credits runs as it is printed, and answers what the page says."""
+"""The SQL on the page about credits runs unchanged and gives the printed answers."""
 
 import re
 from decimal import Decimal
@@ -21,7 +21,7 @@ def printed(cell: object) -> str:
             return str(cell)
 
 
-async def test_every_example_of_the_page_answers_what_it_says(postgres_url: str) -> None:
+async def test_every_example_on_the_page_gives_the_printed_answer(postgres_url: str) -> None:
     blocks = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     examples = [found for block in blocks for found in EXAMPLE.findall(block)]

@@ -1,4 +1,4 @@
-"""The shell examples of docs/credits.md run as they stand, in their order."""
+"""The shell examples of docs/credits.md run unchanged, in their order."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ async def api(url: str) -> AsyncIterator[CreditApi]:
         yield running
 
 
-async def test_every_example_is_answered_as_it_says(api: CreditApi, url: str) -> None:
+async def test_every_example_gets_the_answer_on_the_page(api: CreditApi, url: str) -> None:
     text = PAGE.read_text()
     examples = EXAMPLE.findall(text)
     assert len(examples) == text.count("```bash") == 6
@@ -40,9 +40,9 @@ async def test_every_example_is_answered_as_it_says(api: CreditApi, url: str) ->
         process = await asyncio.create_subprocess_exec(
             "bash", "-c", quiet, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        told, complaint = await asyncio.wait_for(process.communicate(), 30)
+        result, complaint = await asyncio.wait_for(process.communicate(), 30)
         assert process.returncode == 0, complaint
-        body, _, answered = told.decode().rpartition("\n")
+        body, _, answered = result.decode().rpartition("\n")
         assert answered == status, (command, body)
         if "authorize" in command:
             assert '"available":"9.75"' in body

@@ -1,4 +1,4 @@
-"""Dead letters and retries on real Kafka: nothing of a record is lost on the way, and nothing waits forever."""
+"""Dead letters and retries with real Kafka: no part of a record is lost, and no record waits forever."""
 
 import time
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 from streams.components import Components
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
-from tests.support.posting import event, limit_records, opened, put, put_back, quick_delivery, statuses
+from tests.support.posting import event, limit_records, opened, put, put_into_retry, quick_delivery, statuses
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.stage import Stage
 
@@ -39,10 +39,8 @@ async def accepted_at(lago: Lago, transaction_id: str) -> list[float]:
     return [copy["accepted_at"] for copy in copies if copy["transaction_id"] == transaction_id]
 
 
-async def test_a_dead_letter_is_the_record_byte_for_byte_with_every_header_it_had(
-    stage: Stage, parts: Components
-) -> None:
-    """The one who wrote it may want it back: also what is no text, of no known name, or there twice."""
+async def test_a_dead_letter_is_the_unchanged_record_with_all_its_headers(stage: Stage, parts: Components) -> None:
+    """Its sender may want it back: also headers that are no text, have an unknown name, or occur twice."""
     theirs = [("seal_seq", b"7"), ("raw_partition", b"3"), ("manifest", b"\xff no json"), ("x", b"1"), ("x", b"2")]
     raw = Producer({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     raw.produce(stage.topics.events, b"\0\xff{", b"\xfe key", headers=[*theirs, ("none", None), ("attempt", b"\xff")])
@@ -64,10 +62,12 @@ async def test_a_dead_letter_is_the_record_byte_for_byte_with_every_header_it_ha
     assert dict(dead_letters[2].headers())["__connect.errors.offset"] == b"2"
 
 
-async def test_a_dead_letter_that_cannot_be_written_holds_its_offset(
+async def test_if_a_dead_letter_cannot_be_written_its_offset_is_not_committed(
     stage: Stage, lago: Lago, parts: Components
 ) -> None:
-    """The broker refuses it: the worker ends, nothing of the chunk is settled, and the next one settles all of it."""
+    """The broker refuses it: the worker ends, no event of the batch is settled, and the next worker settles all of
+    them.
+    """
     limit_records(stage, stage.topics.dlq, 200)
     put(stage, [event(0), b"no event, and too long for the broker: " + b"x" * 500, event(1)])
     ended: list[int] = []
@@ -83,9 +83,7 @@ async def test_a_dead_letter_that_cannot_be_written_holds_its_offset(
     assert (await lago.stats())["totals"]["events"] == 2
 
 
-async def test_a_dead_letter_that_was_put_back_is_delivered_at_once(
-    stage: Stage, lago: Lago, parts: Components
-) -> None:
+async def test_a_requeued_dead_letter_is_delivered_at_once(stage: Stage, lago: Lago, parts: Components) -> None:
     await lago.fault(kind="poison", transaction_id="e-5")
     put(stage, [event(n) for n in range(8)])
     async with stage.running("sink", parts), stage.running("retry", parts):
@@ -94,29 +92,29 @@ async def test_a_dead_letter_that_was_put_back_is_delivered_at_once(
         (dead_letter,) = stage.read(stage.topics.dlq)
         now_ms = time.time_ns() // 1_000_000
         again = [("attempt", b"0"), ("not_before", b"%d" % now_ms), ("requeued", b"1")]
-        put_back(stage, dead_letter.value(), [*dead_letter.headers(), *again])
+        put_into_retry(stage, dead_letter.value(), [*dead_letter.headers(), *again])
         await soon(lambda: statuses(stage).get("e-5") == "completed")
     assert (await lago.stats())["totals"]["events"] == 8
     last = stage.values(stage.topics.receipts)[-1]
     assert (last["transaction_id"], last["status"], last.get("attempts", 0)) == ("e-5", "completed", 0)
 
 
-async def test_a_conflict_that_was_put_back_is_a_conflict_again_after_a_restart_too(
+async def test_a_requeued_conflict_is_a_conflict_again_after_a_restart_too(
     stage: Stage, lago: Lago, parts: Components
 ) -> None:
-    """A restarted role takes what Lago knows for its own posts; of a dead letter it must look."""
+    """A restarted role takes events that Lago has for its own posts; a dead letter must be looked up."""
     await lago.post(msgspec.to_builtins(event(1, cents="9")))
-    put_back(stage, msgspec.json.encode(event(1)), [("requeued", b"1"), ("attempt", b"0"), ("not_before", b"0")])
+    put_into_retry(stage, msgspec.json.encode(event(1)), [("requeued", b"1"), ("attempt", b"0"), ("not_before", b"0")])
     async with stage.running("retry", parts):
         await soon(lambda: statuses(stage).get("e-1") == "failed")
     assert dict(stage.read(stage.topics.dlq)[0].headers())["reason"] == b"id_conflict"
 
 
-async def test_a_retry_that_is_restarted_waits_until_its_moment_and_not_longer(
+async def test_a_restarted_retry_waits_until_its_time_and_not_longer(
     stage: Stage, lago: Lago, parts: Components
 ) -> None:
     due_ms = time.time_ns() // 1_000_000 + 3_000
-    put_back(stage, msgspec.json.encode(event(1)), [("attempt", b"1"), ("not_before", b"%d" % due_ms)])
+    put_into_retry(stage, msgspec.json.encode(event(1)), [("attempt", b"1"), ("not_before", b"%d" % due_ms)])
     async with stage.running("retry", parts) as role:
         await opened(role)
     assert await accepted_at(lago, "e-1") == []
@@ -126,10 +124,10 @@ async def test_a_retry_that_is_restarted_waits_until_its_moment_and_not_longer(
     assert due_ms / 1000 <= moment < due_ms / 1000 + 5
 
 
-async def test_a_moment_that_no_tier_can_mean_does_not_block_its_partition(
+async def test_an_impossible_retry_time_does_not_block_its_partition(
     stage: Stage, lago: Lago, parts: Components
 ) -> None:
-    """A clock that was wrong once: the year 3000 is not waited for, an hour after the record was written is."""
+    """A clock was wrong once: the year 3000 is not waited for, but an hour after the record was written."""
     then_ms = time.time_ns() // 1_000_000 - 3_600_000
     headers = [("not_before", b"32503680000000"), ("attempt", b"1")]
     stage.producer.produce(

@@ -1,4 +1,4 @@
-"""Every post to Lago leaves a line, with the receipts of its events, and a row that can be asked for."""
+"""Every post to Lago makes a record with the receipts of its events, and a row that can be queried."""
 
 import time
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ def attempts(stage: Stage) -> list[DeliveryAttempt]:
     return [msgspec.json.decode(one.value(), type=DeliveryAttempt) for one in stage.read(stage.topics.deliveries)]
 
 
-async def test_every_post_leaves_one_line_and_none_holds_an_event(stage: Stage, lago: Lago) -> None:
+async def test_every_post_makes_one_record_and_none_contains_an_event(stage: Stage, lago: Lago) -> None:
     put(stage, [event(n) for n in range(250)])
     async with (
         httpx.AsyncClient(trust_env=False) as http,
@@ -43,19 +43,19 @@ async def test_every_post_leaves_one_line_and_none_holds_an_event(stage: Stage, 
         await soon(lambda: len(stage.sensors.receipts) == 250)
         put(stage, [event(n) for n in range(250, 400)])
         await soon(lambda: len(stage.sensors.receipts) == 400)
-    told = attempts(stage)
-    assert len(told) == (await lago.stats())["posts"]
-    assert sum(one.events for one in told) == 400
-    assert {(one.direction, one.event_type, one.status, one.error, one.attempt) for one in told} == {
+    result = attempts(stage)
+    assert len(result) == (await lago.stats())["posts"]
+    assert sum(one.events for one in result) == 400
+    assert {(one.direction, one.event_type, one.status, one.error, one.attempt) for one in result} == {
         ("out", "events.batch", 200, "", 1)
     }
-    assert {one.source for one in told} == {f"{stage.topics.events}-0"}
-    assert min((one.first, one.last) for one in told) == ("e-0", "e-99")
+    assert {one.source for one in result} == {f"{stage.topics.events}-0"}
+    assert min((one.first, one.last) for one in result) == ("e-0", "e-99")
     assert not any(b"ai_usage" in one.value() for one in stage.read(stage.topics.deliveries))
 
 
-async def test_what_failed_is_told_with_its_reason_and_counted_up(stage: Stage, lago: Lago, database: str) -> None:
-    """Refused, answered with an error, cut off: each of them was an attempt."""
+async def test_a_failed_post_is_recorded_with_its_reason_and_counted(stage: Stage, lago: Lago, database: str) -> None:
+    """Refused, answered with an error, connection lost: each of them was an attempt."""
     await lago.fault(kind="status", status=503, method="POST", path="/api/v1/events", count=2)
     await lago.fault(kind="drop", method="POST", path="/api/v1/events", count=1)
     bad = event(3)
@@ -66,9 +66,9 @@ async def test_what_failed_is_told_with_its_reason_and_counted_up(stage: Stage, 
         parts = replace(base, delivery=lambda: delivery)
         async with stage.running("sink", parts), stage.running("project", parts):
             await soon(lambda: len(statuses(stage)) == 3)
-            told = attempts(stage)
-            await until(database, "SELECT count(*) FROM webhook_delivery_logs", lambda count: count == len(told))
-    answered = [(one.status, one.error, one.attempt, one.events) for one in told]
+            result = attempts(stage)
+            await until(database, "SELECT count(*) FROM webhook_delivery_logs", lambda count: count == len(result))
+    answered = [(one.status, one.error, one.attempt, one.events) for one in result]
     assert answered == [
         (503, "http_503", 1, 3),
         (503, "http_503", 2, 3),

@@ -1,4 +1,4 @@
-"""What is dead is seen with its money, comes back once, and is billed once; who did it is on record."""
+"""Dead letters are listed with their amounts, requeued once, and billed once; the audit log says by whom."""
 
 import asyncio
 import time
@@ -37,7 +37,7 @@ async def posting(stage: Stage, lago: Lago) -> AsyncIterator[Components]:
 
 
 async def dead_events(stage: Stage, lago: Lago, posting: Components, *dead: str) -> None:
-    """Events e-0..e-4 went to Lago, which would not take `dead`; whatever ailed it is over."""
+    """Events e-0..e-4 were posted to Lago, which refused those in `dead`; the cause is repaired by now."""
     for name in dead:
         await lago.fault(kind="poison", transaction_id=name)
     put(stage, [event(n) for n in range(5)])
@@ -47,18 +47,20 @@ async def dead_events(stage: Stage, lago: Lago, posting: Components, *dead: str)
     await lago.http.delete("/__faults")
 
 
-async def test_letters_are_listed_with_reason_money_and_sum(stage: Stage, lago: Lago, posting: Components) -> None:
+async def test_dead_letters_are_listed_with_reason_amount_and_sum(
+    stage: Stage, lago: Lago, posting: Components
+) -> None:
     await dead_events(stage, lago, posting, "e-1", "e-3")
-    told = (await meterbridge(stage, "dlq", "list", "--json")).json
-    assert sorted(one["transaction_id"] for one in told["dead_letters"]) == ["e-1", "e-3"]
-    (reason,) = told["by_reason"]
-    assert told["by_reason"][reason] == {"count": 2, "usd": "0.03"}
-    shown = (await meterbridge(stage, "dlq", "show", told["dead_letters"][0]["dead_letter"], "--json")).json
+    result = (await meterbridge(stage, "dlq", "list", "--json")).json
+    assert sorted(one["transaction_id"] for one in result["dead_letters"]) == ["e-1", "e-3"]
+    (reason,) = result["by_reason"]
+    assert result["by_reason"][reason] == {"count": 2, "usd": "0.03"}
+    shown = (await meterbridge(stage, "dlq", "show", result["dead_letters"][0]["dead_letter"], "--json")).json
     assert shown["last_error"].startswith(reason)
     assert '"external_subscription_id":"sub"' in shown["value"]
 
 
-async def test_events_that_are_put_back_arrive_once_however_often_it_is_said(
+async def test_requeued_events_arrive_once_however_often_the_command_is_repeated(
     stage: Stage, lago: Lago, posting: Components
 ) -> None:
     await dead_events(stage, lago, posting, "e-1", "e-3")
@@ -73,7 +75,7 @@ async def test_events_that_are_put_back_arrive_once_however_often_it_is_said(
     assert [line.get("reason", "") for line in stage.values(stage.topics.audit)] == ["Lago is well", ""]
 
 
-async def test_an_event_that_dies_again_is_a_letter_again(stage: Stage, lago: Lago, posting: Components) -> None:
+async def test_an_event_that_fails_again_is_a_dead_letter_again(stage: Stage, lago: Lago, posting: Components) -> None:
     await dead_events(stage, lago, posting, "e-1")
     await meterbridge(stage, "dlq", "requeue")
     await lago.fault(kind="poison", transaction_id="e-1")
@@ -83,7 +85,9 @@ async def test_an_event_that_dies_again_is_a_letter_again(stage: Stage, lago: La
     assert dead_letter.requeued == 1
 
 
-async def test_filters_and_a_dry_run_touch_only_what_is_meant(stage: Stage, lago: Lago, posting: Components) -> None:
+async def test_filters_and_a_dry_run_touch_only_the_selected_dead_letters(
+    stage: Stage, lago: Lago, posting: Components
+) -> None:
     await dead_events(stage, lago, posting, "e-1", "e-3")
     for words in (("--reason", "other"), ("--customer", "other"), ("--since", "2100-01-01"), ("--until", "1h")):
         assert (await meterbridge(stage, "dlq", "requeue", *words, "--dry-run", "--json")).json["count"] == 0
@@ -95,7 +99,7 @@ async def test_filters_and_a_dry_run_touch_only_what_is_meant(stage: Stage, lago
     assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 1
 
 
-async def test_a_purge_wants_words_and_leaves_the_record(stage: Stage, lago: Lago, posting: Components) -> None:
+async def test_a_dismissal_needs_a_comment_and_keeps_the_record(stage: Stage, lago: Lago, posting: Components) -> None:
     await dead_events(stage, lago, posting, "e-1", "e-3")
     assert (await meterbridge(stage, "dlq", "requeue", "--limit", "1", "--json")).json["requeued"] == 1
     assert (await meterbridge(stage, "dlq", "dismiss")).code == 2
@@ -106,8 +110,8 @@ async def test_a_purge_wants_words_and_leaves_the_record(stage: Stage, lago: Lag
     assert (line["action"], line["count"], line["cost_usd"]) == ("dlq.purge", 1, "0.015")
 
 
-async def test_of_two_desks_the_first_can_do_nothing_any_more(stage: Stage, lago: Lago, posting: Components) -> None:
-    """Both would put the same dead letters back."""
+async def test_of_two_requeuers_the_first_is_fenced(stage: Stage, lago: Lago, posting: Components) -> None:
+    """Both would requeue the same dead letters."""
     await dead_events(stage, lago, posting, "e-1")
     sender = CommandProducer(stage.connection)
     async with requeuer(stage.deployment, sender, None) as first:
@@ -121,7 +125,7 @@ async def test_of_two_desks_the_first_can_do_nothing_any_more(stage: Stage, lago
 
 
 def old_call(number: int, days: int) -> Raw:
-    """It ended days ago and arrives now."""
+    """A call that ended days ago and arrives now."""
     now = time.time_ns() // 1000
     return raw(0, slp(number, at_us=now - days * 24 * HOUR_US, cost="2"), received_us=now)
 
@@ -129,7 +133,7 @@ def old_call(number: int, days: int) -> Raw:
 async def test_a_call_repeated_after_three_days_is_not_billed_again_and_a_new_one_is(
     stage: Stage, database: str
 ) -> None:
-    """Both wait as beyond_horizon; the usage log tells the repeat from the late one."""
+    """Both wait as beyond_horizon; the usage log distinguishes the repeat from the late call."""
     group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
     stage.map("acme", "org", "sub")
     billed_then, late = old_call(1, 3), old_call(2, 3)
@@ -147,6 +151,8 @@ async def test_a_call_repeated_after_three_days_is_not_billed_again_and_a_new_on
             assert listed["by_reason"] == {"beyond_horizon": {"count": 2, "usd": "4"}}
             refused = await meterbridge(stage, "dlq", "requeue", "--json")
             assert (refused.code, "needs Postgres" in refused.err) == (2, True)
+            dry = await meterbridge(stage, "dlq", "requeue", "--dry-run", "--json", DATABASE_URL=database)
+            assert (dry.json["requeued"], dry.json["known"], dry.json["count"]) == (1, 1, 2), dry.err
             done = await meterbridge(stage, "dlq", "requeue", "--json", DATABASE_URL=database)
             assert (done.json["requeued"], done.json["known"]) == (1, 1), done.err
             again = await meterbridge(stage, "dlq", "requeue", "--json", DATABASE_URL=database)
@@ -157,18 +163,21 @@ async def test_a_call_repeated_after_three_days_is_not_billed_again_and_a_new_on
     assert (await rows(database, "SELECT count(*) FROM llm_usage_log"))[0][0] == 3
 
 
-async def test_a_call_that_can_never_be_read_stays_where_it_is(stage: Stage, database: str) -> None:
+async def test_a_call_that_can_never_be_read_stays_a_dead_letter(stage: Stage, database: str) -> None:
     stage.producer.produce(stage.topics.raw, b"{", b"acme")
     stage.producer.flush(10)
     async with stage.running("meter", stage.parts()):
         await soon(lambda: len(stage.read(stage.topics.rejected)) == 1, limit_s=20)
+    dry = await meterbridge(stage, "dlq", "requeue", "--dry-run", DATABASE_URL=database)
+    assert "Dry run, nothing was written: 0 requeued, 0 dismissed, 0 known, 1 impossible, 0 unaccepted" in dry.out
+    assert "Impossible as they are (1 malformed): send a corrected call" in dry.out
     done = await meterbridge(stage, "dlq", "requeue", "--json", DATABASE_URL=database)
     assert done.json["impossible"] == 1
     assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 1
 
 
-async def test_what_was_put_away_stays_away_when_a_replay_brings_it_again(stage: Stage, database: str) -> None:
-    """The copy is the same call, whatever number its dead letter has; another call is a letter of its own."""
+async def test_a_dismissed_call_stays_dismissed_when_a_replay_sends_it_again(stage: Stage, database: str) -> None:
+    """The copy is the same call, although its dead letter has another number; another call is a dead letter of its own."""
     stage.put([raw(0, slp(1, cost="-1"))])
     async with stage.running("meter", stage.parts()):
         await soon(lambda: len(stage.read(stage.topics.rejected)) == 1, limit_s=20)
@@ -186,7 +195,7 @@ async def test_what_was_put_away_stays_away_when_a_replay_brings_it_again(stage:
         assert left["reason"] == "negative_cost"
 
 
-async def test_a_reason_that_there_is_not_is_an_error_that_names_those_there_are(stage: Stage) -> None:
+async def test_an_unknown_reason_is_an_error_that_lists_the_known_ones(stage: Stage) -> None:
     for words in (("list",), ("requeue", "--dry-run"), ("dismiss", "--dry-run")):
         done = await meterbridge(stage, "dlq", *words, "--reason", "negativ_cost", "--json")
         assert (done.code, done.json["count"]) == (2, 0)

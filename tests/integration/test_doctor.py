@@ -1,4 +1,4 @@
-"""`meterbridge doctor` against a proxy that answers as LiteLLM does, the Lago sandbox, and its own documents."""
+"""`meterbridge doctor` with a proxy that answers like LiteLLM, with the Lago sandbox, and with its own documents."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -63,10 +63,10 @@ LAGO = [
 async def proxy(
     callbacks: list[dict[str, Any]], loggers: list[str], version: str = "1.109.1", *, details: bool = True
 ) -> AsyncIterator[str]:
-    """A proxy's admin API; without `details` as older ones, which say the same under `/health/readiness`."""
+    """A proxy's admin API; without `details` like older ones, which report the same under `/health/readiness`."""
     ready = {"status": "healthy", "db": "Not connected", "litellm_version": version, "success_callbacks": loggers}
 
-    def told(body: Mapping[str, Any]) -> Any:
+    def answer_with(body: Mapping[str, Any]) -> Any:
         async def answer(request: web.Request) -> web.Response:
             if request.headers.get("Authorization") != f"Bearer {MASTER_KEY}":
                 return web.json_response({"error": {"message": "No connected db."}}, status=400)
@@ -74,8 +74,8 @@ async def proxy(
 
         return answer
 
-    routes = [web.get("/get/config/callbacks", told({"status": "success", "callbacks": callbacks}))]
-    routes.append(web.get("/health/readiness" + ("/details" if details else ""), told(ready)))
+    routes = [web.get("/get/config/callbacks", answer_with({"status": "success", "callbacks": callbacks}))]
+    routes.append(web.get("/health/readiness" + ("/details" if details else ""), answer_with(ready)))
     application = web.Application()
     application.add_routes(routes)
     runner = web.AppRunner(application, access_log=None)
@@ -103,7 +103,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_running_proxy_is_judged_by_what_it_tells_and_says_what_it_does_not() -> None:
+async def test_a_running_proxy_is_judged_by_what_it_reports_and_the_report_says_what_is_unknown() -> None:
     async with proxy(OURS, ["GenericAPILogger"]) as url:
         report, codes = await examined(url)
     assert codes == {"settings_unseen", "callback_unseen"}
@@ -121,7 +121,7 @@ async def test_the_version_of_a_running_proxy_is_looked_up() -> None:
     assert f"LiteLLM 2.0.0 was not tried; it is newer than {newest()}" in report_text(report)
 
 
-async def test_the_file_and_the_running_proxy_together_are_judged_whole(config: Path) -> None:
+async def test_the_file_and_the_running_proxy_are_judged_together(config: Path) -> None:
     async with proxy(OURS, ["GenericAPILogger"]) as url:
         assert (await examined(url, config))[1] == set()
     async with proxy(OURS, ["ServiceLogging"], "1.106.2") as url:
@@ -130,7 +130,7 @@ async def test_the_file_and_the_running_proxy_together_are_judged_whole(config: 
         assert (await examined(url, config))[1] == {"other_config_runs"}
 
 
-async def test_the_proxy_tells_what_stands_in_its_environment(tmp_path: Path) -> None:
+async def test_the_proxy_reports_its_environment_variables(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("litellm_settings: {callbacks: [lago], global_disable_no_log_param: true}")
     assert (await examined(None, path))[1] == {"lago_callback", "callback_unseen"}
@@ -139,24 +139,24 @@ async def test_the_proxy_tells_what_stands_in_its_environment(tmp_path: Path) ->
     assert codes == {"lago_callback"}
     assert "canary" not in json.dumps(report.as_object())
     path.write_text("litellm_settings: {callbacks: [generic_api], global_disable_no_log_param: true}")
-    told = {
+    result = {
         "GENERIC_LOGGER_ENDPOINT": f"http://mb{USAGE_PATH}",
         "GENERIC_LOGGER_HEADERS": "Authorization=Bearer canary",
     }
-    async with proxy([OURS[1] | {"variables": told, "read_only": False}], ["GenericAPILogger"]) as url:
+    async with proxy([OURS[1] | {"variables": result, "read_only": False}], ["GenericAPILogger"]) as url:
         report, codes = await examined(url, path)
     assert codes == {"token_unknown", "max_retries_0", "timeout_long", "prompts_leave"}
     assert "canary" not in json.dumps(report.as_object())
 
 
-async def test_an_older_proxy_is_read_as_well() -> None:
+async def test_an_older_proxy_is_read_too() -> None:
     async with proxy(OURS, ["GenericAPILogger"], "1.81.0", details=False) as url, httpx.AsyncClient() as http:
         seen = await ask_proxy(http, f"{url}/", MASTER_KEY)
     assert (seen.version, seen.running) == ("1.81.0", {"GenericAPILogger"})
     assert [(one.name, one.kind) for one in seen.callbacks] == [("meterbridge", CallbackKind.GENERIC)]
 
 
-async def test_a_proxy_that_cannot_be_asked_is_not_called_well() -> None:
+async def test_a_proxy_that_cannot_be_asked_is_not_reported_as_ok() -> None:
     async with httpx.AsyncClient(trust_env=False) as http:
         async with proxy(OURS, []) as url:
             with pytest.raises(Rejected, match="litellm_key_refused"):
@@ -185,7 +185,7 @@ async def test_lago_is_judged_by_its_metric_plans_and_event_store(config: Path) 
         assert (codes, report.exit_code) == ({"lago_key_refused"}, 1)
 
 
-async def test_every_plan_is_looked_at_however_many_there_are(config: Path) -> None:
+async def test_every_plan_is_checked_for_any_number_of_plans(config: Path) -> None:
     async with lago_sandbox() as lago:
         metric = await lago.metric("ai_usage")
         charges = [{"billable_metric_id": metric, "charge_model": "dynamic"}]
@@ -199,7 +199,7 @@ async def test_every_plan_is_looked_at_however_many_there_are(config: Path) -> N
 
 
 @pytest.mark.parametrize(("options", "said"), [({}, {"clickhouse_without_dedup"}), ({"dedup": True}, set())])
-async def test_clickhouse_is_named_where_it_does_not_deduplicate(
+async def test_clickhouse_without_deduplication_is_reported(
     config: Path, options: dict[str, bool], said: set[str]
 ) -> None:
     async with lago_sandbox(store="clickhouse", **options) as lago:
@@ -209,7 +209,7 @@ async def test_clickhouse_is_named_where_it_does_not_deduplicate(
         assert (await examined(None, config, lago=lago, **known))[1] == said
 
 
-async def test_api_calls_that_lago_stores_and_no_plan_charges_are_named(config: Path) -> None:
+async def test_stored_api_calls_that_no_plan_charges_are_reported(config: Path) -> None:
     async with lago_sandbox() as lago:
         used, calls = await lago.metric("ai_usage"), await lago.metric("api_call")
         dynamic = {"billable_metric_id": used, "charge_model": "dynamic"}
@@ -218,8 +218,8 @@ async def test_api_calls_that_lago_stores_and_no_plan_charges_are_named(config: 
         await lago.plan("with_calls", charges=[dynamic, priced])
         for org, plan in (("org_1", "ai_basic"), ("org_2", "with_calls")):
             await lago.save("/customers", "customer", external_id=org)
-            made = {"external_customer_id": org, "external_id": f"sub_{org}", "plan_code": plan}
-            await lago.save("/subscriptions", "subscription", **made)
+            created = {"external_customer_id": org, "external_id": f"sub_{org}", "plan_code": plan}
+            await lago.save("/subscriptions", "subscription", **created)
         assert (await examined(None, config, lago=lago))[1] == set()
         sent = event(external_subscription_id="sub_org_2", code="api_call", transaction_id="priced")
         assert (await lago.post(sent)).status_code == 200
@@ -232,7 +232,7 @@ async def test_api_calls_that_lago_stores_and_no_plan_charges_are_named(config: 
     ]
 
 
-async def test_what_else_is_wrong_is_said_where_lago_does_not_list_its_events(config: Path) -> None:
+async def test_other_findings_are_reported_even_if_lago_does_not_list_its_events(config: Path) -> None:
     async with lago_sandbox() as lago:
         await lago.metric("api_call")
         await lago.fault(kind="status", status=503, method="GET")
@@ -242,7 +242,7 @@ async def test_what_else_is_wrong_is_said_where_lago_does_not_list_its_events(co
     assert unread.startswith("Lago does not list its events: ")
 
 
-async def test_a_lago_that_does_not_answer_could_not_be_read(config: Path) -> None:
+async def test_a_lago_that_does_not_answer_is_reported_as_unreadable(config: Path) -> None:
     async with lago_sandbox() as lago:
         pass
     report, codes = await examined(None, config, lago=lago)
@@ -253,52 +253,52 @@ def doctor(*words: str, **environ: str) -> Any:
     return CliRunner().invoke(app, ["doctor", *words], env={**GOOD, **environ})
 
 
-def test_the_configuration_that_it_prints_is_one_it_finds_nothing_in(config: Path) -> None:
-    told = doctor("--config", str(config), "--no-lago", "--json")
-    assert told.exit_code == 0, told.output
-    report = json.loads(told.stdout)
+def test_the_printed_configuration_has_no_finding(config: Path) -> None:
+    result = doctor("--config", str(config), "--no-lago", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
     assert (report["verdict"], report["findings"], report["unread"]) == ("ok", [], [])
     assert report["config"] == working_yaml()
 
 
-def test_it_keeps_the_address_that_the_file_posts_to(config: Path) -> None:
+def test_the_address_that_the_file_posts_to_is_kept(config: Path) -> None:
     there = "https://billing.example/webhook/litellm/usage"
     config.write_text(working_yaml(there).replace("max_retries: 5", "max_retries: 0"))
-    told = doctor("--config", str(config), "--no-lago")
-    assert told.exit_code == 1
-    assert "LOSES MONEY  max_retries_0" in told.stdout
-    assert f"endpoint: {there}" in told.stdout
+    result = doctor("--config", str(config), "--no-lago")
+    assert result.exit_code == 1
+    assert "LOSES MONEY  max_retries_0" in result.stdout
+    assert f"endpoint: {there}" in result.stdout
 
 
-def test_a_file_that_cannot_be_read_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
-    told = doctor("--config", str(tmp_path / "nowhere.yaml"), "--no-lago")
-    assert told.exit_code == 2
-    assert told.stderr.splitlines()[-1].startswith("meterbridge: ")
-    assert "Traceback" not in told.output
+def test_an_unreadable_file_gives_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    result = doctor("--config", str(tmp_path / "nowhere.yaml"), "--no-lago")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("meterbridge: ")
+    assert "Traceback" not in result.output
 
 
 def test_without_a_file_the_proxy_of_the_settings_is_asked() -> None:
     address = f"http://127.0.0.1:{free_port()}"
-    told = doctor("--no-lago", "--json", LITELLM_API_URL=address)
-    assert told.exit_code == 2
-    [unread] = json.loads(told.stdout)["unread"]
+    result = doctor("--no-lago", "--json", LITELLM_API_URL=address)
+    assert result.exit_code == 2
+    [unread] = json.loads(result.stdout)["unread"]
     assert address in unread["why"]
 
 
-def test_the_documents_show_the_configuration_that_it_prints() -> None:
+def test_the_documents_show_the_printed_configuration() -> None:
     block = f"```yaml\n{working_yaml()}```\n"
     for document in ("README.md", "docs/litellm.md"):
         assert (ROOT / document).read_text().count(block) == 1, document
 
 
 def test_the_page_about_findings_is_current() -> None:
-    """`python -m connectors.doctor.catalogue > docs/doctor.md` writes it."""
-    told = (ROOT / "docs" / "doctor.md").read_text()
-    assert told == page()
-    assert all(f"| `{code}` | `{kind.severity}` |" in told for code, kind in KINDS.items())
+    """Run `python -m connectors.doctor.catalogue > docs/doctor.md`."""
+    result = (ROOT / "docs" / "doctor.md").read_text()
+    assert result == page()
+    assert all(f"| `{code}` | `{kind.severity}` |" in result for code, kind in KINDS.items())
 
 
-async def test_lago_is_only_read(config: Path) -> None:
+async def test_lago_gets_only_read_requests(config: Path) -> None:
     async with lago_sandbox() as lago:
         before = await lago.stats()
         await examined(None, config, lago=lago)

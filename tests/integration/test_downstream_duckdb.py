@@ -30,8 +30,8 @@ async def exported(stage: Stage, folder: Path) -> None:
     assert process.returncode == 0, errors.decode()
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Any]:
-    """What the page's last question answers."""
+def answer_of_page(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Any]:
+    """The answer of the page's last query."""
     monkeypatch.chdir(folder)
     with duckdb.connect() as database:
         make, ask = recipe("DuckDB")
@@ -39,17 +39,17 @@ def asked(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Any]:
         return database.execute(ask).fetchall()
 
 
-def kept(folder: Path, *calls: Any) -> None:
-    """A file, as the export writes it."""
+def write_file(folder: Path, *calls: Any) -> None:
+    """A file in the format of the export."""
     folder.mkdir(exist_ok=True)
     name = f"{len(list(folder.iterdir())):04}.jsonl"
     (folder / name).write_bytes(b"".join(msgspec.json.encode(call) + b"\n" for call in calls))
 
 
-async def test_the_topics_calls_become_exact_sums(
+async def test_the_calls_in_the_topic_become_exact_sums(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An aborted transaction and what is not billed do not count; a second run writes what is new alone."""
+    """An aborted transaction and unbilled calls do not count; a second run writes only what is new."""
     write(stage, billed(range(10), model="m"))
     write(stage, billed(range(10, 20), model="m"), commit=False)
     await exported(stage, tmp_path / "usage")
@@ -59,7 +59,7 @@ async def test_the_topics_calls_become_exact_sums(
     await exported(stage, tmp_path / "usage")
     assert len(before) == 2
     assert len(list((tmp_path / "usage").iterdir())) == 4
-    assert asked(monkeypatch, tmp_path) == [(f"customer-{one}", DAY, "m", 10, 10 * CENT) for one in (0, 1)]
+    assert answer_of_page(monkeypatch, tmp_path) == [(f"customer-{one}", DAY, "m", 10, 10 * CENT) for one in (0, 1)]
 
 
 async def test_an_export_that_is_killed_loses_nothing(
@@ -76,32 +76,32 @@ async def test_an_export_that_is_killed_loses_nothing(
             os.kill(process.pid, signal.SIGKILL)
         await process.wait()
     await exported(stage, folder)
-    assert asked(monkeypatch, tmp_path) == [(f"customer-{one}", DAY, "m", 1000, 1000 * CENT) for one in (0, 1)]
+    assert answer_of_page(monkeypatch, tmp_path) == [(f"customer-{one}", DAY, "m", 1000, 1000 * CENT) for one in (0, 1)]
 
 
-def test_a_call_in_two_files_counts_once_and_billed_if_one_copy_is(
+def test_a_call_in_two_files_counts_once_and_as_billed_if_one_copy_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = billed(range(4), customer_id="acme")
-    kept(tmp_path / "usage", *calls, *billed([4], customer_id="acme", decision="unpriced"))
-    kept(tmp_path / "usage", *calls[2:], *billed([4], customer_id="acme", decision="failed_with_cost"))
-    kept(tmp_path / "usage", *billed([4], customer_id="acme", decision="unpriced"))
-    assert asked(monkeypatch, tmp_path) == [("acme", DAY, None, 5, 5 * CENT)]
+    write_file(tmp_path / "usage", *calls, *billed([4], customer_id="acme", decision="unpriced"))
+    write_file(tmp_path / "usage", *calls[2:], *billed([4], customer_id="acme", decision="failed_with_cost"))
+    write_file(tmp_path / "usage", *billed([4], customer_id="acme", decision="unpriced"))
+    assert answer_of_page(monkeypatch, tmp_path) == [("acme", DAY, None, 5, 5 * CENT)]
 
 
-def test_a_price_of_ours_counts_before_the_cost_and_no_digit_is_lost(
+def test_our_price_is_used_before_the_cost_and_no_digit_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     smallest = Decimal("1E-7")
-    kept(tmp_path / "usage", *billed([1], customer_id="a", cost_usd=smallest))
-    kept(tmp_path / "usage", *billed([2], customer_id="b", billed_usd=Decimal("0.12345678901234567")))
-    kept(tmp_path / "usage", *billed([3], customer_id="c", billed_usd=Decimal(0)))
-    found = {row[0]: row[-1] for row in asked(monkeypatch, tmp_path)}
+    write_file(tmp_path / "usage", *billed([1], customer_id="a", cost_usd=smallest))
+    write_file(tmp_path / "usage", *billed([2], customer_id="b", billed_usd=Decimal("0.12345678901234567")))
+    write_file(tmp_path / "usage", *billed([3], customer_id="c", billed_usd=Decimal(0)))
+    found = {row[0]: row[-1] for row in answer_of_page(monkeypatch, tmp_path)}
     assert found == {"a": smallest, "b": Decimal("0.12345678901234567"), "c": Decimal(0)}
 
 
 @pytest.mark.parametrize("chapter", ["DuckDB", "ClickHouse"])
-def test_a_recipe_names_only_fields_that_the_records_have(chapter: str) -> None:
+def test_a_recipe_uses_only_existing_fields_of_the_records(chapter: str) -> None:
     schema = msgspec.json.decode((FOLDER / "EnrichedUsage.schema.json").read_bytes())
     fields = set(schema["$defs"]["EnrichedUsage"]["properties"])
     columns = recipe(chapter)[0].partition("(" if chapter == "ClickHouse" else "columns = {")[2]

@@ -24,7 +24,7 @@ async def started(stage: Stage, database: Path, *arguments: str) -> Process:
 
 
 async def read_to_the_end(stage: Stage, database: Path) -> dict[str, tuple[int, Decimal]]:
-    """What the example prints: calls and dollars of each customer."""
+    """The output of the example: calls and dollars of each customer."""
     process = await started(stage, database, "--until-end")
     output, errors = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0, errors.decode()
@@ -32,7 +32,7 @@ async def read_to_the_end(stage: Stage, database: Path) -> dict[str, tuple[int, 
     return {customer: (int(calls), Decimal(usd)) for customer, calls, usd in rows}
 
 
-def counted(database: Path) -> int:
+def calls_in(database: Path) -> int:
     if not database.exists():
         return 0
     with sqlite3.connect(database, timeout=30) as connection:
@@ -43,10 +43,10 @@ def counted(database: Path) -> int:
 
 
 def more_than(database: Path, before: int) -> bool:
-    return counted(database) > before
+    return calls_in(database) > before
 
 
-async def test_sums_are_exact_however_often_it_is_killed(stage: Stage, tmp_path: Path) -> None:
+async def test_sums_are_exact_after_any_number_of_kills(stage: Stage, tmp_path: Path) -> None:
     database = tmp_path / "totals.db"
     for turn in range(3):
         write(stage, billed(range(turn * 2000, turn * 2000 + 2000)))
@@ -59,7 +59,7 @@ async def test_sums_are_exact_however_often_it_is_killed(stage: Stage, tmp_path:
     assert await read_to_the_end(stage, database) == {f"customer-{one}": (3000, 3000 * CENT) for one in (0, 1)}
 
 
-async def test_what_comes_twice_was_aborted_or_is_not_billed_does_not_count(stage: Stage, tmp_path: Path) -> None:
+async def test_repeated_aborted_and_unbilled_calls_do_not_count(stage: Stage, tmp_path: Path) -> None:
     database = tmp_path / "totals.db"
     write(stage, billed(range(10)))
     write(stage, billed(range(10, 20)), commit=False)
@@ -71,7 +71,7 @@ async def test_what_comes_twice_was_aborted_or_is_not_billed_does_not_count(stag
     assert await read_to_the_end(stage, database) == expected
 
 
-async def test_a_call_that_comes_again_with_a_cost_and_a_price_of_ours_count(stage: Stage, tmp_path: Path) -> None:
+async def test_a_repeated_call_with_a_cost_and_our_own_price_count(stage: Stage, tmp_path: Path) -> None:
     write(stage, billed(range(2), decision="unpriced"))
     write(stage, billed(range(2)))
     write(stage, billed(range(2, 4), billed_usd=Decimal(0)))
@@ -80,7 +80,7 @@ async def test_a_call_that_comes_again_with_a_cost_and_a_price_of_ours_count(sta
     assert await read_to_the_end(stage, tmp_path / "totals.db") == expected
 
 
-def test_it_is_short_and_needs_nothing_of_ours() -> None:
+def test_the_example_is_short_and_imports_no_module_of_meterbridge() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     nodes = ast.walk(ast.parse(text))
     modules = {

@@ -1,4 +1,4 @@
-"""The broker of the demo: enough of Kafka for this product's own clients, and honest about the rest."""
+"""The demo's broker: enough of Kafka for this product's own clients, with clear errors for the rest."""
 
 import asyncio
 from collections.abc import Iterator
@@ -29,13 +29,15 @@ def settings(bootstrap: str, partitions: int = PARTITIONS) -> Settings:
     return load_settings({"KAFKA_BOOTSTRAP_SERVERS": bootstrap, "KAFKA_PARTITIONS": str(partitions)})
 
 
-def test_it_has_every_topic_of_the_catalogue_with_the_partitions_that_a_worker_checks(broker: str) -> None:
+def test_the_embedded_broker_has_every_topic_of_the_catalogue_with_the_partitions_that_a_worker_checks(
+    broker: str,
+) -> None:
     assert check_topics(*topics_of(settings(broker))) == []
     assert any("4 partitions where 5" in sentence for sentence in check_topics(*topics_of(settings(broker, 5))))
 
 
-def test_its_topics_have_an_id_that_no_other_broker_gives_them(broker: str) -> None:
-    """A transaction id begins with it; two brokers' events must not be taken for each other."""
+def test_the_embedded_brokers_topics_have_ids_that_no_other_broker_uses(broker: str) -> None:
+    """A transaction id starts with it; events of two brokers must not be mistaken for each other."""
     with embedded_broker(PARTITIONS) as another:
         here, there = (
             topic_ids(kafka_connection(settings(where)), [RAW.name])[RAW.name] for where in (broker, another)
@@ -44,8 +46,8 @@ def test_its_topics_have_an_id_that_no_other_broker_gives_them(broker: str) -> N
     assert here != there
 
 
-async def test_what_transactions_wrote_is_read_past_their_ends(broker: str) -> None:
-    """Its control batches carry no checksum: without the relay aiokafka would stop at the first."""
+async def test_transactional_records_are_read_across_transaction_ends(broker: str) -> None:
+    """Its control batches have no checksum: without the relay aiokafka would stop at the first."""
     writer = TransactionalWriter({"bootstrap_servers": broker}, "a-writer")
     await writer.start()
     consumer = AIOKafkaConsumer(bootstrap_servers=broker, isolation_level="read_committed")
@@ -68,7 +70,7 @@ async def test_what_transactions_wrote_is_read_past_their_ends(broker: str) -> N
 
 
 async def test_a_record_is_read_soon_after_a_fetch_that_found_nothing(broker: str) -> None:
-    """The broker answers such a fetch only when its wait is over: the consumer below asks for a minute."""
+    """The broker answers such a fetch only after its full wait: the consumer below asks for a minute."""
     writer = TransactionalWriter({"bootstrap_servers": broker}, "a-writer")
     await writer.start()
     consumer = AIOKafkaConsumer(RAW.name, bootstrap_servers=broker, fetch_max_wait_ms=60_000)
@@ -82,7 +84,7 @@ async def test_a_record_is_read_soon_after_a_fetch_that_found_nothing(broker: st
         await writer.stop()
 
 
-def test_only_a_fetch_is_hurried_and_never_made_to_wait_longer() -> None:
+def test_the_wait_is_shortened_only_for_a_fetch_and_never_extended() -> None:
     def request(key: int, version: int, wait_ms: int, client: bytes | None) -> bytes:
         name = b"\xff\xff" if client is None else len(client).to_bytes(2, "big") + client
         head = key.to_bytes(2, "big") + version.to_bytes(2, "big") + b"\0\0\0\7" + name

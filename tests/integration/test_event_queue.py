@@ -1,4 +1,4 @@
-"""What an operator sees of events, held usage and rejections, on real Postgres."""
+"""What an operator sees of events, held usage and rejections, with real Postgres."""
 
 import re
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from schemas.records import Receipt, Rejection
 from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
 from streams.core.delivery.event_states import EventStateCounter, totals
 from tests.support.database import migrated_database, rows
-from tests.support.history import PREFIX, TOPICS, Said, history
+from tests.support.history import PREFIX, TOPICS, TopicRecord, history
 from tests.support.pages import whole_page
 from tests.support.projection import Writer, event, in_order, manifest, queue, receipt, usage
 
@@ -24,7 +24,7 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
         yield url
 
 
-async def test_held_usage_is_held_with_its_reason_until_an_event_takes_it(url: str) -> None:
+async def test_held_usage_is_shown_as_held_with_its_reason_until_an_event_takes_it(url: str) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, held="no_mapping"), usage(2, held="no_mapping", part=f"{PREFIX}9"))
         assert await queue(url) == [
@@ -41,7 +41,7 @@ async def test_held_usage_is_held_with_its_reason_until_an_event_takes_it(url: s
     ]
 
 
-async def test_the_queue_has_exactly_the_columns_that_were_promised(url: str) -> None:
+async def test_the_queue_has_exactly_the_documented_columns(url: str) -> None:
     columns = await rows(
         url,
         "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'event_queue' ORDER BY ordinal_position",
@@ -61,8 +61,8 @@ async def test_the_queue_has_exactly_the_columns_that_were_promised(url: str) ->
     ]
 
 
-async def test_an_events_id_is_made_of_its_transaction_id_and_its_columns_hold_the_event(url: str) -> None:
-    """No extension is needed for it, and tables that are made again show the same ids."""
+async def test_an_events_id_is_derived_from_its_transaction_id_and_its_columns_contain_the_event(url: str) -> None:
+    """It needs no extension, and recreated tables have the same ids."""
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage())
         await writer.put(TOPICS.events, event(), manifest=manifest())
@@ -100,7 +100,7 @@ async def test_a_state_only_moves_forward(
     retried: int | None,
     together: bool,
 ) -> None:
-    """Completed is final, pending only begins; a dead letter that is requeued moves again. In one chunk as in many."""
+    """Completed is final, pending is only a start; a requeued dead letter moves again. In one batch or in many."""
     receipts = [receipt(status, at, attempts=number) for number, (status, at) in enumerate(said)]
     async with Writer(url) as writer:
         await writer.put(TOPICS.events, event(), manifest=manifest())
@@ -113,9 +113,9 @@ async def test_a_state_only_moves_forward(
 
 
 @pytest.mark.parametrize("together", [True, False])
-async def test_what_lago_takes_back_is_failed_though_it_was_completed(url: str, together: bool) -> None:
-    """Any other word after `completed` is a late one; Lago's own, that no invoice will count the event, is not."""
-    told = [
+async def test_an_event_that_lago_withdraws_has_failed_though_it_was_completed(url: str, together: bool) -> None:
+    """Any other receipt after `completed` is a late one; Lago's notice that no invoice will count the event is not."""
+    result = [
         receipt("completed", 1),
         receipt("failed", 2, reason="lago_refused"),
         receipt("failed", 3, reason="unbillable_invalid_code"),
@@ -123,7 +123,7 @@ async def test_what_lago_takes_back_is_failed_though_it_was_completed(url: str, 
     ]
     async with Writer(url) as writer:
         await writer.put(TOPICS.events, event(), manifest=manifest())
-        for fetch_batch in [told] if together else [[one] for one in told]:
+        for fetch_batch in [result] if together else [[one] for one in result]:
             await writer.put(TOPICS.receipts, *fetch_batch)
         asked = "SELECT status, error_message, extract(epoch FROM processed_at)::int FROM event_queue"
         assert await rows(url, asked) == [("failed", "unbillable_invalid_code", 3)]
@@ -131,8 +131,8 @@ async def test_what_lago_takes_back_is_failed_though_it_was_completed(url: str, 
         assert await rows(url, asked) == [("completed", None, 5)]
 
 
-async def test_held_usage_that_was_given_up_is_failed_with_that_word_and_stays_so(url: str) -> None:
-    """An operator's decision is on record; later words about the part do not undo it."""
+async def test_written_off_held_usage_has_failed_with_that_reason_and_stays_so(url: str) -> None:
+    """An operator's decision is recorded; later receipts of the part do not undo it."""
     async with Writer(url) as writer:
         await writer.put(TOPICS.receipts, Receipt(f"{PREFIX}7", "written_off", 1_000_000, calls=1, reason="audit-1"))
         assert await queue(url) == []
@@ -145,27 +145,28 @@ async def test_held_usage_that_was_given_up_is_failed_with_that_word_and_stays_s
 
 
 @pytest.mark.parametrize("together", [True, False])
-async def test_what_was_done_about_a_rejection_stands_beside_it(url: str, together: bool) -> None:
-    """The mark lies behind the letter in the same partition; it has no value."""
+async def test_the_mark_of_a_rejection_is_stored_with_it(url: str, together: bool) -> None:
+    """The mark follows the dead letter in the same partition; it has no value."""
     dead_letters = [
-        Said(n, 5000, b"acme", msgspec.json.encode(Rejection("bad_cost", "meter", 1, "x\0", n))) for n in range(3)
+        TopicRecord(n, 5000, b"acme", msgspec.json.encode(Rejection("bad_cost", "meter", 1, "x\0", n)))
+        for n in range(3)
     ]
     marks = [
-        Said(3 + n, 9000, b"acme", None, ((RESOLVES, b"1"), (HOW, how), (AUDIT_ID, b"audit")))
+        TopicRecord(3 + n, 9000, b"acme", None, ((RESOLVES, b"1"), (HOW, how), (AUDIT_ID, b"audit")))
         for n, how in enumerate((b"known", b"purged"))
     ]
     async with Writer(url) as writer:
         for fetch_batch in [dead_letters + marks] if together else [dead_letters, marks]:
-            told = await writer.take(TOPICS.rejected, 0, fetch_batch)
-            assert told is not None and told.skipped == {}
+            result = await writer.take(TOPICS.rejected, 0, fetch_batch)
+            assert result is not None and result.skipped == {}
     found = await rows(
         url, 'SELECT "offset", detail, resolution, extract(epoch FROM resolved_at)::int FROM rejected_calls ORDER BY 1'
     )
     assert found == [(0, "x", None, None), (1, "x", "purged", 9), (2, "x", None, None)]
 
 
-async def test_the_queue_is_asked_for_a_state_by_an_index(url: str) -> None:
-    """A dashboard asks for what failed, a million completed events or not."""
+async def test_the_query_for_a_state_uses_an_index(url: str) -> None:
+    """A dashboard asks for failed events, with or without a million completed ones."""
     async with Writer(url) as writer:
         await writer.put(TOPICS.events, *(event(n) for n in range(3000)))
         done = [Receipt(f"{PREFIX}{n}", "completed" if n else "failed", 1_000_000 + n) for n in range(3000)]
@@ -176,8 +177,10 @@ async def test_the_queue_is_asked_for_a_state_by_an_index(url: str) -> None:
     assert "usage_parts_status" in "\n".join(line for (line,) in await rows(url, f"EXPLAIN SELECT * {asked}"))
 
 
-async def test_pending_is_one_number_wherever_it_is_asked_for(url: str) -> None:
-    """The queue, `GET /metrics` and Prometheus: the latter two count receipts. Held usage is no event, and told apart."""
+async def test_pending_is_the_same_number_in_every_place(url: str) -> None:
+    """The queue, `GET /metrics` and Prometheus: the latter two count receipts. Held usage is no event, and shown
+    separately.
+    """
     past = history(7, calls=300)
     await in_order(url, past)
     tallies = []
@@ -185,18 +188,18 @@ async def test_pending_is_one_number_wherever_it_is_asked_for(url: str) -> None:
         if topic == TOPICS.receipts:
             tallies.append(EventStateCounter())
             tallies[-1].take([msgspec.json.decode(one.value or b"", type=Receipt) for one in log])
-    told = dict(await rows(url, "SELECT status, count(*) FROM event_queue GROUP BY 1"))
+    result = dict(await rows(url, "SELECT status, count(*) FROM event_queue GROUP BY 1"))
     [(held,)] = await rows(
         url, "SELECT count(*) FROM held_parts WHERE transaction_id IS NULL AND written_off_at IS NULL"
     )
-    assert told.get("held") == held > 0
+    assert result.get("held") == held > 0
     counted = totals(tallies)
-    assert told.get("pending", 0) + told.get("processing", 0) == counted.pending_events
-    assert told["completed"] == counted.completed_events
+    assert result.get("pending", 0) + result.get("processing", 0) == counted.pending_events
+    assert result["completed"] == counted.completed_events
 
 
-async def test_every_question_on_the_page_about_the_database_can_be_asked(url: str) -> None:
-    """Who copies one gets an answer, not a complaint."""
+async def test_every_query_on_the_page_about_the_database_can_be_run(url: str) -> None:
+    """A user who copies one gets an answer, not an error."""
     await in_order(url, history(4, calls=200))
     questions = re.findall(r"```sql\n(.*?)```", whole_page("database.md"), re.DOTALL)
     assert len(questions) >= 6

@@ -19,8 +19,8 @@ def growing(kafka: Kafka, topic_prefix: str) -> Growing:
     return Growing(kafka.bootstrap, topic_prefix, 2, 6)
 
 
-async def test_what_was_counted_open_held_or_unread_before_is_billed_once_after_it(growing: Growing) -> None:
-    """Counted calls come again by clients that know of the new partitions and by some that do not."""
+async def test_usage_counted_open_held_or_unread_before_is_billed_once_afterwards(growing: Growing) -> None:
+    """Counted calls are sent again by clients that know the new partitions and by some that do not."""
     counted, held = growing.calls(range(60)), growing.calls(range(100, 120), GHOSTS)
     growing.stage.put([*counted, *held])
     await growing.meter(until=80)
@@ -48,8 +48,8 @@ async def test_what_was_counted_open_held_or_unread_before_is_billed_once_after_
     assert (line["action"], line["target"]) == ("topics.expand", {"from": "2", "to": "6"})
 
 
-async def test_a_second_expansion_keeps_what_the_first_one_copied(growing: Growing) -> None:
-    """The same hour, chunk after chunk: no chunk of a copy is replaced by one of the new partition's own."""
+async def test_a_second_expansion_keeps_the_copies_of_the_first(growing: Growing) -> None:
+    """For the same hour, chunk by chunk: no copied chunk is replaced by one of the new partition's own."""
     first = growing.calls(range(60))
     growing.stage.put(first)
     await growing.meter(until=60)
@@ -68,7 +68,7 @@ async def test_a_second_expansion_keeps_what_the_first_one_copied(growing: Growi
     await growing.sound()
 
 
-async def test_held_usage_is_written_off_in_the_ledger_that_has_it_and_in_the_one_that_gets_it_now(
+async def test_held_usage_is_written_off_in_its_old_and_in_its_new_ledger(
     growing: Growing,
 ) -> None:
     growing.stage.put(growing.calls(range(20), GHOSTS))
@@ -78,10 +78,10 @@ async def test_held_usage_is_written_off_in_the_ledger_that_has_it_and_in_the_on
     growing.put_by_new_clients(growing.calls(range(20, 40), GHOSTS))
     await growing.meter(until=20)
     for ghost in GHOSTS:
-        told = await meterbridge(
+        result = await meterbridge(
             growing.stage, "held", "write-off", "--customer", ghost, "--comment", "none", "--json", "--until", "0s"
         )
-        assert (told.code, told.json["calls"]) == (0, 10), told.err
+        assert (result.code, result.json["calls"]) == (0, 10), result.err
     await growing.bill(0)
     left = await meterbridge(growing.stage, "held", "list", "--json")
     assert left.json["calls"] == 0
@@ -89,7 +89,9 @@ async def test_held_usage_is_written_off_in_the_ledger_that_has_it_and_in_the_on
     assert total == 40
 
 
-async def test_it_refuses_with_a_reason_while_a_worker_runs_and_for_a_number_that_is_none(growing: Growing) -> None:
+async def test_the_expansion_is_refused_with_a_reason_while_a_worker_runs_and_for_an_invalid_number(
+    growing: Growing,
+) -> None:
     growing.stage.put(growing.calls(range(12)))
     async with growing.stage.running("meter", growing.parts()):
         await growing.meter_has_counted(12)
@@ -106,10 +108,10 @@ async def test_it_refuses_with_a_reason_while_a_worker_runs_and_for_a_number_tha
     assert set(positions_of(growing.stage.deployment)) <= {0, 1}
 
 
-async def test_a_topic_that_was_grown_by_hand_is_read_by_no_new_ledger_until_they_moved(
+async def test_a_topic_that_was_grown_by_hand_is_read_by_no_new_ledger_until_its_keys_moved(
     growing: Growing,
 ) -> None:
-    """Kafka's own command moves the keys of the raw topic and nothing that was known of them."""
+    """Kafka's own command moves the keys of the raw topic, but not what was known about them."""
     counted = growing.calls(range(60))
     growing.stage.put(counted)
     await growing.meter(until=60)
@@ -128,7 +130,7 @@ async def test_a_topic_that_was_grown_by_hand_is_read_by_no_new_ledger_until_the
     await growing.sound()
 
 
-async def test_a_new_partition_that_a_worker_of_an_older_release_has_begun_is_named_and_nothing_moves(
+async def test_a_new_partition_that_an_older_release_has_begun_is_reported_and_nothing_moves(
     growing: Growing,
 ) -> None:
     growing.stage.put(growing.calls(range(12)))
@@ -145,7 +147,7 @@ async def test_a_new_partition_that_a_worker_of_an_older_release_has_begun_is_na
     assert positions_of(growing.stage.deployment)[1].partitions == 2
 
 
-def test_the_customers_are_on_more_than_one_partition() -> None:
-    """Else these tests would show nothing."""
+def test_the_test_customers_are_on_several_partitions() -> None:
+    """Otherwise these tests would prove nothing."""
     for names in (NAMES, GHOSTS):
         assert len({partition_of(name.encode(), 6) for name in names}) > 2

@@ -1,4 +1,4 @@
-"""Every billed cent is explained by its calls, and what does not add up is found."""
+"""Every billed cent is explained by its calls, and differences are found."""
 
 import time
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ async def lago() -> AsyncIterator[Lago]:
 
 
 async def billed(day: BilledDay) -> None:
-    """Thirty calls billed, five of them held at first, two not billed."""
+    """Thirty billed calls, five of them held at first, and two unbilled ones."""
     late = calls(range(25, 30), "late", cost="0.013")
     unpriced = calls(range(30, 32), "acme", cost="0")
     await day.bill([*calls(range(25), "acme", cost="0.013"), *late, *unpriced], 30)
@@ -37,17 +37,17 @@ async def world(stage: Stage, database: str, lago: Lago) -> BilledDay:
 
 
 async def test_every_billed_cent_is_explained_by_its_calls(world: BilledDay) -> None:
-    """Also those of usage that was held and released into an event of another window."""
+    """Also calls that were held and released into an event of another window."""
     found, cents = 0, Decimal(0)
     for transaction_id in statuses(world.stage):
-        told = await world.run("explain", transaction_id)
-        assert (told.code, told.json["proved"], told.json["status"]) == (0, True, "completed"), told.err
-        found += told.json["calls_found"]
-        cents += Decimal(told.json["amount_cents"])
+        result = await world.run("explain", transaction_id)
+        assert (result.code, result.json["proved"], result.json["status"]) == (0, True, "completed"), result.err
+        found += result.json["calls_found"]
+        cents += Decimal(result.json["amount_cents"])
     assert (found, cents) == (30, Decimal(39))
 
 
-async def test_a_call_leads_to_its_event_and_receipt(world: BilledDay) -> None:
+async def test_a_call_shows_its_event_and_receipt(world: BilledDay) -> None:
     (one,) = (await world.run("explain", "--request", "chatcmpl-27")).json["calls"]
     assert (one["customer"], one["event"]["status"], one["event"]["proved"]) == ("late", "completed", True)
     assert (await world.run("explain", "--request", "call-27")).json["calls"] == [one]
@@ -57,48 +57,50 @@ async def test_a_call_leads_to_its_event_and_receipt(world: BilledDay) -> None:
     assert (await world.run("explain", "--request", "nobody")).code == 1
 
 
-async def test_a_customer_s_question_is_answered_without_sql(world: BilledDay) -> None:
-    """Why was I billed 0.012 USD at 10:03?"""
+async def test_a_customers_question_is_answered_without_sql(world: BilledDay) -> None:
+    """For example: why was I billed 0.012 USD at 10:03?"""
     for principal in ("acme", "org-a"):
-        told = await world.run("explain", "--customer", principal, "--at", "0s", "--usd", "0.013", "--around", "15m")
-        assert told.code == 0, told.err
-        assert len(told.json["calls"]) == (25 if principal == "acme" else 30), told.out
-        one = told.json["calls"][0]
+        result = await world.run("explain", "--customer", principal, "--at", "0s", "--usd", "0.013", "--around", "15m")
+        assert result.code == 0, result.err
+        assert len(result.json["calls"]) == (25 if principal == "acme" else 30), result.out
+        one = result.json["calls"][0]
         assert (one["tokens_input"], one["tokens_output"], one["usd"]) == (10, 12, "0.013")
         assert one["event"] in statuses(world.stage) and one["part"]
-        assert {event["status"] for event in told.json["events"]} == {"completed"}
+        assert {event["status"] for event in result.json["events"]} == {"completed"}
     whole = await world.run("explain", "--customer", "acme", "--at", "0s", "--around", "15m")
     assert [one["event"] for one in whole.json["calls"]].count(None) == 2
     assert (await world.run("explain", "--customer", "acme", "--at", "2h")).code == 1
     assert (await world.run("explain", "--customer", "acme")).code == 2
 
 
-async def test_what_is_not_billed_is_not_hidden_behind_a_sum_that_adds_up(world: BilledDay) -> None:
-    told = await world.run("reconcile")
-    assert (told.code, told.json["adds_up"], told.json["unbilled_calls"]) == (0, True, 2)
-    assert told.json["unbilled"] == {"unpriced": {"calls": 2, "usd": "0", "tokens": 44, "models": {"openai/gpt-4o": 2}}}
+async def test_unbilled_calls_are_shown_even_if_the_sum_is_right(world: BilledDay) -> None:
+    result = await world.run("reconcile")
+    assert (result.code, result.json["adds_up"], result.json["unbilled_calls"]) == (0, True, 2)
+    assert result.json["unbilled"] == {
+        "unpriced": {"calls": 2, "usd": "0", "tokens": 44, "models": {"openai/gpt-4o": 2}}
+    }
     said = (await meterbridge(world.stage, "reconcile", DATABASE_URL=world.database)).out
     assert "2 calls NOT billed" in said and "not billed, unpriced: 2 calls" in said
     alone = (await meterbridge(world.stage, "reconcile")).out
     assert "2 calls NOT billed" in alone
 
 
-async def test_an_event_whose_calls_are_not_all_there_is_not_proved(world: BilledDay) -> None:
+async def test_an_event_with_missing_calls_is_not_verified(world: BilledDay) -> None:
     await world.tamper("DELETE FROM llm_usage_log WHERE request_id = 'chatcmpl-3'")
-    told = [await world.run("explain", one) for one in statuses(world.stage)]
-    assert sorted(one.json["proved"] for one in told).count(False) == 1
-    assert {one.code for one in told if not one.json["proved"]} == {1}
+    result = [await world.run("explain", one) for one in statuses(world.stage)]
+    assert sorted(one.json["proved"] for one in result).count(False) == 1
+    assert {one.code for one in result if not one.json["proved"]} == {1}
 
 
-async def test_what_was_billed_reconciles_with_ledgers_events_and_lago(world: BilledDay) -> None:
-    told = await world.run("reconcile", "--lago")
-    assert told.code == 0, told.out + told.err
-    assert (told.json["billed_calls"], told.json["billed_usd"], told.json["subscriptions"]) == (30, "0.39", 1)
-    assert told.json["complaints"] == []
+async def test_billed_usage_agrees_with_ledgers_events_and_lago(world: BilledDay) -> None:
+    result = await world.run("reconcile", "--lago")
+    assert result.code == 0, result.out + result.err
+    assert (result.json["billed_calls"], result.json["billed_usd"], result.json["subscriptions"]) == (30, "0.39", 1)
+    assert result.json["complaints"] == []
 
 
-async def test_parts_that_left_the_topic_are_proved_by_the_tables(world: BilledDay) -> None:
-    """The topic keeps 30 days; a cent that is lost afterwards was never found."""
+async def test_parts_that_have_expired_in_the_topic_are_verified_by_the_tables(world: BilledDay) -> None:
+    """The topic keeps 30 days; earlier a cent lost after that was never found."""
     ends = {one.partition(): one.offset() for one in world.stage.read(world.stage.topics.events)}
     admin = AdminClient({"bootstrap.servers": world.stage.settings.kafka_bootstrap_servers})
     places = [TopicPartition(world.stage.topics.events, number, end + 1) for number, end in ends.items()]
@@ -106,12 +108,14 @@ async def test_parts_that_left_the_topic_are_proved_by_the_tables(world: BilledD
         future.result()
     assert (await world.run("reconcile")).json["complaints"] == []
     await world.tamper("UPDATE usage_parts SET amount_cents = amount_cents + 1 WHERE event IS NOT NULL AND calls = 25")
-    told = await world.run("reconcile")
-    assert (told.code, len(told.json["complaints"])) == (1, 1)
-    assert "were sealed, events hold" in told.json["complaints"][0]
+    result = await world.run("reconcile")
+    assert (result.code, len(result.json["complaints"])) == (1, 1)
+    assert "were sealed, events hold" in result.json["complaints"][0]
+    shown = (await meterbridge(world.stage, "reconcile", DATABASE_URL=world.database)).out.splitlines()
+    assert shown[0] == "It does NOT add up:" and any(line.startswith("In all: ") for line in shown)
 
 
-async def test_what_lago_lost_or_somebody_else_sent_is_found(world: BilledDay) -> None:
+async def test_an_event_lost_by_lago_or_sent_by_another_program_is_found(world: BilledDay) -> None:
     event = {
         "transaction_id": "foreign",
         "external_subscription_id": "sub-a",
@@ -121,58 +125,58 @@ async def test_what_lago_lost_or_somebody_else_sent_is_found(world: BilledDay) -
         "properties": {"unit": "1"},
     }
     assert (await world.lago.post(event)).status_code == 200
-    told = await world.run("reconcile", "--lago")
-    assert told.code == 1
-    assert "sub-a: Lago counts 46 cents" in told.json["complaints"][0]
+    result = await world.run("reconcile", "--lago")
+    assert result.code == 1
+    assert "sub-a: Lago counts 46 cents" in result.json["complaints"][0]
 
 
-async def test_after_an_ordinary_end_it_still_adds_up(world: BilledDay) -> None:
-    """Its last invoice is compared; a subscription that has ended was once a complaint forever."""
+async def test_after_a_normal_end_everything_still_agrees(world: BilledDay) -> None:
+    """The last invoice is compared; earlier an ended subscription was reported forever."""
     await world.lago.http.delete("/api/v1/subscriptions/sub-a")
-    told = await world.run("reconcile", "--lago")
-    assert (told.code, told.json["complaints"], told.json["subscriptions"]) == (0, [], 1), told.out
+    result = await world.run("reconcile", "--lago")
+    assert (result.code, result.json["complaints"], result.json["subscriptions"]) == (0, [], 1), result.out
 
 
-async def test_usage_that_an_end_overtook_is_named(world: BilledDay) -> None:
+async def test_usage_that_arrived_after_its_end_is_reported(world: BilledDay) -> None:
     await world.lago.http.delete("/api/v1/subscriptions/sub-a")
     await world.tamper("UPDATE usage_parts SET posted_at = now() + interval '1 hour'")
-    told = await world.run("reconcile", "--lago")
-    assert told.code == 1
-    assert "39 cents were delivered to it with a moment after its end" in told.json["complaints"][0]
+    result = await world.run("reconcile", "--lago")
+    assert result.code == 1
+    assert "39 cents were delivered to it with a moment after its end" in result.json["complaints"][0]
     await world.tamper("UPDATE usage_parts SET posted_at = NULL, amount_cents = amount_cents + 1")
     [complaint] = (await world.run("reconcile", "--lago")).json["complaints"]
     assert "its last invoice counts 39 cents" in complaint
 
 
 async def test_an_org_that_lago_cannot_be_asked_about_does_not_end_the_comparison(world: BilledDay) -> None:
-    """A dot ends a customer's id in Lago's paths."""
+    """In Lago's paths a dot ends a customer's id."""
     change = "UPDATE usage_parts SET org_id = 'a.b', external_subscription_id = 'odd', posted_to = NULL"
     await world.tamper(f"{change} WHERE part = (SELECT max(transaction_id) FROM lago_events)")
-    told = await world.run("reconcile", "--lago")
-    assert told.code == 1
-    assert [one.split(" ")[1] for one in told.json["complaints"]] == ["odd", "sub-a:"]
-    assert "unsafe_id" in told.json["complaints"][0]
+    result = await world.run("reconcile", "--lago")
+    assert result.code == 1
+    assert [one.split(" ")[1] for one in result.json["complaints"]] == ["odd", "sub-a:"]
+    assert "unsafe_id" in result.json["complaints"][0]
 
 
-async def test_a_subscription_that_lago_does_not_have_is_named(world: BilledDay) -> None:
+async def test_a_subscription_that_lago_does_not_have_is_reported(world: BilledDay) -> None:
     await world.tamper("UPDATE usage_parts SET external_subscription_id = 'typo', posted_to = NULL")
     [complaint] = (await world.run("reconcile", "--lago")).json["complaints"]
     assert complaint == "subscription typo of org-a is none of org-a's in Lago, 39 cents were delivered to it"
 
 
-async def test_an_event_that_lies_in_the_topic_twice_is_found(world: BilledDay) -> None:
-    """A torn transaction would look so: Kafka's older protocol does not exclude it."""
+async def test_an_event_that_is_in_the_topic_twice_is_found(world: BilledDay) -> None:
+    """A torn transaction would look like this: Kafka's older protocol does not exclude it."""
     event = world.stage.read(world.stage.topics.events)[0]
     world.stage.producer.produce(world.stage.topics.events, event.value(), event.key(), headers=event.headers())
     world.stage.producer.flush(10)
-    told = await world.run("reconcile")
-    assert (told.code, "emitted twice" in told.json["complaints"][0]) == (1, True)
+    result = await world.run("reconcile")
+    assert (result.code, "emitted twice" in result.json["complaints"][0]) == (1, True)
 
 
-async def test_without_postgres_the_ledgers_alone_are_reconciled(stage: Stage) -> None:
+async def test_without_postgres_only_the_ledgers_are_compared(stage: Stage) -> None:
     stage.put(calls(range(3), "ghost", cost="0.013"))
     async with stage.running("meter", stage.parts()):
         await soon(lambda: stage.sensors.calls.get("billable") == 3, limit_s=20)
-    told = await meterbridge(stage, "reconcile", "--json")
-    assert (told.code, told.json["held_usd"]) == (0, "0.039")
+    result = await meterbridge(stage, "reconcile", "--json")
+    assert (result.code, result.json["held_usd"]) == (0, "0.039")
     assert (await meterbridge(stage, "explain", "x")).code == 2

@@ -1,4 +1,4 @@
-"""The calls of an org are those that its events bill, whatever org they were counted for."""
+"""The calls of an org are those that its events bill, no matter for which org they were counted."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,7 +12,7 @@ from tests.support.projection import Writer, event, manifest, usage
 SINCE, UNTIL = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
 
 
-async def test_usage_that_was_counted_for_another_org_is_explained_to_the_one_that_is_billed(postgres_url: str) -> None:
+async def test_usage_counted_for_another_org_is_explained_to_the_billed_org(postgres_url: str) -> None:
     """Its subscription ended before the seal, and a corrected mapping released the usage to another org."""
     calls = [
         usage(n, org_id="old", cost_usd=Decimal("0.00725"), part=f"{PREFIX}{part}") for n, part in ((1, 3), (2, 7))

@@ -69,11 +69,11 @@ async def test_the_sums_are_the_usage_logs_to_the_last_digit(url: str) -> None:
 
 
 async def test_a_row_has_the_columns_of_focus(url: str) -> None:
-    made = call(
+    created = call(
         1, at(20), provider="openai", model="=gpt", org_id="org_acme", rate="2026-11", power_level="eco", byok=True
     )
     async with Writer(url) as writer:
-        await writer.put(TOPICS.enriched, made)
+        await writer.put(TOPICS.enriched, created)
     [row] = await exported(url)
     assert tuple(row) == COLUMNS
     expected = {
@@ -108,7 +108,7 @@ async def test_a_pruned_month_is_refused_and_an_empty_one_has_no_rows(url: str) 
         await exported(url, date(2026, 10, 1))
 
 
-async def test_the_command_writes_a_file_or_the_output_and_leaves_an_old_file_if_it_fails(
+async def test_the_command_writes_a_file_or_stdout_and_keeps_an_old_file_if_it_fails(
     stage: Stage, url: str, tmp_path: Path
 ) -> None:
     async with Writer(url) as writer:

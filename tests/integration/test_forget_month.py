@@ -1,6 +1,6 @@
-"""`db prune` reads a month while others read and write it, and deletes no call that it has not read.
+"""`db prune` reads a month while others read and write it, and deletes only calls that it has read.
 
-The reading is stopped wherever it looks at a row: in this database `date_trunc` waits for a lock of the test's.
+The reading stops at each row: in this database `date_trunc` waits for a lock of the test.
 """
 
 import asyncio
@@ -66,12 +66,12 @@ async def stops(url: str) -> AsyncIterator[Any]:
 
 
 async def on(stops: Any) -> None:
-    """Let the reading go on to its next row."""
+    """Let the reading continue to its next row."""
     await stops.execute("SELECT pg_advisory_unlock(1), pg_advisory_lock(1)")
 
 
 async def stopped(url: str, pruning: "asyncio.Task[Pruned]") -> bool:
-    """Wait until the reading is at a row; False: it is over."""
+    """Wait until the reading is at a row; returns False when it is over."""
     while not pruning.done():
         if (await rows(url, WAITING))[0][0]:
             return True
@@ -79,8 +79,10 @@ async def stopped(url: str, pruning: "asyncio.Task[Pruned]") -> bool:
     return False
 
 
-async def test_readers_and_writers_go_on_while_a_month_is_read(url: str, stops: Any) -> None:
-    """All of the month was counted and copied under a lock: readers and the projector waited as long as that took."""
+async def test_readers_and_writers_continue_while_a_month_is_read(url: str, stops: Any) -> None:
+    """Earlier the whole month was counted and copied under a lock: readers and the projector waited as long as that
+    took.
+    """
     pruning = asyncio.create_task(prune(url, MAY + timedelta(days=29)))
     places = 0
     while await stopped(url, pruning):
@@ -96,10 +98,10 @@ async def test_readers_and_writers_go_on_while_a_month_is_read(url: str, stops: 
 
 
 @pytest.mark.parametrize("needs_work", [True, False])
-async def test_what_is_written_between_the_reading_and_the_lock_is_read_before_it_is_judged(
+async def test_calls_written_between_the_reading_and_the_lock_are_read_before_the_decision(
     url: str, stops: Any, needs_work: bool
 ) -> None:
-    """A call that was held was deleted unread, and stood in no list any more."""
+    """In an earlier version a held call was deleted unread, and was in no list any more."""
     pruning = asyncio.create_task(prune(url, MAY + timedelta(days=29)))
     added = False
     while await stopped(url, pruning):
@@ -114,8 +116,8 @@ async def test_what_is_written_between_the_reading_and_the_lock_is_read_before_i
     assert await rows(url, WATCHED) == [(0,)], "what is kept is not watched any more"
 
 
-async def test_an_event_that_is_projected_while_a_month_is_read_keeps_its_calls(url: str, stops: Any) -> None:
-    """Its calls were deleted before they were corrected, and the difference was not debited any more."""
+async def test_an_event_projected_while_a_month_is_read_keeps_its_calls(url: str, stops: Any) -> None:
+    """Earlier its calls were deleted before they were corrected, and the difference was not debited any more."""
     await rows(url, "UPDATE llm_usage_log SET part = 'topic-0-9' WHERE ended_at < '2026-06-01'")
     await rows(
         url,
@@ -135,7 +137,7 @@ async def test_an_event_that_is_projected_while_a_month_is_read_keeps_its_calls(
     assert await rows(url, WATCHED) == [(0,)]
 
 
-async def test_what_is_being_written_when_the_reading_begins_is_waited_for(url: str) -> None:
+async def test_calls_being_written_when_the_reading_begins_are_waited_for(url: str) -> None:
     writer = await asyncpg.connect(url)
     try:
         async with writer.transaction():
@@ -152,7 +154,7 @@ async def test_what_is_being_written_when_the_reading_begins_is_waited_for(url: 
         await writer.close()
 
 
-async def test_a_month_that_is_written_to_all_the_time_is_kept_and_said(
+async def test_a_month_that_is_written_to_all_the_time_is_kept_and_reported(
     url: str, stops: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forget_month, "_READINGS", 2)

@@ -1,4 +1,4 @@
-"""Health tells the truth: alive, ready to store, how each neighbour is; and a server starts and stops as it says."""
+"""Health: alive, ready to store, and the state of each service; and a server starts and stops as documented."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ from tests.support.ports import free_port
 from tests.support.sandbox import lago_sandbox
 from tests.support.server import running_server, settings_for
 
-NOBODY = "127.0.0.1:1"
+UNREACHABLE = "127.0.0.1:1"
 
 
 class Clock:
@@ -44,7 +44,7 @@ async def client_of(app: web.Application) -> AsyncIterator[TestClient[Any, Any]]
         yield client
 
 
-async def test_all_is_well_when_every_neighbour_is(kafka: Kafka, topic_prefix: str) -> None:
+async def test_health_is_ok_if_every_service_is(kafka: Kafka, topic_prefix: str) -> None:
     async with (
         lago_sandbox() as lago,
         running_server(settings_for(kafka, topic_prefix, lago_api_url=lago.url)) as server,
@@ -62,8 +62,8 @@ async def test_all_is_well_when_every_neighbour_is(kafka: Kafka, topic_prefix: s
         assert all("# TYPE webhook_requests_total counter" in text for text in texts)
 
 
-async def test_without_lago_usage_is_still_taken(kafka: Kafka, topic_prefix: str) -> None:
-    """Lago is away for hours sometimes: then `degraded`, and ready all the same."""
+async def test_without_lago_usage_is_still_accepted(kafka: Kafka, topic_prefix: str) -> None:
+    """Lago may be unavailable for hours: then `degraded`, but ready."""
     async with running_server(settings_for(kafka, topic_prefix)) as server:
         answer = await server.http.get("/health")
         assert answer.status_code == 503
@@ -77,7 +77,7 @@ async def test_without_lago_usage_is_still_taken(kafka: Kafka, topic_prefix: str
         assert taken.status_code == 202
 
 
-async def test_postgres_and_redis_are_listed_only_where_they_are_configured(
+async def test_postgres_and_redis_are_listed_only_if_they_are_configured(
     kafka: Kafka, topic_prefix: str, postgres_url: str
 ) -> None:
     redis = f"redis://:secret@127.0.0.1:{free_port()}/0"
@@ -90,8 +90,8 @@ async def test_postgres_and_redis_are_listed_only_where_they_are_configured(
         assert "secret" not in answer.text
 
 
-async def test_while_kafka_is_away_the_server_lives_and_says_503() -> None:
-    settings = Settings(kafka_bootstrap_servers=NOBODY, port=0, metrics_port=0, allow_unauthenticated=True)
+async def test_while_kafka_is_unavailable_the_server_is_alive_and_answers_503() -> None:
+    settings = Settings(kafka_bootstrap_servers=UNREACHABLE, port=0, metrics_port=0, allow_unauthenticated=True)
     async with serving(settings, PARTS) as served:
         port = served.ports[WEBHOOKS]
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
@@ -128,7 +128,7 @@ def test_a_port_is_shared_unless_api_port_says_otherwise() -> None:
     assert _listeners(Settings(port=80, api_port=81), [WEBHOOKS]) == {80: [WEBHOOKS]}
 
 
-async def test_each_port_serves_its_part_alone(kafka: Kafka, topic_prefix: str) -> None:
+async def test_each_port_serves_only_its_part(kafka: Kafka, topic_prefix: str) -> None:
     settings = settings_for(kafka, topic_prefix, port=free_port(), api_port=free_port())
     async with running_server(settings) as server:
         assert server.ports == {WEBHOOKS: settings.port, API: settings.api_port}
@@ -140,8 +140,8 @@ async def test_each_port_serves_its_part_alone(kafka: Kafka, topic_prefix: str) 
             assert (await server.http.get(url)).status_code == 200
 
 
-async def test_webhooks_are_never_open_to_everybody_by_accident() -> None:
-    settings = Settings(kafka_bootstrap_servers=NOBODY, port=0, metrics_port=0)
+async def test_webhooks_are_never_open_by_accident() -> None:
+    settings = Settings(kafka_bootstrap_servers=UNREACHABLE, port=0, metrics_port=0)
     with pytest.raises(ConfigurationError, match="WEBHOOK_TOKEN"):
         async with serving(settings, PARTS):
             pass
@@ -149,16 +149,19 @@ async def test_webhooks_are_never_open_to_everybody_by_accident() -> None:
         assert served.ports[API]
 
 
-async def test_a_taken_port_is_said_in_a_sentence() -> None:
-    settings = Settings(kafka_bootstrap_servers=NOBODY, port=0, metrics_port=0, allow_unauthenticated=True)
+async def test_a_port_in_use_is_reported_in_one_sentence() -> None:
+    settings = Settings(kafka_bootstrap_servers=UNREACHABLE, port=0, metrics_port=0, allow_unauthenticated=True)
     async with serving(settings, [WEBHOOKS]) as served:
-        taken = settings.model_copy(update={"port": served.ports[WEBHOOKS]})
-        with pytest.raises(ConfigurationError, match=f"port {taken.port} on 127.0.0.1 cannot be listened on"):
-            async with serving(taken, [WEBHOOKS]):
-                pass
+        taken = served.ports[WEBHOOKS]
+        for name, parts in (("PORT", [WEBHOOKS]), ("PORT", PARTS), ("API_PORT", [API])):
+            with pytest.raises(ConfigurationError) as refused:
+                async with serving(settings.model_copy(update={name.lower(): taken}), parts):
+                    pass
+            sentence = f"{name} {taken} on 127.0.0.1 cannot be used: Address already in use"
+            assert (refused.value.reason, refused.value.detail) == (name, sentence)
 
 
-async def test_a_dependency_is_asked_once_a_second_and_its_last_error_is_remembered() -> None:
+async def test_a_dependency_is_asked_once_a_second_and_its_last_error_is_kept() -> None:
     clock, asked, trouble = Clock(), 0, ""
 
     async def probe() -> None:
@@ -172,14 +175,14 @@ async def test_a_dependency_is_asked_once_a_second_and_its_last_error_is_remembe
     assert asked == 1
     assert all(state == {"status": "ok", "latency_ms": 0.0, "last_error": None} for state in states)
     clock.now, trouble = 1.5, "away"
-    told = {"at": "1970-01-01T00:00:00.000000Z", "error": "away"}
-    assert await dependency.state() == {"status": "down", "latency_ms": 0.0, "last_error": told}
+    result = {"at": "1970-01-01T00:00:00.000000Z", "error": "away"}
+    assert await dependency.state() == {"status": "down", "latency_ms": 0.0, "last_error": result}
     clock.now, trouble = 3.0, ""
-    assert await dependency.state() == {"status": "ok", "latency_ms": 0.0, "last_error": told}
+    assert await dependency.state() == {"status": "ok", "latency_ms": 0.0, "last_error": result}
     assert asked == 3
 
 
-async def test_a_loop_that_stood_still_is_not_alive() -> None:
+async def test_a_blocked_event_loop_is_not_alive() -> None:
     clock = Clock()
     health = Health({}, lambda: "", clock, CollectorRegistry())
     async with client_of(create_app(RequestTracker(), health.routes())) as client:
@@ -193,7 +196,7 @@ async def test_a_loop_that_stood_still_is_not_alive() -> None:
         await health.stop()
 
 
-async def test_errors_are_problem_json_and_every_answer_carries_the_requests_id() -> None:
+async def test_errors_are_problem_json_and_every_answer_has_the_requests_id() -> None:
     async def broken(_: web.Request) -> web.Response:
         raise KeyError("a secret")
 
@@ -217,7 +220,7 @@ async def test_errors_are_problem_json_and_every_answer_carries_the_requests_id(
 
 @contextmanager
 def process(settings: Settings, *command: str) -> Iterator[subprocess.Popen[str]]:
-    """`meterbridge` with these settings, killed in the end."""
+    """`meterbridge` with these settings, killed at the end."""
     names = ("kafka_bootstrap_servers", "kafka_partitions", "topic_prefix", "lago_api_url", "port", "metrics_port")
     names += ("allow_unauthenticated", "api_port")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "LAGO_"))}
@@ -237,7 +240,7 @@ def process(settings: Settings, *command: str) -> Iterator[subprocess.Popen[str]
             running.kill()
 
 
-async def test_on_sigterm_a_request_under_way_is_answered_and_the_process_ends_cleanly(
+async def test_on_sigterm_a_running_request_is_answered_and_the_process_ends_cleanly(
     kafka: Kafka, topic_prefix: str
 ) -> None:
     settings = settings_for(kafka, topic_prefix, port=free_port(), metrics_port=free_port())
@@ -260,7 +263,7 @@ async def test_on_sigterm_a_request_under_way_is_answered_and_the_process_ends_c
         writer.write(head.encode() + body[:10])
         await writer.drain()
         await asyncio.sleep(0.3)  # the half must have arrived
-        told = time.monotonic()
+        result = time.monotonic()
         running.send_signal(signal.SIGTERM)
 
         def refuses() -> bool:
@@ -275,14 +278,14 @@ async def test_on_sigterm_a_request_under_way_is_answered_and_the_process_ends_c
         assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 202 ")
         writer.close()
         assert await asyncio.to_thread(running.wait, 10) == 0
-        assert time.monotonic() - told < 10
+        assert time.monotonic() - result < 10
 
 
 @pytest.mark.parametrize(("only", "answers"), [("webhooks", [202, 404]), ("api", [404, 401])])
-def test_a_command_for_one_part_serves_that_part_alone(
+def test_a_command_for_one_part_serves_only_that_part(
     kafka: Kafka, topic_prefix: str, only: str, answers: list[int]
 ) -> None:
-    """A usage webhook and a mapping are asked for."""
+    """A usage webhook and a mapping are requested."""
     port = free_port()
     settings = settings_for(kafka, topic_prefix, port=port, api_port=port)
     http = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False)
@@ -297,11 +300,11 @@ def test_a_command_for_one_part_serves_that_part_alone(
 
         eventually(ready, 30)
         taken = http.post("/webhook/litellm/usage", content=b'{"id":"1","user":"u","spend":1}')
-        told = [taken.status_code, http.get("/customers/c/mapping").status_code]
-    assert told == answers
+        result = [taken.status_code, http.get("/customers/c/mapping").status_code]
+    assert result == answers
 
 
-def test_a_command_that_cannot_do_its_work_says_so_in_one_sentence(kafka: Kafka, topic_prefix: str) -> None:
+def test_a_command_that_cannot_start_gives_one_sentence(kafka: Kafka, topic_prefix: str) -> None:
     settings = Settings(
         kafka_bootstrap_servers=kafka.bootstrap,
         topic_prefix=topic_prefix,

@@ -1,4 +1,4 @@
-"""Held usage is seen with its money, and leaves by mapping or by an order that is on record."""
+"""Held usage is listed with its amounts, and leaves by a mapping or by a recorded order."""
 
 import time
 from decimal import Decimal
@@ -21,21 +21,21 @@ def written_off(partition_tasks: dict[int, PartitionTask]) -> Sum:
     return Sum(sum(one.calls for one in sums), sum((one.cost for one in sums), Decimal(0)))
 
 
-async def test_what_is_held_is_listed_by_customer_and_reason_with_its_money(stage: Stage) -> None:
+async def test_held_usage_is_listed_by_customer_and_reason_with_its_amounts(stage: Stage) -> None:
     stage.map("acme", "org", "sub")
     stage.put([*calls(range(3), "ghost"), *calls(range(3, 4), "spirit"), *calls(range(4, 6), "acme")])
     async with stage.running("meter", stage.parts()):
         await soon(lambda: stage.sensors.calls.get("billable") == 6, limit_s=20)
-    told = (await meterbridge(stage, "held", "list", "--json")).json
-    assert [(one["customer"], one["calls"], one["usd"]) for one in told["held"]] == [
+    result = (await meterbridge(stage, "held", "list", "--json")).json
+    assert [(one["customer"], one["calls"], one["usd"]) for one in result["held"]] == [
         ("ghost", 3, "1.5"),
         ("spirit", 1, "0.5"),
     ]
-    assert (told["calls"], told["usd"], told["held"][0]["reason"]) == (4, "2", "no_mapping")
+    assert (result["calls"], result["usd"], result["held"][0]["reason"]) == (4, "2", "no_mapping")
     assert (await meterbridge(stage, "held", "list", "--customer", "spirit", "--json")).json["calls"] == 1
 
 
-async def test_a_write_off_takes_the_customers_money_out_of_the_ledger_and_nothing_else(stage: Stage) -> None:
+async def test_a_write_off_removes_the_customers_amount_from_the_ledger_and_nothing_else(stage: Stage) -> None:
     stage.put([*calls(range(3), "ghost"), *calls(range(3, 4), "spirit")])
     async with stage.running("meter", stage.parts()) as role:
         await soon(lambda: stage.sensors.calls.get("billable") == 4, limit_s=20)
@@ -53,17 +53,17 @@ async def test_a_write_off_takes_the_customers_money_out_of_the_ledger_and_nothi
     assert {one["customer"]: one["calls"] for one in left["held"]} == {"spirit": 1, "ghost": 1}
     (line,) = stage.values(stage.topics.audit)
     assert (line["audit_id"], Decimal(line["cost_usd"])) == (done.json["audit_id"], Decimal("1.5"))
-    told = [one for one in stage.values(stage.topics.receipts) if one["status"] == "written_off"]
-    assert sum(one["calls"] for one in told) == 3
-    assert {one["reason"] for one in told} == {line["audit_id"]}
+    result = [one for one in stage.values(stage.topics.receipts) if one["status"] == "written_off"]
+    assert sum(one["calls"] for one in result) == 3
+    assert {one["reason"] for one in result} == {line["audit_id"]}
 
 
-async def test_nothing_held_is_nothing_to_write_off(stage: Stage) -> None:
+async def test_without_held_usage_nothing_is_written_off(stage: Stage) -> None:
     done = await meterbridge(stage, "held", "write-off", "--customer", "nobody", "--comment", "x")
     assert (done.code, "nothing is held" in done.err) == (1, True)
 
 
-async def test_what_a_pattern_means_is_listed_and_written_off_with_one_line_and_again_nothing(stage: Stage) -> None:
+async def test_usage_of_a_pattern_is_listed_and_written_off_with_one_line_and_then_is_gone(stage: Stage) -> None:
     nobody = "unattributed:key-1"
     stage.put([*calls(range(3), "attack-1"), *calls(range(3, 5), "attack-2"), *calls(range(5, 6), nobody)])
     async with stage.running("meter", stage.parts()) as role:
@@ -86,7 +86,7 @@ async def test_what_a_pattern_means_is_listed_and_written_off_with_one_line_and_
     assert Decimal(line["cost_usd"]) == Decimal("2.5")
 
 
-async def test_an_order_no_one_can_read_is_refused_and_the_lane_goes_on(stage: Stage) -> None:
+async def test_an_unreadable_order_is_refused_and_the_partition_continues(stage: Stage) -> None:
     stage.producer.produce(stage.topics.raw, b"{", b"ghost", headers=[("control", b"write_off")], partition=0)
     stage.producer.flush(10)
     stage.put(calls(range(1), "ghost"), partition=0)

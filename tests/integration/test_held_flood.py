@@ -1,4 +1,6 @@
-"""A flood of invented names on real Kafka: one is mapped and billed exactly, the rest is written off by pattern."""
+"""A flood of invented names in real Kafka: one customer is mapped and billed exactly, the others are written off by
+pattern.
+"""
 
 from decimal import Decimal
 
@@ -32,7 +34,9 @@ def billed(stage: Stage, subscription: str) -> Decimal:
     return sum((Decimal(one["precise_total_amount_cents"]) for one in events), Decimal(0))
 
 
-async def test_one_of_a_flood_is_billed_when_it_is_mapped_and_the_rest_leaves_by_pattern(stage: Stage) -> None:
+async def test_one_customer_of_a_flood_is_billed_when_it_is_mapped_and_the_others_are_written_off_by_pattern(
+    stage: Stage,
+) -> None:
     stage.map("acme", "org", "sub")
     for n in range(FLOOD):
         stage.put(calls(range(n, n + 1), f"attack-{n}"))
@@ -76,8 +80,11 @@ async def test_one_of_a_flood_is_billed_when_it_is_mapped_and_the_rest_leaves_by
         FLOOD - 1,
         Decimal("59.5"),
     )
-    told = [one for one in stage.values(stage.topics.receipts) if one["status"] == "written_off"]
-    assert (len({one["transaction_id"] for one in told}), sum(one["calls"] for one in told)) == (FLOOD - 1, FLOOD - 1)
+    result = [one for one in stage.values(stage.topics.receipts) if one["status"] == "written_off"]
+    assert (len({one["transaction_id"] for one in result}), sum(one["calls"] for one in result)) == (
+        FLOOD - 1,
+        FLOOD - 1,
+    )
     async with stage.running("meter", parts) as role:
         partition_tasks = role.partition_tasks  # type: ignore[assignment]
         await soon(

@@ -1,4 +1,4 @@
-"""Every command that shows what clients of LiteLLM chose, driven with names that are made to harm who reads them."""
+"""Every command that shows names chosen by LiteLLM's clients, with names made to attack the reader's terminal."""
 
 import asyncio
 import time
@@ -37,14 +37,14 @@ COMMANDS = (
 )
 
 
-def harmless(told: Ended, *words: str) -> None:
-    for text in (told.out, told.err):
+def harmless(result: Ended, *words: str) -> None:
+    for text in (result.out, result.err):
         assert not [sign for sign in STEERS if sign in text], (words, text)
         assert "Traceback" not in text, (words, text)
 
 
-async def test_no_command_lets_a_name_steer_the_terminal(stage: Stage) -> None:
-    """`held list` ended with a traceback for `[/x]`, and passed escape sequences through."""
+async def test_no_command_lets_a_name_control_the_terminal(stage: Stage) -> None:
+    """In an earlier version `held list` ended with a traceback for `[/x]`, and passed escape sequences through."""
     at = time.time_ns() // 1000
     refused = raw(0, slp(50, at_us=at, cost="-1", model=HOSTILE), customer=HOSTILE, received_us=at)
     stage.put([*calls(range(3), HOSTILE), refused])
@@ -55,8 +55,8 @@ async def test_no_command_lets_a_name_steer_the_terminal(stage: Stage) -> None:
 
     async def shown(words: tuple[str, ...]) -> str:
         async with at_once:
-            told = await meterbridge(stage, *words)
-        harmless(told, *words)
-        return told.out
+            result = await meterbridge(stage, *words)
+        harmless(result, *words)
+        return result.out
 
     assert "[/x][bold]:x:" in "".join(await asyncio.gather(*map(shown, COMMANDS)))

@@ -1,4 +1,4 @@
-"""Many at once: each row is taken or refused by itself, and the one who is cut off begins again."""
+"""Imports: each row is accepted or refused by itself, and an interrupted import is repeated from its start."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import pytest
 from connectors.api.mapping_import import MAX_BYTES, MAX_ROWS
 from connectors.config.settings import Settings
 from schemas.topics import CUSTOMERS
-from tests.integration.test_mapping_api import records, refused, said
+from tests.integration.test_mapping_api import json_of, records, refused
 from tests.support.command import Ended, meterbridge
 from tests.support.kafka import Kafka
 from tests.support.sandbox import Lago, lago_sandbox
@@ -60,18 +60,18 @@ async def posted(server: Server, body: bytes, kind: str = "application/x-ndjson"
     return await server.http.post(IMPORT, content=body, params=query, headers=headers)
 
 
-def counts(told: dict[str, Any]) -> tuple[int, int, int, int, int]:
-    return told["read"], told["created"], told["changed"], told["unchanged"], told["refused"]
+def counts(result: dict[str, Any]) -> tuple[int, int, int, int, int]:
+    return result["read"], result["created"], result["changed"], result["unchanged"], result["refused"]
 
 
-async def test_mappings_are_taken_row_by_row_and_a_second_time_changes_nothing(server: Server) -> None:
+async def test_mappings_are_imported_row_by_row_and_a_second_import_changes_nothing(server: Server) -> None:
     body = ndjson(*(row(number) for number in range(250)))
-    assert counts(said(await posted(server, body))) == (250, 250, 0, 0, 0)
-    assert counts(said(await posted(server, body))) == (250, 0, 0, 250, 0)
-    assert said(await server.mapping("c249"))["lago_customer_id"] == "org_249"
+    assert counts(json_of(await posted(server, body))) == (250, 250, 0, 0, 0)
+    assert counts(json_of(await posted(server, body))) == (250, 0, 0, 250, 0)
+    assert json_of(await server.mapping("c249"))["lago_customer_id"] == "org_249"
 
 
-async def test_a_bad_row_is_named_by_its_line_and_costs_its_neighbours_nothing(server: Server) -> None:
+async def test_a_bad_row_is_reported_with_its_line_and_does_not_affect_others(server: Server) -> None:
     lines = [
         json.dumps(row(1)).encode(),
         b"{nonsense",
@@ -79,70 +79,70 @@ async def test_a_bad_row_is_named_by_its_line_and_costs_its_neighbours_nothing(s
         b"[]",
         json.dumps(row(3)).encode(),
     ]
-    told = said(await posted(server, b"\n".join(lines)))
-    assert counts(told) == (5, 2, 0, 0, 3)
-    assert [(error["line"], error["reason"]) for error in told["errors"]] == [
+    result = json_of(await posted(server, b"\n".join(lines)))
+    assert counts(result) == (5, 2, 0, 0, 3)
+    assert [(error["line"], error["reason"]) for error in result["errors"]] == [
         (2, "not_json"),
         (3, "invalid_fields"),
         (4, "invalid_fields"),
     ]
-    assert told["errors"][1]["errors"][0]["field"] == "id_kind"
-    assert "nickname" not in str(told)
+    assert result["errors"][1]["errors"][0]["field"] == "id_kind"
+    assert "nickname" not in str(result)
     for number in (1, 3):
-        said(await server.mapping(f"c{number}"))
+        json_of(await server.mapping(f"c{number}"))
 
 
-async def test_csv_is_told_by_its_content_type_and_its_texts_are_read_as_what_they_are(server: Server) -> None:
+async def test_csv_is_recognised_by_its_content_type_and_its_texts_are_converted(server: Server) -> None:
     body = (
         "litellm_customer_id,lago_customer_id,lago_organization_id,is_active,effective_from,id_kind,note\n"
         "a,org_a,tenant,false,2024-01-01,,x\n"
         '"b, too",org_b,tenant,true,1704067200,team,\n'
         "c,,tenant,,,,\n"
     )
-    told = said(await posted(server, body.encode(), "text/csv; charset=utf-8"))
-    assert counts(told) == (3, 2, 0, 0, 1)
-    assert [error["line"] for error in told["errors"]] == [4]
-    first, second = said(await server.mapping("a")), said(await server.mapping("b, too"))
+    result = json_of(await posted(server, body.encode(), "text/csv; charset=utf-8"))
+    assert counts(result) == (3, 2, 0, 0, 1)
+    assert [error["line"] for error in result["errors"]] == [4]
+    first, second = json_of(await server.mapping("a")), json_of(await server.mapping("b, too"))
     assert (first["is_active"], first["effective_from"]) == (False, "2024-01-01T00:00:00.000000Z")
     assert (second["is_active"], second["id_kind"]) == (True, "team")
 
 
-async def test_rows_of_one_customer_are_taken_in_their_order(server: Server) -> None:
+async def test_rows_of_one_customer_are_processed_in_order(server: Server) -> None:
     begin = 4_000_000_000
     body = ndjson(*(row(0, lago_customer_id=f"org_{n}", effective_from=begin + n) for n in range(20)))
-    assert counts(said(await posted(server, body))) == (20, 1, 19, 0, 0)
-    told = said(await server.http.get("/customers/c0/mapping/history", headers=BEARER))
-    assert [version["lago_customer_id"] for version in told["versions"]] == [f"org_{n}" for n in range(20)]
+    assert counts(json_of(await posted(server, body))) == (20, 1, 19, 0, 0)
+    result = json_of(await server.http.get("/customers/c0/mapping/history", headers=BEARER))
+    assert [version["lago_customer_id"] for version in result["versions"]] == [f"org_{n}" for n in range(20)]
 
 
-async def test_what_would_be_done_is_told_and_not_done(server: Server, settings: Settings) -> None:
-    said(await server.map("c1", org="org_1"), 201)
-    said(await server.map("c2", org="org_other"), 201)
+async def test_a_dry_run_reports_the_changes_and_makes_none(server: Server, settings: Settings) -> None:
+    json_of(await server.map("c1", org="org_1"), 201)
+    json_of(await server.map("c2", org="org_other"), 201)
     before = records(settings, CUSTOMERS)
     body = ndjson(row(1), row(2), row(3), row(2, effective_from=5))
-    told = said(await posted(server, body, dry_run="true"))
-    assert counts(told) == (4, 1, 1, 1, 1)
-    assert told["errors"][0]["reason"] == "effective_from_too_early"
+    result = json_of(await posted(server, body, dry_run="true"))
+    assert counts(result) == (4, 1, 1, 1, 1)
+    assert result["errors"][0]["reason"] == "effective_from_too_early"
     assert records(settings, CUSTOMERS) == before
 
 
-async def test_a_body_is_bounded_and_what_came_before_the_bound_is_done(server: Server) -> None:
+async def test_a_body_is_bounded_and_rows_before_the_bound_are_processed(server: Server) -> None:
     body = ndjson(row(1)) + b"{}\n" * MAX_ROWS
     problem = refused(await posted(server, body), 413)
     assert problem["reason"] == "too_many_rows"
-    said(await server.mapping("c1"))
+    json_of(await server.mapping("c1"))
     large = ndjson(row(2)) + b" " * MAX_BYTES
     assert refused(await posted(server, large), 413)["reason"] == "body_too_large"
-    said(await server.mapping("c2"))
+    json_of(await server.mapping("c2"))
 
 
-async def test_create_only_rows_change_nothing_that_is_there(server: Server) -> None:
-    said(await server.map("c1", org="org_other"), 201)
+async def test_create_only_rows_change_nothing_that_exists(server: Server) -> None:
+    json_of(await server.map("c1", org="org_other"), 201)
     headers = {**BEARER, "If-None-Match": "*"}
     answer = await server.http.post(IMPORT, content=ndjson(row(1), row(2)), headers=headers)
-    told = said(answer)
-    assert counts(told) == (2, 1, 0, 0, 1)
-    assert told["errors"][0]["reason"] == "exists_already"
+    result = json_of(answer)
+    assert counts(result) == (2, 1, 0, 0, 1)
+    assert result["errors"][0]["reason"] == "exists_already"
 
 
 async def run(stage: Stage, lago: Lago, *words: str) -> Ended:
@@ -172,7 +172,7 @@ async def test_mappings_are_imported_by_a_command_while_the_api_runs(
     assert line["action"] == "import.mappings"
 
 
-async def test_customers_and_subscriptions_are_made_in_lago_once(stage: Stage, lago: Lago, tmp_path: Path) -> None:
+async def test_customers_and_subscriptions_are_created_in_lago_once(stage: Stage, lago: Lago, tmp_path: Path) -> None:
     customers, subscriptions = tmp_path / "customers.json", tmp_path / "subscriptions.ndjson"
     customers.write_text(
         json.dumps([{"external_id": f"org_{n}", "name": f"Org {n}", "email": f"{n}@example.org"} for n in range(3)])
@@ -183,8 +183,8 @@ async def test_customers_and_subscriptions_are_made_in_lago_once(stage: Stage, l
     ]
     subscriptions.write_bytes(ndjson(*plans))
     fast = ("--json", "--rate", "100")
-    made = await run(stage, lago, "customers", str(customers), *fast)
-    assert (made.code, counts(made.json)) == (0, (3, 3, 0, 0, 0)), made.err
+    created = await run(stage, lago, "customers", str(customers), *fast)
+    assert (created.code, counts(created.json)) == (0, (3, 3, 0, 0, 0)), created.err
     assert (await lago.get("/customers/org_2")).json()["customer"]["name"] == "Org 2"
     first = await run(stage, lago, "subscriptions", str(subscriptions), *fast)
     assert (first.code, counts(first.json)) == (1, (5, 3, 0, 0, 2)), first.err
@@ -214,7 +214,7 @@ async def test_an_import_changes_a_plan_and_keeps_the_subscriptions_id(
     assert len(set(ids)) == 1
 
 
-async def test_without_a_file_or_a_key_it_is_said_in_a_sentence(stage: Stage, lago: Lago, tmp_path: Path) -> None:
+async def test_without_a_file_or_a_key_there_is_one_sentence(stage: Stage, lago: Lago, tmp_path: Path) -> None:
     missing = await run(stage, lago, "mappings", str(tmp_path / "none.csv"))
     assert missing.code == 2
     assert "no such file" in missing.err
@@ -224,6 +224,6 @@ async def test_without_a_file_or_a_key_it_is_said_in_a_sentence(stage: Stage, la
     assert (empty.code, "bad_csv" in empty.err) == (1, True)
 
 
-async def test_the_bound_of_the_listed_errors_is_not_one_of_the_counted(server: Server) -> None:
-    told = said(await posted(server, b"{}\n" * 1200))
-    assert (told["refused"], len(told["errors"])) == (1200, 1000)
+async def test_all_errors_are_counted_although_the_list_of_errors_is_bounded(server: Server) -> None:
+    result = json_of(await posted(server, b"{}\n" * 1200))
+    assert (result["refused"], len(result["errors"])) == (1200, 1000)

@@ -1,4 +1,4 @@
-"""Every index of the tables has a question that uses it: the plans of Postgres say so.
+"""Every index of the tables is used by a query: Postgres' plans show it.
 
 The indexes of the credits and of the provider keys are in `test_credit_plans.py` and `test_provider_key_plans.py`.
 """
@@ -101,7 +101,7 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("index", QUESTIONS)
-async def test_an_index_is_used_by_its_question(url: str, index: str) -> None:
+async def test_an_index_is_used_by_its_query(url: str, index: str) -> None:
     statement, arguments = QUESTIONS[index]
     names = [name for (name,) in await rows(url, _NAMES, index)]
     connection = await asyncpg.connect(url)
@@ -113,7 +113,7 @@ async def test_an_index_is_used_by_its_question(url: str, index: str) -> None:
     assert any(f"using {name} on" in plan or f"Scan on {name} " in plan for name in names), plan
 
 
-async def test_there_are_25_indexes_and_more_and_each_has_its_question(url: str) -> None:
+async def test_there_are_at_least_25_indexes_and_each_has_its_query(url: str) -> None:
     found = {name for (name,) in await rows(url, _INDEXES)}
     asked = QUESTIONS.keys() | test_credit_plans.QUESTIONS.keys() | set(test_provider_key_plans.PLANS.values())
     assert len(found) >= 25 and found - asked == set()

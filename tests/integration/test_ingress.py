@@ -1,4 +1,4 @@
-"""What the ingress accepts is in Kafka, word for word but for prompts, before the sender hears 202."""
+"""What the ingress accepts is in Kafka, word for word except for prompts, before the sender gets 202."""
 
 import asyncio
 import csv
@@ -46,7 +46,7 @@ async def ingress(kafka: Kafka, topics: str) -> AsyncIterator[Ingress]:
         yield running
 
 
-async def test_a_flat_call_is_stored_with_every_number_as_it_was_written(ingress: Ingress) -> None:
+async def test_a_flat_call_is_stored_with_the_original_text_of_every_number(ingress: Ingress) -> None:
     answer = await ingress.post(FLAT)
     assert (answer.status, await answer.json()) == (202, ACCEPTED)
     [stored] = ingress.raw()
@@ -60,7 +60,7 @@ async def test_a_flat_call_is_stored_with_every_number_as_it_was_written(ingress
     assert ingress.elements == {"accepted": 1}
 
 
-async def test_every_recorded_body_is_stored_whole_and_under_the_right_customer(ingress: Ingress) -> None:
+async def test_every_recorded_body_is_stored_completely_and_under_the_right_customer(ingress: Ingress) -> None:
     """The recorded bodies come from real LiteLLM proxies: arrays, slim arrays and NDJSON labelled as JSON."""
     rows = list(csv.DictReader((FIXTURES / "expected.csv").open(encoding="utf-8")))
     for name in dict.fromkeys(row["file"] for row in rows):
@@ -73,28 +73,28 @@ async def test_every_recorded_body_is_stored_whole_and_under_the_right_customer(
 
 
 @pytest.mark.parametrize("path", ["/webhooks/litellm", "/webhooks/litellm/batch"])
-async def test_the_integration_payload_is_taken_however_it_is_wrapped(ingress: Ingress, path: str) -> None:
+async def test_the_integration_payload_is_accepted_in_every_wrapper(ingress: Ingress, path: str) -> None:
     wraps = ("%s", "[%s]", "%s\n", '{"events":[%s]}', ' {"n":1,"events": [ %s ] }\n')
     await _are_taken_as_integration_payload(ingress, path, wraps)
 
 
-async def test_a_payload_posted_to_the_other_endpoint_is_known_by_its_fields(ingress: Ingress) -> None:
+async def test_a_payload_posted_to_the_other_endpoint_is_recognised_by_its_fields(ingress: Ingress) -> None:
     await _are_taken_as_integration_payload(ingress, USAGE, ("%s", "[%s]", "%s\n"))
 
 
 async def _are_taken_as_integration_payload(ingress: Ingress, path: str, wraps: Sequence[str]) -> None:
-    """Each is stored once, under a request id of its own."""
+    """Each is stored once, under its own request id."""
     for number, wrap in enumerate(wraps):
         answer = await ingress.post(wrap % INTEGRATION.replace("req-abc123", f"req-{number}"), path)
         assert (answer.status, await answer.json()) == (202, ACCEPTED), wrap
     stored = sorted(ingress.raw(), key=lambda one: str(one.raw().call.request_id))
     assert [one.raw().call.request_id for one in stored] == [f"req-{number}" for number in range(len(wraps))]
-    told = {(one.key, one.raw().shape, one.raw().id_kind) for one in stored}
-    assert told == {("customer-123", "integration", "customer")}
+    result = {(one.key, one.raw().shape, one.raw().id_kind) for one in stored}
+    assert result == {("customer-123", "integration", "customer")}
 
 
 @pytest.mark.parametrize("wrap", ['{"event":%s}', '{"events":[%s]}', '{"events":[%s]}\n'])
-async def test_litellms_lago_callback_can_be_pointed_here(ingress: Ingress, wrap: str) -> None:
+async def test_litellms_lago_callback_can_post_here(ingress: Ingress, wrap: str) -> None:
     event = json.loads((FIXTURES / "lago_end_user__1.109.1__01.json").read_bytes())["event"]
     path = "/api/v1/events/batch" if "events" in wrap else "/api/v1/events"
     answer = await ingress.post(wrap % json.dumps(event), path, Authorization="Bearer a-lago-key")
@@ -108,7 +108,7 @@ async def test_litellms_lago_callback_can_be_pointed_here(ingress: Ingress, wrap
     ("wrap", "media_type"),
     [("%s", "application/cloudevents+json"), ("[%s]", "application/cloudevents-batch+json"), ("%s", "text/plain")],
 )
-async def test_litellms_openmeter_callback_can_be_pointed_here(ingress: Ingress, wrap: str, media_type: str) -> None:
+async def test_litellms_openmeter_callback_can_post_here(ingress: Ingress, wrap: str, media_type: str) -> None:
     event = (
         '{"specversion":"1.0","type":"litellm_tokens","id":"chatcmpl-1","time":"2026-11-20T22:45:16.767092+00:00",'
         '"subject":"cust_42","source":"litellm-proxy",'
@@ -130,14 +130,14 @@ async def test_nulls_and_empty_arrays_are_no_calls_and_no_errors(ingress: Ingres
     assert ingress.rejected() == []
 
 
-async def test_a_call_that_names_no_one_is_kept_under_a_name_of_its_own(ingress: Ingress) -> None:
+async def test_a_call_without_a_customer_is_stored_as_unattributed(ingress: Ingress) -> None:
     await ingress.post('{"id":"x","spend":0.1,"end_user":"","user":null}')
     [stored] = ingress.raw()
     assert (stored.key, stored.raw().id_kind) == (UNATTRIBUTED, "unattributed")
 
 
 async def test_one_customers_calls_keep_their_order_on_the_partition_that_java_would_choose(ingress: Ingress) -> None:
-    """Kafka's own murmur2: a key's home must be the same for every client."""
+    """Kafka's own murmur2: a key's partition must be the same for every client."""
     calls = [{"id": str(number), "spend": 0.1, "end_user": f"customer-{number % 7}"} for number in range(700)]
     assert (await ingress.post(json.dumps(calls))).status == 202
     last: dict[str, int] = {}
@@ -172,7 +172,9 @@ async def test_64_mib_are_answered_within_5_seconds_while_others_are_served(ingr
     assert ingress.elements == {"accepted": count + len(waits) + 1}
 
 
-async def test_a_signature_or_a_token_admits_and_neither_does_not(kafka: Kafka, topic_prefix: str) -> None:
+async def test_a_signature_or_a_token_is_accepted_and_a_request_without_is_refused(
+    kafka: Kafka, topic_prefix: str
+) -> None:
     create_topics(kafka.bootstrap, topic_prefix)
     auth = WebhookAuth(secrets=["old", "new"], tokens=["t-1", "t-2"])
     signed = "sha256=" + hmac.new(b"new", FLAT.encode(), hashlib.sha256).hexdigest()
@@ -207,7 +209,7 @@ WRAPS = (
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_known_wrapper_is_taken_off_on_every_path(ingress: Ingress, path: str) -> None:
+async def test_a_known_wrapper_is_removed_on_every_path(ingress: Ingress, path: str) -> None:
     for number, wrap in enumerate(WRAPS):
         for slash in ("", "/"):
             answer = await ingress.post(wrap % FLAT.replace('"request_id"', f'"call-{number}"', 1), path + slash)
@@ -216,17 +218,17 @@ async def test_a_known_wrapper_is_taken_off_on_every_path(ingress: Ingress, path
     assert stored == {("customer_id", f"call-{number}"): 2 for number in range(len(WRAPS))}
 
 
-async def test_what_is_wrapped_too_often_is_refused_and_listed_by_its_place(ingress: Ingress) -> None:
+async def test_a_call_with_too_many_wrappers_is_refused_and_listed_with_its_place(ingress: Ingress) -> None:
     deep = '{"events":[' * 4 + FLAT + "]}" * 4
-    told = await (await ingress.post(f"[{FLAT},{deep},{{}},{FLAT}]")).json()
-    assert reasons(told) == [(1, "too_deep"), (2, "not_a_call")]
+    result = await (await ingress.post(f"[{FLAT},{deep},{{}},{FLAT}]")).json()
+    assert reasons(result) == [(1, "too_deep"), (2, "not_a_call")]
     assert len(ingress.raw()) == 2
     assert (await ingress.post(deep)).status == 400
 
 
-async def test_the_place_of_what_one_wrapper_holds_is_the_place_in_it(ingress: Ingress) -> None:
-    told = await (await ingress.post('{"events":[%s,{},%s]}' % (FLAT, FLAT))).json()  # noqa: UP031  # braces
-    assert (told["accepted"], reasons(told)) == (2, [(1, "not_a_call")])
+async def test_the_place_of_an_element_in_a_wrapper_is_its_index_there(ingress: Ingress) -> None:
+    result = await (await ingress.post('{"events":[%s,{},%s]}' % (FLAT, FLAT))).json()  # noqa: UP031  # braces
+    assert (result["accepted"], reasons(result)) == (2, [(1, "not_a_call")])
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -238,9 +240,9 @@ async def test_a_cloud_event_in_binary_mode_has_its_attributes_in_headers(ingres
         "ce_type": "usage",
         "ce_subject": "c",
     }
-    told = {"Content_Type": "application/json", "ce_time": "2026-11-20T22:45:16Z", **headers}
+    result = {"Content_Type": "application/json", "ce_time": "2026-11-20T22:45:16Z", **headers}
     for body in ('{"cost":8.85e-06,"model":"gpt-4o"}', '{"cost":8.85e-06,'):
-        answer = await ingress.post(body, path, **told)
+        answer = await ingress.post(body, path, **result)
     assert answer.status == 400
     [stored] = ingress.raw()
     event = stored.raw().call.cloud_event
@@ -250,7 +252,9 @@ async def test_a_cloud_event_in_binary_mode_has_its_attributes_in_headers(ingres
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_cloud_events_in_structured_and_batch_mode_are_known_on_every_path(ingress: Ingress, path: str) -> None:
+async def test_cloud_events_in_structured_and_batch_mode_are_recognised_on_every_path(
+    ingress: Ingress, path: str
+) -> None:
     event = '{"specversion":"1.0","type":"t","id":"e","source":"s","subject":"c","data":{"cost":1}}'
     for body, media in ((event, "application/cloudevents+json"), (f"[{event}]", "application/cloudevents-batch+json")):
         assert (await ingress.post(body, path, Content_Type=media)).status == 202

@@ -1,4 +1,4 @@
-"""Whatever is posted, its neighbours are billed, its refusal is on record, and no one has to restart anything."""
+"""Bad input: the other elements of a body are billed, the refused one is recorded, and no restart is needed."""
 
 import asyncio
 import gzip
@@ -95,12 +95,12 @@ async def ingress(kafka: Kafka, topics: str) -> AsyncIterator[Ingress]:
 
 
 @pytest.mark.parametrize("name", BAD)
-async def test_a_bad_element_costs_its_neighbours_nothing(ingress: Ingress, name: str) -> None:
+async def test_a_bad_element_does_not_affect_the_others(ingress: Ingress, name: str) -> None:
     bad, reason = BAD[name]
     answer = await ingress.post(f"[{FIRST},{bad},{LAST}]")
     assert answer.status == 202
-    told = await answer.json()
-    assert (told["accepted"], reasons(told)) == (2, [(1, reason)])
+    result = await answer.json()
+    assert (result["accepted"], reasons(result)) == (2, [(1, reason)])
     assert {stored.raw().call.id for stored in ingress.raw()} == {"first", "last"}
     [rejection] = ingress.rejected()
     assert (rejection.reason, rejection.stage) == (reason, "ingress")
@@ -116,20 +116,20 @@ async def test_a_bad_element_costs_its_neighbours_nothing(ingress: Ingress, name
     assert ingress.elements == {"accepted": 2, reason: 1}
 
 
-async def test_a_bad_line_costs_its_neighbours_nothing(ingress: Ingress) -> None:
+async def test_a_bad_line_does_not_affect_the_others(ingress: Ingress) -> None:
     for bad, reason in BAD.values():
         answer = await ingress.post(f"{FIRST}\n{bad}\n{LAST}\n")
-        told = await answer.json()
+        result = await answer.json()
         if bad == "":
-            assert "rejected" not in told  # an empty line is no element
+            assert "rejected" not in result  # an empty line is no element
         else:
-            assert reasons(told) == [(1, reason)], bad[:80]
+            assert reasons(result) == [(1, reason)], bad[:80]
     stored = Counter(stored.raw().call.id for stored in ingress.raw())
     assert stored == {"first": len(BAD), "last": len(BAD)}
 
 
 @pytest.mark.parametrize("name", ODD)
-async def test_an_oddity_is_billed_like_any_call(ingress: Ingress, name: str) -> None:
+async def test_an_unusual_call_is_billed_like_any_other(ingress: Ingress, name: str) -> None:
     odd, customer = ODD[name]
     element = odd if isinstance(odd, bytes) else odd.encode()
     for body in (element, b"[" + element + b"]"):
@@ -157,12 +157,14 @@ async def test_an_oddity_is_billed_like_any_call(ingress: Ingress, name: str) ->
         (b"\xff\xfe[\x00]\x00", 0),
     ],
 )
-async def test_a_body_that_is_not_json_is_refused_and_its_hash_kept(ingress: Ingress, body: bytes, offset: int) -> None:
+async def test_a_body_that_is_not_json_is_refused_and_its_hash_stored(
+    ingress: Ingress, body: bytes, offset: int
+) -> None:
     answer = await ingress.post(body, "/webhooks/litellm/batch")
     assert answer.status == 400
     assert answer.content_type == "application/problem+json"
-    told = await answer.json()
-    assert {name: told[name] for name in ("status", "title", "reason")} == {
+    result = await answer.json()
+    assert {name: result[name] for name in ("status", "title", "reason")} == {
         "status": 400,
         "title": "Bad Request",
         "reason": "not_json",
@@ -174,7 +176,7 @@ async def test_a_body_that_is_not_json_is_refused_and_its_hash_kept(ingress: Ing
     assert rejection.error_offset == offset
 
 
-async def test_too_large_a_body_is_refused_however_it_comes(ingress: Ingress) -> None:
+async def test_a_body_that_is_too_large_is_refused_in_every_form(ingress: Ingress) -> None:
     async def in_chunks() -> AsyncIterator[bytes]:
         for _ in range(5):
             yield b" " * (1 << 20)
@@ -200,8 +202,8 @@ PACKED = {
 
 
 @pytest.mark.parametrize("encoding", PACKED)
-async def test_a_packed_body_is_taken_whole_or_not_at_all(ingress: Ingress, encoding: str) -> None:
-    """A sender or a proxy that dies in the middle leaves a stream that does not end: half a batch is no batch."""
+async def test_a_compressed_body_is_accepted_completely_or_not_at_all(ingress: Ingress, encoding: str) -> None:
+    """A sender or a proxy that dies in the middle leaves an incomplete stream: half a batch must not be stored."""
     body = json.dumps([{"id": str(number), "end_user": "c", "spend": 0.1} for number in range(2000)]).encode()
     packed = PACKED[encoding](body)
     for cut in (packed[: len(packed) // 2], packed[:-1] if encoding != "GZIP" else packed[:-9], b"", packed + b"x"):
@@ -217,14 +219,14 @@ async def test_a_body_that_is_not_gzip_is_refused(ingress: Ingress) -> None:
     assert (answer.status, (await answer.json())["reason"]) == (400, "bad_encoding")
 
 
-async def test_more_elements_than_memory_should_hold_are_refused(ingress: Ingress) -> None:
+async def test_a_body_with_too_many_elements_is_refused(ingress: Ingress) -> None:
     answer = await ingress.post("[" + "1," * 300_000 + "1]")
     assert (answer.status, (await answer.json())["reason"]) == (413, "too_many_elements")
     [rejection] = ingress.rejected()
     assert rejection.reason == "too_many_elements"
 
 
-async def test_a_body_that_trickles_in_is_given_up_in_time(kafka: Kafka, topic_prefix: str) -> None:
+async def test_a_body_that_arrives_too_slowly_is_abandoned_in_time(kafka: Kafka, topic_prefix: str) -> None:
     async with running_ingress(kafka.bootstrap, topic_prefix, timeout_s=0.3) as ingress:
         answer, writer = await _announce(ingress, 100)
         assert b" 408 " in await asyncio.wait_for(answer.readline(), 5)
@@ -232,8 +234,8 @@ async def test_a_body_that_trickles_in_is_given_up_in_time(kafka: Kafka, topic_p
         assert ingress.requests == [("litellm", 408)]
 
 
-async def test_what_is_announced_counts_as_load_and_overload_is_a_503(kafka: Kafka, topic_prefix: str) -> None:
-    """Never 429: LiteLLM drops what a 429 answers."""
+async def test_the_announced_size_counts_as_load_and_overload_is_a_503(kafka: Kafka, topic_prefix: str) -> None:
+    """Never 429: LiteLLM drops a batch that gets a 429."""
     create_topics(kafka.bootstrap, topic_prefix)
     async with running_ingress(kafka.bootstrap, topic_prefix, max_bytes_in_flight=1000) as ingress:
         answer, writer = await _announce(ingress, 980)
@@ -246,7 +248,7 @@ async def test_what_is_announced_counts_as_load_and_overload_is_a_503(kafka: Kaf
         assert (await ingress.post(FIRST)).status == 202
 
 
-async def test_while_kafka_is_away_the_answer_is_503_before_the_sender_gives_up() -> None:
+async def test_while_kafka_is_unavailable_the_answer_is_503_before_the_sender_times_out() -> None:
     async with running_ingress(f"127.0.0.1:{free_port()}", "", timeout_s=4) as ingress:
         bodies = (FIRST, f"[{FIRST},{LAST}]", "not JSON")
         for answer in await asyncio.gather(*[ingress.post(body) for body in bodies]):
@@ -265,7 +267,7 @@ async def test_a_full_queue_is_a_503_at_once() -> None:
     assert not producer.healthy()
 
 
-async def test_an_ack_that_does_not_come_is_a_503_in_time() -> None:
+async def test_a_missing_acknowledgement_is_a_503_in_time() -> None:
     class NeverAcks:
         async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
             await asyncio.Event().wait()
@@ -276,14 +278,16 @@ async def test_an_ack_that_does_not_come_is_a_503_in_time() -> None:
         assert (answer.status, (await answer.json())["reason"]) == (503, "ack_timeout")
 
 
-async def test_what_kafka_refuses_for_its_size_costs_its_neighbours_nothing(kafka: Kafka, topic_prefix: str) -> None:
+async def test_a_record_that_kafka_refuses_as_too_large_does_not_affect_the_others(
+    kafka: Kafka, topic_prefix: str
+) -> None:
     """A deployment may lower `message.max.bytes`; the ingress then learns it from the producer."""
     create_topics(kafka.bootstrap, topic_prefix)
     producer = KafkaProducer({**producer_config(kafka.bootstrap, answer_within_s=30), "message.max.bytes": 5_000})
     long = '{"id":"x","end_user":"c","model":"%s"}' % ("m" * 6_000)
     async with serving(store_in(producer, topic_prefix), bootstrap=kafka.bootstrap, prefix=topic_prefix) as ingress:
-        told = await (await ingress.post(f"[{FIRST},{long},{LAST}]")).json()
-        assert (told["accepted"], reasons(told)) == (2, [(1, "too_large")])
+        result = await (await ingress.post(f"[{FIRST},{long},{LAST}]")).json()
+        assert (result["accepted"], reasons(result)) == (2, [(1, "too_large")])
         assert len(ingress.raw()) == 2
         [rejection] = ingress.rejected()
         assert (rejection.reason, rejection.length) == ("too_large", len(long))
@@ -291,8 +295,8 @@ async def test_what_kafka_refuses_for_its_size_costs_its_neighbours_nothing(kafk
 
 
 @pytest.mark.faults
-async def test_a_post_outlasts_a_broker_that_dies_and_comes_back() -> None:
-    """The sender of the default LiteLLM never repeats anything, so a restart of Kafka is waited out."""
+async def test_a_post_waits_for_a_broker_that_restarts() -> None:
+    """LiteLLM's default sender never repeats a post, so a restart of Kafka is waited out."""
     broker = MavenKafka()
     try:
         create_topics(broker.bootstrap, "")
@@ -308,7 +312,7 @@ async def test_a_post_outlasts_a_broker_that_dies_and_comes_back() -> None:
 
 
 async def _announce(ingress: Ingress, length: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection on which a body of `length` bytes was announced and has not begun."""
+    """A connection on which a body of `length` bytes was announced and has not started."""
     reader, writer = await asyncio.open_connection(ingress.client.host, ingress.client.port)
     writer.write(f"POST {USAGE} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
     await writer.drain()

@@ -1,4 +1,4 @@
-"""Who is let in by the running ingress, who is sent away, and how those are told who may come again."""
+"""Which requests the running ingress accepts, which it refuses, and how it asks a sender to retry later."""
 
 import asyncio
 import hmac
@@ -28,8 +28,8 @@ SECRETS = ["plain-secret", "whsec_" + b64encode(KEY).decode()]
 
 
 @dataclass
-class Taken:
-    """A Kafka that takes everything."""
+class AcceptingTopics:
+    """A Kafka that accepts everything."""
 
     records: list[Record] = field(default_factory=list)
 
@@ -54,8 +54,8 @@ async def refusal(ingress: Ingress, **headers: str) -> tuple[int, str]:
     return answer.status, (await answer.json())["reason"]
 
 
-async def test_every_form_of_signature_admits_and_an_old_one_is_told_so() -> None:
-    kafka, auth = Taken(), WebhookAuth(SECRETS, now_s=lambda: NOW)
+async def test_every_form_of_signature_is_accepted_and_an_old_one_is_reported_as_old() -> None:
+    kafka, auth = AcceptingTopics(), WebhookAuth(SECRETS, now_s=lambda: NOW)
     async with support.serving(support.store_in(kafka), auth=auth) as ingress:
         for headers in (stamped(), standard(), stamped(NOW - 300), standard(NOW + 300)):
             assert (await ingress.post(CALL, **headers)).status == 202
@@ -67,8 +67,8 @@ async def test_every_form_of_signature_admits_and_an_old_one_is_told_so() -> Non
         assert len(kafka.records) == 4
 
 
-async def test_a_large_signed_body_does_not_stop_the_others() -> None:
-    kafka, auth = Taken(), WebhookAuth(SECRETS, now_s=lambda: NOW)
+async def test_a_large_signed_body_does_not_block_other_requests() -> None:
+    kafka, auth = AcceptingTopics(), WebhookAuth(SECRETS, now_s=lambda: NOW)
     body = f"[{','.join([CALL] * 100_000)}]"
     async with support.serving(support.store_in(kafka), auth=auth) as ingress:
         large = asyncio.create_task(ingress.post(body, **stamped(body=body)))
@@ -77,15 +77,15 @@ async def test_a_large_signed_body_does_not_stop_the_others() -> None:
         assert len(kafka.records) == 100_001
 
 
-async def test_only_allowed_addresses_may_post_and_a_header_says_so_only_by_a_trusted_proxy() -> None:
-    kafka, allowed = Taken(), [ip_network("198.51.100.0/24")]
+async def test_only_allowed_addresses_may_post_and_only_a_trusted_proxys_header_counts() -> None:
+    kafka, allowed = AcceptingTopics(), [ip_network("198.51.100.0/24")]
     store = support.store_in(kafka)
-    told = {"X_Forwarded_For": "203.0.113.9, 198.51.100.7"}
+    result = {"X_Forwarded_For": "203.0.113.9, 198.51.100.7"}
     async with support.serving(store, origins=ClientAddressPolicy(allowed, [])) as ingress:
-        for headers in ({}, told):
+        for headers in ({}, result):
             assert await refusal(ingress, **headers) == (403, "address_not_allowed")
     async with support.serving(store, origins=ClientAddressPolicy(allowed, [ip_network("127.0.0.0/8")])) as ingress:
-        assert (await ingress.post(CALL, **told)).status == 202
+        assert (await ingress.post(CALL, **result)).status == 202
         for headers in ({}, {"X_Forwarded_For": "198.51.100.7, 203.0.113.9"}):
             assert await refusal(ingress, **headers) == (403, "address_not_allowed")
     async with support.serving(store, origins=ClientAddressPolicy([ip_network("127.0.0.1")], [])) as ingress:
@@ -95,7 +95,7 @@ async def test_only_allowed_addresses_may_post_and_a_header_says_so_only_by_a_tr
 
 async def test_an_address_is_refused_before_its_body_is_read() -> None:
     async with support.serving(
-        support.store_in(Taken()), origins=ClientAddressPolicy([ip_network("198.51.100.7")], [])
+        support.store_in(AcceptingTopics()), origins=ClientAddressPolicy([ip_network("198.51.100.7")], [])
     ) as ingress:
         reader, writer = await asyncio.open_connection(ingress.client.host, ingress.client.port)
         writer.write(f"POST {USAGE} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n".encode())
@@ -104,12 +104,14 @@ async def test_an_address_is_refused_before_its_body_is_read() -> None:
 
 
 @pytest.mark.parametrize("how", ["token", "signature"])
-async def test_who_posts_too_often_is_told_to_come_again_and_others_are_served(how: str) -> None:
-    """503, never 429: LiteLLM drops what a 429 answers."""
+async def test_a_sender_over_its_rate_limit_is_told_to_come_back_and_others_are_served(how: str) -> None:
+    """With 503, never 429: LiteLLM drops a batch that gets a 429."""
     now = 0.0
     auth = WebhookAuth(["plain-secret"], ["a-live-token", "b"], now_s=lambda: NOW)
     first = {"Authorization": "Bearer a-live-token"} if how == "token" else stamped()
-    async with support.serving(support.store_in(Taken()), auth=auth, pace=SenderRateLimiter(2, lambda: now)) as ingress:
+    async with support.serving(
+        support.store_in(AcceptingTopics()), auth=auth, pace=SenderRateLimiter(2, lambda: now)
+    ) as ingress:
         for _ in range(2):
             assert (await ingress.post(CALL, **first)).status == 202
         answer = await ingress.post(CALL, **first)
@@ -121,15 +123,17 @@ async def test_who_posts_too_often_is_told_to_come_again_and_others_are_served(h
         assert (await ingress.post(CALL, **first)).status == 202
 
 
-async def test_an_open_ingress_has_one_pace_for_all() -> None:
-    async with support.serving(support.store_in(Taken()), pace=SenderRateLimiter(0.1, lambda: 0.0)) as ingress:
+async def test_an_open_ingress_has_one_rate_limit_for_all() -> None:
+    async with support.serving(
+        support.store_in(AcceptingTopics()), pace=SenderRateLimiter(0.1, lambda: 0.0)
+    ) as ingress:
         assert (await ingress.post(CALL)).status == 202
         answer = await ingress.post(CALL)
         assert (answer.status, answer.headers["Retry-After"]) == (503, "10")
 
 
 async def test_the_variables_reach_the_running_server() -> None:
-    """Kafka is away: the one who is let in hears 503 for that reason."""
+    """Kafka is unavailable: an accepted request gets 503 for that reason."""
     environ = {
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "PORT": "0",

@@ -1,4 +1,4 @@
-"""One Ctrl-C ends any command, whatever it waits for; and no terminal is too simple for an answer."""
+"""One Ctrl-C ends any command in any kind of wait; and output works on every terminal."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ LIMIT_S = 3.0 * PATIENCE
 
 @dataclass
 class Silent:
-    """A neighbour that takes connections and never says a word."""
+    """A server that accepts connections and never answers."""
 
     port: int
     taken: list[socket.socket] = field(default_factory=list)
@@ -49,14 +49,14 @@ def silent() -> Iterator[Silent]:
 
 @contextmanager
 def command(words: list[str], environ: dict[str, str], out: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The command as a shell in front of somebody starts it; its stdin stays open."""
-    with out.open("wb") as told:
+    """The command as a person's shell starts it; its stdin stays open."""
+    with out.open("wb") as result:
         process = subprocess.Popen(
             [sys.executable, "-m", "connectors", *words],
             env={"PATH": os.environ["PATH"], "METRICS_PORT": "0", "LOG_LEVEL": "error", **environ},
             stdin=subprocess.PIPE,
-            stdout=told,
-            stderr=told,
+            stdout=result,
+            stderr=result,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # it takes no lock
         )
     try:
@@ -96,8 +96,8 @@ def environ_of(silent: Silent) -> dict[str, str]:
         "migrate-orgs --mapping-sql {sql}",
     ],
 )
-def test_a_command_that_waits_for_a_silent_neighbour_ends_at_once(words: str, silent: Silent, tmp_path: Path) -> None:
-    """librdkafka waits in C, asyncpg in a task, an import in a thread: it is all the same to the one who presses Ctrl-C."""
+def test_a_command_that_waits_for_a_silent_server_ends_at_once(words: str, silent: Silent, tmp_path: Path) -> None:
+    """librdkafka waits in C, asyncpg in a task, an import in a thread: Ctrl-C works the same."""
     out, sql = tmp_path / "out", tmp_path / "users.sql"
     sql.write_text("SELECT 1")
     with command([word.format(sql=sql) for word in words.split()], environ_of(silent), out) as process:
@@ -107,12 +107,12 @@ def test_a_command_that_waits_for_a_silent_neighbour_ends_at_once(words: str, si
         process.send_signal(signal.SIGINT)
         code = process.wait(60)
         assert time.monotonic() - begun < LIMIT_S
-    told = out.read_text()
-    assert (code, "Traceback" in told) == (130, False), told
-    assert "interrupted" in told
+    result = out.read_text()
+    assert (code, "Traceback" in result) == (130, False), result
+    assert "interrupted" in result
 
 
-def test_while_its_libraries_are_loaded_a_command_ends_as_well(tmp_path: Path) -> None:
+def test_a_command_ends_also_while_its_libraries_are_loaded(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with command(["topics", "check"], {}, out) as process:
         eventually(lambda: _blocks_sigint(process.pid), 60)
@@ -122,7 +122,7 @@ def test_while_its_libraries_are_loaded_a_command_ends_as_well(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("words", ["serve", "worker --only meter", "lago-sandbox --port 0"])
-def test_what_runs_forever_stops_cleanly_on_one_ctrl_c(words: str, silent: Silent, tmp_path: Path) -> None:
+def test_a_server_process_stops_cleanly_on_one_ctrl_c(words: str, silent: Silent, tmp_path: Path) -> None:
     out = tmp_path / "out"
     environ = {**environ_of(silent), "PORT": str(free_port()), "WEBHOOK_TOKEN": "webhook-token", "LOG_LEVEL": "info"}
     ready = {"serve": "serving", "lago-sandbox": "Lago sandbox on"}.get(words.split(maxsplit=1)[0])
@@ -137,8 +137,8 @@ def test_what_runs_forever_stops_cleanly_on_one_ctrl_c(words: str, silent: Silen
 
 
 @pytest.mark.parametrize("environ", [{"PYTHONIOENCODING": "ascii"}, {"LANG": "C", "LC_ALL": "C"}, {"LC_ALL": "POSIX"}])
-def test_a_terminal_that_cannot_show_a_character_is_no_traceback(environ: dict[str, str], tmp_path: Path) -> None:
-    """Ids are people's: what the terminal cannot show is shown as its code, in JSON as JSON does."""
+def test_a_character_that_the_terminal_cannot_show_causes_no_traceback(environ: dict[str, str], tmp_path: Path) -> None:
+    """Such a character is shown as its code, in JSON as an escape."""
     program = (
         "from connectors.cli.terminal import prepare; prepare(['x'])\n"
         "from connectors.cli.base import say, table_of\n"
@@ -162,7 +162,7 @@ def test_a_terminal_that_cannot_show_a_character_is_no_traceback(environ: dict[s
 
 
 def _blocks_sigint(pid: int) -> bool:
-    """Before that Python itself has not begun with our first line."""
+    """Before that Python has not reached our first line."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     blocked = next(int(line.split()[1], 16) for line in lines if line.startswith("SigBlk:"))
     return bool(blocked & 1 << (signal.SIGINT - 1))

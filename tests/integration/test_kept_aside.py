@@ -1,4 +1,4 @@
-"""Costs that are doubted: listed with their money, billed when an operator accepts them by name, and never before."""
+"""Implausible costs are listed with their amounts, billed when an operator accepts them by reason, and never before."""
 
 import time
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 
 def calls(*costs: str) -> list[Raw]:
-    """Calls 0, 1, ...; all of now."""
+    """Calls 0, 1, ..., all of the present."""
     at = time.time_ns() // 1000
     return [raw(0, slp(n, at_us=at, cost=cost), received_us=at) for n, cost in enumerate(costs)]
 
@@ -44,8 +44,8 @@ def billed(stage: Stage) -> Decimal:
     return sum((Decimal(one["precise_total_amount_cents"]) for one in events), Decimal(0))
 
 
-async def test_a_price_that_no_model_has_is_billed_when_somebody_says_so(stage: Stage) -> None:
-    """Within the memory of calls that needs no Postgres: the meter itself knows repeats."""
+async def test_an_implausible_cost_is_billed_when_an_operator_accepts_it(stage: Stage) -> None:
+    """Within the dedupe retention Postgres is not needed: the meter itself recognises repeats."""
     stage.map("acme", "org", "sub")
     stage.put(calls("87654", "0.5"))
     async with stage.running("meter", stage.parts()):
@@ -65,27 +65,27 @@ async def test_a_price_that_no_model_has_is_billed_when_somebody_says_so(stage: 
     assert line["target"]["accept"] == "implausible_cost" and Decimal(str(line["cost_usd"])) == 87654
 
 
-async def test_over_http_it_takes_the_same_word(stage: Stage, server: Server) -> None:
+async def test_the_http_endpoint_accepts_the_same_reason(stage: Stage, server: Server) -> None:
     stage.map("acme", "org", "sub")
     stage.put(calls("87654", "0.5", "0", "0"))
 
     async def retried(**body: Any) -> dict[str, Any]:
         answer = await server.http.post("/webhooks/retry", json=body, headers=BEARER)
         assert answer.status_code == 202, answer.text
-        told: dict[str, Any] = answer.json()
-        return told
+        result: dict[str, Any] = answer.json()
+        return result
 
     async with stage.running("meter", stage.parts()):
         await soon(lambda: billed(stage) == 50, limit_s=30)
         assert (await retried(kind="calls"))["unaccepted"] == 1
         assert (await retried(kind="calls", accept="implausible_cost"))["requeued"] == 1
         await soon(lambda: billed(stage) == 8765450, limit_s=30)
-    told = await server.stats(lambda told: told["received"] == 5)
-    assert told["by_decision"] == {
+    result = await server.stats(lambda result: result["received"] == 5)
+    assert result["by_decision"] == {
         "billable": {"calls": 2, "usd": "87654.5"},
         "unpriced": {"calls": 2, "usd": "0"},
     }
-    assert (told["accepted"], told["unbilled"], told["rejected"]) == (4, 2, 1)
+    assert (result["accepted"], result["unbilled"], result["rejected"]) == (4, 2, 1)
     wrong = await server.http.post("/webhooks/retry", json={"accept": "cost_differs"}, headers=BEARER)
     assert wrong.status_code == 422
 
@@ -106,7 +106,7 @@ async def test_a_copy_with_another_cost_is_listed_and_never_released(stage: Stag
 
 
 @pytest.mark.parametrize("together", [False, True])
-async def test_a_call_that_is_billed_after_all_takes_the_place_of_its_unbilled_row(url: str, together: bool) -> None:
+async def test_a_call_that_is_billed_in_the_end_replaces_its_unbilled_row(url: str, together: bool) -> None:
     unbilled = usage(1, decision="unpriced", cost_usd=Decimal(0), part="")
     now = usage(1, cost_usd=Decimal("0.5"), held="no_mapping", part="d-t-0-7")
     async with Writer(url) as writer:
@@ -119,7 +119,7 @@ async def test_a_call_that_is_billed_after_all_takes_the_place_of_its_unbilled_r
     assert [tuple(row) for row in held] == [(1, Decimal("0.5"))]
 
 
-async def test_a_billed_row_is_never_taken_back(url: str) -> None:
+async def test_a_billed_row_is_never_withdrawn(url: str) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1), usage(1, decision="unpriced", cost_usd=Decimal(0), part=""))
         await writer.put(TOPICS.enriched, usage(1, cost_usd=Decimal(9)))

@@ -1,4 +1,4 @@
-"""API keys over HTTP and from the command line, in a real Postgres; every change of them on the record."""
+"""API keys over HTTP and from the command line, with real Postgres; every change of them is in the audit log."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ def settings(kafka: Kafka, topic_prefix: str, stage: Stage, url: str) -> Setting
 @pytest.fixture
 async def server(settings: Settings) -> AsyncIterator[Server]:
     async with running_server(settings, ("api",)) as running:
-        await running.stats()  # what keys open here is 503 until its topics have been read
+        await running.stats()  # endpoints that need a key answer 503 until the topics have been read
         yield running
 
 
@@ -53,11 +53,11 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def made(server: Server, status: int = 201, by: dict[str, str] = BEARER, **wanted: Any) -> dict[str, Any]:
+async def created(server: Server, status: int = 201, by: dict[str, str] = BEARER, **wanted: Any) -> dict[str, Any]:
     answer = await server.http.post(KEYS, json={"name": "a key", "scopes": ["stats:read"]} | wanted, headers=by)
     assert answer.status_code == status, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+    result: dict[str, Any] = answer.json()
+    return result
 
 
 async def status(server: Server, token: str, path: str = "/webhooks/stats") -> int:
@@ -65,28 +65,28 @@ async def status(server: Server, token: str, path: str = "/webhooks/stats") -> i
 
 
 async def becomes(wanted: int, server: Server, token: str, path: str = "/webhooks/stats", limit_s: float = 5) -> None:
-    """Asked at a pace at which a wrong key is 401."""
+    """Asks at a rate at which a wrong key is 401."""
     deadline = time.monotonic() + limit_s * PATIENCE
     while (found := await status(server, token, path)) != wanted:
         assert time.monotonic() < deadline, f"still {found}"
         await asyncio.sleep(0.15)
 
 
-async def said(url: str, settings: Settings, *words: str, code: int = 0) -> Any:
-    """What `meterbridge keys` answers, as JSON."""
+async def keys_command(url: str, settings: Settings, *words: str, code: int = 0) -> Any:
+    """The answer of `meterbridge keys`, as JSON."""
     environ = {
         "DATABASE_URL": url,
         "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
         "TOPIC_PREFIX": settings.topic_prefix,
         "LOG_LEVEL": "ERROR",
     }
-    told = await asyncio.to_thread(CliRunner().invoke, app, ["keys", *words, "--json"], env=environ)
-    assert told.exit_code == code, told.output
-    return json.loads(told.stdout) if code == 0 else told.stderr
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["keys", *words, "--json"], env=environ)
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout) if code == 0 else result.stderr
 
 
 async def test_a_key_does_what_its_scopes_say_until_it_is_revoked(server: Server, stage: Stage) -> None:
-    key = await made(server, scopes=["stats:read"])
+    key = await created(server, scopes=["stats:read"])
     assert await status(server, key["token"]) == 200
     assert await status(server, key["token"], "/customers/unmapped") == 403
     revoked = await server.http.delete(f"{KEYS}/{key['id']}", headers=BEARER)
@@ -100,8 +100,8 @@ async def test_a_key_does_what_its_scopes_say_until_it_is_revoked(server: Server
     assert key["token"] not in json.dumps(lines) and lines[0]["actor"] == "master key"
 
 
-async def test_nothing_that_could_be_used_is_kept(server: Server, url: str) -> None:
-    key = await made(server)
+async def test_no_usable_part_of_a_key_is_stored(server: Server, url: str) -> None:
+    key = await created(server)
     [row] = await rows(url, "SELECT api_keys::text FROM api_keys")
     secret = key["token"].removeprefix(key["prefix"] + "_")
     assert secret not in row[0] and key["prefix"].removeprefix("mb_") in row[0]
@@ -109,42 +109,42 @@ async def test_nothing_that_could_be_used_is_kept(server: Server, url: str) -> N
     assert secret not in listed.text and [one["id"] for one in listed.json()["keys"]] == [key["id"]]
 
 
-async def test_a_key_made_rotated_or_revoked_elsewhere_is_known_within_seconds(
+async def test_a_key_created_rotated_or_revoked_elsewhere_is_known_within_seconds(
     server: Server, url: str, settings: Settings, stage: Stage
 ) -> None:
     """Other processes and the command line change keys too."""
-    key = await said(url, settings, "create", "--name", "cli", "--scope", "stats:read", "--expires", "90d")
+    key = await keys_command(url, settings, "create", "--name", "cli", "--scope", "stats:read", "--expires", "90d")
     ends = datetime.fromisoformat(key["expires_at"])
     assert (key["state"], key["orgs"]) == ("live", None) and abs(ends - datetime.now(UTC) - timedelta(days=90)) < DAY
-    narrow = await said(url, settings, "create", "--name", "n", "--scope", "stats:read", "--org", "org_1")
+    narrow = await keys_command(url, settings, "create", "--name", "n", "--scope", "stats:read", "--org", "org_1")
     assert narrow["orgs"] == ["org_1"]
     await becomes(200, server, key["token"])
-    new = await said(url, settings, "rotate", key["id"], "--overlap", "1h")
+    new = await keys_command(url, settings, "rotate", key["id"], "--overlap", "1h")
     await becomes(200, server, new["token"])
     assert await status(server, key["token"]) == 200, "the old one lives on"
-    listed = {one["id"]: one for one in (await said(url, settings, "list"))["keys"]}
+    listed = {one["id"]: one for one in (await keys_command(url, settings, "list"))["keys"]}
     assert listed[new["id"]]["rotated_from"] == key["id"]
     ends = datetime.fromisoformat(listed[key["id"]]["expires_at"])
     assert timedelta(minutes=55) < ends - datetime.now(UTC) <= timedelta(hours=1)
-    assert (await said(url, settings, "revoke", new["id"]))["state"] == "revoked"
+    assert (await keys_command(url, settings, "revoke", new["id"]))["state"] == "revoked"
     await becomes(401, server, new["token"])
-    assert f"no API key with the id {'0' * 12}." in await said(url, settings, "revoke", "0" * 12, code=1)
-    told = await said(url, settings, "revoke", new["token"], code=1)
-    assert "not the id of an API key" in told and new["token"][-20:] not in told, (
+    assert f"no API key with the id {'0' * 12}." in await keys_command(url, settings, "revoke", "0" * 12, code=1)
+    result = await keys_command(url, settings, "revoke", new["token"], code=1)
+    assert "not the id of an API key" in result and new["token"][-20:] not in result, (
         "a whole token is no id, and is not printed"
     )
-    assert "revoked or expired" in await said(url, settings, "rotate", new["id"], code=1)
+    assert "revoked or expired" in await keys_command(url, settings, "rotate", new["id"], code=1)
     actions = [line["action"] for line in stage.values(stage.topics.audit)]
     assert [one for one in actions if one.startswith("keys.")] == [
         *("keys.create", "keys.create", "keys.rotate", "keys.revoke")
     ]
 
 
-async def test_a_rotated_key_lives_on_for_the_overlap_and_no_longer(server: Server) -> None:
-    kept = await made(server, scopes=["*"])
+async def test_a_rotated_key_is_valid_for_the_overlap_and_not_longer(server: Server) -> None:
+    kept = await created(server, scopes=["*"])
     longer = await server.http.post(f"{KEYS}/{kept['id']}/rotate", json={"overlap_hours": 1}, headers=BEARER)
     assert (longer.status_code, await status(server, kept["token"], KEYS)) == (201, 200)
-    old = await made(server, orgs=["org_1"], scopes=["*"])
+    old = await created(server, orgs=["org_1"], scopes=["*"])
     rotated = await server.http.post(f"{KEYS}/{old['id']}/rotate", json={"overlap_hours": 0.0003}, headers=BEARER)
     assert rotated.status_code == 201
     new = rotated.json()
@@ -157,20 +157,20 @@ async def test_a_rotated_key_lives_on_for_the_overlap_and_no_longer(server: Serv
     assert (again.status_code, again.json()["reason"]) == (409, "key_ended")
 
 
-async def test_no_one_hands_out_more_than_they_hold(server: Server) -> None:
-    maker = await made(server, scopes=["keys:write", "keys:read", "orgs:read"], orgs=["org_1", "org_2"])
+async def test_a_key_cannot_grant_more_than_it_has(server: Server) -> None:
+    maker = await created(server, scopes=["keys:write", "keys:read", "orgs:read"], orgs=["org_1", "org_2"])
     by = bearer(maker["token"])
-    mine = await made(server, by=by, scopes=["orgs:read"], orgs=["org_1"])
+    mine = await created(server, by=by, scopes=["orgs:read"], orgs=["org_1"])
     for wanted in (
         {"scopes": ["*"], "orgs": ["org_1"]},
         {"orgs": None},
         {"orgs": ["org_3"]},
         {"scopes": ["plans:write"]},
     ):
-        refused = await made(server, 403, by, **({"scopes": ["orgs:read"], "orgs": ["org_1"]} | wanted))
+        refused = await created(server, 403, by, **({"scopes": ["orgs:read"], "orgs": ["org_1"]} | wanted))
         assert refused["reason"] == "exceeds_caller"
-    strong = await made(server, scopes=["*"], orgs=["org_1"])
-    others = await made(server, scopes=["orgs:read"], orgs=["org_3"])
+    strong = await created(server, scopes=["*"], orgs=["org_1"])
+    others = await created(server, scopes=["orgs:read"], orgs=["org_3"])
     for key, expected in ((strong, 403), (others, 404)):
         rotated = await server.http.post(f"{KEYS}/{key['id']}/rotate", json={}, headers=by)
         revoked = await server.http.delete(f"{KEYS}/{key['id']}", headers=by)
@@ -193,29 +193,29 @@ SENSELESS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_a_key_that_makes_no_sense_is_refused(server: Server) -> None:
-    told = [(wanted, (await made(server, 422, **wanted))["reason"]) for wanted, _ in SENSELESS]
-    assert told == SENSELESS
+async def test_an_invalid_key_request_is_refused(server: Server) -> None:
+    result = [(wanted, (await created(server, 422, **wanted))["reason"]) for wanted, _ in SENSELESS]
+    assert result == SENSELESS
 
 
-async def test_a_key_that_expires_is_refused_from_then_on(server: Server, url: str) -> None:
+async def test_an_expired_key_is_refused(server: Server, url: str) -> None:
     ends = datetime.now(UTC) + timedelta(hours=1)
-    key = await made(server, expires_at=ends.isoformat())
+    key = await created(server, expires_at=ends.isoformat())
     assert await status(server, key["token"]) == 200
     await rows(url, "UPDATE api_keys SET expires_at = now() WHERE key_id = $1", key["id"])
     await becomes(401, server, key["token"])
 
 
-async def test_when_a_key_was_used_last_can_be_seen(server: Server, url: str) -> None:
-    key = await made(server)
+async def test_the_last_use_of_a_key_is_shown(server: Server, url: str) -> None:
+    key = await created(server)
     assert key["last_used_at"] is None
     await status(server, key["token"])
 
     await until(url, "SELECT last_used_at FROM api_keys", lambda at: at is not None)
 
 
-async def test_what_is_written_about_keys_is_on_disk_before_it_is_answered(server: Server, url: str) -> None:
-    """The pool's other transactions do not wait for the disk: a crash would bring a revoked key back to life."""
+async def test_a_change_of_a_key_is_on_disk_before_it_is_answered(server: Server, url: str) -> None:
+    """The pool's other transactions do not wait for the disk: a crash would make a revoked key valid again."""
     connection = await asyncpg.connect(url)
     await connection.execute("""
         CREATE TABLE seen (setting text);
@@ -224,13 +224,13 @@ async def test_what_is_written_about_keys_is_on_disk_before_it_is_answered(serve
         CREATE TRIGGER look AFTER INSERT OR UPDATE OF revoked_at, expires_at ON api_keys EXECUTE FUNCTION look();
     """)
     await connection.close()
-    key = await made(server)
+    key = await created(server)
     await server.http.post(f"{KEYS}/{key['id']}/rotate", json={}, headers=BEARER)
     await server.http.delete(f"{KEYS}/{key['id']}", headers=BEARER)
     assert await rows(url, "SELECT DISTINCT setting FROM seen") == [("on",)]
 
 
-async def test_without_postgres_there_are_no_keys_and_the_master_key_goes_on(kafka: Kafka, topic_prefix: str) -> None:
+async def test_without_postgres_there_are_no_keys_and_the_master_key_works(kafka: Kafka, topic_prefix: str) -> None:
     async with running_server(settings_for(kafka, topic_prefix), ("api",)) as server:
         for answer in (
             await server.http.get(KEYS, headers=BEARER),
@@ -242,7 +242,7 @@ async def test_without_postgres_there_are_no_keys_and_the_master_key_goes_on(kaf
         assert await status(server, "mb_0123_guess") == 401
 
 
-async def test_while_postgres_is_away_a_key_is_neither_known_nor_wrong_and_the_master_key_goes_on(
+async def test_while_postgres_is_unavailable_a_key_is_neither_valid_nor_wrong_and_the_master_key_works(
     kafka: Kafka, topic_prefix: str
 ) -> None:
     away = SecretStr(f"postgresql://nobody@127.0.0.1:{free_port()}/none")
@@ -268,22 +268,22 @@ async def test_refused_attempts_are_in_the_audit_log_and_a_flood_of_them_is_not(
     assert "guessed" not in json.dumps(stage.values(stage.topics.audit))
 
 
-async def test_what_a_key_hands_on_ends_when_it_does(server: Server) -> None:
+async def test_a_key_granted_by_another_expires_with_it(server: Server) -> None:
     ends = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    parent = await made(server, scopes=["keys:write", "stats:read"], expires_at=ends)
-    child = await made(server, by=bearer(parent["token"]))
+    parent = await created(server, scopes=["keys:write", "stats:read"], expires_at=ends)
+    child = await created(server, by=bearer(parent["token"]))
     assert child["expires_at"] == parent["expires_at"]
     shorter = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
-    assert (await made(server, by=bearer(parent["token"]), expires_at=shorter))["expires_at"] < parent["expires_at"]
+    assert (await created(server, by=bearer(parent["token"]), expires_at=shorter))["expires_at"] < parent["expires_at"]
     own = await server.http.post(f"{KEYS}/{parent['id']}/rotate", json={}, headers=bearer(parent["token"]))
     assert own.json()["expires_at"] == parent["expires_at"]
 
 
-async def test_a_key_that_was_revoked_or_replaced_meanwhile_has_no_successor(
+async def test_a_key_that_was_revoked_or_rotated_meanwhile_cannot_be_rotated(
     settings: Settings, server: Server, url: str
 ) -> None:
-    """The one who rotates read the key before, and found it live."""
-    revoked, replaced = await made(server), await made(server)
+    """The request had read the key before, and found it valid."""
+    revoked, replaced = await created(server), await created(server)
     store, now = PostgresKeys(Database(settings.database_url.get_secret_value(), 1)), datetime.now(UTC)
     for one in (revoked, replaced):
         old = await store.get(one["id"])
@@ -297,10 +297,10 @@ async def test_a_key_that_was_revoked_or_replaced_meanwhile_has_no_successor(
     assert await rows(url, "SELECT created_by FROM api_keys WHERE rotated_from IS NOT NULL") == [("first",)]
 
 
-async def test_so_many_keys_and_no_more(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_keys_is_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_store, "MOST_LIVE", 2)
-    await made(server)
-    second = await made(server)
-    assert (await made(server, 409))["reason"] == "too_many_keys"
+    await created(server)
+    second = await created(server)
+    assert (await created(server, 409))["reason"] == "too_many_keys"
     await server.http.delete(f"{KEYS}/{second['id']}", headers=BEARER)
-    await made(server)
+    await created(server)

@@ -1,4 +1,4 @@
-"""Two Lago organisations with customers of the same ids: each is subscribed, read and billed in its own."""
+"""Two Lago organisations that have customers with the same ids: each is subscribed, read and billed in its own."""
 
 import asyncio
 import hmac
@@ -19,7 +19,7 @@ from connectors.config.organization_settings import LagoOrganization
 from connectors.config.settings import Settings
 from connectors.lago.client import LagoClient
 from schemas.policy import MeterPolicy
-from tests.integration.test_mapping_api import refused, said
+from tests.integration.test_mapping_api import json_of, refused
 from tests.support.calls import raw, slp
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
@@ -66,9 +66,9 @@ def settings(kafka: Kafka, topic_prefix: str, lago: Lago, eu: Lago) -> Settings:
 async def set_up(server: Server, org: str) -> dict[str, Any]:
     path = f"/api/v1/billing/org/organizations/{org}/setup"
     answer = await server.http.post(path, json=PLAN, headers=BEARER)
-    told: dict[str, Any] = answer.json()
-    assert answer.status_code == 201, told
-    return told
+    result: dict[str, Any] = answer.json()
+    assert answer.status_code == 201, result
+    return result
 
 
 @asynccontextmanager
@@ -84,7 +84,9 @@ async def customers(lago: Lago) -> list[str]:
     return [one["external_id"] for one in (await lago.get("/customers")).json()["customers"]]
 
 
-async def test_an_org_is_made_and_read_in_its_own_organisation_alone(settings: Settings, lago: Lago, eu: Lago) -> None:
+async def test_an_org_is_created_and_read_only_in_its_own_organisation(
+    settings: Settings, lago: Lago, eu: Lago
+) -> None:
     async with running_server(settings, ["api"]) as server:
         await set_up(server, "acme")
         assert (await customers(lago), await customers(eu)) == (["acme"], [])
@@ -113,8 +115,8 @@ async def test_a_mapping_names_its_organisation_and_an_unknown_one_is_refused(
     settings: Settings, lago: Lago, eu: Lago
 ) -> None:
     async with acme_in_both(settings) as server:
-        ours = said(await server.map("one", "acme", lago_organization_id="main"), 201)
-        theirs = said(await server.map("two", "acme", lago_organization_id="eu"), 201)
+        ours = json_of(await server.map("one", "acme", lago_organization_id="main"), 201)
+        theirs = json_of(await server.map("two", "acme", lago_organization_id="eu"), 201)
         assert (ours["org_id"], ours["subscription"]) == ("acme", "sub_acme")
         shown = theirs["org_id"], theirs["lago_customer_id"], theirs["lago_organization_id"], theirs["subscription"]
         assert shown == ("eu::acme", "acme", "eu", "sub_eu::acme")
@@ -123,22 +125,22 @@ async def test_a_mapping_names_its_organisation_and_an_unknown_one_is_refused(
         crossing = await server.map("three", "eu::acme", lago_organization_id="main")
         assert refused(crossing, 422)["reason"] == "other_organization"
         listed = await server.http.get("/customers/mappings?org=eu::acme", headers=BEARER)
-        assert [one["litellm_customer_id"] for one in said(listed)["mappings"]] == ["two"]
+        assert [one["litellm_customer_id"] for one in json_of(listed)["mappings"]] == ["two"]
     with_one = settings.model_copy(update={"lago_organizations": ()})
     async with running_server(with_one, ["api"]) as server:
         answer = await server.http.get("/api/v1/billing/org/organizations/eu::acme/usage/current", headers=BEARER)
         assert refused(answer, 422)["reason"] == "unknown_organization", "its record says where it is"
-        for name in ("eu", "us"):  # with orgs of a further one a name is no decoration, whatever is configured
+        for name in ("eu", "us"):  # with orgs of a further organisation the prefix always counts, configured or not
             elsewhere = await server.map("three", "acme", lago_organization_id=name)
             assert refused(elsewhere, 422)["reason"] == "unknown_organization"
-        said(await server.map("three", "acme", lago_organization_id="main"), 201)
+        json_of(await server.map("three", "acme", lago_organization_id="main"), 201)
     assert (await customers(lago), await customers(eu)) == (["acme"], ["acme"])
 
 
-async def test_a_webhook_is_of_the_organisation_that_signed_it(settings: Settings, lago: Lago, eu: Lago) -> None:
+async def test_a_webhook_belongs_to_the_organisation_that_signed_it(settings: Settings, lago: Lago, eu: Lago) -> None:
     both = settings.model_copy(update={"lago_webhook_secret": ()})
     async with acme_in_both(both) as server:
-        said(await server.map("two", "acme", lago_organization_id="eu"), 201)
+        json_of(await server.map("two", "acme", lago_organization_id="eu"), 201)
         ended = await eu.http.delete("/api/v1/subscriptions/sub_eu::acme")
         assert ended.status_code == 200, ended.text
         body = msgspec.json.encode(
@@ -150,9 +152,9 @@ async def test_a_webhook_is_of_the_organisation_that_signed_it(settings: Setting
         )
         signature = b64encode(hmac.digest(SECRET.encode(), body, sha256)).decode()
         answer = await server.http.post("/webhooks/lago", content=body, headers={"X-Lago-Signature": signature})
-        assert said(answer) == {"status": "applied"}
+        assert json_of(answer) == {"status": "applied"}
         assert (
-            said(await server.mapping("two"))["subscription"] is None
+            json_of(await server.mapping("two"))["subscription"] is None
             or (await eu.get("/subscriptions", external_customer_id="acme")).json()["subscriptions"] == []
         )
         orgs = {
@@ -169,16 +171,16 @@ async def cents(lago: Lago) -> Decimal:
     return Decimal((await lago.stats())["totals"]["cents"])
 
 
-async def test_a_moved_customer_and_a_corrected_one_are_billed_once_each_call_at_the_right_organisation(
+async def test_after_a_move_and_a_correction_each_call_is_billed_once_in_the_right_organisation(
     settings: Settings, kafka: Kafka, topic_prefix: str, lago: Lago, eu: Lago
 ) -> None:
-    """A move begins now: earlier calls stay. A correction takes the mistake's place from its beginning on."""
+    """A move starts now: earlier calls stay. A correction replaces the mistake from its start on."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=3)
     policy: MeterPolicy = replace(QUICK, organizations=("eu",))
     async with acme_in_both(settings) as server, httpx.AsyncClient(trust_env=False) as http:
         await asyncio.sleep(1.1)  # subscriptions have begun when the calls end
-        said(await server.map("moved", "acme", lago_organization_id="main"), 201)
-        said(await server.map("mistaken", "nobody", lago_organization_id="eu"), 201)
+        json_of(await server.map("moved", "acme", lago_organization_id="main"), 201)
+        json_of(await server.map("mistaken", "nobody", lago_organization_id="eu"), 201)
         delivery = quick_delivery(lago, http)
         delivery_eu = quick_delivery(eu, http)
         delivery_eu.wire = replace(delivery_eu.wire, poster=LagoClient(http, eu.url, EUS, organization="eu"))
@@ -194,8 +196,8 @@ async def test_a_moved_customer_and_a_corrected_one_are_billed_once_each_call_at
             async with asyncio.timeout(40):
                 while await cents(lago) != 10:
                     await asyncio.sleep(0.05)
-            moved = said(await server.map("moved", "acme", lago_organization_id="eu"))
-            corrected = said(await server.map("mistaken", "acme", lago_organization_id="eu"))
+            moved = json_of(await server.map("moved", "acme", lago_organization_id="eu"))
+            corrected = json_of(await server.map("mistaken", "acme", lago_organization_id="eu"))
             assert moved["corrected"] is None
             assert corrected["corrected"]["org_id"] == "eu::nobody"
             await asyncio.sleep(2.5)  # the mapping delay: the move has begun

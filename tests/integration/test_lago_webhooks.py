@@ -1,4 +1,4 @@
-"""Lago's webhooks from end to end: what Lago says is in the org's record before it hears 200."""
+"""Lago's webhooks from end to end: the org's record has Lago's state before Lago gets 200."""
 
 import asyncio
 import hmac
@@ -46,8 +46,8 @@ def stage(settings: Settings) -> Stage:
 
 
 @asynccontextmanager
-async def told(settings: Settings, lago: Lago) -> AsyncIterator[Server]:
-    """A server that Lago sends its webhooks to, and that learns of nothing by itself."""
+async def webhook_server(settings: Settings, lago: Lago) -> AsyncIterator[Server]:
+    """A server to which Lago sends its webhooks, and which learns nothing by polling."""
     async with running_server(settings) as server:
         url = str(server.http.base_url.join("/webhooks/lago"))
         wanted = {"webhook_url": url, "signature_algo": "hmac"}
@@ -83,18 +83,18 @@ def started(org: str = "org_1") -> dict[str, Any]:
     }
 
 
-async def counted(server: Server, outcome: str) -> float:
+async def webhooks_counted(server: Server, outcome: str) -> float:
     text = (await server.http.get("/metrics/prometheus")).text
     lines = [line for line in text.splitlines() if line.startswith("meterbridge_lago_webhooks_total{")]
     return sum(float(line.rpartition(" ")[2]) for line in lines if f'outcome="{outcome}"' in line)
 
 
-async def test_a_subscription_made_in_lago_releases_what_was_held_for_it(
+async def test_a_subscription_created_in_lago_releases_the_usage_held_for_it(
     settings: Settings, stage: Stage, lago: Lago
 ) -> None:
-    """Subscribed in Lago's own pages: its webhook reaches the org's record, and the held usage is billed."""
+    """Created on Lago's own pages: its webhook reaches the org's record, and the held usage is billed."""
     now = time.time_ns() // 1000
-    async with told(settings, lago) as server, httpx.AsyncClient(trust_env=False) as http:
+    async with webhook_server(settings, lago) as server, httpx.AsyncClient(trust_env=False) as http:
         assert (await server.map("acme", "org_1")).json()["held_reason"] == "no_subscription"
         stage.put([raw(0, slp(n, at_us=now), customer="acme", received_us=now) for n in range(20)])
         parts = stage.parts(delivery=quick_delivery(lago, http))
@@ -114,9 +114,9 @@ async def test_a_subscription_made_in_lago_releases_what_was_held_for_it(
     }
 
 
-async def test_a_change_of_plan_and_an_end_are_in_the_orgs_record(settings: Settings, stage: Stage, lago: Lago) -> None:
+async def test_a_plan_change_and_an_end_are_in_the_orgs_record(settings: Settings, stage: Stage, lago: Lago) -> None:
     await lago.usage_plan("dear", 9900)
-    async with told(settings, lago) as server:
+    async with webhook_server(settings, lago) as server:
         await server.map("acme", "org_1")
         await lago.subscribe("sub_1", "org_1")
         await soon(lambda: "org_1" in orgs(stage))
@@ -126,7 +126,7 @@ async def test_a_change_of_plan_and_an_end_are_in_the_orgs_record(settings: Sett
         await soon(lambda: orgs(stage)["org_1"].name == "Acme")
         await lago.http.delete("/api/v1/subscriptions/sub_1")
         await soon(lambda: all(period.terminated_at for period in orgs(stage)["org_1"].periods))
-        await lago.subscribe("other", "stranger")  # somebody whom no one is mapped to
+        await lago.subscribe("other", "stranger")  # an org without a mapping
         await soon(lambda: len(attempts(stage)) >= 6)
     org = orgs(stage)["org_1"]
     assert (org.email, list(orgs(stage))) == ("a@example.com", ["org_1"])
@@ -135,7 +135,7 @@ async def test_a_change_of_plan_and_an_end_are_in_the_orgs_record(settings: Sett
     assert first.started_at < second.started_at == first.terminated_at
 
 
-async def test_only_what_lago_signed_is_taken(settings: Settings, stage: Stage, lago: Lago) -> None:
+async def test_only_webhooks_signed_by_lago_are_accepted(settings: Settings, stage: Stage, lago: Lago) -> None:
     async with running_server(settings) as server:
         post = server.http.post
         good = signed(started())
@@ -155,10 +155,10 @@ async def test_only_what_lago_signed_is_taken(settings: Settings, stage: Stage, 
     assert [one.event_type for one in attempts(stage)] == ["subscription.started"]
 
 
-async def test_what_is_not_signed_is_refused_before_its_body_comes(
+async def test_an_unsigned_webhook_is_refused_before_its_body_arrives(
     settings: Settings, stage: Stage, lago: Lago
 ) -> None:
-    """No one has to be known to knock here, so nothing is kept for those who show nothing."""
+    """Any client may connect here, so nothing is stored for unauthenticated ones."""
     async with running_server(settings) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", next(iter(server.ports.values())))
         writer.write(b"POST /webhooks/lago HTTP/1.1\r\nHost: x\r\nContent-Length: 16000000\r\n\r\n")
@@ -166,7 +166,7 @@ async def test_what_is_not_signed_is_refused_before_its_body_comes(
         writer.close()
 
 
-async def test_without_a_secret_no_webhook_is_believed(kafka: Kafka, topic_prefix: str, lago: Lago) -> None:
+async def test_without_a_secret_every_webhook_is_refused(kafka: Kafka, topic_prefix: str, lago: Lago) -> None:
     async with running_server(settings_for(kafka, topic_prefix, lago_api_url=lago.url)) as server:
         answer = await server.http.post("/webhooks/lago", **signed(started()))
         assert (answer.status_code, answer.json()["reason"]) == (501, "no_webhook_secret")
@@ -175,29 +175,29 @@ async def test_without_a_secret_no_webhook_is_believed(kafka: Kafka, topic_prefi
 async def test_a_repeat_is_answered_and_changes_nothing_also_after_a_restart(
     settings: Settings, stage: Stage, lago: Lago
 ) -> None:
-    """Lago sends again what it has no answer for, under the same key."""
+    """Lago repeats a webhook without an answer under the same key."""
     await lago.subscribe("sub_1", "org_1")
     for expected in (["applied", "repeated", "repeated"], ["applied", "repeated", "repeated"]):
         async with running_server(settings) as server:
             await server.map("acme", "org_1")
             posted = [await server.http.post("/webhooks/lago", **signed(started())) for _ in range(3)]
             assert [one.json()["status"] for one in posted] == expected
-            assert await counted(server, "applied") == 1 and await counted(server, "repeated") == 2
+            assert await webhooks_counted(server, "applied") == 1 and await webhooks_counted(server, "repeated") == 2
     assert len(stage.read(stage.topics.orgs)) == 1
     assert [(one.attempt, one.unique_key, one.status) for one in attempts(stage)] == [
         (number, "k1", 200) for number in (1, 2, 3) * 2
     ]
 
 
-async def test_what_cannot_be_done_now_is_asked_for_again_and_then_done(
+async def test_a_webhook_that_cannot_be_processed_now_is_repeated_and_then_processed(
     settings: Settings, stage: Stage, lago: Lago
 ) -> None:
-    async with told(settings, lago) as server:
+    async with webhook_server(settings, lago) as server:
         await server.map("acme", "org_1")
         await lago.fault(kind="status", status=503, path="/api/v1/subscriptions", method="GET", count=1)
         await lago.subscribe("sub_1", "org_1")
         await soon(lambda: "org_1" in orgs(stage))
-        assert await counted(server, "http_503") == 1
+        assert await webhooks_counted(server, "http_503") == 1
         [refused] = [one for one in attempts(stage) if one.status != 200]
         await soon(lambda: refused.unique_key in {one.unique_key for one in attempts(stage) if one.status == 200})
     assert (refused.status, refused.error) == (503, "http_503")
@@ -206,9 +206,9 @@ async def test_what_cannot_be_done_now_is_asked_for_again_and_then_done(
 async def test_an_event_that_lago_will_not_bill_has_failed_with_its_reason(
     settings: Settings, stage: Stage, lago: Lago
 ) -> None:
-    """Lago took it, and finds within the hour that no metric counts it: only its webhook says so."""
+    """Lago accepted it, and finds within the hour that no metric counts it: only its webhook says so."""
     await lago.subscribe("sub", "org", subscription_at="2026-01-01T00:00:00Z")
-    async with told(settings, lago) as server, httpx.AsyncClient(trust_env=False) as http:
+    async with webhook_server(settings, lago) as server, httpx.AsyncClient(trust_env=False) as http:
         put(stage, [event(n) for n in range(3)])
         async with stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))):
             await soon(lambda: len(statuses(stage)) == 3)
@@ -220,7 +220,7 @@ async def test_an_event_that_lago_will_not_bill_has_failed_with_its_reason(
             await lago.http.post("/__webhooks", json=order)
             await soon(lambda number=number: len(came(stage)) == number + 1)  # type: ignore[misc]
             await seen(server, {"total_events": 3, "completed_events": 2, "failed_events": 1})
-        assert (await counted(server, "applied"), await counted(server, "ignored")) == (1, 1)
+        assert (await webhooks_counted(server, "applied"), await webhooks_counted(server, "ignored")) == (1, 1)
         text = (await server.http.get("/metrics/prometheus")).text
         assert 'failed_events_total{error_type="unbillable_invalid_code"} 1.0' in text
     receipts = [msgspec.json.decode(one.value(), type=Receipt) for one in stage.read(stage.topics.receipts)]

@@ -1,4 +1,4 @@
-"""Late calls come home by themselves: each is billed once, no matter who is killed, and no one types a command."""
+"""Late calls are released automatically: each is billed once, whichever process is killed, without a command."""
 
 import asyncio
 import random
@@ -33,7 +33,7 @@ BILLED = "SELECT count(*), COALESCE(sum(cost_usd), 0) FROM llm_usage_log WHERE p
 
 @dataclass
 class LagoHistory:
-    """What the task tells."""
+    """The metrics that the task writes."""
 
     outcomes: dict[str, int] = field(default_factory=dict)
 
@@ -42,20 +42,20 @@ class LagoHistory:
 
 
 class World:
-    """A meter, a projector, and what brings late calls home beside it."""
+    """A meter, a projector, and the task that releases late calls."""
 
     def __init__(self, stage: Stage, database: str, partition_tasks: Any) -> None:
         self.stage, self.url, self.partition_tasks = stage, database, partition_tasks
         self.pool = Database(database, size=2)
-        self.told = LagoHistory()
+        self.reported = LagoHistory()
 
     def task(self, make_sender: Any = None) -> LateCalls:
-        """As a new process has it."""
+        """Return the task as a new process creates it."""
         sender = make_sender or (lambda: CommandProducer(self.stage.connection))
-        return LateCalls(self.stage.deployment, self.pool, self.partition_tasks, self.told, sender)
+        return LateCalls(self.stage.deployment, self.pool, self.partition_tasks, self.reported, sender)
 
     async def refused(self, count: int) -> None:
-        """So many calls are beyond the dedupe retention, and the rows say so."""
+        """Return once the rows show this number of calls beyond the dedupe retention."""
         await until(self.url, "SELECT count(*) FROM rejected_calls", lambda found: found == count)
 
     async def billed(self, count: int, usd: int) -> None:
@@ -78,14 +78,14 @@ async def world(stage: Stage, database: str) -> AsyncIterator[World]:
 
 
 def call(number: int, hours: float = 0, *, then: bool = False) -> Raw:
-    """A call that ended so many hours ago, and arrives now, or arrived then."""
+    """A call that ended this number of hours ago; it arrives now, or it arrived then."""
     now = time.time_ns() // 1000
     at = now - int(hours * HOUR_US)
     return raw(0, slp(number, at_us=at, cost="2"), received_us=at if then else now)
 
 
 async def aged(world: World, old: Iterable[Raw]) -> int:
-    """`old` is billed, and then days pass on the partition's clock; how many calls are in the log."""
+    """`old` is billed, and then days pass on the partition's clock; returns how many calls are in the log."""
     calls = list(old)
     world.stage.put(calls)
     await world.billed(len(calls), 2 * len(calls))
@@ -94,7 +94,7 @@ async def aged(world: World, old: Iterable[Raw]) -> int:
     return len(calls) + 1
 
 
-async def test_a_spool_that_was_away_for_three_days_is_billed_without_hands(world: World) -> None:
+async def test_a_spool_that_was_unreachable_for_three_days_is_billed_automatically(world: World) -> None:
     count = await aged(world, [])
     spooled = [call(n, 72 - n) for n in range(30)]
     world.stage.put(spooled)
@@ -105,13 +105,13 @@ async def test_a_spool_that_was_away_for_three_days_is_billed_without_hands(worl
         await until(world.url, OPEN, lambda left: left == 0)
     finally:
         watching.cancel()
-    assert world.told.outcomes == {"requeued": 30}
+    assert world.reported.outcomes == {"requeued": 30}
     line = world.stage.values(world.stage.topics.audit)[-1]
     assert (line["action"], line["count"], Decimal(line["cost_usd"])) == ("late.release", 30, 60)
 
 
-async def test_a_topic_that_is_replayed_beyond_the_horizon_bills_what_is_missing_alone(world: World) -> None:
-    """What backfills are made of: three calls were billed then, two never arrived."""
+async def test_a_topic_replayed_beyond_the_dedupe_retention_bills_only_missing_calls(world: World) -> None:
+    """This is what a backfill looks like: three calls were billed then, two never arrived."""
     old = [call(n, 72, then=True) for n in range(3)]
     count = await aged(world, old)
     lost = [call(n, 72, then=True) for n in (3, 4)]
@@ -124,8 +124,8 @@ async def test_a_topic_that_is_replayed_beyond_the_horizon_bills_what_is_missing
     assert (await world.task().once()).requeued == 0
 
 
-class Dies(CommandProducer):
-    """A process that is killed after its records are durable, or before any is."""
+class KilledProcess(CommandProducer):
+    """A process that is killed before or after its records are durable."""
 
     def __init__(self, stage: Stage, *, durable: bool) -> None:
         super().__init__(stage.connection)
@@ -142,20 +142,20 @@ class Dies(CommandProducer):
 
 
 @pytest.mark.parametrize("durable", [True, False])
-async def test_killed_between_sending_and_marking_it_bills_once(world: World, durable: bool) -> None:
+async def test_after_a_kill_between_sending_and_marking_the_call_is_billed_once(world: World, durable: bool) -> None:
     count = await aged(world, [])
     world.stage.put([call(n, 72) for n in range(5)])
     await world.refused(5)
     with pytest.raises(Unavailable, match="killed"):
-        await world.task(lambda: Dies(world.stage, durable=durable)).once()
+        await world.task(lambda: KilledProcess(world.stage, durable=durable)).once()
     assert (await rows(world.url, OPEN))[0][0] == 5
     done = await world.task().once()
     assert (done.requeued, done.known) == ((0, 5) if durable else (5, 0))
     await world.billed(count + 5, 12)
 
 
-async def test_two_processes_that_hold_one_partition_for_a_moment_bill_once(world: World) -> None:
-    """The one that lost it has not noticed yet; an operator does the same by hand meanwhile."""
+async def test_two_processes_with_one_partition_for_a_moment_bill_once(world: World) -> None:
+    """The one that lost it has not noticed yet; meanwhile an operator runs the command."""
     count = await aged(world, [])
     world.stage.put([call(n, 72) for n in range(20)])
     await world.refused(20)
@@ -170,7 +170,7 @@ async def test_two_processes_that_hold_one_partition_for_a_moment_bill_once(worl
     await world.billed(count + 20, 42)
 
 
-async def test_what_the_log_cannot_tell_waits_and_is_listed(world: World) -> None:
+async def test_a_call_that_the_log_cannot_decide_waits_and_is_listed(world: World) -> None:
     await aged(world, [])
     await rows(world.url, "UPDATE log_completeness SET since = now() - interval '1 hour'")
     world.stage.put([call(1, 72)])
@@ -178,12 +178,12 @@ async def test_what_the_log_cannot_tell_waits_and_is_listed(world: World) -> Non
     task = world.task()
     for _ in range(2):
         await task.once()
-    assert world.told.outcomes == {"waiting": 1}
+    assert world.reported.outcomes == {"waiting": 1}
     assert [one.reason for one in unresolved(world.stage.deployment, CALLS, Filters())] == ["beyond_horizon"]
 
 
-async def test_a_clock_that_runs_ahead_is_not_chased(world: World) -> None:
-    """The partition's clock is days ahead: a call that is released is refused again at once."""
+async def test_a_clock_that_is_ahead_causes_no_endless_releases(world: World) -> None:
+    """The partition's clock is days ahead: a released call is rejected again at once."""
     ahead = call(1000)
     ahead.timestamp += 50 * 60_000  # brokers take a record that is less than an hour ahead
     world.stage.put([ahead])
@@ -198,10 +198,10 @@ async def test_a_clock_that_runs_ahead_is_not_chased(world: World) -> None:
     assert (await task.once()).requeued == 0
 
 
-async def test_what_came_back_at_once_is_released_again_after_a_while(
+async def test_a_call_that_was_rejected_again_at_once_is_released_again_later(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Checked for a ledger that was begun again afterwards: it has to be checked once more."""
+    """It was checked for a ledger that was recreated afterwards: it has to be checked once more."""
     count = await aged(world, [])
     monkeypatch.setattr("connectors.operations.late_calls._CAME_BACK_US", 40 * HOUR_US)
     of_30_hours_ago = time.time_ns() // 1000 - 30 * HOUR_US
@@ -218,7 +218,7 @@ async def test_what_came_back_at_once_is_released_again_after_a_while(
     assert (await task.once()).requeued == 0
 
 
-async def test_what_was_put_away_for_good_stays_away_when_it_is_replayed(world: World) -> None:
+async def test_a_dismissed_call_stays_dismissed_when_it_is_replayed(world: World) -> None:
     count = await aged(world, [])
     old = call(1, 72)
     world.stage.put([old])
@@ -233,7 +233,7 @@ async def test_what_was_put_away_for_good_stays_away_when_it_is_replayed(world: 
     await world.billed(count + 1, 4)
 
 
-async def test_other_reasons_are_left_to_people(world: World) -> None:
+async def test_other_reasons_are_left_to_operators(world: World) -> None:
     await aged(world, [])
     world.stage.put([raw(0, slp(1, cost="-1"), received_us=time.time_ns() // 1000)])
     await world.refused(1)
@@ -241,10 +241,12 @@ async def test_other_reasons_are_left_to_people(world: World) -> None:
     assert (await rows(world.url, OPEN))[0][0] == 1
 
 
-async def test_the_projector_s_process_does_it_and_is_killed_again_and_again(
+async def test_the_projectors_process_does_it_and_is_killed_again_and_again(
     stage: Stage, database: str, tmp_path: Path
 ) -> None:
-    """SIGKILL at any moment: what was sent and not marked is found counted by the next process, which takes over at once."""
+    """SIGKILL at any moment: calls sent and not marked are found as counted by the next process, which takes over at
+    once.
+    """
     group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
     chance = random.Random(3)
     stage.map("acme", "org", "sub")
@@ -274,7 +276,7 @@ def billed_cents(stage: Stage) -> Decimal:
 
 @asynccontextmanager
 async def worker(stage: Stage, database: str, folder: Path) -> AsyncIterator[Process]:
-    """`meterbridge worker --only project`, to be started; up once it has its partitions; killed in the end."""
+    """`meterbridge worker --only project`, to be started; up once it has its partitions; killed at the end."""
     # Without the name Kafka gives its partitions to the next one when the session of the dead one ends.
     variables = environment_of(stage, DATABASE_URL=database, METRICS_PORT="0", POD_NAME="worker-0")
     command = [sys.executable, "-m", "connectors", "worker", "--only", "project"]

@@ -1,4 +1,4 @@
-"""The ledger's laws on real Kafka: its state is its changelog, one owner commits, a wrong topic stops it."""
+"""The ledger with real Kafka: its state is its changelog, one owner commits, and a wrong topic stops it."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ def subscribed(customer: str, at_us: int, kind: str) -> Target:
     return Target("org", "sub")
 
 
-class Bench:
+class LedgerSetup:
     """Ledgers of partition 0 of one test's raw topic."""
 
     def __init__(self, stage: Stage) -> None:
@@ -61,14 +61,14 @@ class Bench:
 
 @pytest.fixture
 async def bench(kafka: Kafka, topic_prefix: str) -> object:
-    bench = Bench(Stage(kafka.bootstrap, topic_prefix))
+    bench = LedgerSetup(Stage(kafka.bootstrap, topic_prefix))
     yield bench
     for ledger in bench.opened:
         await ledger.close()
 
 
 def snapshot(state: LedgerState) -> tuple[object, dict[int, Window], list[bool], dict[int, list[int]]]:
-    """All that a ledger's books hold, comparable."""
+    """Everything that a ledger holds, comparable."""
     known = state.seen.contains([bytes([n]) * 16 for n in range(3)])
     return (
         state.position,
@@ -78,7 +78,7 @@ def snapshot(state: LedgerState) -> tuple[object, dict[int, Window], list[bool],
     )
 
 
-async def test_state_is_a_function_of_the_changelog(bench: Bench) -> None:
+async def test_state_is_a_function_of_the_changelog(bench: LedgerSetup) -> None:
     bench.feed(range(30))
     first = bench.ledger()
     state = await first.open()
@@ -90,7 +90,7 @@ async def test_state_is_a_function_of_the_changelog(bench: Bench) -> None:
     assert bench.changes(again, range(30)).position.counters.duplicate.calls == 30
 
 
-async def test_a_kept_ledger_reads_only_the_tail_and_is_the_same(bench: Bench) -> None:
+async def test_a_reused_ledger_reads_only_the_end_of_the_changelog_and_is_equal(bench: LedgerSetup) -> None:
     bench.feed(range(40))
     shelf = LedgerCache(time.monotonic)
     mine = bench.ledger(shelf)
@@ -106,8 +106,8 @@ async def test_a_kept_ledger_reads_only_the_tail_and_is_the_same(bench: Bench) -
     assert len(back.seen) == 20
 
 
-async def test_a_frozen_owners_late_transaction_is_refused(bench: Bench) -> None:
-    """Two owners can never both commit: opening fences the one before."""
+async def test_a_late_transaction_of_a_frozen_owner_is_refused(bench: LedgerSetup) -> None:
+    """Two owners can never both commit: opening the ledger fences the earlier one."""
     bench.feed(range(20))
     frozen, awake = bench.ledger(), bench.ledger()
     stale = await frozen.open()
@@ -120,7 +120,7 @@ async def test_a_frozen_owners_late_transaction_is_refused(bench: Bench) -> None
     assert (await bench.ledger().open()).position.counters.folded.calls == 10
 
 
-async def test_an_aborted_step_leaves_no_trace(bench: Bench) -> None:
+async def test_an_aborted_step_leaves_no_trace(bench: LedgerSetup) -> None:
     bench.feed(range(20))
     ledger = bench.ledger()
     state = await ledger.open()
@@ -134,7 +134,7 @@ async def test_an_aborted_step_leaves_no_trace(bench: Bench) -> None:
     assert again.position.next == state.position.next == 5
 
 
-async def renew(bench: Bench, wait: Callable[[], Awaitable[None]]) -> None:
+async def renew(bench: LedgerSetup, wait: Callable[[], Awaitable[None]]) -> None:
     admin = AdminClient({"bootstrap.servers": bench.stage.settings.kafka_bootstrap_servers})
     for deleted in admin.delete_topics([bench.stage.topics.raw], operation_timeout=10).values():
         deleted.result()
@@ -144,7 +144,7 @@ async def renew(bench: Bench, wait: Callable[[], Awaitable[None]]) -> None:
         created.result()
 
 
-async def test_a_recreated_topic_stops_the_ledger(bench: Bench) -> None:
+async def test_a_recreated_topic_stops_the_ledger(bench: LedgerSetup) -> None:
     bench.feed(range(5))
     first = bench.ledger()
     await first.commit(bench.changes(await first.open(), range(5)))
@@ -154,8 +154,8 @@ async def test_a_recreated_topic_stops_the_ledger(bench: Bench) -> None:
         await bench.ledger().open()
 
 
-async def test_a_regrown_topic_stops_the_ledger(bench: Bench) -> None:
-    """More partitions move keys to other homes: duplicates would no longer meet."""
+async def test_a_topic_with_more_partitions_stops_the_ledger(bench: LedgerSetup) -> None:
+    """More partitions move keys: duplicates would no longer meet in one ledger."""
     admin = AdminClient({"bootstrap.servers": bench.stage.settings.kafka_bootstrap_servers})
     for grown in admin.create_partitions([NewPartitions(bench.stage.topics.raw, 5)]).values():
         grown.result()
@@ -165,7 +165,7 @@ async def test_a_regrown_topic_stops_the_ledger(bench: Bench) -> None:
         await bench.ledger().open()
 
 
-async def test_a_position_beyond_the_log_stops_the_ledger(bench: Bench) -> None:
+async def test_a_position_beyond_the_log_stops_the_ledger(bench: LedgerSetup) -> None:
     bench.feed(range(3))
     first = bench.ledger()
     state = await first.open()
@@ -174,7 +174,7 @@ async def test_a_position_beyond_the_log_stops_the_ledger(bench: Bench) -> None:
         await bench.ledger().open()
 
 
-async def test_another_deployments_ledger_is_not_taken_over(bench: Bench) -> None:
+async def test_another_deployments_ledger_is_not_taken_over(bench: LedgerSetup) -> None:
     bench.feed(range(3))
     first = bench.ledger()
     await first.commit(bench.changes(await first.open(), range(3)))
@@ -182,8 +182,8 @@ async def test_another_deployments_ledger_is_not_taken_over(bench: Bench) -> Non
         await bench.ledger(deployment="somebody-else").open()
 
 
-async def test_a_lost_changelog_is_noticed(bench: Bench) -> None:
-    """The group has committed offsets, the state is gone: starting from nothing would bill all again."""
+async def test_a_lost_changelog_is_noticed(bench: LedgerSetup) -> None:
+    """The group has committed offsets, but the state is gone: starting from nothing would bill everything again."""
     bench.feed(range(3))
     first = bench.ledger()
     await first.commit(bench.changes(await first.open(), range(3)))
@@ -193,7 +193,7 @@ async def test_a_lost_changelog_is_noticed(bench: Bench) -> None:
         await bench.ledger().open()
 
 
-async def test_a_ledger_behind_an_unfinished_transaction_of_its_beginning_is_opened(bench: Bench) -> None:
+async def test_a_ledger_behind_an_unfinished_transaction_of_its_beginning_is_opened(bench: LedgerSetup) -> None:
     """Kafka answers a commit before its markers are written, so a ledger's first transaction may hide the later ones."""
     bench.feed(range(3))
     first = bench.ledger()
@@ -212,8 +212,8 @@ async def test_a_ledger_behind_an_unfinished_transaction_of_its_beginning_is_ope
         hiding.commit_transaction()
 
 
-async def test_a_commit_of_unknown_outcome_is_found_behind_another_producers_unfinished_transaction(
-    bench: Bench,
+async def test_a_commit_with_an_unknown_outcome_is_found_behind_another_producers_unfinished_transaction(
+    bench: LedgerSetup,
 ) -> None:
     """A kept ledger reads the tail of its changelog. What is hidden there was committed: folded again it is billed twice."""
     bench.feed(range(6))
@@ -239,7 +239,7 @@ async def test_a_commit_of_unknown_outcome_is_found_behind_another_producers_unf
 
 
 async def test_no_second_ledger_begins_while_the_first_is_behind_another_producers_unfinished_transaction(
-    bench: Bench,
+    bench: LedgerSetup,
 ) -> None:
     """An expansion writes the ledgers of new partitions with the producer of an old one."""
     kafka, name = bench.stage.settings.kafka_bootstrap_servers, bench.stage.topics.changelog
@@ -253,7 +253,7 @@ async def test_no_second_ledger_begins_while_the_first_is_behind_another_produce
     assert (await opening).position == begun
 
 
-def delete_changelog(bench: Bench) -> None:
+def delete_changelog(bench: LedgerSetup) -> None:
     """Delete the changelog and create it without records."""
     admin = AdminClient({"bootstrap.servers": bench.stage.settings.kafka_bootstrap_servers})
     name = bench.stage.topics.changelog
@@ -275,7 +275,7 @@ def transaction(kafka: str, name: str, topic: str, records: Iterable[tuple[bytes
     return producer
 
 
-async def test_books_that_do_not_add_up_are_not_opened(bench: Bench) -> None:
+async def test_a_ledger_that_does_not_add_up_is_not_opened(bench: LedgerSetup) -> None:
     bench.feed(range(3))
     first = bench.ledger()
     changes = bench.changes(await first.open(), range(3))

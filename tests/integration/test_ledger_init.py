@@ -1,4 +1,6 @@
-"""The way on for a ledger that has halted: what is skipped is said, no call is billed twice, and the lane goes on by itself."""
+"""How a halted ledger continues: skipped records are reported, no call is billed twice, and the partition continues
+automatically.
+"""
 
 import time
 from collections.abc import Sequence
@@ -31,7 +33,7 @@ def stage(kafka: Kafka, topic_prefix: str) -> Stage:
 
 
 def parts(stage: Stage) -> Components:
-    """Under the names that the command knows."""
+    """With the names that the command uses."""
     return stage.parts(group_prefix=f"{stage.settings.topic_prefix}meterbridge-")
 
 
@@ -51,14 +53,15 @@ def admin(stage: Stage) -> AdminClient:
 
 
 def cut_head(stage: Stage, before: int) -> None:
-    client = admin(stage)  # one that no one holds answers nothing
+    client = admin(stage)  # a position without an owner has no answer
     for future in client.delete_records([TopicPartition(stage.topics.raw, 0, before)]).values():
         future.result(30)
 
 
 def lose(stage: Stage, records: Sequence[Raw]) -> None:
-    """Records that take their offsets in partition 0 and are never read, as if a disk had lost them: an aborted
-    transaction's. Its end takes one offset more."""
+    """Makes records that have offsets in partition 0 and are never read, as if a disk had lost them: those of an
+    aborted transaction. Its end takes one more offset.
+    """
     writer = Producer(
         {
             "bootstrap.servers": stage.settings.kafka_bootstrap_servers,
@@ -74,7 +77,7 @@ def lose(stage: Stage, records: Sequence[Raw]) -> None:
         writer.produce(stage.topics.raw, record.value, record.key, timestamp=record.timestamp, partition=0)
     assert writer.flush(30) == 0
     writer.abort_transaction(30)
-    # The coordinator answers before the marker is in the log: what is put next must not take its offset.
+    # The coordinator answers before the marker is in the log: the next record must not take its offset.
     eventually(lambda: reader.get_watermark_offsets(place, 30)[1] == end)
     reader.close()
 
@@ -95,17 +98,19 @@ async def reconciled(stage: Stage) -> str:
     return "" if ended.code == 0 else ended.out + ended.err
 
 
-async def test_a_sound_ledger_is_left_alone(stage: Stage) -> None:
+async def test_a_correct_ledger_is_not_changed(stage: Stage) -> None:
     stage.put(calls(range(3)), partition=0)
     await run(stage, 3)
     for words in (("--from", "latest", "--yes"), ("--from", "2", "--partition", "0", "--yes")):
-        code, told = await init(stage, *words)
-        assert (code, {one["state"] for one in told}) == (1, {"sound"})
+        code, result = await init(stage, *words)
+        assert (code, {one["state"] for one in result}) == (1, {"sound"})
     assert stage.read(stage.topics.audit) == []
 
 
-async def test_records_lost_at_the_head_are_skipped_said_and_the_lane_goes_on_without_a_restart(stage: Stage) -> None:
-    """By retention, while the meter was away: 3 were billed, 4 are gone, 5 are left, of them one is a repeat."""
+async def test_records_lost_at_the_start_are_skipped_and_reported_and_the_partition_continues_without_a_restart(
+    stage: Stage,
+) -> None:
+    """Lost by retention while the meter was stopped: 3 were billed, 4 are gone, 5 are left, one of them a repeat."""
     first = calls(range(3))
     stage.put(first, partition=0)
     await run(stage, 3)
@@ -131,10 +136,10 @@ async def test_records_lost_at_the_head_are_skipped_said_and_the_lane_goes_on_wi
     assert await reconciled(stage) == ""
 
 
-async def test_a_hole_within_the_log_is_skipped_said_and_what_was_in_it_is_billed_once_it_is_sent_again(
+async def test_a_gap_in_the_log_is_skipped_and_reported_and_its_calls_are_billed_once_when_they_are_sent_again(
     stage: Stage,
 ) -> None:
-    """3 were billed, 4 are lost behind them, 5 are left, of them one is a repeat; then all 12 are sent again."""
+    """3 were billed, 4 are lost after them, 5 are left, one of them a repeat; then all 12 are sent again."""
     first, lost, left = calls(range(3)), calls(range(3, 7)), calls(range(7, 11))
     stage.put(first, partition=0)
     await run(stage, 3)
@@ -161,12 +166,14 @@ async def test_a_hole_within_the_log_is_skipped_said_and_what_was_in_it_is_bille
     assert (line["action"], line["count"], line["reason"]) == ("ledger.init", 5, "kafka-2 lost a disk")
     assert line["target"]["reason"] == "offset_gap"
     assert await reconciled(stage) == ""
-    code, told = await init(stage, "--from", "earliest")
-    assert {one["state"] for one in told} == {"sound"}
+    code, result = await init(stage, "--from", "earliest")
+    assert {one["state"] for one in result} == {"sound"}
 
 
-async def test_a_position_beyond_the_log_is_reached_by_filling_so_that_no_offset_comes_again(stage: Stage) -> None:
-    """A part is named by its first offset: another part of that name would pass for a repeat at Lago."""
+async def test_a_position_beyond_the_log_is_reached_by_filler_records_so_that_no_offset_is_used_twice(
+    stage: Stage,
+) -> None:
+    """A part is named by its first offset: Lago would take another part of that name for a repeat."""
     stage.put(calls(range(3)), partition=0)
     await run(stage, 3)
     position = {m.key(): m.value() for m in stage.read(stage.topics.changelog) if m.partition() == 0}[POSITION_KEY]
@@ -189,8 +196,10 @@ async def test_a_position_beyond_the_log_is_reached_by_filling_so_that_no_offset
     assert billed(stage) == (5, Decimal(250))
 
 
-async def test_a_lost_ledger_goes_on_where_it_stood_and_bills_no_repeat(stage: Stage) -> None:
-    """Its identities are gone: what ended before its last call was received waits for a check; seals and sums go on."""
+async def test_a_lost_ledger_continues_at_its_position_and_bills_no_repeat(stage: Stage) -> None:
+    """Its identities are gone: calls that ended before its last call was received wait for a check; seals and sums
+    continue.
+    """
     counted = calls(range(3), ago_s=1200)
     stage.put(counted, partition=0)
     await run(stage, 3)
@@ -213,8 +222,8 @@ async def test_a_lost_ledger_goes_on_where_it_stood_and_bills_no_repeat(stage: S
     assert await reconciled(stage) == ""
 
 
-async def test_a_ledger_whose_position_is_garbage_halts_alone_and_begins_again(stage: Stage) -> None:
-    """One byte 0xFF in one record ended the meter, and with it every partition, at each start."""
+async def test_a_ledger_with_an_unreadable_position_halts_alone_and_starts_again(stage: Stage) -> None:
+    """In an earlier version one byte 0xFF in one record ended the meter, and with it every partition, at each start."""
     stage.put(calls(range(3), ago_s=1200), partition=0)
     await run(stage, 3)
     garbage = [(POSITION_KEY, b"\xff"), (b"w12345678", b"\xff"), (b"j" * 17, b"\xff"), (b"w", b"x"), (b"\xff", b"\xff")]
@@ -235,8 +244,10 @@ async def test_a_ledger_whose_position_is_garbage_halts_alone_and_begins_again(s
     assert await reconciled(stage) == ""
 
 
-async def test_a_worker_that_is_alive_is_fenced_and_finds_the_new_position(stage: Stage) -> None:
-    """The command writes by the meter's own transactional id: the one who has the partition cannot commit any more."""
+async def test_a_running_worker_is_fenced_and_finds_the_new_position(stage: Stage) -> None:
+    """The command writes with the meter's own transactional id: the worker that has the partition cannot commit any
+    more.
+    """
     stage.put(calls(range(8)), partition=0)
     place = place_of(stage.deployment)
     worker = Ledger(0, place, LedgerCache(time.monotonic), lambda: time.time_ns() // 1000)

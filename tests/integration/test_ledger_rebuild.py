@@ -1,4 +1,4 @@
-"""`meterbridge ledger rebuild`: a ledger that is gone comes back from the other topics, and every call is billed once."""
+"""`meterbridge ledger rebuild`: a lost ledger is restored from the other topics, and every call is billed once."""
 
 import random
 from typing import Any
@@ -28,7 +28,7 @@ def growing(kafka: Kafka, topic_prefix: str) -> Growing:
 
 
 def destroy_changelog(growing: Growing) -> None:
-    """As a person does who deletes the wrong topic; somebody creates it again."""
+    """Deletes the topic as by mistake and creates it again."""
     admin = AdminClient({"bootstrap.servers": growing.bootstrap})
     name = growing.stage.topics.changelog
     admin.delete_topics([name])[name].result()
@@ -41,7 +41,9 @@ async def rebuilt(growing: Growing, *words: str) -> Any:
 
 
 async def everything_again(growing: Growing, unsent: int = 0) -> None:
-    """What was sent is billed without being sent again; then all calls come once more: each is billed once, to the cent."""
+    """Usage that was sent is billed without being sent again; then all calls are sent once more: each is billed once,
+    to the cent.
+    """
     for ghost in GHOSTS:
         growing.stage.map(ghost, "org", "sub")
     await growing.bill(len(growing.sent) - unsent)
@@ -53,7 +55,7 @@ async def everything_again(growing: Growing, unsent: int = 0) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_a_ledger_that_is_lost_at_a_random_moment_of_a_random_history_bills_each_call_once(
+async def test_a_ledger_lost_at_a_random_moment_of_a_random_history_bills_each_call_once(
     growing: Growing, seed: int
 ) -> None:
     dice = random.Random(seed)
@@ -73,8 +75,8 @@ async def test_a_ledger_that_is_lost_at_a_random_moment_of_a_random_history_bill
         await growing.meter(until=len(records), sealed=dice.random() < 0.5)
         if dice.random() < 0.3:
             growing.stage.map(dice.choice(GHOSTS), "org", "sub")
-    growing.stage.put(growing.calls(range(3000, 3020)))  # no one has read these
-    for call in free:  # what was free was reported once without its price
+    growing.stage.put(growing.calls(range(3000, 3020)))  # these are unread
+    for call in free:  # a free call was reported once without its price
         n = 5000 + number - size + free.index(call)
         growing.sent[n] = raw(
             0, slp(n, at_us=call.timestamp * 1000, cost="0.5"), customer="customer-1", received_us=call.timestamp * 1000
@@ -90,7 +92,7 @@ async def test_a_ledger_that_is_lost_at_a_random_moment_of_a_random_history_bill
     assert len(lines) == 2
 
 
-async def test_a_damaged_ledger_is_rebuilt_and_a_sound_one_left_alone(growing: Growing) -> None:
+async def test_a_damaged_ledger_is_rebuilt_and_a_correct_one_not_changed(growing: Growing) -> None:
     growing.stage.put([*growing.calls(range(40)), *growing.calls(range(1000, 1012), GHOSTS)])
     await growing.meter(until=52)
     window = next(
@@ -108,7 +110,7 @@ async def test_a_damaged_ledger_is_rebuilt_and_a_sound_one_left_alone(growing: G
 
 
 @pytest.mark.parametrize("commits", [1, 2])
-async def test_a_rebuild_that_is_cut_off_is_done_again_and_no_worker_takes_half_of_it_for_a_ledger(
+async def test_an_interrupted_rebuild_is_repeated_and_no_worker_uses_half_of_it(
     growing: Growing, commits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     growing.stage.put([*growing.calls(range(40)), *growing.calls(range(1000, 1012), GHOSTS)])
@@ -132,7 +134,7 @@ async def test_a_rebuild_that_is_cut_off_is_done_again_and_no_worker_takes_half_
     await everything_again(growing)
 
 
-async def test_a_grown_deployment_comes_back_with_what_its_ledgers_had_from_their_parents(growing: Growing) -> None:
+async def test_a_grown_deployment_is_restored_with_what_its_ledgers_had_from_their_parents(growing: Growing) -> None:
     growing.stage.put(growing.calls(range(60)))
     await growing.meter(until=60, sealed=True)
     assert (await growing.expand("--yes")).code == 0
@@ -150,7 +152,7 @@ async def test_a_grown_deployment_comes_back_with_what_its_ledgers_had_from_thei
     await everything_again(growing)
 
 
-async def test_where_the_topics_do_not_tell_everything_any_more_it_refuses_and_says_what_is_missing(
+async def test_if_the_topics_no_longer_contain_everything_it_refuses_and_says_what_is_missing(
     growing: Growing,
 ) -> None:
     growing.stage.put([*growing.calls(range(40)), *growing.calls(range(1000, 1012), GHOSTS)])
@@ -169,7 +171,7 @@ async def test_where_the_topics_do_not_tell_everything_any_more_it_refuses_and_s
     assert growing.billed()[0] == 40, "nothing is billed twice: older calls wait for a check"
 
 
-async def test_it_refuses_while_a_meter_runs(growing: Growing) -> None:
+async def test_a_rebuild_is_refused_while_a_meter_runs(growing: Growing) -> None:
     growing.stage.put(growing.calls(range(12)))
     async with growing.stage.running("meter", growing.parts()):
         await growing.meter_has_counted(12)

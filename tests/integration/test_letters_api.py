@@ -1,4 +1,4 @@
-"""Dead letters, the way of usage in numbers and unmapped customers over HTTP: for those who know the master key."""
+"""Dead letters, usage statistics and unmapped customers over HTTP: for holders of the master key."""
 
 import time
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ async def server(kafka: Kafka, topic_prefix: str, stage: Stage) -> AsyncIterator
         yield running
 
 
-async def asked(server: Server, path: str, status: int = 200, **body: Any) -> Any:
+async def answer_json(server: Server, path: str, status: int = 200, **body: Any) -> Any:
     answer = await (
         server.http.post(path, json=body, headers=BEARER) if body else server.http.get(path, headers=BEARER)
     )
@@ -46,7 +46,7 @@ def calls(numbers: range, customer: str, cost: str = "0.5") -> list[Raw]:
     return [raw(0, slp(n, at_us=at, cost=cost), customer=customer, received_us=at) for n in numbers]
 
 
-async def test_dead_events_are_put_back_within_a_bound_and_arrive(stage: Stage, lago: Lago, server: Server) -> None:
+async def test_requeued_dead_letters_are_bounded_and_arrive(stage: Stage, lago: Lago, server: Server) -> None:
     for name in ("e-1", "e-2", "e-3", "e-4"):
         await lago.fault(kind="poison", transaction_id=name)
     put(stage, [event(n) for n in range(5)])
@@ -55,50 +55,51 @@ async def test_dead_events_are_put_back_within_a_bound_and_arrive(stage: Stage, 
         async with stage.running("sink", posting), stage.running("retry", posting):
             await soon(lambda: list(statuses(stage).values()).count("failed") == 4, limit_s=30)
             await lago.http.delete("/__faults")
-            assert (await asked(server, "/webhooks/retry", dry_run=True))["dead_letters"] == 4
-            assert (await asked(server, "/webhooks/retry", 202, limit=1))["requeued"] == 1
-            assert (await asked(server, "/webhooks/retry", 202, limit=1, comment="well again"))["requeued"] == 1
+            dry = await answer_json(server, "/webhooks/retry", dry_run=True)
+            assert (dry["dead_letters"], dry["requeued"]) == (4, 4)
+            assert (await answer_json(server, "/webhooks/retry", 202, limit=1))["requeued"] == 1
+            assert (await answer_json(server, "/webhooks/retry", 202, limit=1, comment="well again"))["requeued"] == 1
             bare = await server.http.post("/webhooks/retry", headers=BEARER)
             assert (bare.status_code, bare.json()["requeued"]) == (202, 2)
-            assert (await asked(server, "/webhooks/retry", 202, comment="again"))["dead_letters"] == 0
+            assert (await answer_json(server, "/webhooks/retry", 202, comment="again"))["dead_letters"] == 0
             await soon(lambda: set(statuses(stage).values()) == {"completed"}, limit_s=30)
-    told = await server.stats(lambda told: told["delivered"] == 5)
-    assert (told["delivered"], told["dead"], told["retrying"], told["pending"]) == (5, 0, 0, 0)
+    result = await server.stats(lambda result: result["delivered"] == 5)
+    assert (result["delivered"], result["dead"], result["retrying"], result["pending"]) == (5, 0, 0, 0)
     assert [line["actor"] for line in stage.values(stage.topics.audit)] == ["master key"] * 3
     assert MAX_LETTERS == RetryBody().limit == 1000
 
 
-async def test_the_way_of_usage_is_told_in_numbers(stage: Stage, server: Server) -> None:
+async def test_the_steps_of_usage_are_shown_in_numbers(stage: Stage, server: Server) -> None:
     stage.map("acme", "org", "sub")
     at = time.time_ns() // 1000
     bad = raw(0, slp(9, cost="-1"), customer="acme", received_us=at)
-    good = calls(range(4), "acme")  # made once: a repeat has the moments of its call
+    good = calls(range(4), "acme")  # built once: a repeat has the times of its call
     stage.put([*good, *good, bad, *calls(range(5, 6), "acme", cost="0")])
     stage.put(calls(range(6, 7), "ghost"))
     async with stage.running("meter", stage.parts()):
         await soon(lambda: len(stage.values(stage.topics.events)) == 1, limit_s=20)
         await soon(lambda: stage.sensors.calls.get("billable") == 5, limit_s=20)
     await soon(lambda: len(stage.read(stage.topics.rejected)) == 1)
-    told = await server.stats(
-        lambda told: told["received"] == 11 and told["pending"] == 1 and told["rejected_by_reason"]
+    result = await server.stats(
+        lambda result: result["received"] == 11 and result["pending"] == 1 and result["rejected_by_reason"]
     )
-    assert (told["received"], told["accepted"], told["duplicate"], told["rejected"]) == (11, 6, 4, 1)
-    assert told["rejected_by_reason"] == {"negative_cost": 1}
-    assert (told["pending"], told["delivered"]) == (1, 0)
-    assert (told["held_windows"], told["held_over_bound"]) == (1, [])
+    assert (result["received"], result["accepted"], result["duplicate"], result["rejected"]) == (11, 6, 4, 1)
+    assert result["rejected_by_reason"] == {"negative_cost": 1}
+    assert (result["pending"], result["delivered"]) == (1, 0)
+    assert (result["held_windows"], result["held_over_bound"]) == (1, [])
 
 
-async def test_the_age_of_the_oldest_record_that_waits_is_told(stage: Stage, server: Server) -> None:
-    """No one folds: what was received an hour ago waits for an hour."""
+async def test_the_age_of_the_oldest_waiting_record_is_shown(stage: Stage, server: Server) -> None:
+    """No meter runs: a record received an hour ago waits for an hour."""
     hour_ago = time.time_ns() // 1_000_000 - 3_600_000
     stage.producer.produce(stage.topics.raw, b"{}", b"acme", timestamp=hour_ago)
     stage.producer.flush(10)
-    told = await server.stats()
-    assert 3600 <= told["oldest_age_seconds"] < 3700
-    assert told["oldest_age_seconds_by_topic"]["events"] == 0
+    result = await server.stats()
+    assert 3600 <= result["oldest_age_seconds"] < 3700
+    assert result["oldest_age_seconds_by_topic"]["events"] == 0
 
 
-async def test_customers_no_one_has_mapped_are_listed_with_their_money(
+async def test_unmapped_customers_are_listed_with_their_amounts(
     kafka: Kafka, topic_prefix: str, stage: Stage, database: str
 ) -> None:
     stage.map("acme", "org", "sub")
@@ -107,23 +108,23 @@ async def test_customers_no_one_has_mapped_are_listed_with_their_money(
     async with projector_parts(stage, database) as project, running_server(settings, ("api",)) as server:
         async with stage.running("meter", stage.parts()), stage.running("project", project):
             await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 6)
-            told = (await asked(server, "/customers/unmapped"))["customers"]
-            assert [(one["litellm_customer_id"], one["calls"], one["usd"]) for one in told] == [
+            result = (await answer_json(server, "/customers/unmapped"))["customers"]
+            assert [(one["litellm_customer_id"], one["calls"], one["usd"]) for one in result] == [
                 ("ghost", 3, "1.5"),
                 ("spirit", 1, "0.5"),
             ]
             stage.map("ghost", "org", "sub")
             query = "SELECT count(*) FROM held_parts WHERE transaction_id IS NULL"
             await until(database, query, lambda count: count == 1)
-        told = (await asked(server, "/customers/unmapped"))["customers"]
-    assert [one["litellm_customer_id"] for one in told] == ["spirit"]
+        result = (await answer_json(server, "/customers/unmapped"))["customers"]
+    assert [one["litellm_customer_id"] for one in result] == ["spirit"]
 
 
 async def test_without_postgres_unmapped_customers_cannot_be_listed(server: Server) -> None:
-    assert (await asked(server, "/customers/unmapped", 501))["reason"] == "needs_postgres"
+    assert (await answer_json(server, "/customers/unmapped", 501))["reason"] == "needs_postgres"
 
 
-async def test_no_one_sees_it_without_the_master_key(server: Server) -> None:
+async def test_without_the_master_key_it_is_refused(server: Server) -> None:
     for path in ("/webhooks/stats", "/customers/unmapped"):
         assert (await server.http.get(path)).status_code == 401, path
     assert (await server.http.post("/webhooks/retry", json={})).status_code == 401
@@ -132,6 +133,6 @@ async def test_no_one_sees_it_without_the_master_key(server: Server) -> None:
 @pytest.mark.parametrize(
     ("body", "status"), [("{", 400), ('{"limit": 5000}', 422), ('{"raeson": "x"}', 422), ('{"kind": "all"}', 422)]
 )
-async def test_a_wrong_request_puts_nothing_back(server: Server, body: str, status: int) -> None:
+async def test_a_wrong_request_requeues_nothing(server: Server, body: str, status: int) -> None:
     answer = await server.http.post("/webhooks/retry", content=body, headers=BEARER)
     assert answer.status_code == status

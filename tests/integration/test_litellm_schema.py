@@ -91,12 +91,12 @@ class TestSchemaStructure:
     async def test_every_table_has_its_columns(self, url: str) -> None:
         assert await columns_of(url, COLUMNS) == COLUMNS
 
-    async def test_money_is_exact_and_moments_have_a_zone(self, url: str) -> None:
+    async def test_money_is_exact_and_times_have_a_zone(self, url: str) -> None:
         money = "^(balance|overdraft|amount|credits|price_usd|remaining|bonus_credits)$"
         assert await types_of(url, COLUMNS, money) == {"numeric"}
         assert await types_of(url, COLUMNS, "_at$|_since$") == {"timestamp with time zone"}
 
-    async def test_updated_at_follows_every_update(self, url: str) -> None:
+    async def test_updated_at_changes_with_every_update(self, url: str) -> None:
         await give(url, "user:ada", "1")
         for table in ("user_credits", "credit_packages", "power_level_configs"):
             await rows(url, f"UPDATE {table} SET updated_at = '2000-01-01Z'")
@@ -106,7 +106,7 @@ class TestSchemaStructure:
 
 
 class TestFunctions:
-    async def test_a_debit_takes_what_a_call_costs(self, url: str) -> None:
+    async def test_a_debit_takes_the_cost_of_a_call(self, url: str) -> None:
         await give(url, "user:ada", "10")
         success, balance, transaction, error = await take(url, "ada", "1.25")
         assert (success, balance, error) == (True, Decimal("8.75"), None) and isinstance(transaction, UUID)
@@ -132,14 +132,14 @@ class TestFunctions:
             assert await sqlstate(url, f'SELECT {other}, p_metadata => \'{{"idempotency_key": "p"}}\')') == "MB001"
         assert await account(url, "user:ada") == (Decimal(9), Decimal(0))
 
-    async def test_a_payment_of_stripes_is_booked_once_without_a_key(self, url: str) -> None:
+    async def test_a_stripe_payment_is_booked_once_without_a_key(self, url: str) -> None:
         purchase = "SELECT * FROM add_user_credits('ada', 50, 'purchase', 'stripe', 'ch_1', 2)"
         assert await rows(url, purchase) == await rows(url, purchase)
         refund = "SELECT * FROM add_user_credits('ada', -50, 'refund', 'stripe', 're_1')"
         assert (await rows(url, refund)) == (await rows(url, refund))
         assert await account(url, "user:ada") == (Decimal(0), Decimal(0))
 
-    async def test_a_negative_refund_takes_back_and_the_rest_is_owed(self, url: str) -> None:
+    async def test_a_negative_refund_removes_credits_and_the_rest_is_owed(self, url: str) -> None:
         await give(url, "user:ada", "10")
         await take(url, "ada", "4")
         assert (await give(url, "user:ada", "-10", "refund"))[1] == 0
@@ -147,8 +147,8 @@ class TestFunctions:
         assert (await give(url, "user:ada", "6"))[1] == Decimal(2)
         assert await account(url, "user:ada") == (Decimal(2), Decimal(0))
 
-    async def test_a_refund_takes_back_what_is_left_of_its_own_payment_first(self, url: str) -> None:
-        """It took the grants that expire first: a bonus was lost, and the refunded credits stayed."""
+    async def test_a_refund_removes_the_rest_of_its_own_payment_first(self, url: str) -> None:
+        """Earlier it took the grants that expire first: a bonus was lost, and the refunded credits stayed."""
         soon = datetime.now(UTC) + timedelta(days=1)
         for payment in ("ch_1", "ch_2"):
             await rows(url, "SELECT add_user_credits('ada', 10, 'purchase', 'stripe', $1)", payment)
@@ -171,15 +171,15 @@ class TestFunctions:
         assert await rows(url, left) == [(5,), (0,), (0,), (10,)]
 
     @pytest.mark.parametrize("key", ["call:00", "calls:x", "settle:c1", "stripe:purchase:ch_1"])
-    async def test_a_caller_has_no_key_that_is_written_like_ours(self, url: str, key: str) -> None:
-        told = f'p_metadata => \'{{"idempotency_key": "{key}"}}\''
+    async def test_a_callers_key_never_has_the_form_of_ours(self, url: str, key: str) -> None:
+        result = f'p_metadata => \'{{"idempotency_key": "{key}"}}\''
         await give(url, "user:ada", "1")
         for call in ("add_user_credits('ada', 1, 'bonus'", "debit_user_credits('ada', 1, 'p', 'm', 1, 1, 'eco'"):
-            assert await sqlstate(url, f"SELECT {call}, {told})") == "22023"
+            assert await sqlstate(url, f"SELECT {call}, {result})") == "22023"
         await give(url, "user:ada", "1", idempotency_key=f"my-{key}")
         assert await account(url, "user:ada") == (Decimal(2), Decimal(0))
 
-    async def test_a_refund_names_a_payment_of_its_account_and_takes_what_is_left_of_it(self, url: str) -> None:
+    async def test_a_refund_names_a_payment_of_its_account_and_removes_what_is_left_of_it(self, url: str) -> None:
         bought = "SELECT transaction_id::text FROM add_user_credits('ada', 10, 'purchase', 'stripe', 'pi_1')"
         [(transaction,)] = await rows(url, bought)
         refund = "SELECT add_user_credits($1, $2, 'refund', NULL, $3, NULL, jsonb_build_object('refund_of', $4::text))"
@@ -196,8 +196,10 @@ class TestFunctions:
         await rows(url, refund, "ada", Decimal(-4), "re_2", "pi_1")  # a repeat is no second refund
         assert await account(url, "user:ada") == (Decimal(0), Decimal(0))
 
-    async def test_an_account_is_prepaid_since_the_commit_that_made_it(self, url: str) -> None:
-        """It was since the beginning of that transaction: what ended meanwhile was not debited, and was at a second reading."""
+    async def test_an_account_is_prepaid_since_the_commit_that_created_it(self, url: str) -> None:
+        """Earlier it was since the start of that transaction: calls that ended in between were not debited, but were at
+        a second reading.
+        """
         moment = "SELECT prepaid_since FROM user_credits WHERE user_id = $1"
         connection = await asyncpg.connect(url)
         try:
@@ -221,7 +223,7 @@ class TestFunctions:
         finally:
             await connection.close()
 
-    async def test_overdraft_that_is_kept_is_not_repaid_by_credits(self, url: str) -> None:
+    async def test_a_kept_overdraft_is_not_repaid_by_credits(self, url: str) -> None:
         await give(url, "user:ada", "1")
         await give(url, "user:ada", "-3", "adjustment")
         await rows(url, "UPDATE user_credits SET overdraft_policy = 'keep'")
@@ -233,7 +235,7 @@ class TestFunctions:
         assert found == dict.fromkeys(OUT_OF_RANGE, "22023")
         assert await rows(url, "SELECT count(*) FROM credit_transactions") == [(0,)]
 
-    async def test_a_reservation_holds_money_until_it_is_settled(self, url: str) -> None:
+    async def test_a_reservation_holds_credits_until_it_is_settled(self, url: str) -> None:
         await give(url, "user:ada", "10")
         assert (await reserve(url, "user:ada", "6", "c1"))[::2] == (True, Decimal(4))
         assert await reserve(url, "user:ada", "5", "c2") == (False, None, Decimal(4))
@@ -267,7 +269,7 @@ class TestFunctions:
         # Its call comes after all, and is paid.
         assert (await rows(url, "SELECT new_balance FROM settle_reservation('c1', 2)")) == [(Decimal(8),)]
 
-    async def test_an_overdraft_may_be_allowed_and_what_is_owed_uses_it_up(self, url: str) -> None:
+    async def test_an_overdraft_may_be_allowed_and_debt_uses_it_up(self, url: str) -> None:
         await give(url, "user:ada", "2")
         assert (await reserve(url, "user:ada", "6", "c1", overdraft="5"))[::2] == (True, Decimal(1))
         await rows(url, "SELECT settle_reservation('c1', 6)")
@@ -285,7 +287,7 @@ class TestFunctions:
         left = "SELECT remaining FROM credit_grants ORDER BY grant_id"
         assert await rows(url, left) == [(Decimal(3),), (Decimal(2),), (Decimal(0),)]
 
-    async def test_credits_expire_but_not_what_is_reserved(self, url: str) -> None:
+    async def test_credits_expire_except_reserved_ones(self, url: str) -> None:
         await give(url, "user:ada", "3")
         await give(url, "user:ada", "5", "bonus", datetime.now(UTC) + timedelta(hours=1))
         await reserve(url, "user:ada", "6", "c1")
@@ -331,7 +333,7 @@ class TestSeedData:
 
 
 class TestUserCredits:
-    async def test_an_account_begins_empty_in_the_tier_free(self, url: str) -> None:
+    async def test_an_account_starts_empty_in_the_tier_free(self, url: str) -> None:
         await rows(url, "INSERT INTO user_credits (user_id, stripe_customer_id) VALUES ('ada', 'cus_1')")
         query = "SELECT account, balance, tier, stripe_customer_id FROM user_credits"
         assert await rows(url, query) == [("user:ada", 0, "free", "cus_1")]
@@ -360,7 +362,7 @@ class TestCreditTransactions:
 
 
 class TestConstraints:
-    async def test_the_database_refuses_what_no_account_may_be(self, url: str) -> None:
+    async def test_the_database_refuses_invalid_accounts(self, url: str) -> None:
         await give(url, "user:ada", "10")
         assert {statement: await sqlstate(url, statement) for statement in REFUSED} == REFUSED
         assert await account(url, "user:ada") == (Decimal(10), Decimal(0))
@@ -377,7 +379,7 @@ class TestConstraints:
         finally:
             await connection.close()
 
-    async def test_a_movement_whose_transaction_fails_leaves_nothing(self, url: str) -> None:
+    async def test_a_movement_in_a_failed_transaction_leaves_nothing(self, url: str) -> None:
         await give(url, "user:ada", "10")
         connection = await asyncpg.connect(url)
         try:

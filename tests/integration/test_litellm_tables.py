@@ -1,4 +1,4 @@
-"""The documented tables beside the credits on real Postgres: provider keys, the usage log, health, and the summary.
+"""The documented tables beside the credits with real Postgres: provider keys, the usage log, health, and the summary.
 
 The classes have the names of the specification's test suite; `test_litellm_schema.py` has those about credits.
 """
@@ -72,11 +72,11 @@ class TestSchemaStructure:
     async def test_every_table_has_its_columns(self, url: str) -> None:
         assert await columns_of(url, COLUMNS) == COLUMNS
 
-    async def test_what_is_exact_is_numeric_and_moments_have_a_zone(self, url: str) -> None:
+    async def test_exact_values_are_numeric_and_times_have_a_zone(self, url: str) -> None:
         assert await types_of(url, COLUMNS, "_usd$|_cost$|^credits$|^posted$|_rate$") == {"numeric"}
         assert await types_of(url, COLUMNS, "_at$|^since$") == {"timestamp with time zone"}
 
-    async def test_updated_at_follows_every_update_by_five_triggers(self, url: str) -> None:
+    async def test_five_triggers_update_updated_at(self, url: str) -> None:
         triggers = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE '%updated_at' AND NOT tgisinternal"
         assert await rows(url, triggers) == [(5,)]
         await rows(url, f"{KEY} ('pk_1', 'ada', 'openai', 'main', 'x', 's', '...', now())")
@@ -91,7 +91,7 @@ class TestSchemaStructure:
 
 
 class TestProviderKeys:
-    async def test_a_name_is_used_once_for_a_provider_and_a_key_is_erased_when_it_is_revoked(self, url: str) -> None:
+    async def test_a_name_is_unique_for_a_provider_and_a_key_is_erased_when_it_is_revoked(self, url: str) -> None:
         await rows(url, f"{KEY} ('pk_1', 'ada', 'openai', 'main', 'x', 's', '...', now())")
         await rows(url, f"{KEY} ('pk_3', 'bob', 'openai', 'main', 'x', 's', '...', now())")
         revoked = "UPDATE user_provider_keys SET is_active = false, revoked_at = now(), encrypted_key = NULL"
@@ -100,7 +100,7 @@ class TestProviderKeys:
 
 
 class TestConstraints:
-    async def test_the_database_refuses_what_cannot_be(self, url: str) -> None:
+    async def test_the_database_refuses_impossible_values(self, url: str) -> None:
         await rows(url, f"{KEY} ('pk_1', 'ada', 'openai', 'main', 'x', 's', '...', now())")
         async with Writer(url) as writer:
             await writer.put(TOPICS.enriched, call(1, at(20)))
@@ -108,20 +108,20 @@ class TestConstraints:
 
 
 class TestUsageLog:
-    async def test_a_call_stands_with_all_that_is_told_of_it(self, url: str) -> None:
+    async def test_a_call_is_stored_with_everything_reported_about_it(self, url: str) -> None:
         context = CallContext(
             tags=["prod"],
             time_to_first_token=0.25,
             spend_logs_metadata={"session_id": "s1"},
             key_metadata={"app": "chat"},
         )
-        told = {"user_id": "ada", "provider": "openai", "model": "gpt-5", "request_id": "r1", "power_level": "eco"}
+        result = {"user_id": "ada", "provider": "openai", "model": "gpt-5", "request_id": "r1", "power_level": "eco"}
         counts = {"tokens_input": 1200, "tokens_output": 350, "total_tokens": 1550}
         failed = call(
             2, at(20), 2.0, CallContext(error_code="429"), status="failure", decision="failed_call", request_id="r2"
         )
         async with Writer(url) as writer:
-            await writer.put(TOPICS.enriched, call(1, at(20), 1.5, context, byok=True, **told, **counts), failed)
+            await writer.put(TOPICS.enriched, call(1, at(20), 1.5, context, byok=True, **result, **counts), failed)
         columns = (
             "user_id, provider, model, tokens_input, tokens_output, total_tokens, cost_usd, status, request_id, power_level, "
             "latency_ms, byok, session_id, app, tags, time_to_first_token, "
@@ -136,7 +136,7 @@ class TestUsageLog:
         categories = "SELECT status, error_category FROM llm_usage_log WHERE request_id = 'r2'"
         assert await rows(url, categories) == [("failure", "rate_limit")]
 
-    async def test_a_call_that_is_reported_twice_has_one_row(self, url: str) -> None:
+    async def test_a_call_reported_twice_has_one_row(self, url: str) -> None:
         """LiteLLM gives one request id to several reports, so the call's identity is unique and not its request id."""
         async with Writer(url) as writer:
             await writer.put(TOPICS.enriched, call(1, at(20), request_id="r"), call(2, at(20), request_id="r"))
@@ -145,12 +145,12 @@ class TestUsageLog:
 
 
 class TestMaterializedView:
-    async def test_the_summary_has_a_row_for_a_day_a_user_a_provider_and_a_model(self, url: str) -> None:
-        told = {"user_id": "ada", "provider": "openai", "model": "gpt-5", "tokens_output": 30}
+    async def test_the_summary_has_a_row_for_each_day_user_provider_and_model(self, url: str) -> None:
+        result = {"user_id": "ada", "provider": "openai", "model": "gpt-5", "tokens_output": 30}
         async with Writer(url) as writer:
-            await writer.put(TOPICS.enriched, call(1, at(20), 1.0, **told), call(2, at(20), 2.0, byok=True, **told))
+            await writer.put(TOPICS.enriched, call(1, at(20), 1.0, **result), call(2, at(20), 2.0, byok=True, **result))
             await writer.put(
-                TOPICS.enriched, call(3, at(20), 3.0, status="failure", decision="failed_call", part="", **told)
+                TOPICS.enriched, call(3, at(20), 3.0, status="failure", decision="failed_call", part="", **result)
             )
         assert await rows(url, "SELECT * FROM llm_usage_summary") == []
         await rows(url, "SELECT refresh_usage_summary()")
@@ -164,8 +164,8 @@ class TestMaterializedView:
 
 
 class TestPerformance:
-    async def test_what_a_user_asks_reads_the_users_rows_alone(self, url: str) -> None:
-        """With the settings of the server as they are."""
+    async def test_a_users_query_reads_only_the_users_rows(self, url: str) -> None:
+        """With the server's settings unchanged."""
         async with Writer(url) as writer:
             many = (call(n, at(20), customer_id=f"u{n}", user_id=f"u{n}") for n in range(2000))
             await writer.put(TOPICS.enriched, *many)

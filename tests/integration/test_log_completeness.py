@@ -1,4 +1,4 @@
-"""The usage log says from when on it is complete, and what it cannot vouch for is not billed a second time."""
+"""The usage log knows since when it is complete; calls that it cannot decide about are not billed a second time."""
 
 import json
 import time
@@ -20,7 +20,7 @@ from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
 from tests.support.database import fresh_database, migrated_database, projector_parts, rows, until
 from tests.support.eventually import soon
-from tests.support.history import TOPICS, Said
+from tests.support.history import TOPICS, TopicRecord
 from tests.support.projection import Writer, usage
 from tests.support.stage import Stage
 
@@ -32,13 +32,13 @@ def hours_ago(hours: float) -> int:
 
 
 def past(number: int, hours: float) -> Raw:
-    """A call that ended so long ago and was received then."""
+    """A call that ended, and was received, this long ago."""
     at = hours_ago(hours)
     return raw(0, slp(number, at_us=at, cost="10"), received_us=at)
 
 
 def forget_records(stage: Stage, topic: str) -> None:
-    """As retention does it."""
+    """Delete old records, as retention does."""
     admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     places = [TopicPartition(topic, number, -1) for number in range(stage.settings.kafka_partitions)]
     for future in admin.delete_records(places).values():
@@ -46,7 +46,7 @@ def forget_records(stage: Stage, topic: str) -> None:
 
 
 def copies(path: Path, calls: list[Raw]) -> str:
-    """The same calls as a file."""
+    """Return the same calls as a file."""
     path.write_text("\n".join(json.dumps(json.loads(call.value or b"")["call"]) for call in calls))
     return str(path)
 
@@ -59,7 +59,7 @@ async def metering(stage: Stage) -> AsyncIterator[None]:
 
 
 async def billed_before_there_was_postgres(stage: Stage) -> list[Raw]:
-    """Five calls of 30 hours ago are billed; what the meter told about them has left its topic."""
+    """Five calls of 30 hours ago are billed; the meter's records about them have expired in their topic."""
     stage.map("acme", "org", "sub")
     old = [past(n, 30) for n in range(5)]
     async with metering(stage):
@@ -76,10 +76,10 @@ async def backfill(stage: Stage, database: str, file: str, *words: str) -> Ended
     return await meterbridge(stage, *words, DATABASE_URL=database)
 
 
-async def test_calls_that_were_counted_before_the_log_began_are_not_billed_again(
+async def test_calls_counted_before_the_log_started_are_not_billed_again(
     stage: Stage, database: str, tmp_path: Path
 ) -> None:
-    """Postgres came late: an empty log is no proof that nothing was billed."""
+    """Postgres was added later: an empty log does not prove that nothing was billed."""
     old = await billed_before_there_was_postgres(stage)
     file = copies(tmp_path / "old.jsonl", old)
     async with projector_parts(stage, database) as project, metering(stage), stage.running("project", project):
@@ -92,27 +92,25 @@ async def test_calls_that_were_counted_before_the_log_began_are_not_billed_again
         done = await meterbridge(stage, "dlq", "requeue", "--json", DATABASE_URL=database)
         assert (done.json["requeued"], done.json["reasons"]) == (0, {"log_incomplete": 5}), done.err
         assert len(stage.read(stage.topics.raw)) == 12
-        told = await backfill(stage, database, file, "--trust-log-from", "40h", "--dry-run")
-        assert (told.code, told.json["missing"]) == (0, 5), told.err
+        result = await backfill(stage, database, file, "--trust-log-from", "40h", "--dry-run")
+        assert (result.code, result.json["missing"]) == (0, 5), result.err
         words = ("dlq", "requeue", "--limit", "2", "--trust-log-from", "40h", "--json")
         done = await meterbridge(stage, *words, DATABASE_URL=database)
         assert (done.json["requeued"], done.json["reasons"]) == (2, {}), done.err
         await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 3)
-        told = await backfill(stage, database, file, "--trust-log-from", "40h")
-        assert (told.code, told.json["known"], told.json["missing"]) == (0, 2, 3), told.err
+        result = await backfill(stage, database, file, "--trust-log-from", "40h")
+        assert (result.code, result.json["known"], result.json["missing"]) == (0, 2, 3), result.err
     line = stage.values(stage.topics.audit)[-1]
     assert (line["action"], line["target"]["trust_log_from"]) == ("backfill", "40h")
 
 
-async def test_a_projector_that_never_ran_leaves_the_log_without_a_word(
-    stage: Stage, database: str, tmp_path: Path
-) -> None:
+async def test_a_log_without_a_projector_decides_nothing(stage: Stage, database: str, tmp_path: Path) -> None:
     file = copies(tmp_path / "old.jsonl", await billed_before_there_was_postgres(stage))
     done = await backfill(stage, database, file)
     assert (done.json["missing"], done.json["refused"]) == (0, {"log_incomplete": 5}), done.err
 
 
-async def test_a_call_after_the_log_began_is_judged_by_it(stage: Stage, database: str, tmp_path: Path) -> None:
+async def test_the_log_decides_about_a_call_after_its_start(stage: Stage, database: str, tmp_path: Path) -> None:
     await billed_before_there_was_postgres(stage)
     lost = past(300, 0)
     async with projector_parts(stage, database) as project, metering(stage), stage.running("project", project):
@@ -130,33 +128,33 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
         yield url
 
 
-def at(offset: int, seconds: int, **fields: Any) -> Said:
+def at(offset: int, seconds: int, **fields: Any) -> TopicRecord:
     one = usage(offset, start=to_iso(seconds * SECOND_US), end=to_iso(seconds * SECOND_US), **fields)
-    return Said(offset, seconds * 1000, b"acme", msgspec.json.encode(one))
+    return TopicRecord(offset, seconds * 1000, b"acme", msgspec.json.encode(one))
 
 
-async def test_a_log_that_began_with_its_topic_is_complete(url: str) -> None:
+async def test_a_log_that_started_with_its_topic_is_complete(url: str) -> None:
     async with Writer(url) as writer:
         await writer.take(TOPICS.enriched, 0, [at(0, 1_795_176_000)])
     assert await rows(url, SINCE) == [("-infinity",)]
 
 
-async def test_a_log_that_began_later_is_complete_from_its_first_record(url: str) -> None:
+async def test_a_log_that_started_later_is_complete_from_its_first_record(url: str) -> None:
     async with Writer(url) as writer:
         await writer.take(TOPICS.enriched, 0, [at(7, 1_795_176_000), at(8, 1_795_176_060)])
         await writer.take(TOPICS.enriched, 0, [at(9, 1_795_179_600)])
     assert await rows(url, "SELECT extract(epoch FROM since)::bigint FROM log_completeness") == [(1_795_176_000,)]
 
 
-async def test_a_log_that_went_on_where_it_stood_stays_as_complete_as_it_was(url: str) -> None:
+async def test_a_log_that_continued_at_its_position_stays_as_complete_as_it_was(url: str) -> None:
     for offset in (0, 1):
         async with Writer(url) as writer:
             await writer.take(TOPICS.enriched, 0, [at(offset, 1_795_176_000 + offset)])
     assert await rows(url, SINCE) == [("-infinity",)]
 
 
-async def test_a_log_that_was_told_to_begin_behind_a_hole_says_so(url: str) -> None:
-    """The cure for `offset_out_of_range` is to delete the projector's place."""
+async def test_a_log_that_was_told_to_start_after_a_gap_says_so(url: str) -> None:
+    """The remedy for `offset_out_of_range` is to delete the projector's position."""
     async with Writer(url) as writer:
         await writer.take(TOPICS.enriched, 0, [at(0, 1_795_176_000)])
         await rows(url, "DELETE FROM projector_offsets")
@@ -165,7 +163,7 @@ async def test_a_log_that_was_told_to_begin_behind_a_hole_says_so(url: str) -> N
     assert await rows(url, "SELECT extract(epoch FROM since)::bigint FROM log_completeness") == [(1_795_179_600,)]
 
 
-async def test_another_topic_from_its_beginning_does_not_make_the_log_whole(url: str) -> None:
+async def test_another_topic_from_its_beginning_does_not_make_the_log_complete(url: str) -> None:
     async with Writer(url) as writer:
         await writer.take(TOPICS.enriched, 0, [at(0, 1_795_176_000)])
         await rows(url, "DELETE FROM projector_offsets")
@@ -173,7 +171,7 @@ async def test_another_topic_from_its_beginning_does_not_make_the_log_whole(url:
     assert await rows(url, SINCE) == [("infinity",)]
 
 
-async def test_what_an_older_release_projected_is_complete_from_its_first_call(postgres_url: str) -> None:
+async def test_rows_of_an_older_release_are_complete_from_their_first_call(postgres_url: str) -> None:
     async with fresh_database(postgres_url) as url:
         await migrate(url, [one for one in migrations() if one.version < 6])
         await rows(url, "INSERT INTO projector_offsets VALUES ('x.litellm.usage.enriched', 0, 'id', 9)")

@@ -1,4 +1,4 @@
-"""Questions that are asked for each call have an index: none reads a month of the log whole."""
+"""Queries that are made for each call use an index: none reads a whole month of the log."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -36,7 +36,7 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-async def test_a_question_has_its_index(url: str, name: str) -> None:
+async def test_a_query_has_its_index(url: str, name: str) -> None:
     statement, arguments = QUESTIONS[name]
     connection = await asyncpg.connect(url)
     try:

@@ -1,4 +1,4 @@
-"""Names of any length, in the tables: what a sender chooses fits into every index, and stops no sum of anybody else's."""
+"""Names of any length in the tables: a sender's names fit into every index, and break no sum of other customers."""
 
 import random
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.records import AuditRecord, DeliveryAttempt, Rejection
 from tests.support.credits import account, give
 from tests.support.database import migrated_database, rows
-from tests.support.history import TOPICS, Said
+from tests.support.history import TOPICS, TopicRecord
 from tests.support.projection import Writer, event, manifest, usage
 
 LENGTH = 4000
@@ -54,9 +54,7 @@ def long_call(number: int, name: Any, **fields: Any) -> Any:
 
 
 @pytest.mark.parametrize("alphabet", ALPHABETS)
-async def test_a_call_with_names_of_any_length_is_stored_and_summed_up_beside_its_neighbours(
-    url: str, alphabet: str
-) -> None:
+async def test_a_call_with_names_of_any_length_is_stored_and_summed_with_the_others(url: str, alphabet: str) -> None:
     name = names(ALPHABETS[alphabet])
     now = datetime.now(UTC).isoformat()
     neighbour = usage(2, user_id="ada", provider="openai", model="gpt-5", status="success", start=now, end=now)
@@ -128,7 +126,7 @@ _BOUNDS = ("= ANY (ARRAY[", "$'::text", "octet_length(")
 
 
 async def test_every_text_in_an_index_has_a_bound(url: str) -> None:
-    """A new index over text fails here until it is known what bounds it."""
+    """A new index over text fails here until its bound is known."""
     unbounded, found = [], await rows(url, _IN_INDEXES)
     assert {(table, name) for known in (OURS, BOUNDED) for table, columns in known.items() for name in columns} <= set(
         found
@@ -143,7 +141,7 @@ async def test_every_text_in_an_index_has_a_bound(url: str) -> None:
 
 
 @pytest.mark.parametrize("alphabet", ALPHABETS)
-async def test_what_the_projector_and_the_sums_bound_fits_into_every_index(url: str, alphabet: str) -> None:
+async def test_text_bounded_by_the_projector_and_the_sums_fits_into_every_index(url: str, alphabet: str) -> None:
     name = names(ALPHABETS[alphabet])
     rejection = Rejection(name(), "meter", 1_795_176_000_000_000, name(), 1)
     attempt = DeliveryAttempt(1_795_176_000_000_000, "in", name(), 200, 1, name(), unique_key=name())
@@ -157,7 +155,7 @@ async def test_what_the_projector_and_the_sums_bound_fits_into_every_index(url: 
             (TOPICS.customers, CustomerRecord(name(), (MappingVersion(0, name(), name()),), 1, 1)),
             (TOPICS.orgs, OrgRecord(name(), name(), name())),
         ):
-            record = Said(0, 1_795_176_000_000, name().encode(), msgspec.json.encode(value), ())
+            record = TopicRecord(0, 1_795_176_000_000, name().encode(), msgspec.json.encode(value), ())
             await writer.take(topic, 0, [record])
     await rows(url, "SELECT refresh_usage_summary()")
     with Database(url, size=1) as database:
@@ -179,7 +177,7 @@ def test_a_bounded_name_fits_and_names_stay_different(name: str) -> None:
     assert bounded_name(name + "b") != bounded
 
 
-async def test_the_database_bounds_a_name_as_the_processes_do(url: str) -> None:
+async def test_the_database_bounds_a_name_like_the_processes_do(url: str) -> None:
     some = [
         "",
         "a" * 255,
@@ -196,7 +194,7 @@ async def test_the_database_bounds_a_name_as_the_processes_do(url: str) -> None:
     assert [name for (name,) in found] == [bounded_name(name) for name in some]
 
 
-async def test_an_account_has_no_id_that_no_call_could_have(url: str) -> None:
+async def test_an_account_id_is_an_id_that_a_call_can_have(url: str) -> None:
     """The customer of a call with a longer id is stored under another name, so it would never be debited."""
     longest = "é" * (MAX_BYTES // 2)
     await give(url, f"user:{longest}", "1")

@@ -1,4 +1,4 @@
-"""What is on its way is seen, so that no subscription ends before its usage has arrived."""
+"""Usage in flight is visible, so that no subscription ends before its usage has arrived."""
 
 import time
 
@@ -14,7 +14,7 @@ from tests.support.posting import event
 from tests.support.stage import Stage
 
 
-async def test_open_and_held_usage_dead_letters_and_old_records_are_loose_ends(stage: Stage) -> None:
+async def test_open_and_held_usage_dead_letters_and_unread_records_are_in_flight(stage: Stage) -> None:
     assert await find_usage_in_flight(stage.deployment) == UsageInFlight()
     at = time.time_ns() // 1000
     stage.put([raw(0, slp(1, at_us=at), customer="ghost", received_us=at)])
@@ -32,7 +32,7 @@ async def test_open_and_held_usage_dead_letters_and_old_records_are_loose_ends(s
     assert ("sub" in found.dead, found.behind) == (True, {"events"})
 
 
-def test_whatever_is_behind_may_be_anybodys() -> None:
+def test_unread_records_may_belong_to_any_customer() -> None:
     found = UsageInFlight(open={"a"}, dead={"b"})
     assert [bool(found.of([name])) for name in ("a", "b", "c")] == [True, True, False]
     found.behind = {"events"}
@@ -44,7 +44,7 @@ def settled(**environ: str) -> int:
     return settled_us(settings.meter_policy(), settings.max_retries, settings.retry_delay)
 
 
-def test_usage_is_settled_after_horizon_window_and_every_retry() -> None:
+def test_usage_has_arrived_after_retention_window_and_every_retry() -> None:
     """Defaults: 25 hours, a window of 60 s with 5 s of grace, three retries of at most 66, 132 and 264 s, an hour."""
     assert settled() == 26 * HOUR_US + round((60 + 5 + 66 + 132 + 264) * SECOND_US)
     many = settled(MAX_RETRIES="100")

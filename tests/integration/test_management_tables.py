@@ -1,4 +1,4 @@
-"""Mappings, orgs, changes and deliveries as rows, and the SQL that operators were promised, on real Postgres."""
+"""Mappings, orgs, changes and deliveries as rows, and the documented SQL for operators, with real Postgres."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.records import AuditRecord, DeliveryAttempt, Receipt
 from tests.support.database import migrated_database, rows
-from tests.support.history import PREFIX, TOPICS, Said
+from tests.support.history import PREFIX, TOPICS, TopicRecord
 from tests.support.projection import Writer, emptied, event, manifest, snapshot, usage
 
 NOW_US = int(datetime.now(UTC).timestamp()) * SECOND_US
@@ -30,11 +30,11 @@ def customer(*versions: MappingVersion, name: str = "acme") -> bytes:
     return msgspec.json.encode(CustomerRecord(name, versions, NOW_US, NOW_US))
 
 
-def said(offset: int, value: bytes | None, key: bytes = b"acme") -> Said:
-    return Said(offset, NOW_US // 1000, key, value)
+def record_at(offset: int, value: bytes | None, key: bytes = b"acme") -> TopicRecord:
+    return TopicRecord(offset, NOW_US // 1000, key, value)
 
 
-async def test_a_mapping_is_the_version_in_force_when_somebody_looks(url: str) -> None:
+async def test_a_mapping_row_shows_the_version_in_force_at_the_time_of_the_query(url: str) -> None:
     """A version takes effect by itself, a moment after it was stored; nothing is written then."""
     past, now, later = (MappingVersion(NOW_US + hours * HOUR_US, f"org{hours}", "t") for hours in (-2, -1, 1))
     async with Writer(url) as writer:
@@ -56,8 +56,8 @@ async def test_a_mapping_is_the_version_in_force_when_somebody_looks(url: str) -
     assert await rows(url, MAPPED) == [("org9", False, True)]
 
 
-async def test_who_is_not_mapped_any_more_has_no_row(url: str) -> None:
-    """From the moment on that the mapping ends; its versions are kept for calls that came before."""
+async def test_a_customer_that_is_no_longer_mapped_has_no_row(url: str) -> None:
+    """From the end of the mapping on; its versions are kept for earlier calls."""
     ended = MappingVersion(NOW_US - HOUR_US, "", "", is_active=False, deleted=True)
     ending = MappingVersion(NOW_US + HOUR_US, "", "", is_active=False, deleted=True)
     began = MappingVersion(NOW_US - 2 * HOUR_US, "org", "t")
@@ -69,7 +69,7 @@ async def test_who_is_not_mapped_any_more_has_no_row(url: str) -> None:
     assert await rows(url, "SELECT jsonb_array_length(versions) FROM customer_records") == [(2,)]
 
 
-async def test_the_mappings_have_the_columns_that_were_promised(url: str) -> None:
+async def test_the_mappings_have_the_documented_columns(url: str) -> None:
     columns = await rows(
         url,
         "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'customer_mappings' ORDER BY ordinal_position",
@@ -85,14 +85,14 @@ async def test_the_mappings_have_the_columns_that_were_promised(url: str) -> Non
     ]
 
 
-async def test_a_mapping_shows_what_was_stored_of_it(url: str) -> None:
+async def test_a_mapping_shows_its_stored_values(url: str) -> None:
     version = MappingVersion(NOW_US - HOUR_US, "org", "tenant", "premium", updated_at=NOW_US - 60 * SECOND_US)
     record = CustomerRecord("acme", (version,), NOW_US - 2 * HOUR_US, NOW_US)
     async with Writer(url) as writer:
         await writer.put(TOPICS.customers, msgspec.json.encode(record))
     [shown] = await rows(url, "SELECT * FROM customer_mappings")
-    made, changed = (datetime.fromtimestamp((NOW_US - ago) / 1e6, UTC) for ago in (2 * HOUR_US, 60 * SECOND_US))
-    assert shown[:7] == ("acme", "org", "tenant", "premium", True, made, changed)
+    created, changed = (datetime.fromtimestamp((NOW_US - ago) / 1e6, UTC) for ago in (2 * HOUR_US, 60 * SECOND_US))
+    assert shown[:7] == ("acme", "org", "tenant", "premium", True, created, changed)
 
 
 @pytest.mark.parametrize(
@@ -105,30 +105,30 @@ async def test_a_mapping_shows_what_was_stored_of_it(url: str) -> None:
         "UPDATE event_queue SET status = 'completed'",
     ],
 )
-async def test_no_one_changes_a_mapping_or_an_event_by_sql(url: str, statement: str) -> None:
-    """What is written there by hand would bill nothing: the API's records are the truth."""
+async def test_mappings_and_events_cannot_be_changed_by_sql(url: str, statement: str) -> None:
+    """A manual change there would bill nothing: the API's records are decisive."""
     refused = (asyncpg.ObjectNotInPrerequisiteStateError, asyncpg.FeatureNotSupportedError)
     with pytest.raises(refused, match="view"):
         await rows(url, statement)
 
 
-async def test_of_a_compacted_topic_the_latest_record_stands_however_often_it_is_read(url: str) -> None:
-    """Offsets may be forgotten and the topic read again, by chunks that are cut elsewhere."""
+async def test_of_a_compacted_topic_the_latest_record_counts_after_any_number_of_readings(url: str) -> None:
+    """Offsets may be deleted and the topic read again, in other batches."""
     log = [
-        said(0, customer(MappingVersion(0, "one", "t"))),
-        said(1, None),
-        said(2, customer(MappingVersion(0, "two", "t"))),
-        said(3, customer(MappingVersion(0, "x", "t"), name="gone"), b"gone"),
-        said(4, b"{not ours"),
-        said(5, None, b"gone"),
-        said(7, customer(MappingVersion(0, "three", "t"))),
+        record_at(0, customer(MappingVersion(0, "one", "t"))),
+        record_at(1, None),
+        record_at(2, customer(MappingVersion(0, "two", "t"))),
+        record_at(3, customer(MappingVersion(0, "x", "t"), name="gone"), b"gone"),
+        record_at(4, b"{not ours"),
+        record_at(5, None, b"gone"),
+        record_at(7, customer(MappingVersion(0, "three", "t"))),
     ]
     orgs = [
-        said(0, msgspec.json.encode(OrgRecord("org", "Acme")), b"org"),
-        said(1, None, b"org"),
-        said(3, msgspec.json.encode(OrgRecord("org", "Acme & Co")), b"org"),
-        said(4, msgspec.json.encode(OrgRecord("old", "Old")), b"old"),
-        said(5, None, b"old"),
+        record_at(0, msgspec.json.encode(OrgRecord("org", "Acme")), b"org"),
+        record_at(1, None, b"org"),
+        record_at(3, msgspec.json.encode(OrgRecord("org", "Acme & Co")), b"org"),
+        record_at(4, msgspec.json.encode(OrgRecord("old", "Old")), b"old"),
+        record_at(5, None, b"old"),
     ]
     shown = "SELECT litellm_customer_id, lago_customer_id, o.name FROM customer_mappings, organisations o"
     seen = []
@@ -138,9 +138,9 @@ async def test_of_a_compacted_topic_the_latest_record_stands_however_often_it_is
             for again in range(2):
                 if again:
                     await rows(url, "TRUNCATE projector_offsets")
-                for topic, told in ((TOPICS.customers, log), (TOPICS.orgs, orgs)):
-                    for start in range(0, len(told), cut):
-                        await writer.take(topic, 0, told[start : start + cut])
+                for topic, result in ((TOPICS.customers, log), (TOPICS.orgs, orgs)):
+                    for start in range(0, len(result), cut):
+                        await writer.take(topic, 0, result[start : start + cut])
                         if again:  # an older record changes nothing, nor does an older removal
                             kept = f"{shown} WHERE litellm_customer_id = 'acme' AND o.org_id = 'org'"
                             assert await rows(url, kept) == [("acme", "three", "Acme & Co")]
@@ -148,7 +148,7 @@ async def test_of_a_compacted_topic_the_latest_record_stands_however_often_it_is
     assert seen == [[("acme", "three", "Acme & Co")]] * 6
 
 
-async def test_an_org_stands_with_its_limits_and_its_periods(url: str) -> None:
+async def test_an_org_row_has_its_limits_and_its_periods(url: str) -> None:
     periods = (Period("sub", 0, HOUR_US, "starter"), Period("sub", HOUR_US, None, "professional"))
     org = OrgRecord(
         "org_1", "A\0cme", "professional", "USD", "active", periods, NOW_US, "sub", {"tokens": 10}, "a@example.com"
@@ -166,10 +166,10 @@ async def test_an_org_stands_with_its_limits_and_its_periods(url: str) -> None:
     ]
 
 
-async def test_a_change_is_on_record_once_with_what_was_there_before(url: str) -> None:
+async def test_a_change_is_stored_once_with_the_values_before_it(url: str) -> None:
     line = msgspec.to_builtins(AuditRecord("a1", NOW_US, "ada", "mapping.put", {"customer": "acme"}, "why", 3))
-    told = {"before": "not JSON", "after": r'{"plan": "star\u0000ter"}', "request_id": "r1", "cost_usd": "0.25"}
-    with_both = msgspec.json.encode({**line, **told})
+    result = {"before": "not JSON", "after": r'{"plan": "star\u0000ter"}', "request_id": "r1", "cost_usd": "0.25"}
+    with_both = msgspec.json.encode({**line, **result})
     async with Writer(url) as writer:
         await writer.put(TOPICS.audit, with_both, with_both, AuditRecord("a2", NOW_US, "bob", "replay", {}))
         await writer.put(TOPICS.audit, with_both)
@@ -187,8 +187,8 @@ def attempt(status: int, error: str = "", kind: str = "events.batch", **fields: 
     return DeliveryAttempt(NOW_US, "out", kind, status, 12, error, **fields)
 
 
-async def test_the_question_about_deliveries_is_answered(url: str) -> None:
-    """As it was promised: attempts, successes and failures by type, within a day."""
+async def test_the_documented_query_about_deliveries_is_answered(url: str) -> None:
+    """Attempts, successes and failures by type, within a day."""
     day_old = DeliveryAttempt(NOW_US - 25 * HOUR_US, "out", "events.batch", 200, 1)
     async with Writer(url) as writer:
         await writer.put(
@@ -214,7 +214,7 @@ async def test_the_question_about_deliveries_is_answered(url: str) -> None:
 
 
 async def _calls(url: str) -> datetime:
-    """Calls of `customer-123` in every state a call can be in; the moment the last of them ended."""
+    """Calls of `customer-123` in every possible state; returns the end time of the last one."""
     end = datetime.now(UTC) - timedelta(minutes=1)
 
     def call(number: int, part: int | None, **fields: Any) -> Any:
@@ -249,8 +249,8 @@ async def _calls(url: str) -> datetime:
     return end
 
 
-async def test_the_questions_about_usage_are_answered(url: str) -> None:
-    """As they were promised: a customer's statistics, recent calls, and those about which something is still to be done."""
+async def test_the_documented_queries_about_usage_are_answered(url: str) -> None:
+    """A customer's statistics, recent calls, and calls that need an action."""
     end = await _calls(url)
     recent = """
     SELECT * FROM litellm_usage_events
@@ -277,35 +277,35 @@ async def test_the_questions_about_usage_are_answered(url: str) -> None:
     ]
 
 
-async def test_what_an_end_overtook_is_done_with_once_the_event_in_its_stead_is(url: str) -> None:
-    """The event that was overtaken stays `failed`: its calls were shown as waiting forever, and their months kept."""
+async def test_a_replaced_event_is_done_once_its_replacement_is(url: str) -> None:
+    """The replaced event stays `failed`: earlier its calls were shown as waiting forever, and their months kept."""
     asked = "SELECT transaction_id, org_id, external_subscription_id, processed_at IS NULL FROM litellm_usage_events"
     instead = msgspec.structs.replace(event(7), transaction_id=f"{PREFIX}7-again", external_subscription_id="next")
     further = msgspec.structs.replace(
         event(7), transaction_id=f"{PREFIX}7-again-again", external_subscription_id="last"
     )
 
-    def told(again: str, status: str) -> Receipt:
+    def receipt_of(again: str, status: str) -> Receipt:
         reason = "unbillable_ended" if status == "failed" else ""
         return Receipt(f"{PREFIX}7{again}", status, NOW_US, reason=reason)
 
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, org_id="org", external_subscription_id="sub"))
         await writer.put(TOPICS.events, event(7), manifest=manifest())
-        await writer.put(TOPICS.receipts, told("", "completed"), told("", "failed"))
+        await writer.put(TOPICS.receipts, receipt_of("", "completed"), receipt_of("", "failed"))
         assert await rows(url, asked) == [(f"{PREFIX}7", "org", "sub", True)]
         await writer.put(TOPICS.events, instead, manifest=manifest())
         assert await rows(url, asked) == [(f"{PREFIX}7-again", "org", "next", True)]
-        await writer.put(TOPICS.receipts, told("-again", "completed"))
+        await writer.put(TOPICS.receipts, receipt_of("-again", "completed"))
         assert await rows(url, asked) == [(f"{PREFIX}7-again", "org", "next", False)]
-        await writer.put(TOPICS.receipts, told("-again", "failed"))
+        await writer.put(TOPICS.receipts, receipt_of("-again", "failed"))
         await writer.put(TOPICS.events, further, manifest=manifest())
         assert await rows(url, asked) == [(f"{PREFIX}7-again-again", "org", "last", True)]
-        await writer.put(TOPICS.receipts, told("-again-again", "completed"))
+        await writer.put(TOPICS.receipts, receipt_of("-again-again", "completed"))
     assert await rows(url, asked) == [(f"{PREFIX}7-again-again", "org", "last", False)]
 
 
-async def test_usage_is_counted_from_its_beginning_to_before_its_end(url: str) -> None:
+async def test_usage_is_counted_from_the_start_to_before_the_end(url: str) -> None:
     end = await _calls(url)
     asked = "SELECT coalesce(sum(calls), 0)::int FROM aggregate_customer_usage('customer-123', $1, $2)"
     assert await rows(url, asked, end, end + timedelta(seconds=1)) == [(1,)]

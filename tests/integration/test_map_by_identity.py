@@ -1,4 +1,4 @@
-"""A customer of Lago's pays for usage that names it: by being saved here, or by `MAP_BY_IDENTITY`."""
+"""A customer in Lago pays for usage that names it: by being saved here, or by `MAP_BY_IDENTITY`."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ from schemas.moments import HOUR_US, SECOND_US
 from streams.app import ROLES
 from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, end_mapping, set_mapping
 from streams.runtime.run import run_role
-from tests.integration.test_mapping_api import refused, said
+from tests.integration.test_mapping_api import json_of, refused
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
@@ -55,7 +55,7 @@ def settings(kafka: Kafka, topic_prefix: str, lago: Lago) -> Settings:
 
 @asynccontextmanager
 async def metering(settings: Settings) -> AsyncIterator[None]:
-    """The meter, made as a worker process makes it."""
+    """The meter, created as a worker process creates it."""
     async with worker_parts(settings, "meter") as parts:
         stop = asyncio.Event()
         task = asyncio.ensure_future(run_role(ROLES["meter"](parts), stop))
@@ -80,8 +80,8 @@ def billed(stage: Stage) -> dict[str, Decimal]:
     return sums
 
 
-def asked(port: int) -> dict[str, float]:
-    """Names that Lago was asked about, by what it said."""
+def identities_asked(port: int) -> dict[str, float]:
+    """Ids that Lago was asked about, by its answer."""
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     return {
         outcome: float(value)
@@ -94,34 +94,34 @@ def asked(port: int) -> dict[str, float]:
 async def test_a_customer_that_is_saved_here_pays_for_usage_that_names_it(
     settings: Settings, kafka: Kafka, topic_prefix: str
 ) -> None:
-    """No one has to map an id onto itself; usage that came before is billed too."""
+    """An id need not be mapped to itself; earlier usage is billed too."""
     stage = Stage(kafka.bootstrap, topic_prefix, 2)
     stage.put(calls(3))
     async with running_server(settings, ["api"]) as server, metering(settings):
-        made = await server.http.post("/api/customers", json=BODY, headers=BEARER)
-        assert (made.status_code, made.json()["mapping"]["lago_customer_id"]) == (201, CUSTOMER)
-        assert made.json()["mapping"]["subscription"] == made.json()["subscription"]["external_id"]
+        created = await server.http.post("/api/customers", json=BODY, headers=BEARER)
+        assert (created.status_code, created.json()["mapping"]["lago_customer_id"]) == (201, CUSTOMER)
+        assert created.json()["mapping"]["subscription"] == created.json()["subscription"]["external_id"]
         await soon(lambda: billed(stage) == {CUSTOMER: Decimal("0.0435")})
         again = await server.http.post("/api/customers", json=BODY, headers=BEARER)
-        assert (again.status_code, again.json()["mapping"]) == (200, made.json()["mapping"])
+        assert (again.status_code, again.json()["mapping"]) == (200, created.json()["mapping"])
         audited = [line for line in stage.values(stage.topics.audit) if "/api/customers" in line["action"]]
         assert len(audited) == 2, "the customer, and who pays; nothing for the repeat"
 
 
-async def test_a_mapping_that_was_made_or_ended_by_hand_stays_when_the_customer_is_saved(settings: Settings) -> None:
+async def test_a_mapping_set_or_ended_by_hand_stays_when_the_customer_is_saved(settings: Settings) -> None:
     async with running_server(settings, ["api"]) as server:
-        said(await server.map(CUSTOMER, org="org_2"), 201)
-        made = await server.http.post("/api/customers", json=BODY, headers=BEARER)
-        assert (made.status_code, made.json()["mapping"]["lago_customer_id"]) == (201, "org_2")
-        said(await server.map("gone"), 201)
-        said(await server.http.delete("/customers/gone/mapping", headers=BEARER))
+        json_of(await server.map(CUSTOMER, org="org_2"), 201)
+        created = await server.http.post("/api/customers", json=BODY, headers=BEARER)
+        assert (created.status_code, created.json()["mapping"]["lago_customer_id"]) == (201, "org_2")
+        json_of(await server.map("gone"), 201)
+        json_of(await server.http.delete("/customers/gone/mapping", headers=BEARER))
         saved = await server.http.post("/api/customers", json=BODY | {"external_id": "gone"}, headers=BEARER)
         assert saved.status_code == 201
-        history = said(await server.http.get("/customers/gone/mapping/history", headers=BEARER))
+        history = json_of(await server.http.get("/customers/gone/mapping/history", headers=BEARER))
         assert [one["deleted"] for one in history["versions"]] == [False, True]
 
 
-async def test_with_map_by_identity_the_one_who_is_lagos_customer_pays_for_himself(
+async def test_with_map_by_identity_a_customer_in_lago_pays_for_its_own_id(
     settings: Settings, kafka: Kafka, topic_prefix: str, lago: Lago
 ) -> None:
     await lago.subscribe("sub_1", CUSTOMER, "ai_basic", subscription_at="2026-01-01T00:00:00Z")
@@ -129,17 +129,17 @@ async def test_with_map_by_identity_the_one_who_is_lagos_customer_pays_for_himse
     stage = Stage(kafka.bootstrap, topic_prefix, 2)
     stage.put([*calls(3), *calls(2, "stranger"), *calls(2, UNATTRIBUTED), *calls(1, "stopped")])
     async with running_server(settings, ["api"]) as server:
-        said(await server.map("stopped", org="stopped", is_active=False), 201)
+        json_of(await server.map("stopped", org="stopped", is_active=False), 201)
         port = free_port()
         async with metering(settings.model_copy(update={"map_by_identity": True, "metrics_port": port})):
             await soon(lambda: billed(stage) == {CUSTOMER: Decimal("0.0435")})
-            await soon(lambda: asked(port) == {"customer": 1, "unknown": 2, "failed": 0})
-        assert said(await server.mapping(CUSTOMER))["subscription"] == "sub_1"
-        assert said(await server.mapping("stopped"))["is_active"] is False
+            await soon(lambda: identities_asked(port) == {"customer": 1, "unknown": 2, "failed": 0})
+        assert json_of(await server.mapping(CUSTOMER))["subscription"] == "sub_1"
+        assert json_of(await server.mapping("stopped"))["is_active"] is False
         refused(await server.mapping("stranger"), 404)
 
 
-async def test_without_it_no_one_is_mapped_by_himself(
+async def test_without_it_no_customer_is_mapped_automatically(
     settings: Settings, kafka: Kafka, topic_prefix: str, lago: Lago
 ) -> None:
     await lago.subscribe("sub_1", CUSTOMER, "ai_basic", subscription_at="2026-01-01T00:00:00Z")
@@ -151,10 +151,10 @@ async def test_without_it_no_one_is_mapped_by_himself(
         assert stage.values(stage.topics.customers) == []
 
 
-async def test_who_was_deleted_long_ago_is_not_mapped_anew(
+async def test_a_customer_that_was_deleted_long_ago_is_not_mapped_again(
     settings: Settings, kafka: Kafka, topic_prefix: str, lago: Lago
 ) -> None:
-    """The record of a deletion is forgotten after 31 days, but not while Lago has a customer of the id."""
+    """The record of a deletion is removed after 31 days, but not while Lago has a customer with the id."""
     await lago.subscribe("sub_1", CUSTOMER, "ai_basic", subscription_at="2026-01-01T00:00:00Z")
     stage = Stage(kafka.bootstrap, topic_prefix, 2)
     long_ago = time.time_ns() // 1000 - 40 * 24 * HOUR_US
@@ -168,7 +168,7 @@ async def test_who_was_deleted_long_ago_is_not_mapped_anew(
     async with running_server(settings, ["api"]) as server, metering(by_identity):
         await soon(lambda: any(one.value() is None for one in stage.read(stage.topics.customers)), limit_s=20)
         stage.put([*calls(3), *calls(2, "stranger")])
-        await soon(lambda: asked(port)["customer"] + asked(port)["unknown"] >= 2)
+        await soon(lambda: identities_asked(port)["customer"] + identities_asked(port)["unknown"] >= 2)
         await asyncio.sleep(1)
         assert billed(stage) == {}
         [forgotten] = [one for one in stage.read(stage.topics.customers) if one.value() is None]

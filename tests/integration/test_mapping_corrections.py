@@ -1,4 +1,6 @@
-"""Over HTTP and by import: a mapping to no one is corrected by the next one, any by an explicit word, and the answer says so."""
+"""Corrections over HTTP and by import: a mapping to an unknown org is corrected by the next one, any other by an
+explicit request, and the answer says so.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.test_mapping_api import refused, said
+from tests.integration.test_mapping_api import json_of, refused
 from tests.support.kafka import Kafka
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.server import BEARER, Server, running_server, settings_for
@@ -28,8 +30,8 @@ async def server(kafka: Kafka, topic_prefix: str, lago: Lago) -> AsyncIterator[S
 
 
 async def versions(server: Server, customer: str = "customer-1") -> list[dict[str, Any]]:
-    told = said(await server.http.get(f"/customers/{customer}/mapping/history", headers=BEARER))
-    found: list[dict[str, Any]] = told["versions"]
+    result = json_of(await server.http.get(f"/customers/{customer}/mapping/history", headers=BEARER))
+    found: list[dict[str, Any]] = result["versions"]
     return found
 
 
@@ -37,50 +39,50 @@ async def test_a_mapping_to_an_org_that_lago_does_not_know_is_corrected_by_the_n
     server: Server, lago: Lago, kafka: Kafka, topic_prefix: str
 ) -> None:
     await lago.subscribe("sub_1", "org_1")
-    typo = said(await server.map(org="org-typo"), 201)
+    typo = json_of(await server.map(org="org-typo"), 201)
     assert (typo["held_reason"], typo["corrected"]) == ("no_subscription", None)
-    right = said(await server.map(org="org_1"))
+    right = json_of(await server.map(org="org_1"))
     assert right["corrected"]["lago_customer_id"] == "org-typo"
     assert (right["subscription"], right["effective_from"]) == ("sub_1", typo["effective_from"])
     assert [one["lago_customer_id"] for one in await versions(server)] == ["org_1"]
-    assert said(await server.map(org="org_1"))["corrected"] is None
+    assert json_of(await server.map(org="org_1"))["corrected"] is None
     line = Stage(kafka.bootstrap, topic_prefix, partitions=3).values(f"{topic_prefix}billing.audit")[-1]
     assert "org-typo" in str(line["before"]) and "org_1" in str(line["after"])
 
 
 async def test_a_move_from_an_org_that_lago_knows_is_no_correction(server: Server, lago: Lago) -> None:
     await lago.save("/customers", "customer", external_id="org_1", name="Acme", currency="USD")
-    said(await server.map(org="org_1"), 201)
-    assert said(await server.map(org="org_2"))["corrected"] is None
+    json_of(await server.map(org="org_1"), 201)
+    assert json_of(await server.map(org="org_2"))["corrected"] is None
     assert [one["lago_customer_id"] for one in await versions(server)] == ["org_1", "org_2"]
 
 
-async def test_an_explicit_word_decides_whatever_lago_knows(server: Server, lago: Lago) -> None:
+async def test_an_explicit_request_decides_whatever_lago_knows(server: Server, lago: Lago) -> None:
     await lago.save("/customers", "customer", external_id="org_1", name="Acme", currency="USD")
-    said(await server.map(org="org_1"), 201)
-    told = said(await server.map(org="org_2", correct=True))
-    assert told["corrected"]["lago_customer_id"] == "org_1"
+    json_of(await server.map(org="org_1"), 201)
+    result = json_of(await server.map(org="org_2", correct=True))
+    assert result["corrected"]["lago_customer_id"] == "org_1"
     assert [one["lago_customer_id"] for one in await versions(server)] == ["org_2"]
-    assert said(await server.map(org="org_3", correct=False))["corrected"] is None
+    assert json_of(await server.map(org="org_3", correct=False))["corrected"] is None
     assert len(await versions(server)) == 2
     elsewhere = await server.map(org="org_4", correct=True, effective_from="2030-01-01T00:00:00Z")
     assert refused(elsewhere, 422)["reason"] == "correction_begins_elsewhere"
 
 
-async def test_where_lago_is_away_a_mapping_follows_the_one_before(kafka: Kafka, topic_prefix: str) -> None:
+async def test_while_lago_is_unavailable_a_mapping_follows_the_one_before(kafka: Kafka, topic_prefix: str) -> None:
     async with running_server(settings_for(kafka, topic_prefix)) as server:
-        said(await server.map(org="org-typo"), 201)
-        assert said(await server.map(org="org_1"))["corrected"] is None
+        json_of(await server.map(org="org-typo"), 201)
+        assert json_of(await server.map(org="org_1"))["corrected"] is None
         assert [one["lago_customer_id"] for one in await versions(server)] == ["org-typo", "org_1"]
 
 
-async def test_a_row_of_an_import_corrects_where_it_says_so(server: Server) -> None:
-    said(await server.map(org="org-typo"), 201)
+async def test_a_row_of_an_import_corrects_a_mapping_if_it_says_so(server: Server) -> None:
+    json_of(await server.map(org="org-typo"), 201)
     header = "litellm_customer_id,lago_customer_id,lago_organization_id,correct\n"
     answer: httpx.Response = await server.http.post(
         "/customers/mappings/import",
         content=header + "customer-1,org_1,tenant,true\n",
         headers={**BEARER, "Content-Type": "text/csv"},
     )
-    assert said(answer)["changed"] == 1
+    assert json_of(answer)["changed"] == 1
     assert [one["lago_customer_id"] for one in await versions(server)] == ["org_1"]

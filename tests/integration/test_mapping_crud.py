@@ -1,4 +1,6 @@
-"""Customer mappings are listed, ended, and changed only as somebody saw them; what was billed stays explained."""
+"""Customer mappings are listed, ended, and changed only in the version that the caller has seen; billed usage stays
+explained.
+"""
 
 import asyncio
 import time
@@ -15,7 +17,7 @@ from schemas.customers import CustomerRecord, MappingVersion
 from schemas.moments import HOUR_US, SECOND_US, to_iso
 from schemas.topics import CUSTOMERS
 from streams.core.mapping.set_mapping import TOO_EARLY
-from tests.integration.test_mapping_api import records, refused, said
+from tests.integration.test_mapping_api import json_of, records, refused
 from tests.support.kafka import Kafka
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.server import BEARER, Server, running_server, settings_for
@@ -43,7 +45,7 @@ async def listed(server: Server, **query: Any) -> list[str]:
     """The customers of all pages."""
     found, cursor = list[str](), ""
     while True:
-        page = said(await server.http.get("/customers/mappings", params={**query, "cursor": cursor}, headers=BEARER))
+        page = json_of(await server.http.get("/customers/mappings", params={**query, "cursor": cursor}, headers=BEARER))
         found += [mapping["litellm_customer_id"] for mapping in page["mappings"]]
         if page["next_cursor"] is None:
             return found
@@ -60,113 +62,115 @@ async def deactivated(server: Server, customer: str = "customer-1", **body: Any)
 
 async def history(server: Server, customer: str = "customer-1") -> list[dict[str, Any]]:
     answer = await server.http.get(f"/customers/{customer}/mapping/history", headers=BEARER)
-    versions: list[dict[str, Any]] = said(answer)["versions"]
+    versions: list[dict[str, Any]] = json_of(answer)["versions"]
     return versions
 
 
 async def until(so: Callable[[], Awaitable[bool]], limit_s: float = 20.0) -> None:
-    """Return once it is so."""
+    """Returns once the condition is true."""
     async with asyncio.timeout(limit_s):
         while not await so():
             await asyncio.sleep(0.05)
 
 
-async def gone(server: Server, customer: str = "customer-1") -> bool:
+async def is_deleted(server: Server, customer: str = "customer-1") -> bool:
     return (await server.mapping(customer)).status_code == 404
 
 
 async def test_mappings_are_listed_in_order_in_pages_of_any_length(server: Server) -> None:
     names = [f"team/{number:02d}" for number in range(9)] + ["Zoë", "a", "日本"]
     for name in names:
-        said(await server.map(name), 201)
+        json_of(await server.map(name), 201)
     for limit in (1, 5, 12, 100):
         assert await listed(server, limit=limit) == sorted(names)
     assert await listed(server, prefix="team/", limit=4) == names[:9]
     assert await listed(server, prefix="nobody") == []
 
 
-async def test_a_page_is_not_moved_by_what_comes_and_goes_before_it(server: Server) -> None:
-    """A page begins after a name, not after a number of names: nothing is told twice, and nothing left out."""
+async def test_a_page_does_not_depend_on_mappings_that_come_and_go_before_it(server: Server) -> None:
+    """A page starts after a name, not after a number of names: nothing is listed twice, and nothing left out."""
     for name in "bdfh":
-        said(await server.map(name), 201)
-    first = said(await server.http.get("/customers/mappings", params={"limit": 2}, headers=BEARER))
+        json_of(await server.map(name), 201)
+    first = json_of(await server.http.get("/customers/mappings", params={"limit": 2}, headers=BEARER))
     for name in "acg":
-        said(await server.map(name), 201)
+        json_of(await server.map(name), 201)
     more = {"limit": 10, "cursor": first["next_cursor"]}
-    then = said(await server.http.get("/customers/mappings", params=more, headers=BEARER))
+    then = json_of(await server.http.get("/customers/mappings", params=more, headers=BEARER))
     assert [mapping["litellm_customer_id"] for mapping in then["mappings"]] == ["f", "g", "h"]
 
 
 async def test_mappings_are_listed_by_org_and_by_whether_they_are_active(server: Server) -> None:
-    said(await server.map("one", org="org_1"), 201)
-    said(await server.map("two", org="org_2"), 201)
-    said(await server.map("three", org="org_2", is_active=False), 201)
+    json_of(await server.map("one", org="org_1"), 201)
+    json_of(await server.map("two", org="org_2"), 201)
+    json_of(await server.map("three", org="org_2", is_active=False), 201)
     assert await listed(server, org="org_2") == ["three", "two"]
     assert await listed(server, active="true") == ["one", "two"]
     assert await listed(server, org="org_2", active="false") == ["three"]
 
 
-async def test_a_list_that_is_asked_for_wrongly_says_how(server: Server) -> None:
+async def test_a_wrong_list_request_gets_an_explanation(server: Server) -> None:
     for query in ({"limit": 0}, {"limit": 1001}, {"active": "perhaps"}, {"cursor": "§"}):
         answer = await server.http.get("/customers/mappings", params=query, headers=BEARER)
         assert [error["field"] for error in refused(answer, 422)["errors"]] == list(query)
 
 
-async def test_every_version_is_told_with_when_it_applies_and_when_it_was_written(server: Server) -> None:
-    created = said(await server.map(effective_from="2024-01-01"), 201)
-    changed = said(await server.map(org="org_2"), 200)
-    told = await history(server)
-    assert [version["lago_customer_id"] for version in told] == ["org_1", "org_2"]
-    assert [version["effective_from"] for version in told] == [created["effective_from"], changed["effective_from"]]
-    assert [version["updated_at"] for version in told] == [created["updated_at"], changed["updated_at"]]
+async def test_every_version_is_shown_with_its_start_and_when_it_was_written(server: Server) -> None:
+    created = json_of(await server.map(effective_from="2024-01-01"), 201)
+    changed = json_of(await server.map(org="org_2"), 200)
+    result = await history(server)
+    assert [version["lago_customer_id"] for version in result] == ["org_1", "org_2"]
+    assert [version["effective_from"] for version in result] == [created["effective_from"], changed["effective_from"]]
+    assert [version["updated_at"] for version in result] == [created["updated_at"], changed["updated_at"]]
     assert refused(await server.http.get("/customers/nobody/mapping/history", headers=BEARER), 404)
 
 
-async def test_a_deactivated_mapping_is_held_from_then_on_and_whatever_was_announced_falls(server: Server) -> None:
-    said(await server.map(external_subscription_id="sub"), 201)
-    said(await server.map(org="org_2", effective_from=time.time() + 3600), 200)
-    ended = said(await deactivated(server))
+async def test_usage_of_a_deactivated_mapping_is_held_from_then_on_and_every_announcement_is_withdrawn(
+    server: Server,
+) -> None:
+    json_of(await server.map(external_subscription_id="sub"), 201)
+    json_of(await server.map(org="org_2", effective_from=time.time() + 3600), 200)
+    ended = json_of(await deactivated(server))
     assert (ended["is_active"], ended["held_reason"], ended["upcoming"]) == (False, "inactive", [])
-    assert said(await deactivated(server)) == ended
+    assert json_of(await deactivated(server)) == ended
     assert [version["is_active"] for version in await history(server)] == [True, False]
     assert ended["effective_from"] > ended["updated_at"]
 
 
-async def test_a_mapping_can_be_deactivated_at_a_moment_to_come_and_not_in_the_past(server: Server) -> None:
-    said(await server.map(external_subscription_id="sub"), 201)
+async def test_a_mapping_can_be_deactivated_at_a_future_time_but_not_in_the_past(server: Server) -> None:
+    json_of(await server.map(external_subscription_id="sub"), 201)
     assert refused(await deactivated(server, effective_from=1), 422)["reason"] == "effective_from_too_early"
     at = int(time.time()) + 3600
-    ended = said(await deactivated(server, effective_from=at))
-    now = said(await server.mapping())
+    ended = json_of(await deactivated(server, effective_from=at))
+    now = json_of(await server.mapping())
     assert (now["is_active"], now["subscription"]) == (True, "sub")
     assert [later["effective_from"] for later in now["upcoming"]] == [ended["effective_from"]]
 
 
-async def test_a_deleted_mapping_is_gone_after_the_lead_and_its_past_still_bills(server: Server) -> None:
-    """Late calls go where they went: the versions stay, and are shown; the customer may be mapped again."""
-    said(await server.map(external_subscription_id="sub", effective_from="2024-01-01"), 201)
+async def test_a_deleted_mapping_is_gone_after_the_delay_and_its_past_still_bills(server: Server) -> None:
+    """Late calls go to the same org: the versions stay and are shown; the customer may be mapped again."""
+    json_of(await server.map(external_subscription_id="sub", effective_from="2024-01-01"), 201)
     before = await history(server)
-    told = said(await deleted(server))
-    assert (told["deleted"], told["subscription"], told["held_reason"]) == (True, None, "no_mapping")
-    await until(lambda: gone(server))
+    result = json_of(await deleted(server))
+    assert (result["deleted"], result["subscription"], result["held_reason"]) == (True, None, "no_mapping")
+    await until(lambda: is_deleted(server))
     assert await listed(server) == []
     assert refused(await deleted(server), 404)["reason"] == "no_mapping"
     assert refused(await deactivated(server), 404)
     versions = await history(server)
     assert versions[0] == before[0]
     assert [version["deleted"] for version in versions] == [False, True]
-    said(await server.map(org="org_2"), 201)
-    assert said(await server.mapping())["lago_customer_id"] == "org_2"
+    json_of(await server.map(org="org_2"), 201)
+    assert json_of(await server.mapping())["lago_customer_id"] == "org_2"
     assert await listed(server) == ["customer-1"]
 
 
-async def test_only_who_has_seen_the_latest_may_change_it(server: Server) -> None:
+async def test_only_a_caller_who_has_seen_the_latest_version_may_change_it(server: Server) -> None:
     created = await server.map()
     tag = created.headers["ETag"]
     assert (await server.mapping()).headers["ETag"] == tag
     body = {"litellm_customer_id": "customer-1", "lago_customer_id": "org_2", "lago_organization_id": "tenant"}
     changed = await server.http.post("/customers/mapping", json=body, headers={**BEARER, "If-Match": tag})
-    assert said(changed)["lago_customer_id"] == "org_2"
+    assert json_of(changed)["lago_customer_id"] == "org_2"
     assert changed.headers["ETag"] != tag
     late = await server.http.post(
         "/customers/mapping", json=body | {"lago_customer_id": "org_3"}, headers={**BEARER, "If-Match": tag}
@@ -174,15 +178,15 @@ async def test_only_who_has_seen_the_latest_may_change_it(server: Server) -> Non
     assert refused(late, 412)["reason"] == "precondition_failed"
     assert refused(await deleted(server, **{"If-Match": tag}), 412)["reason"] == "precondition_failed"
     again = await server.http.post("/customers/mapping", json=body, headers={**BEARER, "If-Match": tag})
-    assert said(again)["lago_customer_id"] == "org_2"
+    assert json_of(again)["lago_customer_id"] == "org_2"
     either = f'"some-other", {changed.headers["ETag"]}'
-    assert said(await deleted(server, **{"If-Match": either}))["deleted"]
+    assert json_of(await deleted(server, **{"If-Match": either}))["deleted"]
 
 
-async def test_who_means_to_create_does_not_change_what_is_there(server: Server) -> None:
+async def test_a_request_that_must_create_does_not_change_an_existing_mapping(server: Server) -> None:
     headers = {**BEARER, "If-None-Match": "*"}
     body = {"litellm_customer_id": "customer-1", "lago_customer_id": "org_1", "lago_organization_id": "tenant"}
-    assert said(await server.http.post("/customers/mapping", json=body, headers=headers), 201)
+    assert json_of(await server.http.post("/customers/mapping", json=body, headers=headers), 201)
     for org in ("org_1", "org_2"):
         answer = await server.http.post("/customers/mapping", json=body | {"lago_customer_id": org}, headers=headers)
         assert refused(answer, 412)["reason"] == "exists_already"
@@ -191,14 +195,14 @@ async def test_who_means_to_create_does_not_change_what_is_there(server: Server)
     assert refused(answer, 412)["reason"] == "precondition_failed"
 
 
-async def test_a_precondition_that_means_nothing_is_refused(server: Server) -> None:
-    said(await server.map(), 201)
+async def test_a_meaningless_precondition_is_refused(server: Server) -> None:
+    json_of(await server.map(), 201)
     for headers in ({"If-Match": "abc"}, {"If-Match": ""}, {"If-None-Match": '"abc"'}):
         assert refused(await deleted(server, **headers), 400)["reason"] == "bad_precondition"
 
 
-async def test_of_two_who_change_what_both_have_seen_one_is_told_so_in_whatever_process(settings: Settings) -> None:
-    """Behind a load balancer two operators are two processes: `If-Match` holds between them."""
+async def test_of_two_changes_of_the_same_version_one_is_refused_also_in_two_processes(settings: Settings) -> None:
+    """Behind a load balancer two operators use two processes: `If-Match` works between them."""
     async with running_server(settings, ["api"]) as one, running_server(settings, ["api"]) as other:
         for number in range(6):
             customer = f"customer-{number}"
@@ -214,30 +218,30 @@ async def test_of_two_who_change_what_both_have_seen_one_is_told_so_in_whatever_
             )
             assert sorted(answer.status_code for answer in answers) == [200, 412]
             [winner] = [answer.json()["lago_customer_id"] for answer in answers if answer.status_code == 200]
-            told = await history(one, customer)
-            assert [version["lago_customer_id"] for version in told] == ["org_1", winner]
+            result = await history(one, customer)
+            assert [version["lago_customer_id"] for version in result] == ["org_1", winner]
 
 
-async def test_a_change_made_by_one_process_is_not_undone_by_the_next_of_another(settings: Settings) -> None:
+async def test_a_change_by_one_process_is_not_undone_by_the_next_of_another(settings: Settings) -> None:
     async with running_server(settings, ["api"]) as one, running_server(settings, ["api"]) as other:
-        said(await one.map(), 201)
+        json_of(await one.map(), 201)
         begin = int(time.time()) + 3600
         for number in range(6):
             server = (one, other)[number % 2]
-            said(await server.map(org=f"org_{number}", effective_from=begin + number))
+            json_of(await server.map(org=f"org_{number}", effective_from=begin + number))
 
         async def all_told() -> bool:
             """Each process reads what the other wrote a moment later."""
-            told = await history(one)
-            return [version["lago_customer_id"] for version in told] == ["org_1", *(f"org_{n}" for n in range(6))]
+            result = await history(one)
+            return [version["lago_customer_id"] for version in result] == ["org_1", *(f"org_{n}" for n in range(6))]
 
         await until(all_told)
 
 
-async def test_a_customer_deleted_longer_ago_than_usage_is_kept_is_forgotten(
+async def test_a_customer_deleted_longer_ago_than_usage_is_kept_is_removed(
     kafka: Kafka, settings: Settings, topic_prefix: str
 ) -> None:
-    """An id may be a person's; until then its record says whom late calls belong to."""
+    """An id may identify a person; until then its record says who pays for late calls."""
     now = int(time.time()) * SECOND_US
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=3)
     for name, days in (("long-ago", 40), ("lately", 20)):
@@ -259,10 +263,10 @@ async def test_a_customer_deleted_longer_ago_than_usage_is_kept_is_forgotten(
         assert len(await history(server, "lately")) == 2
 
 
-async def test_who_paid_before_all_versions_that_are_kept_can_be_said(
+async def test_a_payer_for_the_time_before_all_kept_versions_can_be_given(
     kafka: Kafka, settings: Settings, topic_prefix: str
 ) -> None:
-    """Usage of then that comes now is held; so a mapping may begin there, though it lies in the past."""
+    """Usage of that time that arrives now is held; so a mapping may start there, although it is in the past."""
     now = int(time.time()) * SECOND_US
     begins = [now - days * DAY_US for days in range(90, 10, -10)]
     versions = tuple(MappingVersion(at_us, f"org_{number}", "tenant") for number, at_us in enumerate(begins))
@@ -272,23 +276,23 @@ async def test_who_paid_before_all_versions_that_are_kept_can_be_said(
     stage.producer.flush(10)
     async with running_server(settings, ["api"]) as server:
         then = to_iso(begins[0] - 10 * DAY_US)
-        told = said(await server.map(org="org_then", effective_from=then))
-        assert (told["lago_customer_id"], told["held_reason"]) == ("org_then", "no_subscription")
-        assert said(await server.map(org="org_then", effective_from=then))["lago_customer_id"] == "org_then"
+        result = json_of(await server.map(org="org_then", effective_from=then))
+        assert (result["lago_customer_id"], result["held_reason"]) == ("org_then", "no_subscription")
+        assert json_of(await server.map(org="org_then", effective_from=then))["lago_customer_id"] == "org_then"
         assert refused(await server.map(org="org_other", effective_from=then), 422)["reason"] == TOO_EARLY
         assert refused(await server.map(org="org_x", effective_from=to_iso(begins[0])), 422)["reason"] == TOO_EARLY
         assert [one["lago_customer_id"] for one in await history(server)][:2] == ["org_then", "org_0"]
-        assert said(await server.mapping())["lago_customer_id"] == "org_7", "who pays now is another question"
+        assert json_of(await server.mapping())["lago_customer_id"] == "org_7", "who pays now is another question"
 
 
-async def test_every_change_has_a_line_in_the_audit_log_with_what_was_and_what_is_to_be(
+async def test_every_change_has_a_line_in_the_audit_log_with_the_old_and_the_new_value(
     kafka: Kafka, settings: Settings, topic_prefix: str
 ) -> None:
     async with running_server(settings, ["api"]) as server:
-        said(await server.map(), 201)
-        said(await server.map(), 200)
-        said(await deactivated(server))
-        said(await deleted(server))
+        json_of(await server.map(), 201)
+        json_of(await server.map(), 200)
+        json_of(await deactivated(server))
+        json_of(await deleted(server))
     lines = Stage(kafka.bootstrap, topic_prefix, partitions=3).values(topic_prefix + "billing.audit")
     assert len(lines) == 3, "what changes nothing leaves no line"
     assert {line["actor"] for line in lines} == {"master key"}

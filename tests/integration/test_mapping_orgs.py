@@ -1,4 +1,4 @@
-"""A key that is for some orgs sees and changes their mappings alone, whichever way it asks."""
+"""A key for some orgs sees and changes only their mappings, on every route."""
 
 import time
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
-from tests.integration.test_mapping_api import refused, said
+from tests.integration.test_mapping_api import json_of, refused
 from tests.integration.test_mapping_crud import until
 from tests.support.database import migrated_database
 from tests.support.kafka import Kafka
@@ -19,17 +19,17 @@ from tests.support.stage import Stage
 
 
 @pytest.fixture
-def asked() -> list[str]:
-    """What Lago was asked, as paths with their queries."""
+def lago_requests() -> list[str]:
+    """The requests to Lago, as paths with their queries."""
     return []
 
 
 @pytest.fixture
-async def lago_url(asked: list[str]) -> AsyncIterator[str]:
-    """A Lago that has nothing."""
+async def lago_url(lago_requests: list[str]) -> AsyncIterator[str]:
+    """A Lago without any data."""
 
     async def answer(request: web.Request) -> web.Response:
-        asked.append(str(request.rel_url))
+        lago_requests.append(str(request.rel_url))
         return web.json_response({"status": 404, "error": "Not Found", "code": "object_not_found"}, status=404)
 
     app = web.Application()
@@ -55,22 +55,22 @@ async def server(kafka: Kafka, topic_prefix: str, postgres_url: str, lago_url: s
 
 
 @pytest.fixture
-async def theirs(server: Server) -> httpx.AsyncClient:
-    """The one who holds a key for `org_1` and ids that begin with `new`; `mine` and `yours` are `org_1`'s and `org_2`'s."""
-    said(await server.map("mine", org="org_1"), 201)
-    said(await server.map("yours", org="org_2"), 201)
+async def org_client(server: Server) -> httpx.AsyncClient:
+    """A caller with a key for `org_1` and ids that begin with `new`; `mine` and `yours` belong to `org_1` and `org_2`."""
+    json_of(await server.map("mine", org="org_1"), 201)
+    json_of(await server.map("yours", org="org_2"), 201)
     wanted = {"name": "one org", "scopes": ["mappings:read", "mappings:write"], "orgs": ["org_1"]}
     wanted["customer_prefixes"] = ["new"]
-    key = said(await server.http.post("/api/v1/access/keys", json=wanted, headers=BEARER), 201)
+    key = json_of(await server.http.post("/api/v1/access/keys", json=wanted, headers=BEARER), 201)
     server.http.headers["Authorization"] = f"Bearer {key['token']}"
     return server.http
 
 
 @pytest.fixture
 async def without_prefixes(server: Server) -> dict[str, str]:
-    """Headers of a key for `org_1` that was given no prefixes, as all keys were before there were any."""
+    """Headers of a key for `org_1` without prefixes, like all keys before prefixes existed."""
     wanted = {"name": "old", "scopes": ["mappings:read", "mappings:write"], "orgs": ["org_1"]}
-    key = said(await server.http.post("/api/v1/access/keys", json=wanted, headers=BEARER), 201)
+    key = json_of(await server.http.post("/api/v1/access/keys", json=wanted, headers=BEARER), 201)
     return {"Authorization": f"Bearer {key['token']}"}
 
 
@@ -78,173 +78,187 @@ def mapping(customer: str, org: str) -> dict[str, Any]:
     return {"litellm_customer_id": customer, "lago_customer_id": org, "lago_organization_id": "tenant"}
 
 
-async def test_only_its_orgs_mappings_are_listed(theirs: httpx.AsyncClient) -> None:
-    told = said(await theirs.get("/customers/mappings"))
-    assert [one["litellm_customer_id"] for one in told["mappings"]] == ["mine"]
-    assert said(await theirs.get("/customers/mappings", params={"org": "org_2"}))["mappings"] == []
+async def test_only_its_own_orgs_mappings_are_listed(org_client: httpx.AsyncClient) -> None:
+    result = json_of(await org_client.get("/customers/mappings"))
+    assert [one["litellm_customer_id"] for one in result["mappings"]] == ["mine"]
+    assert json_of(await org_client.get("/customers/mappings", params={"org": "org_2"}))["mappings"] == []
 
 
-async def test_what_is_another_orgs_is_neither_shown_nor_ended_nor_taken_over(
-    theirs: httpx.AsyncClient, server: Server, kafka: Kafka, topic_prefix: str
+async def test_another_orgs_mapping_is_neither_shown_nor_ended_nor_taken_over(
+    org_client: httpx.AsyncClient, server: Server, kafka: Kafka, topic_prefix: str
 ) -> None:
-    """To map somebody else's customer to oneself is to take its usage; to map one's own to others is to charge them."""
-    asked = [
-        theirs.get("/customers/yours/mapping"),
-        theirs.get("/customers/yours/mapping/history"),
-        theirs.delete("/customers/yours/mapping"),
-        theirs.post("/customers/yours/mapping/deactivate"),
-        theirs.post("/customers/mapping", json=mapping("yours", "org_1")),
-        theirs.post("/customers/mapping", json=mapping("mine", "org_2")),
-        theirs.post("/customers/mapping", json=mapping("nobodys", "org_2")),
-        theirs.post("/customers/mapping", json={**mapping("yours", "org_1"), "effective_from": 1}),
+    """Mapping another org's customer to one's own org takes its usage; mapping one's own customer to another org
+    charges that org.
+    """
+    lago_requests = [
+        org_client.get("/customers/yours/mapping"),
+        org_client.get("/customers/yours/mapping/history"),
+        org_client.delete("/customers/yours/mapping"),
+        org_client.post("/customers/yours/mapping/deactivate"),
+        org_client.post("/customers/mapping", json=mapping("yours", "org_1")),
+        org_client.post("/customers/mapping", json=mapping("mine", "org_2")),
+        org_client.post("/customers/mapping", json=mapping("nobodys", "org_2")),
+        org_client.post("/customers/mapping", json={**mapping("yours", "org_1"), "effective_from": 1}),
     ]
-    for number, answer in enumerate([await one for one in asked]):
+    for number, answer in enumerate([await one for one in lago_requests]):
         assert refused(answer, 403)["reason"] == "other_org", number
     server.http.headers.pop("Authorization")
     for customer, org in (("mine", "org_1"), ("yours", "org_2")):
-        told = said(await server.mapping(customer))
-        assert (told["lago_customer_id"], told["upcoming"]) == (org, [])
+        result = json_of(await server.mapping(customer))
+        assert (result["lago_customer_id"], result["upcoming"]) == (org, [])
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=3)
 
     async def noted() -> bool:
         lines = stage.values(stage.topics.audit)
-        return sum(line["action"] == "access.refused" for line in lines) >= len(asked)
+        return sum(line["action"] == "access.refused" for line in lines) >= len(lago_requests)
 
     await until(noted)
 
 
-async def test_rows_of_other_orgs_are_refused_and_its_own_are_taken(theirs: httpx.AsyncClient) -> None:
+async def test_rows_of_other_orgs_are_refused_and_its_own_are_accepted(org_client: httpx.AsyncClient) -> None:
     rows = [mapping("new", "org_1"), mapping("yours", "org_1"), mapping("other", "org_2")]
     for query in ({"dry_run": "true"}, {}):
-        told = said(await theirs.post("/customers/mappings/import", params=query, content=_lines(rows)))
-        assert (told["created"], told["refused"]) == (1, 2)
-        assert [(error["line"], error["reason"]) for error in told["errors"]] == [(2, "other_org"), (3, "other_org")]
+        result = json_of(await org_client.post("/customers/mappings/import", params=query, content=_lines(rows)))
+        assert (result["created"], result["refused"]) == (1, 2)
+        assert [(error["line"], error["reason"]) for error in result["errors"]] == [(2, "other_org"), (3, "other_org")]
 
 
-async def test_what_is_its_own_it_may_change_and_end(theirs: httpx.AsyncClient) -> None:
-    changed = said(await theirs.post("/customers/mapping", json=mapping("mine", "org_1") | {"billing_plan": "big"}))
+async def test_a_caller_for_one_org_may_change_and_end_that_orgs_mappings(org_client: httpx.AsyncClient) -> None:
+    changed = json_of(
+        await org_client.post("/customers/mapping", json=mapping("mine", "org_1") | {"billing_plan": "big"})
+    )
     assert changed["billing_plan"] == "big"
-    said(await theirs.post("/customers/mapping", json=mapping("new", "org_1")), 201)
-    assert said(await theirs.delete("/customers/mine/mapping"))["deleted"]
+    json_of(await org_client.post("/customers/mapping", json=mapping("new", "org_1")), 201)
+    assert json_of(await org_client.delete("/customers/mine/mapping"))["deleted"]
 
 
 def _lines(rows: list[dict[str, Any]]) -> bytes:
     return b"".join(httpx.Request("POST", "http://x", json=row).content + b"\n" for row in rows)
 
 
-async def test_a_subscription_of_another_org_is_not_named(theirs: httpx.AsyncClient) -> None:
-    """Lago bills by the subscription: the one who named another org's would let it pay."""
+async def test_a_subscription_of_another_org_cannot_be_named(org_client: httpx.AsyncClient) -> None:
+    """Lago bills by the subscription: naming another org's would let that org pay."""
     named = mapping("new", "org_1") | {"external_subscription_id": "sub_of_org_2"}
-    assert refused(await theirs.post("/customers/mapping", json=named), 403)["reason"] == "other_org"
-    told = said(await theirs.post("/customers/mappings/import", content=_lines([named])))
-    assert [error["reason"] for error in told["errors"]] == ["other_org"]
+    assert refused(await org_client.post("/customers/mapping", json=named), 403)["reason"] == "other_org"
+    result = json_of(await org_client.post("/customers/mappings/import", content=_lines([named])))
+    assert [error["reason"] for error in result["errors"]] == ["other_org"]
 
 
-async def test_its_own_subscription_may_be_named(theirs: httpx.AsyncClient, kafka: Kafka, topic_prefix: str) -> None:
+async def test_a_caller_for_one_org_may_name_that_orgs_subscription(
+    org_client: httpx.AsyncClient, kafka: Kafka, topic_prefix: str
+) -> None:
     Stage(kafka.bootstrap, topic_prefix, partitions=3).map("other", "org_1", "sub_1")
     named = mapping("new", "org_1") | {"external_subscription_id": "sub_1"}
 
     async def taken() -> bool:
-        return (await theirs.post("/customers/mapping", json=named)).status_code in (200, 201)
+        return (await org_client.post("/customers/mapping", json=named)).status_code in (200, 201)
 
     await until(taken)
 
 
-async def test_what_is_announced_for_another_org_is_not_shown(theirs: httpx.AsyncClient, server: Server) -> None:
+async def test_an_announcement_for_another_org_is_not_shown(org_client: httpx.AsyncClient, server: Server) -> None:
     later = time.time() + 3600
     moved = await server.http.post(
         "/customers/mapping", json=mapping("mine", "org_2") | {"effective_from": later}, headers=BEARER
     )
-    assert [one["lago_customer_id"] for one in said(moved)["upcoming"]] in ([], ["org_2"])
-    whole = said(await server.http.get("/customers/mine/mapping", headers=BEARER))
+    assert [one["lago_customer_id"] for one in json_of(moved)["upcoming"]] in ([], ["org_2"])
+    whole = json_of(await server.http.get("/customers/mine/mapping", headers=BEARER))
     assert [one["lago_customer_id"] for one in whole["upcoming"]] == ["org_2"]
-    assert said(await theirs.get("/customers/mine/mapping"))["upcoming"] == []
-    [listed] = said(await theirs.get("/customers/mappings"))["mappings"]
+    assert json_of(await org_client.get("/customers/mine/mapping"))["upcoming"] == []
+    [listed] = json_of(await org_client.get("/customers/mappings"))["mappings"]
     assert listed["upcoming"] == []
 
 
-async def test_an_id_under_none_of_its_prefixes_is_not_adopted(theirs: httpx.AsyncClient, server: Server) -> None:
-    """Held usage of that name would be the org's for good, and whose it is could not map it any more."""
+async def test_an_id_without_one_of_its_prefixes_cannot_be_mapped(
+    org_client: httpx.AsyncClient, server: Server
+) -> None:
+    """Held usage of that id would belong to the org permanently, and its real owner could not map it any more."""
     customers = ("victim", "unattributed:generic_api", "New", "ne", "org_1")
     for customer in customers:
-        assert refused(await theirs.post("/customers/mapping", json=mapping(customer, "org_1")), 403), customer
+        assert refused(await org_client.post("/customers/mapping", json=mapping(customer, "org_1")), 403), customer
         for query in ({"dry_run": "true"}, {}):
             lines = _lines([mapping(customer, "org_1")])
-            told = said(await theirs.post("/customers/mappings/import", params=query, content=lines))
-            assert [error["reason"] for error in told["errors"]] == ["other_org"], customer
+            result = json_of(await org_client.post("/customers/mappings/import", params=query, content=lines))
+            assert [error["reason"] for error in result["errors"]] == ["other_org"], customer
     server.http.headers.pop("Authorization")
     for customer in customers:
         assert refused(await server.mapping(customer), 404)["reason"] == "no_mapping", customer
 
 
-async def test_what_names_no_one_is_not_changed_by_an_org_s_key_even_where_the_org_pays_for_it(
-    theirs: httpx.AsyncClient,
+async def test_unattributed_usage_is_not_changed_by_an_orgs_key_even_if_the_org_pays_for_it(
+    org_client: httpx.AsyncClient,
 ) -> None:
     nobody = mapping("unattributed:generic_api", "org_1")
-    said(await theirs.post("/customers/mapping", json=nobody, headers=BEARER), 201)
-    refused(await theirs.post("/customers/mapping", json=nobody | {"billing_plan": "big"}), 403)
-    refused(await theirs.delete("/customers/unattributed:generic_api/mapping"), 403)
+    json_of(await org_client.post("/customers/mapping", json=nobody, headers=BEARER), 201)
+    refused(await org_client.post("/customers/mapping", json=nobody | {"billing_plan": "big"}), 403)
+    refused(await org_client.delete("/customers/unattributed:generic_api/mapping"), 403)
 
 
-async def test_a_key_without_prefixes_changes_its_orgs_mappings_and_maps_nothing_new(
-    theirs: httpx.AsyncClient, without_prefixes: dict[str, str]
+async def test_a_key_without_prefixes_changes_its_orgs_mappings_and_maps_no_new_id(
+    org_client: httpx.AsyncClient, without_prefixes: dict[str, str]
 ) -> None:
-    refused(await theirs.post("/customers/mapping", json=mapping("new", "org_1"), headers=without_prefixes), 403)
+    refused(await org_client.post("/customers/mapping", json=mapping("new", "org_1"), headers=without_prefixes), 403)
     changed = mapping("mine", "org_1") | {"billing_plan": "big"}
-    said(await theirs.post("/customers/mapping", json=changed, headers=without_prefixes))
-    said(await theirs.delete("/customers/mine/mapping", headers=without_prefixes))
+    json_of(await org_client.post("/customers/mapping", json=changed, headers=without_prefixes))
+    json_of(await org_client.delete("/customers/mine/mapping", headers=without_prefixes))
 
     async def closed() -> bool:  # once the end is in force
-        answer = await theirs.post("/customers/mapping", json=changed, headers=without_prefixes)
-        said(await theirs.delete("/customers/mine/mapping", headers=BEARER)) if answer.is_success else None
+        answer = await org_client.post("/customers/mapping", json=changed, headers=without_prefixes)
+        json_of(await org_client.delete("/customers/mine/mapping", headers=BEARER)) if answer.is_success else None
         return answer.status_code == 403
 
     await until(closed)
 
 
-async def test_to_pay_for_calls_that_another_field_names_is_to_adopt(theirs: httpx.AsyncClient) -> None:
-    """A mapping of what a key pins says nothing about what a client calls itself."""
+async def test_paying_for_calls_that_another_id_field_names_counts_as_mapping_a_new_id(
+    org_client: httpx.AsyncClient,
+) -> None:
+    """A mapping for an id that a key sets says nothing about an id that a client chooses."""
     pinned = mapping("pinned", "org_1") | {"id_kind": "key"}
-    said(await theirs.post("/customers/mapping", json=pinned, headers=BEARER), 201)
-    refused(await theirs.post("/customers/mapping", json=pinned | {"id_kind": None}), 403)
-    refused(await theirs.post("/customers/mapping", json=pinned | {"id_kind": "end_user"}), 403)
-    said(await theirs.post("/customers/mapping", json=pinned | {"billing_plan": "big"}))
+    json_of(await org_client.post("/customers/mapping", json=pinned, headers=BEARER), 201)
+    refused(await org_client.post("/customers/mapping", json=pinned | {"id_kind": None}), 403)
+    refused(await org_client.post("/customers/mapping", json=pinned | {"id_kind": "end_user"}), 403)
+    json_of(await org_client.post("/customers/mapping", json=pinned | {"billing_plan": "big"}))
 
 
-async def test_one_answer_for_another_orgs_and_for_no_ones(theirs: httpx.AsyncClient) -> None:
-    """Else every customer id of every org could be found by asking. Also while the request itself is wrong."""
-    told: dict[str, list[tuple[int, dict[str, str]]]] = {"yours": [], "nobodys": []}
-    for customer, answers in told.items():
+async def test_the_answer_is_the_same_for_another_orgs_id_and_for_an_unknown_one(org_client: httpx.AsyncClient) -> None:
+    """Otherwise every customer id of every org could be found by trying; this also holds if the request itself is
+    wrong.
+    """
+    result: dict[str, list[tuple[int, dict[str, str]]]] = {"yours": [], "nobodys": []}
+    for customer, answers in result.items():
         one = f"/customers/{customer}/mapping"
         body = mapping(customer, "org_1")
-        for asked in (
-            theirs.get(one),
-            theirs.get(f"{one}/history"),
-            theirs.delete(one),
-            theirs.post(f"{one}/deactivate"),
-            theirs.post(f"{one}/deactivate", json={"effective_from": 1}),
-            theirs.post("/customers/mapping", json=body),
-            theirs.post("/customers/mapping", json=body | {"effective_from": 1}),
-            theirs.post("/customers/mapping", json=body | {"external_subscription_id": "sub_x"}),
-            theirs.post("/customers/mapping", json=body, headers={"If-Match": '"1"'}),
-            theirs.post("/customers/mapping", json=body, headers={"If-None-Match": "*"}),
-            theirs.post("/customers/mappings/import", content=_lines([body | {"effective_from": 1}])),
+        for lago_requests in (
+            org_client.get(one),
+            org_client.get(f"{one}/history"),
+            org_client.delete(one),
+            org_client.post(f"{one}/deactivate"),
+            org_client.post(f"{one}/deactivate", json={"effective_from": 1}),
+            org_client.post("/customers/mapping", json=body),
+            org_client.post("/customers/mapping", json=body | {"effective_from": 1}),
+            org_client.post("/customers/mapping", json=body | {"external_subscription_id": "sub_x"}),
+            org_client.post("/customers/mapping", json=body, headers={"If-Match": '"1"'}),
+            org_client.post("/customers/mapping", json=body, headers={"If-None-Match": "*"}),
+            org_client.post("/customers/mappings/import", content=_lines([body | {"effective_from": 1}])),
         ):
-            answer = await asked
+            answer = await lago_requests
             shown = answer.json()
             answers.append(
                 (answer.status_code, {k: v for k, v in shown.items() if k not in ("request_id", "instance")})
             )
-    assert told["yours"] == told["nobodys"]
-    assert {status for status, _ in told["yours"][:-1]} == {403}
+    assert result["yours"] == result["nobodys"]
+    assert {status for status, _ in result["yours"][:-1]} == {403}
 
 
-async def test_a_refusal_asks_lago_nothing(theirs: httpx.AsyncClient, server: Server, asked: list[str]) -> None:
-    """Lago takes its time for an org that is asked about: that must not tell whose customer it is."""
+async def test_a_refused_request_asks_lago_nothing(
+    org_client: httpx.AsyncClient, server: Server, lago_requests: list[str]
+) -> None:
+    """Lago's response time must not reveal whose customer it is."""
     for customer in ("yours", "nobodys"):
-        asked.clear()
-        refused(await theirs.post("/customers/mapping", json=mapping(customer, "org_1")), 403)
-        refused(await theirs.delete(f"/customers/{customer}/mapping"), 403)
-        assert [path for path in asked if "org_" in path] == [], customer
-    said(await theirs.post("/customers/mapping", json=mapping("new", "org_1")), 201)
-    assert [path for path in asked if "org_1" in path], "the one who may map does ask"
+        lago_requests.clear()
+        refused(await org_client.post("/customers/mapping", json=mapping(customer, "org_1")), 403)
+        refused(await org_client.delete(f"/customers/{customer}/mapping"), 403)
+        assert [path for path in lago_requests if "org_" in path] == [], customer
+    json_of(await org_client.post("/customers/mapping", json=mapping("new", "org_1")), 201)
+    assert [path for path in lago_requests if "org_1" in path], "the one who may map does ask"

@@ -1,4 +1,4 @@
-"""The meter on real Kafka: calls in, events out, once."""
+"""The meter with real Kafka: calls become events, once."""
 
 import time
 from dataclasses import replace
@@ -21,7 +21,7 @@ def billed(stage: Stage) -> tuple[int, Decimal]:
     return calls, sum((Decimal(event["precise_total_amount_cents"]) for event in events), Decimal(0))
 
 
-async def test_calls_become_events_once_however_often_they_are_delivered(stage: Stage) -> None:
+async def test_calls_become_events_once_for_any_number_of_deliveries(stage: Stage) -> None:
     stage.map("acme", "org-a", "sub-a")
     calls = now_calls(range(50))
     stage.put([*calls, *calls, *calls])
@@ -42,7 +42,7 @@ async def test_usage_of_an_unmapped_customer_waits_for_its_mapping(stage: Stage)
         await soon(lambda: billed(stage)[0] == 20)
 
 
-async def test_a_restarted_meter_goes_on_where_the_last_one_stood(stage: Stage) -> None:
+async def test_a_restarted_meter_continues_where_the_last_one_stopped(stage: Stage) -> None:
     stage.map("acme", "org-a", "sub-a")
     calls = now_calls(range(90))
     for part in (calls[:30], calls[20:60], calls[50:]):
@@ -86,7 +86,7 @@ async def test_a_late_call_opens_the_next_part_of_its_window(stage: Stage) -> No
     assert first["transaction_id"] != second["transaction_id"]
 
 
-async def test_a_wrong_ledger_halts_its_lane_and_alarms_while_the_process_goes_on(stage: Stage) -> None:
+async def test_a_wrong_ledger_halts_its_partition_and_raises_an_alarm_while_the_process_continues(stage: Stage) -> None:
     stage.map("acme", "org-a", "sub-a")
     stage.put(now_calls(range(5)))
     async with stage.running("meter", stage.parts()):

@@ -1,4 +1,4 @@
-"""Usage recorded for an org: from the caller to Lago, once, no matter who repeats it and whatever waits."""
+"""Usage recorded for an org: from the caller to Lago once, after any repeats and waits."""
 
 import time
 from collections.abc import AsyncIterator
@@ -44,7 +44,7 @@ def now_us() -> int:
 
 @pytest.fixture
 async def lago() -> AsyncIterator[Lago]:
-    """Lago counts calls at half a dollar each, and sums what LiteLLM's calls cost."""
+    """Lago counts calls at half a dollar each, and sums the cost of LiteLLM's calls."""
     async with lago_sandbox(clock=time.time) as sandbox:
         tokens = await sandbox.metric("ai_usage")
         calls = await sandbox.metric("api_call", aggregation_type="count_agg", field_name=None)
@@ -59,7 +59,7 @@ async def lago() -> AsyncIterator[Lago]:
         yield sandbox
 
 
-async def counted(lago: Lago) -> dict[str, tuple[int, int]]:
+async def lago_usage(lago: Lago) -> dict[str, tuple[int, int]]:
     """Units and cents that Lago counts, by metric."""
     usage = await lago.usage("org_a", "sub-a")
     return {
@@ -68,14 +68,14 @@ async def counted(lago: Lago) -> dict[str, tuple[int, int]]:
     }
 
 
-class Corner:
-    """An org's billing on a stage and a sandbox."""
+class OrgBillingSetup:
+    """An org's billing with a stage and a sandbox."""
 
     def __init__(self, stage: Stage, lago: Lago, billing: OrgBilling, records: OrgRecords) -> None:
         self.stage, self.lago, self.billing, self.records = stage, lago, billing, records
 
     async def called(self, transaction_id: str, **properties: Any) -> None:
-        """A call of the API happened."""
+        """Records one call of the API."""
         await self.billing.record("org_a", "api_call", transaction_id, properties, None)
 
     async def subscribed(self) -> None:
@@ -85,7 +85,7 @@ class Corner:
 
     @asynccontextmanager
     async def running(self, policy: MeterPolicy = QUICK, database: str = "") -> AsyncIterator[None]:
-        """Meter and sink, and with a database the projector."""
+        """Meter and sink, and with a database also the projector."""
         async with httpx.AsyncClient(trust_env=False) as http:
             delivery, settings = quick_delivery(self.lago, http), self.stage.settings
             group = f"{settings.topic_prefix}{settings.deployment_name}-"  # as the commands ask for it
@@ -101,7 +101,7 @@ class Corner:
 
 
 @pytest.fixture
-async def corner(stage: Stage, lago: Lago) -> AsyncIterator[Corner]:
+async def corner(stage: Stage, lago: Lago) -> AsyncIterator[OrgBillingSetup]:
     where = stage.settings.kafka_bootstrap_servers
     producer = KafkaProducer(producer_config(where, answer_within_s=15))
     async with (
@@ -110,7 +110,7 @@ async def corner(stage: Stage, lago: Lago) -> AsyncIterator[Corner]:
     ):
         usage = KafkaUsage(producer, stage.topics.raw, now_us=now_us)
         client = LagoClient(http, lago.url, KEY)
-        yield Corner(stage, lago, OrgBilling(client, StoredIds(records), usage, now_us=now_us), records)
+        yield OrgBillingSetup(stage, lago, OrgBilling(client, StoredIds(records), usage, now_us=now_us), records)
         await producer.close()
 
 
@@ -119,8 +119,8 @@ def completed(stage: Stage) -> int:
 
 
 @pytest.mark.parametrize("window_us", [SECOND_US, 0])
-async def test_usage_recorded_three_times_and_replayed_is_billed_once(corner: Corner, window_us: int) -> None:
-    """Also beside calls of a customer that is mapped to the org, which are billed as ever."""
+async def test_usage_recorded_three_times_and_replayed_is_billed_once(corner: OrgBillingSetup, window_us: int) -> None:
+    """Also in addition to calls of a customer that is mapped to the org, which are billed as usual."""
     stage = corner.stage
     stage.map("acme", "org_a", "sub-a")
     at = now_us()
@@ -132,14 +132,14 @@ async def test_usage_recorded_three_times_and_replayed_is_billed_once(corner: Co
         await soon(lambda: completed(stage) == len(stage.values(stage.topics.events)) >= 11, limit_s=20)
         assert (await meterbridge(stage, "replay", "--from", "1h", "--to", "2100-01-01")).code == 0
         await soon(lambda: stage.sensors.calls["duplicate"] == 20 + 34, limit_s=20)
-    assert await counted(corner.lago) == {"ai_usage": (88, 100), "api_call": (10, 10 * PRICE)}
+    assert await lago_usage(corner.lago) == {"ai_usage": (88, 100), "api_call": (10, 10 * PRICE)}
     events = [one for one in stage.values(stage.topics.events) if one["code"] == "api_call"]
     assert {one["properties"]["transaction_id"] for one in events} == {f"tx-{number}" for number in range(10)}
     assert {one["properties"]["endpoint"] for one in events} == {"/v1/chat"}
 
 
-async def test_usage_of_an_org_without_a_subscription_waits_and_is_then_billed(corner: Corner) -> None:
-    """A restart in between changes nothing: what waits stands in the ledger."""
+async def test_usage_of_an_org_without_a_subscription_waits_and_is_then_billed(corner: OrgBillingSetup) -> None:
+    """A restart in between changes nothing: held usage is in the ledger."""
     stage = corner.stage
     await corner.called("tx-1")
     async with corner.running():
@@ -151,11 +151,11 @@ async def test_usage_of_an_org_without_a_subscription_waits_and_is_then_billed(c
         await soon(lambda: stage.sensors.calls["metered"] == 2)
         await corner.subscribed()
         await soon(lambda: completed(stage) == 2, limit_s=20)
-    assert (await counted(corner.lago))["api_call"] == (2, 2 * PRICE)
+    assert (await lago_usage(corner.lago))["api_call"] == (2, 2 * PRICE)
 
 
-async def test_each_event_is_explained_and_everything_adds_up(corner: Corner, database: str) -> None:
-    """Some of it held at first, some of it given up by an operator."""
+async def test_each_event_is_explained_and_everything_adds_up(corner: OrgBillingSetup, database: str) -> None:
+    """Some of it was held at first, some of it written off by an operator."""
     stage = corner.stage
 
     async def run(*words: str) -> Ended:
@@ -179,10 +179,10 @@ async def test_each_event_is_explained_and_everything_adds_up(corner: Corner, da
         query = "SELECT count(*) FROM lago_events WHERE status = 'completed'"
         await until(database, query, lambda count: count == 6)
         for name in ("early-1", "late-1"):
-            (told,) = (await run("explain", "--request", name)).json["calls"]
-            assert (told["decision"], told["customer"]) == ("metered", "org_a")
-            assert (told["event"]["status"], told["event"]["proved"]) == ("completed", True)
-            assert told["event"]["transaction_id"] == told["identity"]
+            (result,) = (await run("explain", "--request", name)).json["calls"]
+            assert (result["decision"], result["customer"]) == ("metered", "org_a")
+            assert (result["event"]["status"], result["event"]["proved"]) == ("completed", True)
+            assert result["event"]["transaction_id"] == result["identity"]
         gone = await run("held", "write-off", "--customer", "org_none", "--comment", "a test")
         assert (gone.code, gone.json["calls"]) == (0, 1), gone.err
         await until(
@@ -193,10 +193,10 @@ async def test_each_event_is_explained_and_everything_adds_up(corner: Corner, da
         assert reconciled.json["billed_calls"] == 6
 
 
-async def test_the_served_functions_record_usage_of_an_org_that_lago_alone_knows(
+async def test_the_functions_record_usage_of_an_org_that_only_lago_knows(
     kafka: Kafka, topic_prefix: str, lago: Lago
 ) -> None:
-    """No one is mapped to it and no webhook told of it: the api asks Lago, since usage was recorded for it."""
+    """It has no mapping and no webhook reported it: the api asks Lago because usage was recorded for it."""
     settings = settings_for(kafka, topic_prefix, lago_api_url=lago.url, lago_api_key=KEY)
     async with running_server(settings, learn_every_s=0.2):
         event = await orgs.record_api_call("org_a", "tx-1", "/v1/chat", tokens=7)
@@ -211,10 +211,10 @@ async def test_the_served_functions_record_usage_of_an_org_that_lago_alone_knows
         await orgs.get_customer("org_a")
 
 
-async def test_a_process_that_knows_kafka_by_its_variables_alone_records_usage(
+async def test_a_process_that_knows_kafka_only_by_its_variables_records_usage(
     kafka: Kafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the specification's middleware does, in a service that was told nothing else."""
+    """Like the specification's middleware in a service without other configuration."""
     settings = settings_for(kafka, topic_prefix)
     stage = Stage(kafka.bootstrap, topic_prefix, settings.kafka_partitions)
     for name, value in {
@@ -236,36 +236,36 @@ async def test_a_process_that_knows_kafka_by_its_variables_alone_records_usage(
         await orgs.record_api_call("org_a", "tx-2", "/v1/chat")
 
 
-async def test_the_subscription_id_of_an_org_is_kept_in_its_record(corner: Corner) -> None:
-    """The one who subscribes it again, in whatever process, uses the same."""
+async def test_an_orgs_subscription_id_is_stored_in_its_record(corner: OrgBillingSetup) -> None:
+    """A second subscription of the org, in any process, uses the same id."""
     await corner.lago.plan("starter")
-    made = await corner.billing.subscribe("org_b", "starter", "anniversary", None)
+    created = await corner.billing.subscribe("org_b", "starter", "anniversary", None)
     known = await corner.records.get("org_b") or OrgRecord("")
-    assert known.subscription_id == made.external_id and made.external_id.startswith("org_b_starter_")
+    assert known.subscription_id == created.external_id and created.external_id.startswith("org_b_starter_")
     again = await corner.billing.subscribe("org_b", "llm", "anniversary", None)
-    assert again.external_id == made.external_id
+    assert again.external_id == created.external_id
 
 
-async def test_what_was_refused_as_too_old_comes_back_once_and_no_call_is_taken_for_it(
-    corner: Corner, database: str
+async def test_usage_refused_as_too_old_is_accepted_once_later_and_no_call_is_mistaken_for_it(
+    corner: OrgBillingSetup, database: str
 ) -> None:
-    """The usage log is asked for its identity alone: a call of LiteLLM may have the same request id and start."""
+    """The usage log is asked only for its identity: a LiteLLM call may have the same request id and start."""
     stage, old = corner.stage, now_us() - 30 * HOUR_US
     stage.map("acme", "org_a", "sub-a")
     call = slp(1, at_us=old + SECOND_US, litellm_call_id=None, id="tx-1", startTime=old / SECOND_US)
     stage.put([raw(0, call, customer="acme", received_us=now_us(), checked_at=now_us())])
 
-    async def told() -> None:
+    async def record_usage() -> None:
         await corner.billing.record("org_a", "api_call", "tx-1", None, old / SECOND_US)
 
     await corner.subscribed()
     async with corner.running(database=database):
-        await told()
+        await record_usage()
         await until(database, "SELECT count(*) FROM rejected_calls", lambda count: count == 1)
         await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 1)
         done = await meterbridge(stage, "dlq", "requeue", "--kind", "calls", "--json", DATABASE_URL=database)
         assert (done.code, done.json["requeued"]) == (0, 1), done.err
         await until(database, "SELECT count(*) FROM lago_events WHERE status = 'completed'", lambda count: count == 2)
-        await told()
+        await record_usage()
         await soon(lambda: stage.sensors.calls.get("duplicate") == 1)
-    assert (await counted(corner.lago))["api_call"] == (1, PRICE)
+    assert (await lago_usage(corner.lago))["api_call"] == (1, PRICE)

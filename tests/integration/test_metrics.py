@@ -1,4 +1,4 @@
-"""The metrics under the names that dashboards and scripts rely on, and the totals that survive a restart."""
+"""The metrics under the names that dashboards and scripts use, and totals that survive a restart."""
 
 import asyncio
 import time
@@ -42,7 +42,7 @@ class Clock:
 
 
 class Scrape:
-    """Metrics in a registry of their own, read as a scraper reads them."""
+    """Metrics in their own registry, read like by a scraper."""
 
     def __init__(self) -> None:
         self.metrics = Metrics(CollectorRegistry(), "1.2.3")
@@ -87,7 +87,7 @@ def held(first: int, reason: str, calls: int, cost: str) -> Window:
 
 
 def ledgers_of(*windows: Window, seal_seq: int = 0, **off_by: Sum) -> LedgerState:
-    """Books that hold these windows and add up, but for `off_by` on top of the counters of those names."""
+    """Ledgers with these windows that add up, except for `off_by` on the counters of those names."""
     sums = [Sum(window.count, window.cost) for window in windows]
     folded = Sum(sum(one.calls for one in sums), sum((one.cost for one in sums), Decimal(0)))
     counters = {"received": folded, "folded": folded}
@@ -106,7 +106,7 @@ def test_every_metric_has_its_name_and_type_from_the_start() -> None:
     assert value_in(text, "meterbridge_build_info", version="1.2.3") == 1
 
 
-def test_children_of_closed_sets_begin_at_zero() -> None:
+def test_series_of_closed_label_sets_start_at_zero() -> None:
     """`increase()` misses the first sample of a new series."""
     scrape = Scrape()
     for source in SOURCES:
@@ -124,7 +124,7 @@ def test_children_of_closed_sets_begin_at_zero() -> None:
     assert {route.source for route in ROUTES} <= set(SOURCES)
 
 
-def test_a_folded_chunk_is_counted_by_decision_and_by_reason_of_rejection() -> None:
+def test_a_folded_batch_is_counted_by_decision_and_by_reason_of_rejection() -> None:
     scrape = Scrape()
     scrape.sensors.folded(
         0, Changes(Position(), decisions={"billable": 5, "rejected:bad_cost": 2, "duplicate": 1}), 0.1
@@ -147,7 +147,7 @@ def test_sealed_parts_are_counted_once_wherever_the_number_was_seen() -> None:
     assert scrape.value("meterbridge_event_transitions_total", status="pending") == 4
 
 
-def test_held_usage_is_shown_by_reason_with_its_money_over_all_ledgers() -> None:
+def test_held_usage_is_shown_by_reason_with_its_amount_over_all_ledgers() -> None:
     scrape = Scrape()
     scrape.sensors.ledger(
         0, ledgers_of(held(1, NO_MAPPING, 3, "0.25"), held(2, NO_MAPPING, 1, "1"), held(3, "", 7, "9"))
@@ -164,7 +164,7 @@ def test_held_usage_is_shown_by_reason_with_its_money_over_all_ledgers() -> None
     assert scrape.value("meterbridge_ledgers_open") == scrape.value("meterbridge_held_windows") == 0
 
 
-def test_the_conservation_difference_reads_zero_until_the_books_are_off_and_errors_never_cancel() -> None:
+def test_the_ledger_imbalance_is_zero_until_a_ledger_does_not_add_up_and_errors_never_cancel() -> None:
     scrape = Scrape()
     sound = ledgers_of(held(1, NO_MAPPING, 3, "0.25"))
     scrape.sensors.ledger(0, sound)
@@ -178,7 +178,7 @@ def test_the_conservation_difference_reads_zero_until_the_books_are_off_and_erro
     assert scrape.value("meterbridge_ledger_imbalance", law="folded", unit="calls") == 2
 
 
-def test_a_pass_over_all_windows_is_made_every_five_seconds_and_sizes_are_shown_at_once() -> None:
+def test_all_windows_are_read_every_five_seconds_and_sizes_are_shown_at_once() -> None:
     scrape = Scrape()
     ledger = ledgers_of(held(1, NO_MAPPING, 1, "1"))
     scrape.sensors.ledger(0, ledger)
@@ -193,7 +193,7 @@ def test_a_pass_over_all_windows_is_made_every_five_seconds_and_sizes_are_shown_
     assert scrape.value("meterbridge_held_calls", reason=NO_MAPPING) == 2
 
 
-def test_dead_letters_are_failed_events_and_halted_lanes_and_lost_chunks_are_shown() -> None:
+def test_dead_letters_count_as_failed_events_and_halted_partitions_and_fetch_gaps_are_shown() -> None:
     scrape = Scrape()
     scrape.sensors.settled([Receipt("a", "completed", 1), Receipt("b", "failed", 1, reason="lago_refused")])
     scrape.sensors.partition_halted("raw", 3, "offset_out_of_range")
@@ -205,7 +205,7 @@ def test_dead_letters_are_failed_events_and_halted_lanes_and_lost_chunks_are_sho
     assert scrape.value("meterbridge_fetch_gaps_total", topic="raw") == 2
 
 
-def test_lago_is_watched_by_method_status_and_breaker() -> None:
+def test_requests_to_lago_are_counted_by_method_and_status_and_the_breaker_is_shown() -> None:
     scrape, state = Scrape(), State.CLOSED
     scrape.metrics.watch_breaker(lambda: state)
     for state, number in ((State.CLOSED, 0), (State.HALF_OPEN, 1), (State.OPEN, 2)):  # noqa: B007  # read by the lambda
@@ -222,7 +222,7 @@ def test_lago_is_watched_by_method_status_and_breaker() -> None:
     assert scrape.value("meterbridge_table_staleness_seconds", table="orgs") == 1.5
 
 
-def test_the_metrics_port_is_served_and_a_taken_one_is_named() -> None:
+def test_the_metrics_port_is_served_and_a_port_in_use_is_named() -> None:
     scrape = Scrape()
     server = start_metrics_server(scrape.metrics.registry, "127.0.0.1", 0)
     try:
@@ -236,7 +236,7 @@ def test_the_metrics_port_is_served_and_a_taken_one_is_named() -> None:
 
 @asynccontextmanager
 async def half_a_body(server: Server, size: int) -> AsyncIterator[None]:
-    """A sender who has announced `size` bytes, sent one, and leaves when the block ends."""
+    """A sender that has announced `size` bytes, sent one, and leaves at the end of the block."""
     _, writer = await asyncio.open_connection("127.0.0.1", server.ports["webhooks"])
     writer.write(
         b"POST /webhook/litellm/usage HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer webhook-token\r\n"
@@ -250,7 +250,7 @@ async def half_a_body(server: Server, size: int) -> AsyncIterator[None]:
 
 
 async def inflight(server: Server, expected: int) -> None:
-    """Wait until so many bytes of bodies are not answered."""
+    """Wait until this number of bytes of bodies is unanswered."""
     deadline = time.monotonic() + 15
     while (
         value_in(text := (await server.http.get("/metrics/prometheus")).text, "meterbridge_ingress_body_bytes_inflight")
@@ -298,7 +298,7 @@ def write_receipts(settings: Settings, *receipts: Receipt) -> None:
 
 
 async def totals_of(server: Server, **expected: int) -> None:
-    """Poll `/metrics` until it says what is expected."""
+    """Polls `/metrics` until it shows what is expected."""
     deadline = time.monotonic() + 15
     while (answer := await server.http.get("/metrics")).status_code != 200 or answer.json() != expected:
         assert time.monotonic() < deadline, answer.text

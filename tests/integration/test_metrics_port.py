@@ -1,4 +1,6 @@
-"""The metrics port among strangers: whatever they open, trickle or ask, Prometheus is answered and the process goes on."""
+"""The metrics port and unauthenticated clients: for any connections and requests Prometheus is answered and the process
+continues.
+"""
 
 import socket
 import subprocess
@@ -35,7 +37,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def process() -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
-    """Its port, and itself."""
+    """Yield the port of the process, and the process."""
     command = ["prlimit", "--nofile=72", sys.executable, "-c", PROCESS]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
@@ -45,7 +47,7 @@ def process() -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
 
 @pytest.fixture
 def server() -> Iterator[MetricsServer]:
-    """One whose connections live for a second, and whose answer is larger than any buffer."""
+    """A server whose connections live for a second, and whose answer is larger than any buffer."""
     registry = CollectorRegistry()
     Gauge("large", "x" * _LARGE, registry=registry)
     served = start_metrics_server(registry, "127.0.0.1", 0, life_s=LIFE_S)
@@ -54,10 +56,10 @@ def server() -> Iterator[MetricsServer]:
 
 
 def connection(port: int, said: bytes = b"", address: str = "127.0.0.2") -> socket.socket:
-    """A raw connection from `address`, which says this."""
-    made = socket.create_connection(("127.0.0.1", port), 5, source_address=(address, 0))
-    made.sendall(said)
-    return made
+    """A raw connection from `address` that sends this."""
+    created = socket.create_connection(("127.0.0.1", port), 5, source_address=(address, 0))
+    created.sendall(said)
+    return created
 
 
 def scraped(port: int) -> str:
@@ -67,7 +69,7 @@ def scraped(port: int) -> str:
 def test_five_hundred_silent_connections_take_few_descriptors_and_prometheus_is_answered(
     process: tuple[int, "subprocess.Popen[str]"],
 ) -> None:
-    """Each had a descriptor and a thread for as long as it liked: a thousand of them stopped a worker."""
+    """Earlier each had a descriptor and a thread without a time limit: a thousand of them stopped a worker."""
     port, started = process
     with ExitStack() as stack:
         for number in range(500):
@@ -78,7 +80,7 @@ def test_five_hundred_silent_connections_take_few_descriptors_and_prometheus_is_
 
 
 def test_scrapes_without_a_pause_take_a_small_share_of_a_core(process: tuple[int, "subprocess.Popen[str]"]) -> None:
-    """To write the metrics holds the lock that the event loop needs as well."""
+    """Writing the metrics holds the lock that the event loop needs, too."""
     port, started = process
     until = time.monotonic() + 3
 
@@ -102,7 +104,7 @@ def _cpu_s(pid: int) -> float:
     return (int(user) + int(system)) / 100  # USER_HZ
 
 
-def test_a_head_that_trickles_is_cut(server: MetricsServer) -> None:
+def test_a_slow_head_is_closed(server: MetricsServer) -> None:
     begun = time.monotonic()
     with connection(server.port, HEAD) as one, pytest.raises(OSError):  # a reset or a broken pipe
         while time.monotonic() - begun < 10 * LIFE_S:
@@ -111,7 +113,7 @@ def test_a_head_that_trickles_is_cut(server: MetricsServer) -> None:
     assert time.monotonic() - begun < 5 * LIFE_S
 
 
-def test_an_answer_that_is_not_read_is_cut(server: MetricsServer) -> None:
+def test_a_connection_that_does_not_read_its_answer_is_closed(server: MetricsServer) -> None:
     with socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         one.connect(("127.0.0.1", server.port))
@@ -126,7 +128,7 @@ def test_an_answer_that_is_not_read_is_cut(server: MetricsServer) -> None:
             raise ConnectionError
 
 
-def test_a_head_that_is_too_large_ends_its_connection(server: MetricsServer) -> None:
+def test_a_head_that_is_too_large_closes_its_connection(server: MetricsServer) -> None:
     with connection(server.port, HEAD) as one:
         began = time.monotonic()
         with pytest.raises(OSError):  # a reset; or an end without an answer
@@ -136,7 +138,7 @@ def test_a_head_that_is_too_large_ends_its_connection(server: MetricsServer) -> 
         assert time.monotonic() - began < LIFE_S
 
 
-def test_of_an_address_with_many_connections_the_oldest_makes_room_and_others_keep_theirs() -> None:
+def test_of_an_address_with_many_connections_the_oldest_is_closed_and_others_keep_theirs() -> None:
     with ExitStack() as stack:
 
         def pair() -> tuple[socket.socket, socket.socket]:

@@ -1,4 +1,6 @@
-"""`meterbridge migrate-orgs` as an operator runs it: on Kafka, on the sandbox, with rows from a file or from Postgres."""
+"""`meterbridge migrate-orgs` like an operator runs it: with Kafka and the sandbox, with rows from a file or from
+Postgres.
+"""
 
 import asyncio
 import json
@@ -24,8 +26,8 @@ ROWS = [
 
 
 @dataclass
-class Town:
-    """Two users of Lago's who pay for a LiteLLM customer each."""
+class TwoUsers:
+    """Two users in Lago who each pay for a LiteLLM customer."""
 
     stage: Stage
     lago: Lago
@@ -41,7 +43,7 @@ class Town:
         return str(path)
 
     def mapping_of(self, customer: str) -> list[str]:
-        """The orgs of its versions, as the topic has it last."""
+        """The orgs of its versions, from the latest record in the topic."""
         found = [
             one for one in self.stage.values(self.stage.topics.customers) if one["litellm_customer_id"] == customer
         ]
@@ -55,27 +57,27 @@ class Town:
         return found
 
     async def subscriptions(self) -> list[tuple[str, str]]:
-        """All that run: (customer, plan)."""
+        """All running subscriptions: (customer, plan)."""
         listed = (await self.lago.get("/subscriptions")).json()["subscriptions"]
         return sorted((one["external_customer_id"], one["plan_code"]) for one in listed)
 
 
 @pytest.fixture
-async def town(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Town]:
+async def town(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> AsyncIterator[TwoUsers]:
     stage = Stage(kafka.bootstrap, topic_prefix)
     async with lago_sandbox() as lago:
         await lago.plan("starter", 1900)
         for user, customer in (("user_1", "alice"), ("user_2", "bob")):
             await lago.subscribe(f"of {user}", user, "starter")
             stage.map(customer, user, f"of {user}")
-        yield Town(stage, lago, tmp_path)
+        yield TwoUsers(stage, lago, tmp_path)
 
 
 def states(ended: Ended) -> dict[str, tuple[str, str]]:
     return {one["user_id"]: (one["state"], one["reason"]) for one in ended.json["customers"]}
 
 
-async def test_it_is_said_then_done_then_verified(town: Town) -> None:
+async def test_a_dry_run_then_a_run_then_a_check(town: TwoUsers) -> None:
     file = town.file("mappings.json", json.dumps(ROWS[:2]))
     said = await town.run("--mapping-file", file, "--json")
     assert (said.code, said.json["mode"], states(said)) == (
@@ -104,7 +106,7 @@ async def test_it_is_said_then_done_then_verified(town: Town) -> None:
     assert (again.code, "2 already" in again.out) == (0, True)
 
 
-async def test_two_at_once_make_one_of_each(town: Town) -> None:
+async def test_two_concurrent_runs_create_one_of_each(town: TwoUsers) -> None:
     file = town.file("mappings.json", json.dumps(ROWS[:2]))
     both = await asyncio.gather(*(town.run("--mapping-file", file, "--execute", "--json") for _ in range(2)))
     last = await town.run("--mapping-file", file, "--execute", "--json")
@@ -113,7 +115,7 @@ async def test_two_at_once_make_one_of_each(town: Town) -> None:
     assert (await town.run("--mapping-file", file, "--verify")).code == 0
 
 
-async def test_csv_has_the_same_columns_and_who_is_skipped_is_named(town: Town) -> None:
+async def test_csv_has_the_same_columns_and_skipped_rows_are_named(town: TwoUsers) -> None:
     rows = ["user_id,org_id,org_name,email", "user_1,org_1,Acme,a@acme.io", "user_9,org_9,,", ",org_3,,"]
     file = town.file("mappings.csv", "\n".join(rows))
     done = await town.run("--mapping-file", file, "--execute")
@@ -123,7 +125,7 @@ async def test_csv_has_the_same_columns_and_who_is_skipped_is_named(town: Town) 
     assert (await town.run("--mapping-file", file, "--verify")).code == 1
 
 
-async def test_rows_may_come_from_a_query_that_can_write_nothing(town: Town, postgres_url: str) -> None:
+async def test_rows_may_come_from_a_read_only_query(town: TwoUsers, postgres_url: str) -> None:
     async with fresh_database(postgres_url) as url:
         database = await asyncpg.connect(url)
         try:
@@ -146,14 +148,14 @@ async def test_rows_may_come_from_a_query_that_can_write_nothing(town: Town, pos
 
 
 @pytest.mark.parametrize("text", ["user,org\nuser_1,org_1", "[1]", "{", "", "\xff\xfe"])
-async def test_a_file_that_is_none_is_told_in_a_sentence(town: Town, text: str) -> None:
+async def test_a_malformed_file_gives_one_sentence(town: TwoUsers, text: str) -> None:
     path = town.folder / "f"
     path.write_bytes(text.encode("latin-1"))
     refused = await town.run("--mapping-file", str(path), "--execute")
     assert (refused.code, "bad_mapping_file" in refused.err, len(refused.err.splitlines())) == (1, True, 1)
 
 
-async def test_what_is_missing_for_it_is_named(town: Town) -> None:
+async def test_a_missing_requirement_is_named(town: TwoUsers) -> None:
     file = town.file("mappings.json", json.dumps(ROWS[:1]))
     for words, variables, code, sentence in (
         ((), {}, 2, "give either --mapping-file or --mapping-sql"),

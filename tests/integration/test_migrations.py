@@ -1,4 +1,5 @@
-"""Migrations on real Postgres: the tables are the same whichever way they came to be, and no one applies one twice.
+"""Migrations with real Postgres: the tables are the same for a new and for an upgraded installation, and no file is
+applied twice.
 
 The schema that a new installation gets is the sum of the files. What can go wrong is an old installation: its tables
 are full, and its months were made before the later files. So each file is applied to a database in use, and the
@@ -138,8 +139,8 @@ async def counts(url: str) -> dict[str, int]:
     return {name: (await rows(url, f"SELECT count(*) FROM {name}"))[0][0] for name in tables}
 
 
-async def test_a_database_in_use_ends_up_as_a_new_one(url: str, postgres_url: str) -> None:
-    """Every file needs a line in `IN_USE`: what is not tried on full tables is not known to work on them."""
+async def test_a_database_in_use_gets_the_same_schema_as_a_new_one(url: str, postgres_url: str) -> None:
+    """Every file needs a line in `IN_USE`: a migration is only known to work on full tables if it is tried on them."""
     files = migrations()
     assert [one.version for one in files] == sorted(IN_USE)
     for number, migration in enumerate(files, 1):
@@ -155,7 +156,7 @@ async def test_a_database_in_use_ends_up_as_a_new_one(url: str, postgres_url: st
         assert await migrate(fresh) == files
         await rows(fresh, "SELECT ensure_usage_month('2026-10-15')")
         expected = await rows(fresh, CATALOGUE)
-        # A month that is made now is as one that was made then.
+        # A month created now equals one created then.
         for place in (url, fresh):
             await rows(place, "SELECT ensure_usage_month('2026-12-01')")
         assert await rows(url, CATALOGUE) == await rows(fresh, CATALOGUE)
@@ -168,9 +169,9 @@ async def test_a_database_in_use_ends_up_as_a_new_one(url: str, postgres_url: st
     }
 
 
-async def test_every_month_is_made_alike(url: str) -> None:
+async def test_every_month_has_the_same_structure(url: str) -> None:
     await migrate(url)
-    made = "llm_usage_log_2027_01"
+    created = "llm_usage_log_2027_01"
     await rows(url, "SELECT ensure_usage_month('2027-01-31')")
     await rows(url, "SELECT ensure_usage_month('2027-01-01')")
 
@@ -182,9 +183,9 @@ async def test_every_month_is_made_alike(url: str) -> None:
         return [row for row in short if row[1] == "*" and row[0] in ("column", "index", "constraint")]
 
     catalogue = await rows(url, CATALOGUE)
-    assert of(made, catalogue)
+    assert of(created, catalogue)
     for kind in ("column", "index"):
-        assert [row for row in of(made, catalogue) if row[0] == kind] == [
+        assert [row for row in of(created, catalogue) if row[0] == kind] == [
             row for row in of("llm_usage_log_before_2020", catalogue) if row[0] == kind
         ]
 
@@ -196,13 +197,13 @@ async def test_migrating_twice_changes_nothing(url: str) -> None:
     assert await rows(url, "SELECT * FROM schema_version ORDER BY version") == once
 
 
-async def test_of_many_that_migrate_at_once_each_file_is_applied_by_one(url: str) -> None:
+async def test_of_many_concurrent_migrations_each_file_is_applied_once(url: str) -> None:
     """Replicas start together; each may be told to migrate first."""
     done = await asyncio.gather(*(migrate(url) for _ in range(6)))
     assert sorted(one.version for each in done for one in each) == [one.version for one in migrations()]
 
 
-async def test_who_comes_second_waits_for_the_lock(url: str) -> None:
+async def test_the_second_migration_waits_for_the_lock(url: str) -> None:
     holder = await asyncpg.connect(url)
     await holder.execute("SELECT pg_advisory_lock($1)", LOCK)
     waiting = asyncio.ensure_future(migrate(url))
@@ -212,8 +213,8 @@ async def test_who_comes_second_waits_for_the_lock(url: str) -> None:
     assert len(await asyncio.wait_for(waiting, 10)) == len(migrations())
 
 
-async def test_a_file_that_was_changed_after_it_was_applied_is_refused_by_name(url: str) -> None:
-    """No one knows then what the tables are like: neither the check nor a migration goes on."""
+async def test_a_file_changed_after_it_was_applied_is_refused_by_name(url: str) -> None:
+    """The state of the tables is unknown then: neither the check nor a migration continues."""
     files = migrations()
     await migrate(url, files[:2])
     changed = [files[0], Migration(2, files[1].name, files[1].sql + "-- harmless"), *files[2:]]
@@ -224,7 +225,7 @@ async def test_a_file_that_was_changed_after_it_was_applied_is_refused_by_name(u
     assert await pending(url, files) == files[2:]
 
 
-async def test_a_migration_that_fails_leaves_no_trace_and_those_before_it_stand(url: str) -> None:
+async def test_a_failed_migration_leaves_no_trace_and_those_before_it_stay(url: str) -> None:
     good = Migration(1, "good", "CREATE TABLE good ()")
     bad = Migration(2, "bad", "CREATE TABLE bad (); SELECT 1 / 0")
     with pytest.raises(Rejected) as failed:
@@ -235,7 +236,7 @@ async def test_a_migration_that_fails_leaves_no_trace_and_those_before_it_stand(
 
 
 async def test_a_migration_that_cannot_be_recorded_is_not_applied(url: str) -> None:
-    """Applied and not on record, it would be applied again."""
+    """Applied without a record, it would be applied again."""
     unrecordable = Migration(2**40, "unrecordable", "CREATE TABLE unrecordable ()")
     with pytest.raises(Rejected):
         await migrate(url, [unrecordable])
@@ -243,13 +244,13 @@ async def test_a_migration_that_cannot_be_recorded_is_not_applied(url: str) -> N
 
 
 async def test_files_of_a_later_version_do_not_disturb_an_earlier_one(url: str) -> None:
-    """A release that is rolled back finds the tables of its successor, which only adds."""
+    """A release that is rolled back finds its successor's tables, which only add to its own."""
     files = migrations()
     await migrate(url, [*files, Migration(9000, "later", "CREATE TABLE later ()")])
     assert await pending(url) == []
 
 
-async def test_a_database_that_cannot_hold_every_text_is_refused(postgres_url: str) -> None:
+async def test_a_database_that_cannot_store_every_text_is_refused(postgres_url: str) -> None:
     name = "latin_only"
     await rows(postgres_url, f"DROP DATABASE IF EXISTS {name}")
     await rows(postgres_url, f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
@@ -260,28 +261,28 @@ async def test_a_database_that_cannot_hold_every_text_is_refused(postgres_url: s
         await rows(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def test_postgres_away_is_said_in_a_word(url: str) -> None:
+async def test_an_unavailable_postgres_has_its_own_reason(url: str) -> None:
     with pytest.raises(Unavailable) as away:
         await migrate(f"postgresql://nobody@127.0.0.1:{free_port()}/none")
     assert away.value.reason == "postgres_away"
 
 
-async def test_the_command_migrates_and_its_check_is_an_exit_code(url: str) -> None:
+async def test_the_command_migrates_and_its_check_has_an_exit_code(url: str) -> None:
     environ = {"DATABASE_URL": url, "POSTGRES_HOST": ""}
 
     async def said(*words: str) -> Any:
         return await asyncio.to_thread(CliRunner().invoke, app, ["db", "migrate", *words], env=environ)
 
-    told = await said("--check", "--json")
-    assert told.exit_code == 1 and len(json.loads(told.stdout)["pending"]) == len(migrations())
-    told = await said()
-    assert told.exit_code == 0 and "0001_usage_log" in told.stdout
-    told = await said("--check")
-    assert (told.exit_code, told.stdout) == (0, "The tables are up to date.\n")
-    told = await said("--json")
-    assert json.loads(told.stdout) == {"applied": [], "pending": []}
+    result = await said("--check", "--json")
+    assert result.exit_code == 1 and len(json.loads(result.stdout)["pending"]) == len(migrations())
+    result = await said()
+    assert result.exit_code == 0 and "0001_usage_log" in result.stdout
+    result = await said("--check")
+    assert (result.exit_code, result.stdout) == (0, "The tables are up to date.\n")
+    result = await said("--json")
+    assert json.loads(result.stdout) == {"applied": [], "pending": []}
 
 
-def test_the_command_needs_to_know_where_postgres_is() -> None:
-    told = CliRunner().invoke(app, ["db", "migrate"], env={"DATABASE_URL": "", "POSTGRES_HOST": ""})
-    assert told.exit_code == 2 and "DATABASE_URL or POSTGRES_HOST must be set" in told.stderr
+def test_the_command_needs_the_address_of_postgres() -> None:
+    result = CliRunner().invoke(app, ["db", "migrate"], env={"DATABASE_URL": "", "POSTGRES_HOST": ""})
+    assert result.exit_code == 2 and "DATABASE_URL or POSTGRES_HOST must be set" in result.stderr

@@ -1,4 +1,4 @@
-"""The real neighbours that other tests stand on: they start, they survive a kill, they die with us."""
+"""The real servers that other tests use: they start, they survive a kill, and they end with the test run."""
 
 import signal
 import subprocess
@@ -41,7 +41,7 @@ def _read(kafka: Kafka, topic: str) -> list[bytes]:
         consumer.close()
 
 
-def test_what_the_broker_acknowledged_can_be_read(kafka: Kafka, topic_prefix: str) -> None:
+def test_acknowledged_records_can_be_read(kafka: Kafka, topic_prefix: str) -> None:
     _create(kafka, topic_prefix + "smoke")
     _write(kafka, topic_prefix + "smoke", b"one")
     assert _read(kafka, topic_prefix + "smoke") == [b"one"]
@@ -61,7 +61,7 @@ def test_a_killed_broker_comes_back_at_its_address_with_its_records() -> None:
     assert not broker.folder.exists()
 
 
-def test_workers_that_ask_for_a_broker_have_the_same_one_and_hear_why_there_is_none() -> None:
+def test_workers_that_need_a_broker_get_the_same_one_or_the_reason_why_there_is_none() -> None:
     starts: list[int] = []
 
     def start() -> Kafka:
@@ -107,7 +107,7 @@ async def test_postgres_answers_at_its_url(postgres: Postgres, postgres_url: str
     ("environ", "room", "in_memory"),
     [({"PYTEST_VERSION": "9"}, 1, True), ({"PYTEST_VERSION": "9"}, 1 << 60, False), ({}, 1, False)],
 )
-def test_a_server_of_a_test_has_its_data_in_memory_where_there_is_room(
+def test_a_tests_server_has_its_data_in_memory_if_there_is_room(
     environ: dict[str, str], room: int, in_memory: bool, tmp_path: Path
 ) -> None:
     folder = server_folder("nothing", environ, tmp_path, room)

@@ -1,4 +1,4 @@
-"""The OpenAPI document shows what is served, all of it, and its page needs nothing from anywhere."""
+"""The OpenAPI document describes everything that is served, and its page loads nothing from other servers."""
 
 import asyncio
 import base64
@@ -40,50 +40,50 @@ async def server(settings: Settings) -> AsyncIterator[Server]:
 async def document(server: Server) -> dict[str, Any]:
     answer = await server.http.get("/openapi.json")
     assert answer.status_code == 200
-    told: dict[str, Any] = answer.json()
-    return told
+    result: dict[str, Any] = answer.json()
+    return result
 
 
 def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     return [
-        (method, path, told)
+        (method, path, result)
         for path, methods in document["paths"].items()
-        for method, told in methods.items()
+        for method, result in methods.items()
         if method in METHODS
     ]
 
 
 async def test_every_operation_in_the_document_is_served(document: dict[str, Any], server: Server) -> None:
-    """The other way round a route that no one describes is an error: see the law below."""
+    """The opposite, a route without a description, is an error: see the next test."""
     assert len(operations(document)) > 40
-    for method, path, told in operations(document):
+    for method, path, result in operations(document):
         answer = await server.http.request(method, re.sub(r"{[^}]*}", "x", path))
-        if any("bearer" in one for one in told["security"]):
+        if any("bearer" in one for one in result["security"]):
             assert answer.status_code == 401, path
         assert answer.status_code != 405, path
         assert answer.status_code != 404 or answer.json()["reason"] != "not_found", path
         await asyncio.sleep(0.11)  # at the pace at which wrong credentials are answered with 401
 
 
-def test_a_route_that_no_one_describes_is_our_bug() -> None:
+def test_a_route_without_a_description_is_our_bug() -> None:
     with pytest.raises(KeyError):
         document_of([], [("GET", "/nobody/knows")])
 
 
-def test_every_way_in_for_usage_is_described() -> None:
-    told = document_of([], [("POST", route.path) for route in ROUTES])
-    assert set(told["paths"]) == {route.path for route in ROUTES}
+def test_every_usage_route_is_described() -> None:
+    result = document_of([], [("POST", route.path) for route in ROUTES])
+    assert set(result["paths"]) == {route.path for route in ROUTES}
 
 
-async def test_schemas_are_schemas_references_lead_somewhere_and_examples_fit(document: dict[str, Any]) -> None:
+async def test_schemas_are_valid_references_resolve_and_examples_fit(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     for schema in schemas.values():
         jsonschema.Draft202012Validator.check_schema(schema)
     for reference in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)):
         assert reference in schemas
     found = 0
-    for _, path, told in operations(document):
-        content = told.get("requestBody", {}).get("content", {}).get("application/json", {})
+    for _, path, result in operations(document):
+        content = result.get("requestBody", {}).get("content", {}).get("application/json", {})
         if "example" in content:
             found += 1
             jsonschema.validate(content["example"], {**content["schema"], "components": document["components"]})
@@ -91,39 +91,39 @@ async def test_schemas_are_schemas_references_lead_somewhere_and_examples_fit(do
     assert found > 5
 
 
-async def test_every_scope_that_is_needed_is_one_that_can_be_given_and_the_other_way_round(
+async def test_every_needed_scope_can_be_given_and_every_scope_is_needed(
     document: dict[str, Any],
 ) -> None:
     needed = {
-        scope for _, _, told in operations(document) for one in told["security"] for scope in one.get("bearer", ())
+        scope for _, _, result in operations(document) for one in result["security"] for scope in one.get("bearer", ())
     }
-    told_of = [told.get("description", "") for _, _, told in operations(document)]
+    told_of = [result.get("description", "") for _, _, result in operations(document)]
     needed |= {scope for scope in SCOPES for description in told_of if f"the scope `{scope}` as well" in description}
     assert needed == set(SCOPES)
     page = Path(__file__).parents[2] / "docs" / "access.md"
     assert not [scope for scope in SCOPES if f"`{scope}`" not in page.read_text()]
 
 
-async def test_the_one_who_needs_a_credential_is_told_what_happens_without(document: dict[str, Any]) -> None:
-    for _, path, told in operations(document):
-        if any("bearer" in one for one in told["security"]):
-            assert {"401", "403", "429", "503", "default"} <= told["responses"].keys(), path
-            assert {"oidc", "bearer"} == {name for one in told["security"] for name in one}
+async def test_each_operation_with_a_credential_describes_the_answer_without_one(document: dict[str, Any]) -> None:
+    for _, path, result in operations(document):
+        if any("bearer" in one for one in result["security"]):
+            assert {"401", "403", "429", "503", "default"} <= result["responses"].keys(), path
+            assert {"oidc", "bearer"} == {name for one in result["security"] for name in one}
 
 
 async def test_every_part_of_a_path_is_a_parameter(document: dict[str, Any]) -> None:
-    for _, path, told in operations(document):
-        parts = [one["name"] for one in told.get("parameters", ()) if one["in"] == "path"]
+    for _, path, result in operations(document):
+        parts = [one["name"] for one in result.get("parameters", ()) if one["in"] == "path"]
         assert sorted(parts) == sorted(re.findall(r"{([^}]*)}", path))
 
 
-async def test_operations_have_names_of_their_own(document: dict[str, Any]) -> None:
-    names = [told["operationId"] for _, _, told in operations(document)]
+async def test_every_operation_has_a_unique_name(document: dict[str, Any]) -> None:
+    names = [result["operationId"] for _, _, result in operations(document)]
     assert len(names) == len(set(names))
 
 
 class Page(HTMLParser):
-    """What a page is made of."""
+    """The elements of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -142,14 +142,14 @@ class Page(HTMLParser):
             assert name != "style" and not name.startswith("on"), name
 
 
-async def test_the_page_shows_every_operation_and_loads_nothing_from_anywhere(
+async def test_the_page_shows_every_operation_and_loads_nothing_from_other_servers(
     document: dict[str, Any], server: Server
 ) -> None:
-    """It is read where there is no network; and what it shows comes from us alone."""
+    """It works without a network, and all its content comes from us."""
     answer = await server.http.get("/docs")
     page = Page(answer.text)
-    for _, path, told in operations(document):
-        assert told["operationId"] in page.ids
+    for _, path, result in operations(document):
+        assert result["operationId"] in page.ids
         assert html.escape(path) in answer.text
     assert {f"schema-{name}" for name in document["components"]["schemas"]} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
@@ -163,14 +163,14 @@ async def test_the_page_shows_every_operation_and_loads_nothing_from_anywhere(
     assert base64.b64encode(sha256(style.encode()).digest()).decode() in policy
 
 
-async def test_what_a_model_says_is_text_on_the_page_never_markup() -> None:
-    told = document_of([], [("GET", "/docs")])
-    told["components"]["schemas"]["Problem"]["description"] = "<script>alert(1)</script>"
-    told["paths"]["/docs"]["get"]["summary"] = "`<img src=x>`"
-    assert not Page(page_of(told)).tags & {"script", "img"}
+async def test_a_models_text_is_shown_as_text_and_never_as_markup() -> None:
+    result = document_of([], [("GET", "/docs")])
+    result["components"]["schemas"]["Problem"]["description"] = "<script>alert(1)</script>"
+    result["paths"]["/docs"]["get"]["summary"] = "`<img src=x>`"
+    assert not Page(page_of(result)).tags & {"script", "img"}
 
 
-async def test_neither_holds_a_secret(document: dict[str, Any], server: Server, settings: Settings) -> None:
+async def test_neither_contains_a_secret(document: dict[str, Any], server: Server, settings: Settings) -> None:
     page = (await server.http.get("/docs")).text
     for secret in (BEARER["Authorization"].split()[1], "a-key"):
         assert secret not in json.dumps(document) and secret not in page

@@ -43,21 +43,21 @@ async def ask(server: Server, verb: str, path: str, status: int = 200, **options
 
 
 def org_record(settings: Settings) -> OrgRecord:
-    """As it is in the topic."""
+    """The record in the topic."""
     [*_, value] = [value for key, value in stored(settings, ORGS) if key == "org_1"]
     return msgspec.json.decode(value, type=OrgRecord)
 
 
 async def test_an_org_is_set_up_used_limited_and_moved_and_a_restart_knows_it(settings: Settings) -> None:
     async with running_server(settings) as server:
-        made = await ask(server, "POST", f"{ORG}/setup", 201, json=SETUP)
-        assert (await ask(server, "POST", f"{ORG}/setup", 200, json=SETUP)) == made
-        told = await ask(server, "POST", f"{ORG}/usage/record", 202, json=USAGE)
-        assert told == {"status": "accepted", "transaction_id": "tx-1"}
+        created = await ask(server, "POST", f"{ORG}/setup", 201, json=SETUP)
+        assert (await ask(server, "POST", f"{ORG}/setup", 200, json=SETUP)) == created
+        result = await ask(server, "POST", f"{ORG}/usage/record", 202, json=USAGE)
+        assert result == {"status": "accepted", "transaction_id": "tx-1"}
         await ask(server, "PUT", f"{ORG}/limits", json={"limits": {"tokens": 5}})
         await ask(server, "PUT", "/api/v1/billing/plans/professional/limits", json={"limits": {"requests": 9}})
         await ask(server, "PUT", f"{ORG}/subscription", json={"plan_code": "professional"})
-    record, external_id = org_record(settings), made["subscription"]["external_id"]
+    record, external_id = org_record(settings), created["subscription"]["external_id"]
     assert (record.subscription_id, record.plan, record.limits) == (external_id, "professional", {"tokens": 5})
     assert [one.plan_code for one in record.periods] == ["starter", "professional"]
     [(key, value)] = stored(settings, RAW)
@@ -80,7 +80,9 @@ async def test_every_change_is_in_the_audit_log_and_a_repeat_is_none(settings: S
     assert all(b"master key" in line for line in lines)
 
 
-async def test_two_processes_that_set_up_one_org_at_once_make_one_subscription(settings: Settings, lago: Lago) -> None:
+async def test_two_processes_that_set_up_one_org_concurrently_create_one_subscription(
+    settings: Settings, lago: Lago
+) -> None:
     async with running_server(settings) as one, running_server(settings, ["api"]) as other:
         answers = await asyncio.gather(
             *(server.http.post(f"{ORG}/setup", json=SETUP, headers=BEARER) for server in (one, other) for _ in range(5))
@@ -92,13 +94,13 @@ async def test_two_processes_that_set_up_one_org_at_once_make_one_subscription(s
     assert org_record(settings).subscription_id == answers[0].json()["subscription"]["external_id"]
 
 
-async def test_lagos_key_opens_customers_and_plans_and_nothing_else(settings: Settings) -> None:
-    """As documented for those who have it already."""
+async def test_lagos_key_gives_access_to_customers_and_plans_and_nothing_else(settings: Settings) -> None:
+    """As documented for users who already have this key."""
     by_lagos_key = {"Authorization": f"Bearer {KEY}"}
     customer = {"external_id": "customer-123", "name": "Acme", "email": "billing@acme.com", "plan_code": "starter"}
     async with running_server(settings) as server:
-        made = await server.http.post("/api/customers", json=customer, headers=by_lagos_key)
-        assert made.status_code == 201, made.text
+        created = await server.http.post("/api/customers", json=customer, headers=by_lagos_key)
+        assert created.status_code == 201, created.text
         for path in ("/api/customers/customer-123", "/api/customers/customer-123/invoices", "/api/billing/plans"):
             assert (await server.http.get(path, headers=by_lagos_key)).status_code == 200
         assert (await server.http.get(f"{ORG}/dashboard", headers=by_lagos_key)).status_code == 403

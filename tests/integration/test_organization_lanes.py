@@ -1,4 +1,6 @@
-"""The lane of a further Lago organisation keeps its place, however long the organisation takes nothing or has nothing to take."""
+"""The partition task of a further Lago organisation keeps its offset, even if the organisation accepts nothing or gets
+nothing for a long time.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -23,8 +25,8 @@ from tests.support.sandbox import lago_sandbox
 from tests.support.stage import QUICK, Stage
 
 
-class Stuck:
-    """A delivery to an organisation that takes nothing."""
+class StuckDelivery:
+    """A delivery to an organisation that accepts nothing."""
 
     async def deliver(self, *_: object) -> list[EventOutcome]:
         await asyncio.Event().wait()
@@ -32,7 +34,7 @@ class Stuck:
 
 
 class Spans:
-    """Counts events whose spans began and have not ended."""
+    """Counts events whose spans started and have not ended."""
 
     begun = 0
     open = 0
@@ -51,10 +53,10 @@ class Spans:
 
 
 @pytest.mark.parametrize("events", [0, 1])
-async def test_a_lane_without_progress_commits_its_offset_again_and_again(
+async def test_a_partition_task_without_progress_commits_its_offset_again_and_again(
     kafka: Kafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, events: int
 ) -> None:
-    """Kafka forgets an offset of a group without members 7 days after its last commit."""
+    """Kafka deletes an offset of a group without members 7 days after its last commit."""
     monkeypatch.setattr(organization_lanes, "_SESSION_S", 0.3)
     monkeypatch.setattr(organization_lanes, "_POST_S", 0.0)
     committed: list[int | None] = []
@@ -74,7 +76,7 @@ async def test_a_lane_without_progress_commits_its_offset_again_and_again(
     stage.producer.flush(10)
     policy = replace(QUICK, organizations=("eu",))
     async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
-        parts = stage.parts(policy, quick_delivery(lago, http), organizations={"eu": Stuck}, traces=spans)
+        parts = stage.parts(policy, quick_delivery(lago, http), organizations={"eu": StuckDelivery}, traces=spans)
         async with stage.running("sink", parts):
             await soon(lambda: len(committed) >= 4 and spans.begun >= 3 * events)
             assert spans.open <= events
@@ -83,7 +85,7 @@ async def test_a_lane_without_progress_commits_its_offset_again_and_again(
     assert not stage.sensors.halted
 
 
-class Slow:
+class SlowDelivery:
     """A delivery whose posts take longer than a session."""
 
     begun = ended = 0
@@ -95,12 +97,12 @@ class Slow:
         return [EventOutcome("delivered", "", "", 0)] * len(items)
 
 
-async def test_a_post_under_way_ends_before_a_lane_is_opened_again(
+async def test_a_running_post_ends_before_a_partition_task_is_opened_again(
     kafka: Kafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a store that does not know repeats, what is cut off may be billed and has to be looked for."""
+    """On a store without deduplication an interrupted post may be billed and has to be looked up."""
     monkeypatch.setattr(organization_lanes, "_SESSION_S", 0.05)
-    opened, opening, slow = 0, DeliveryWork.open, Slow()
+    opened, opening, slow = 0, DeliveryWork.open, SlowDelivery()
 
     async def counted(self: DeliveryWork) -> int:
         nonlocal opened
@@ -123,8 +125,8 @@ async def test_a_post_under_way_ends_before_a_lane_is_opened_again(
     assert (slow.begun, slow.ended) == (1, 1), "the event was not posted again"
 
 
-class Taken:
-    """A delivery to an organisation that takes everything; a library of its first post lets a `CancelledError` out."""
+class AcceptingDelivery:
+    """A delivery to an organisation that accepts everything; a library raises a `CancelledError` in its first post."""
 
     def __init__(self, *, interrupted: bool) -> None:
         self.interrupted, self.taken = interrupted, list[str]()
@@ -138,10 +140,12 @@ class Taken:
 
 
 @pytest.mark.parametrize("place", ["reader", "post"])
-async def test_a_lane_goes_on_when_a_library_lets_a_cancellation_out(
+async def test_a_partition_task_continues_when_a_library_raises_a_cancellation(
     kafka: Kafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """It is the result of the reader's task then, and looks like the end of the lane: its partition would be cancelled with it."""
+    """It is the result of the reader's task then, and looks like the end of the partition task: its partition would be
+    cancelled with it.
+    """
     monkeypatch.setattr(organization_lanes, "_AGAIN_S", 0.01)
     readers, reading = list[object](), organization_lanes.OrganizationLane._read
 
@@ -155,7 +159,7 @@ async def test_a_lane_goes_on_when_a_library_lets_a_cancellation_out(
         await reading(self, consumer)
 
     monkeypatch.setattr(organization_lanes.OrganizationLane, "_read", read)
-    stage, eu = Stage(kafka.bootstrap, topic_prefix, partitions=1), Taken(interrupted=place == "post")
+    stage, eu = Stage(kafka.bootstrap, topic_prefix, partitions=1), AcceptingDelivery(interrupted=place == "post")
     manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization="eu"))
     value = msgspec.json.encode(LagoEvent("eu-1", "sub", "ai_usage", "1764000000.000", "1.37", {}))
     stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
@@ -170,7 +174,7 @@ async def test_a_lane_goes_on_when_a_library_lets_a_cancellation_out(
 
 
 @pytest.mark.parametrize("known_by", ["an event", "an org"])
-async def test_the_lane_of_an_organisation_that_is_not_configured_keeps_its_place_and_says_that_it_is_halted(
+async def test_the_partition_task_of_an_unconfigured_organisation_keeps_its_offset_and_reports_that_it_is_halted(
     kafka: Kafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, known_by: str
 ) -> None:
     monkeypatch.setattr(organization_lanes, "_HALTED_S", 0.2)
@@ -206,10 +210,10 @@ async def test_the_lane_of_an_organisation_that_is_not_configured_keeps_its_plac
 
 
 @pytest.mark.parametrize("slowly", [False, True])
-async def test_a_lane_that_stands_behind_many_events_of_others_does_not_say_each_time_that_it_goes_on(
+async def test_a_partition_task_behind_many_events_of_others_does_not_log_each_time_that_it_continues(
     kafka: Kafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, slowly: bool
 ) -> None:
-    """Neither where its own event is not in the first batch, nor where the first answer of a broker takes a while."""
+    """Neither if its own event is not in the first batch, nor if the broker's first answer takes a while."""
     monkeypatch.setattr(organization_lanes, "_HALTED_S", 0.2)
     if slowly:
         monkeypatch.setattr(organization_lanes, "_IDLE_S", 0.001)
@@ -228,14 +232,14 @@ async def test_a_lane_that_stands_behind_many_events_of_others_does_not_say_each
         stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
     stage.producer.flush(10)
     async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
-        parts = stage.parts(QUICK, quick_delivery(lago, http), organizations={"us": Stuck})
+        parts = stage.parts(QUICK, quick_delivery(lago, http), organizations={"us": StuckDelivery})
         async with stage.running("sink", parts):
             await soon(lambda: opened >= 6)
             assert stage.sensors.halted == [(stage.topics.events, 0, "unknown_organization")]
             assert not stage.sensors.resumed
 
 
-async def test_an_event_whose_organisation_cannot_be_configured_is_malformed(kafka: Kafka, topic_prefix: str) -> None:
+async def test_an_event_with_an_impossible_organisation_is_malformed(kafka: Kafka, topic_prefix: str) -> None:
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
     manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization="no name: it has spaces"))
     value = msgspec.json.encode(LagoEvent("x-1", "sub", "ai_usage", "1764000000.000", "1.37", {}))

@@ -1,4 +1,4 @@
-"""Outgoing webhooks: every event is sent at least once with one id, and an endpoint that is away costs little."""
+"""Outgoing webhooks: every event is sent at least once with one id, and an unavailable endpoint costs little."""
 
 import asyncio
 import sys
@@ -60,7 +60,7 @@ async def balance(url: str, usd: str) -> None:
     await rows(url, statement, usd)
 
 
-async def test_held_usage_is_announced_first_and_when_it_has_grown_and_again_after_it_was_released(
+async def test_held_usage_is_announced_at_first_after_growth_and_again_after_a_release(
     database: str, receiver: Receiver
 ) -> None:
     await rows(database, HELD, "p1", "acme", "0.5")
@@ -86,7 +86,7 @@ async def test_held_usage_is_announced_first_and_when_it_has_grown_and_again_aft
     assert [message["data"]["first"] for _, message in receiver.messages] == [True, False, True]
 
 
-async def test_a_dead_letter_is_announced_once_each_time_that_it_dies(database: str, receiver: Receiver) -> None:
+async def test_a_dead_letter_is_announced_once_each_time_that_it_fails(database: str, receiver: Receiver) -> None:
     await rows(database, DEAD, "e1")
     for _ in range(2):
         await once(database, receiver.url)
@@ -108,8 +108,8 @@ async def test_credits_are_announced_when_they_become_low_are_used_up_and_rechar
     for usd in ("20", "20", "4.99", "3", "0", "2", "50"):
         await balance(database, usd)
         await once(database, receiver.url)
-    told = [(message["type"], message["data"]["state"]) for _, message in receiver.messages]
-    assert told == [
+    result = [(message["type"], message["data"]["state"]) for _, message in receiver.messages]
+    assert result == [
         ("credits.low", "low"),
         ("credits.used_up", "used_up"),
         ("credits.recharged", "low"),
@@ -117,7 +117,7 @@ async def test_credits_are_announced_when_they_become_low_are_used_up_and_rechar
     ]
 
 
-async def test_the_beginnings_of_accounts_do_not_wait_for_the_looks_of_many_messages(
+async def test_account_states_are_stored_at_once_even_if_announcements_take_several_looks(
     database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(announcements, "MOST", 1)
@@ -129,7 +129,7 @@ async def test_the_beginnings_of_accounts_do_not_wait_for_the_looks_of_many_mess
     assert receiver.types() == ["credits.used_up"] * 5
 
 
-async def test_a_process_gets_the_rows_that_differ_alone(
+async def test_a_process_gets_only_the_rows_that_differ(
     database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
@@ -155,7 +155,7 @@ async def test_a_process_gets_the_rows_that_differ_alone(
     assert read[3:] == [1, 0, 0]
 
 
-async def test_what_is_due_is_sent_where_looking_fails(
+async def test_due_messages_are_sent_even_if_looking_fails(
     database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await rows(database, DEAD, "e1")
@@ -203,17 +203,17 @@ async def test_every_message_fits_its_schema(database: str, receiver: Receiver) 
         Draft202012Validator(decode((FOLDER / f"{name}.schema.json").read_bytes())).validate(message)
 
 
-async def test_only_the_events_that_were_asked_for_are_announced(database: str, receiver: Receiver) -> None:
+async def test_only_the_configured_events_are_announced(database: str, receiver: Receiver) -> None:
     await rows(database, HELD, "p1", "acme", "0.5")
     await rows(database, DEAD, "e1")
     await once(database, receiver.url, events=("usage.dead_letter",))
     assert receiver.types() == ["usage.dead_letter"]
 
 
-async def test_a_sender_that_is_killed_sends_again_with_the_same_id_and_leaves_nothing_out(
+async def test_a_killed_sender_sends_again_with_the_same_id_and_leaves_nothing_out(
     database: str, receiver: Receiver
 ) -> None:
-    """Killed while the receiver has the message and has not answered: whether it was taken is not known."""
+    """It is killed while the receiver has the message and has not answered: whether it was accepted is unknown."""
     for number in range(3):
         await rows(database, DEAD, f"e{number}")
     receiver.open.clear()
@@ -243,7 +243,7 @@ async def test_two_processes_send_a_message_once(database: str, receiver: Receiv
     assert len(receiver.messages) == len({message_id for message_id, _ in receiver.messages}) == 20
 
 
-async def test_an_endpoint_that_is_away_gets_one_attempt_a_round_and_all_once_it_is_back(
+async def test_an_unavailable_endpoint_gets_one_attempt_a_round_and_everything_once_it_is_back(
     database: str, receiver: Receiver
 ) -> None:
     for number in range(5):
@@ -319,7 +319,7 @@ async def test_a_redirect_is_not_followed(database: str, receiver: Receiver) -> 
         assert other.messages == []
 
 
-async def test_what_waits_for_a_dead_endpoint_is_bounded_and_the_others_get_theirs(
+async def test_messages_for_a_dead_endpoint_are_bounded_and_the_others_get_theirs(
     database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(announcements, "MOST_WAITING", 3)
@@ -333,7 +333,9 @@ async def test_what_waits_for_a_dead_endpoint_is_bounded_and_the_others_get_thei
     assert given_up == 5
 
 
-async def test_its_metrics_tell_what_was_sent_and_what_waits(database: str, receiver: Receiver) -> None:
+async def test_the_metrics_of_outgoing_webhooks_show_sent_and_waiting_messages(
+    database: str, receiver: Receiver
+) -> None:
     metrics = Metrics(CollectorRegistry(), "0")
     sensors = WorkerSensors(metrics, lambda: 0.0)
     for number in range(2):
@@ -348,7 +350,7 @@ async def test_its_metrics_tell_what_was_sent_and_what_waits(database: str, rece
     assert value("meterbridge_outgoing_webhook_endpoints_disabled") == 0
 
 
-async def test_messages_that_ended_long_ago_are_forgotten(database: str, receiver: Receiver) -> None:
+async def test_messages_that_ended_long_ago_are_deleted(database: str, receiver: Receiver) -> None:
     await rows(database, DEAD, "e1")
     await once(database, receiver.url)
     await rows(database, "UPDATE outgoing_webhooks SET ended_at = now() - interval '31 days'")

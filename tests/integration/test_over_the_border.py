@@ -1,4 +1,6 @@
-"""Events that waited over the end of their billing period, on real Kafka: posted where Lago still bills them, once."""
+"""Events that waited over the end of their billing period, with real Kafka: posted with a time that Lago still bills,
+once.
+"""
 
 import time
 from collections.abc import AsyncIterator
@@ -36,7 +38,7 @@ def month_began() -> str:
 
 
 def late(number: int, org_id: str = "org") -> LagoEvent:
-    """Of the month before the last at the latest."""
+    """A time in the month before the last at the latest."""
     one = event(number)
     one.timestamp = f"{int(time.time() - 40 * DAY)}.000"
     one.properties["org_id"] = org_id
@@ -49,10 +51,10 @@ def learnt(stage: Stage) -> None:
     stage.producer.flush(10)
 
 
-async def test_what_waited_over_the_months_end_is_billed_in_the_running_month(
+async def test_usage_that_waited_over_the_end_of_the_month_is_billed_in_the_running_month(
     stage: Stage, database: str, lago: Lago
 ) -> None:
-    """The topic keeps what was sealed; the receipt and the tables say what Lago was told."""
+    """The topic keeps the sealed event; the receipt and the tables have what Lago got."""
     learnt(stage)
     events = [late(0), late(1), event(2), late(3, org_id="unknown")]
     put(stage, events)
@@ -66,8 +68,8 @@ async def test_what_waited_over_the_months_end_is_billed_in_the_running_month(
             await until(
                 database, "SELECT count(*) FROM lago_events WHERE status = 'completed'", lambda count: count == 4
             )
-    told = {one["transaction_id"]: one.get("timestamp", "") for one in stage.values(stage.topics.receipts)}
-    assert told == {"e-0": month_began(), "e-1": month_began(), "e-2": "", "e-3": ""}
+    result = {one["transaction_id"]: one.get("timestamp", "") for one in stage.values(stage.topics.receipts)}
+    assert result == {"e-0": month_began(), "e-1": month_began(), "e-2": "", "e-3": ""}
     assert [msgspec.json.decode(one.value(), type=LagoEvent) for one in stage.read(stage.topics.events)] == events
     assert (await lago.stats())["totals"]["billed_cents"] == "4.5", "of the unknown org nothing is known"
     [(moved,)] = await rows(
@@ -76,7 +78,9 @@ async def test_what_waited_over_the_months_end_is_billed_in_the_running_month(
     assert moved == 2
 
 
-async def test_by_hold_it_is_a_dead_letter_that_comes_back_when_it_may_be_moved(stage: Stage, lago: Lago) -> None:
+async def test_with_the_policy_hold_it_is_a_dead_letter_that_can_be_requeued_when_it_may_be_moved(
+    stage: Stage, lago: Lago
+) -> None:
     learnt(stage)
     put(stage, [late(0), event(1)])
     async with httpx.AsyncClient(trust_env=False) as http:
@@ -92,10 +96,10 @@ async def test_by_hold_it_is_a_dead_letter_that_comes_back_when_it_may_be_moved(
     assert (await lago.stats())["totals"]["billed_cents"] == "3"
 
 
-async def test_what_was_posted_to_the_next_subscription_is_not_posted_again_when_its_own_runs_after_all(
+async def test_an_event_posted_to_the_next_subscription_is_not_posted_again_when_its_own_runs_again(
     stage: Stage, lago: Lago
 ) -> None:
-    """The record showed an end that was none. The sink was killed after its post; Lago's key is id and subscription."""
+    """The record had a wrong end. The sink was killed after its post; Lago's key is id and subscription."""
     await lago.subscribe("next", "org", subscription_at="2026-01-01T00:00:00Z")
     one = event(0)
     one.properties["org_id"] = "org"

@@ -1,4 +1,4 @@
-"""Usage from before an end in Lago that reached it after the last invoice was counted is billed again exactly once."""
+"""Usage from before an end in Lago that reached Lago after the last invoice was counted is billed again exactly once."""
 
 import time
 from collections.abc import AsyncIterator
@@ -53,12 +53,12 @@ async def world(stage: Stage, database: str, lago: Lago) -> AsyncIterator[World]
 
 
 async def learn(world: World) -> None:
-    """Of the end, and that sub-b has begun."""
+    """Record the end, and that sub-b has started."""
     await world.lago.subscribe("sub-b", "org-a")
     await world.learn_of_the_end(Period("sub-b", time.time_ns() // 1000))
 
 
-async def test_what_lago_took_after_its_last_invoice_is_billed_again_once(
+async def test_usage_that_lago_accepted_after_its_last_invoice_is_billed_again_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read a row at a time.
@@ -74,9 +74,9 @@ async def test_what_lago_took_after_its_last_invoice_is_billed_again_once(
     await world.task().once()
     await world.billed_cents(7)
     await until(world.url, REBILLED, lambda count: count == 5)
-    again, before = world.task(), dict(world.told.outcomes)
+    again, before = world.task(), dict(world.reported.outcomes)
     await again.once()
-    assert (world.told.outcomes, world.told.waits) == (before, (0, Decimal(0)))
+    assert (world.reported.outcomes, world.reported.waits) == (before, (0, Decimal(0)))
     asked = len(world.asked)
     await again.once()
     assert len(world.asked) == asked
@@ -84,11 +84,11 @@ async def test_what_lago_took_after_its_last_invoice_is_billed_again_once(
     assert (await world.command("reconcile", "--lago")).json["complaints"] == []
 
 
-async def test_with_late_policy_hold_it_is_named_and_a_persons_command_does_the_same(world: World) -> None:
+async def test_with_the_policy_hold_it_is_reported_and_the_command_does_the_same(world: World) -> None:
     await world.overtaken(range(5, 7))
     await learn(world)
     await world.task(late=OutOfPeriodPolicy.HOLD).once()
-    assert (world.told.waits[1], world.told.outcomes) == (Decimal("0.05"), {})
+    assert (world.reported.waits[1], world.reported.outcomes) == (Decimal("0.05"), {})
     seen = await world.command("lago", "rebill", "--dry-run")
     assert (seen.code, {(one["on"], one["unclear"]) for one in seen.json}) == (0, {("sub-b", None)}), seen.err
     await world.billed_cents(2)
@@ -101,17 +101,19 @@ async def test_with_late_policy_hold_it_is_named_and_a_persons_command_does_the_
 
 
 @pytest.mark.parametrize("lago", [DELAY_S], indirect=True)
-async def test_what_the_last_invoice_will_count_is_waited_for_and_not_billed_again(world: World, ahead: Ahead) -> None:
-    """The invoice is made ten minutes after the end."""
+async def test_usage_that_the_last_invoice_will_count_is_waited_for_and_not_billed_again(
+    world: World, ahead: Ahead
+) -> None:
+    """The invoice is created ten minutes after the end."""
     await world.overtaken(range(5, 7))
     await learn(world)
     task = world.task()
     await task.once()
     await world.billed_cents(7)
     await until(world.url, REBILLED, lambda count: count == 3)
-    ahead.by_s, before = DELAY_S, dict(world.told.outcomes)
+    ahead.by_s, before = DELAY_S, dict(world.reported.outcomes)
     await task.once()
-    assert (world.told.waits, world.told.outcomes) == ((0, Decimal(0)), before)
+    assert (world.reported.waits, world.reported.outcomes) == ((0, Decimal(0)), before)
     asked = len(world.asked)
     await task.once()
     assert len(world.asked) == asked
@@ -120,7 +122,7 @@ async def test_what_the_last_invoice_will_count_is_waited_for_and_not_billed_aga
 
 
 @pytest.mark.parametrize("lago", [DELAY_S], indirect=True)
-async def test_of_what_came_after_an_end_the_last_invoice_may_hold_a_part(world: World, ahead: Ahead) -> None:
+async def test_the_last_invoice_may_contain_a_part_of_the_usage_after_the_end(world: World, ahead: Ahead) -> None:
     """
     sub-a  ----------|   invoice: 4 cents ^
                  u u     u u                u
@@ -142,8 +144,10 @@ async def _grouped(lago: Lago) -> None:
     await lago.plan("grouped", charges=[{"billable_metric_id": metric, "charge_model": "dynamic", **by_model}])
 
 
-async def test_what_the_last_invoice_does_not_tell_is_named_and_not_billed(stage: Stage, database: str) -> None:
-    """Its fees are of groups of events, by a property."""
+async def test_usage_that_the_last_invoice_does_not_show_is_reported_and_not_billed(
+    stage: Stage, database: str
+) -> None:
+    """Its fees are for groups of events, by a property."""
     async with lago_sandbox(clock=time.time) as lago:
         await _grouped(lago)
         await lago.usage_plan()
@@ -154,7 +158,7 @@ async def test_what_the_last_invoice_does_not_tell_is_named_and_not_billed(stage
             await world.task().once()
             await world.billed_cents(5)
             await until(world.url, REBILLED, lambda count: count == 3)
-            assert world.told.waits[1] == Decimal("0.02")
+            assert world.reported.waits[1] == Decimal("0.02")
             named = await world.command("lago", "rebill")
             assert (named.code, {(one["on"], one["unclear"]) for one in named.json}) == (1, {(None, "maybe_invoiced")})
             [complaint] = (await world.command("reconcile", "--lago")).json["complaints"]
@@ -170,12 +174,12 @@ async def test_what_the_last_invoice_does_not_tell_is_named_and_not_billed(stage
             await world.billed_cents(7)
             await until(world.url, REBILLED, lambda count: count == 5)
             await world.task().once()
-            assert world.told.waits == (0, Decimal(0))
+            assert world.reported.waits == (0, Decimal(0))
 
 
-class Dies(Rebilling):
-    """A process that is killed when it has billed again what has a moment after the end: after its second transaction
-    is durable, or before.
+class KilledProcess(Rebilling):
+    """A process that is killed when it has billed again the usage after the end: before or after its second transaction
+    is durable.
     """
 
     def __init__(self, deployment: Deployment, database: Database, *, durable: bool) -> None:
@@ -192,11 +196,11 @@ class Dies(Rebilling):
 
 
 @pytest.mark.parametrize("durable", [True, False])
-async def test_killed_in_between_it_is_billed_once(world: World, durable: bool) -> None:
+async def test_after_a_kill_in_between_it_is_billed_once(world: World, durable: bool) -> None:
     await world.overtaken(range(5, 7))
     await learn(world)
     with pytest.raises(Unavailable, match="killed"):
-        await world.task(lambda *of: Dies(*of, durable=durable)).once()
+        await world.task(lambda *of: KilledProcess(*of, durable=durable)).once()
     await until(world.url, REBILLED, lambda count: count == (5 if durable else 3))
     complaints = (await world.command("reconcile", "--lago")).json["complaints"]
     if not durable:
@@ -208,7 +212,7 @@ async def test_killed_in_between_it_is_billed_once(world: World, durable: bool) 
     await until(world.url, REBILLED, lambda count: count == 5)
 
 
-async def test_one_that_asked_lago_before_another_billed_it_again_bills_nothing(world: World) -> None:
+async def test_a_process_that_asked_lago_before_another_billed_it_again_bills_nothing(world: World) -> None:
     await world.overtaken(range(5, 7))
     await learn(world)
 
@@ -223,7 +227,7 @@ async def test_one_that_asked_lago_before_another_billed_it_again_bills_nothing(
     await until(world.url, REBILLED, lambda count: count == 5)
 
 
-async def test_a_key_that_may_not_read_invoices_keeps_nothing_back_that_is_after_an_end(world: World) -> None:
+async def test_without_the_right_to_read_invoices_usage_after_an_end_is_still_billed(world: World) -> None:
     class NoInvoices(LagoClient):
         async def invoices(self, *_: Any, **__: Any) -> list[Invoice]:
             raise LagoUnavailable("http_403", "read_action_not_allowed_for_invoice", status=403)
@@ -236,7 +240,7 @@ async def test_a_key_that_may_not_read_invoices_keeps_nothing_back_that_is_after
     await until(world.url, REBILLED, lambda count: count == 3)
 
 
-async def test_what_no_one_decided_is_given_up_where_it_is_seen(
+async def test_undecided_usage_is_given_up_visibly(
     stage: Stage, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the end is 40 days old."""
@@ -249,14 +253,14 @@ async def test_what_no_one_decided_is_given_up_where_it_is_seen(
             await learn(world)
             task = world.task()
             await task.once()
-            events, usd = world.told.waits
-            assert (usd, "given_up" in world.told.outcomes) == (Decimal("0.02"), False)
+            events, usd = world.reported.waits
+            assert (usd, "given_up" in world.reported.outcomes) == (Decimal("0.02"), False)
             monkeypatch.setattr(automatic_rebilling, "ENDED_US", 0)
             await task.once()
-            assert (world.told.waits, world.told.outcomes["given_up"]) == ((0, Decimal(0)), events)
+            assert (world.reported.waits, world.reported.outcomes["given_up"]) == ((0, Decimal(0)), events)
 
 
-async def test_of_an_end_without_an_invoice_all_of_the_last_period_is_named_and_billed_by_a_persons_word_alone(
+async def test_after_an_end_without_an_invoice_the_whole_last_period_is_reported_and_billed_only_by_command(
     stage: Stage, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
@@ -272,17 +276,17 @@ async def test_of_an_end_without_an_invoice_all_of_the_last_period_is_named_and_
         await task.once()
         await world.billed_cents(3)
         await until(world.url, REBILLED, lambda count: count == 3)
-        assert world.told.waits == (0, Decimal(0))
+        assert world.reported.waits == (0, Decimal(0))
         later_us = time.time_ns() // 1000 + 2 * HOUR_US
         monkeypatch.setattr(automatic_rebilling, "now_us", lambda: later_us)
         await task.once()
-        assert world.told.waits[1] == Decimal("0.02")
+        assert world.reported.waits[1] == Decimal("0.02")
         [waiting] = [one.waiting for one in task._looked.values()]
         assert waiting.why == "no_last_invoice"
         await world.billed_cents(3)
 
 
-async def test_of_an_id_that_has_another_life_the_comparison_names_what_the_last_one_left(
+async def test_for_an_id_with_another_period_the_comparison_reports_what_the_last_one_left(
     stage: Stage, database: str
 ) -> None:
     """

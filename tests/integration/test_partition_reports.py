@@ -1,4 +1,4 @@
-"""A partition that stands still is announced by an outgoing webhook, once, and so is that it goes on."""
+"""A halted partition is announced by an outgoing webhook, once, and so is its recovery."""
 
 import asyncio
 import sys
@@ -60,11 +60,11 @@ class Worker:
         topic = "litellm.usage.raw"
         return PartitionReports("meter", self.tasks, topic, lambda: self.halts, self.write, now_us=lambda: self.at_us)
 
-    def told(self) -> list[tuple[str, str, str]]:
+    def reported(self) -> list[tuple[str, str, str]]:
         return [(one.event_type, one.source, one.error) for one in self.written]
 
 
-async def test_each_change_is_reported_once_and_what_could_not_be_written_again() -> None:
+async def test_each_change_is_reported_once_and_a_report_that_could_not_be_written_again() -> None:
     worker = Worker()
     reports = worker.reports()
     for _ in range(2):
@@ -84,7 +84,7 @@ async def test_each_change_is_reported_once_and_what_could_not_be_written_again(
     await reports.once()
     halted = ("partition.halted", f"meter/{PLACE}", "ledger_missing")
     running = ("partition.running", f"meter/{PLACE}", "")
-    assert worker.told() == [running, halted, running]
+    assert worker.reported() == [running, halted, running]
 
 
 class Refusing:
@@ -105,7 +105,7 @@ class Refusing:
         return refused
 
     async def flush(self) -> None:
-        """As aiokafka's: returns once each record was taken or refused."""
+        """Like aiokafka's: returns once each record was accepted or refused."""
 
     async def stop(self) -> None:
         await asyncio.Event().wait()
@@ -123,7 +123,7 @@ async def test_a_report_that_kafka_refuses_does_not_count_as_written(monkeypatch
     )
 
 
-async def test_a_partition_of_another_process_is_reported_by_that_one() -> None:
+async def test_a_partition_of_another_process_is_reported_by_that_process() -> None:
     worker = Worker(tasks={"billing.lago.events-3": Opened(), "litellm.usage.raw-0": Opened()})
     worker.halts["billing.lago.events", 3] = "topic_recreated"
     reports = worker.reports()
@@ -134,7 +134,7 @@ async def test_a_partition_of_another_process_is_reported_by_that_one() -> None:
     await reports.once()
     worker.tasks["billing.lago.events-3"] = task
     await reports.once()
-    assert [one for one in worker.told() if "events" in one[1]] == [
+    assert [one for one in worker.reported() if "events" in one[1]] == [
         ("partition.halted", "meter/billing.lago.events/3", "topic_recreated"),
         ("partition.running", "meter/billing.lago.events/3", ""),
     ]
@@ -187,7 +187,7 @@ async def worker(stage: Stage, folder: Path, role: str, **environ: str) -> Async
         await process.terminate()
 
 
-async def test_a_worker_whose_ledger_is_gone_is_announced_and_so_is_its_recovery(
+async def test_a_worker_with_a_lost_ledger_is_announced_and_so_is_its_recovery(
     stage: Stage, database: str, tmp_path: Path
 ) -> None:
     stage.map("acme", "org", "sub")

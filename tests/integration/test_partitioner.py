@@ -1,4 +1,4 @@
-"""A key lands on the same partition whichever client writes it: murmur2 everywhere (docs/adr/0002).
+"""Every client writes a key to the same partition: murmur2 everywhere (docs/adr/0002).
 
 LiteLLM's calls come from librdkafka, mappings from aiokafka, repairs from Java's console tools; a table
 and a ledger meet only if all of them agree.
@@ -59,7 +59,7 @@ def _homes(kafka: Kafka, topic: str) -> dict[str, int]:
         consumer.close()
 
 
-async def test_a_key_has_one_home_whichever_client_writes_it(kafka: Kafka, topic_prefix: str) -> None:
+async def test_a_key_has_one_partition_for_every_client(kafka: Kafka, topic_prefix: str) -> None:
     from_librdkafka = _topic(kafka, topic_prefix + "librdkafka")
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "partitioner": "murmur2_random"})
     for key in KEYS:

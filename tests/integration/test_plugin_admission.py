@@ -1,4 +1,4 @@
-"""The plugin's questions before a call, put to a real management API: what it answers is what the plugin understands."""
+"""The plugin's requests before a call, sent to a real management API: the plugin can read its answers."""
 
 import json
 from collections.abc import AsyncIterator
@@ -52,13 +52,13 @@ async def server(kafka: Kafka, topic_prefix: str, stage: Stage, url: str) -> Asy
 @pytest.fixture
 async def admission(server: Server, tmp_path: Path) -> AsyncIterator[Admission]:
     scopes = ["credits:write", "provider_keys:decrypt", "plans:read"]
-    made = await server.http.post("/api/v1/access/keys", json={"name": "plugin", "scopes": scopes}, headers=BEARER)
+    created = await server.http.post("/api/v1/access/keys", json={"name": "plugin", "scopes": scopes}, headers=BEARER)
     (tmp_path / "levels.json").write_text(json.dumps(LEVELS))
     settings = PluginSettings(
         url="http://unused",
         ring_path="unused",
         token="t",
-        api_key=made.json()["token"],
+        api_key=created.json()["token"],
         authorize="on",
         own_keys="billed",
         own_key_seconds=0,
@@ -75,7 +75,7 @@ def call(number: int, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.kafka
-async def test_a_call_gets_its_level_its_key_and_its_credit_and_gives_it_back(
+async def test_a_call_gets_its_power_level_its_key_and_its_credit_and_releases_it(
     server: Server, admission: Admission, stage: Stage, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Refused) as refused:

@@ -1,4 +1,4 @@
-"""The ring of the LiteLLM plugin in front of a real ingress and Kafka: one record that is refused holds up no other."""
+"""The LiteLLM plugin's ring with a real ingress and Kafka: a refused record blocks no other."""
 
 import asyncio
 import json
@@ -28,15 +28,15 @@ def call(name: str, **more: Any) -> bytes:
     return record({**PAYLOAD, "id": name, "litellm_call_id": name, **more})
 
 
-def left(folder: Path) -> list[Path]:
+def ended_files(folder: Path) -> list[Path]:
     return list(folder.glob("ended.*"))
 
 
 @pytest.mark.kafka
-async def test_a_record_that_the_ingress_refuses_costs_itself_and_all_others_are_in_kafka_once(
+async def test_a_record_that_the_ingress_refuses_is_kept_apart_and_all_others_are_in_kafka_once(
     kafka: Kafka, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """Without this rule one such record blocks its ring, and a batch of such records blocks the ring of a process that ended."""
+    """Without this rule one such record would block its ring, and a batch of them the ring of an ended process."""
     create_topics(kafka.bootstrap, topic_prefix)
     ended = Lane(tmp_path, "ended")
     hostile = [call(f"hostile-{number}", model_group="m" * 20_000) for number in range(40)]
@@ -53,7 +53,7 @@ async def test_a_record_that_the_ingress_refuses_costs_itself_and_all_others_are
             if number == 10:
                 ring.append(call("large", model_group="m" * 20_000))
         for _ in range(int(_LIMIT_S * 10)):
-            if counts.all().get("set_aside") == 41 and not left(tmp_path):
+            if counts.all().get("set_aside") == 41 and not ended_files(tmp_path):
                 break
             await asyncio.sleep(0.1)
         await asyncio.to_thread(ring.close)

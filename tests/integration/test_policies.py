@@ -1,4 +1,6 @@
-"""What the operator says about cache hits and callers' own keys decides what Lago is sent: webhook to event, on real Kafka."""
+"""The operator's policies for cache hits and callers' own keys decide what Lago gets: from webhook to event, with real
+Kafka.
+"""
 
 import asyncio
 import json
@@ -19,7 +21,7 @@ CACHE_HIT = Path(__file__).parents[1] / "fixtures" / "litellm" / "generic_api__1
 
 
 def policy(**variables: str) -> MeterPolicy:
-    """As a worker with these variables would have it, but with windows of a second."""
+    """The policy of a worker with these variables, but with windows of one second."""
     return load_settings({"WINDOW_SECONDS": "1", "GRACE_SECONDS": "0.2", **variables}).meter_policy()
 
 
@@ -49,7 +51,9 @@ def billed(stage: Stage) -> tuple[int, int, Decimal]:
 
 
 async def decided(stage: Stage, body: bytes, chosen: MeterPolicy, sent: tuple[int, int, Decimal]) -> dict[str, str]:
-    """Post a body and run the meter until Lago would have been sent `sent`: the calls' decisions by request id."""
+    """Posts a body and runs the meter until `sent` events would have been sent to Lago: the calls' decisions by request
+    id.
+    """
     stage.map("acme", "org-a", "sub-a")
     async with running_ingress(stage.settings.kafka_bootstrap_servers, stage.settings.topic_prefix) as ingress:
         answer = await ingress.post(body)
@@ -65,10 +69,10 @@ async def decided(stage: Stage, body: bytes, chosen: MeterPolicy, sent: tuple[in
     ("chosen", "decision", "sent"),
     [("bill", "billable", (3, 45, Decimal(6))), ("skip", "byok", (2, 30, Decimal(4)))],
 )
-async def test_calls_paid_with_the_callers_own_key_are_billed_only_where_that_is_wanted(
+async def test_calls_paid_with_the_callers_own_key_are_billed_only_if_the_policy_says_so(
     stage: Stage, chosen: str, decision: str, sent: tuple[int, int, Decimal]
 ) -> None:
-    """The one who paid the provider already is billed twice by the wrong policy."""
+    """With the wrong policy a caller who has already paid the provider is billed twice."""
     body = json.dumps([call(1, byok=True), call(2), call(3, byok=False)]).encode()
     found = await decided(stage, body, policy(BYOK_POLICY=chosen), sent)
     assert found == {"chatcmpl-1": decision, "chatcmpl-2": "billable", "chatcmpl-3": "billable"}
@@ -78,10 +82,12 @@ async def test_calls_paid_with_the_callers_own_key_are_billed_only_where_that_is
     ("chosen", "decision", "sent"),
     [("bill", "billable", (2, 39, Decimal(2))), ("skip", "cache_hit", (1, 15, Decimal(2)))],
 )
-async def test_answers_from_the_cache_are_billed_only_where_that_is_wanted(
+async def test_answers_from_the_cache_are_billed_only_if_the_policy_says_so(
     stage: Stage, chosen: str, decision: str, sent: tuple[int, int, Decimal]
 ) -> None:
-    """LiteLLM reports a hit with cost 0 and all its tokens: where tokens are billed, the policy is money."""
+    """LiteLLM reports a cache hit with cost 0 and all its tokens: with prices for tokens the policy decides about
+    money.
+    """
     hit = json.loads(CACHE_HIT.read_bytes())
     assert (hit["response_cost"], hit["total_tokens"]) == (0, 24)
     hit["end_user"] = "acme"

@@ -1,11 +1,11 @@
-"""The pool of connections to Postgres gives a connection to its next user as it was."""
+"""The pool of Postgres connections gives a connection to its next user unchanged."""
 
 from connectors.postgres.pool import Database
 from tests.support.database import rows
 
 
-async def test_a_connection_is_given_back_without_a_statement_that_undoes_its_settings(postgres_url: str) -> None:
-    """Through PgBouncer RESET ALL brought the server's own time zone, by which a call could be of another day."""
+async def test_a_connection_is_returned_without_resetting_its_settings(postgres_url: str) -> None:
+    """Through PgBouncer RESET ALL restored the server's time zone, in which a call could be on another day."""
     with Database(postgres_url, size=1) as database:
         async with database.connection() as connection:
             pid = await connection.fetchval("SELECT pg_backend_pid()")
@@ -13,7 +13,7 @@ async def test_a_connection_is_given_back_without_a_statement_that_undoes_its_se
         assert last == [("SELECT pg_backend_pid()",)]
 
 
-async def test_a_transaction_that_was_left_open_ends_when_its_connection_is_given_back(postgres_url: str) -> None:
+async def test_an_open_transaction_ends_when_its_connection_is_returned(postgres_url: str) -> None:
     with Database(postgres_url, size=1) as database:
         async with database.connection() as connection:
             pid = await connection.fetchval("SELECT pg_backend_pid()")

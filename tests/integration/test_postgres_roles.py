@@ -1,4 +1,4 @@
-"""Each process runs with a Postgres role of its own, which is refused everything that the process does not need."""
+"""Each process has its own Postgres role, which has no right that the process does not need."""
 
 import time
 from collections.abc import AsyncIterator
@@ -27,13 +27,13 @@ from tests.support.stage import Stage
 
 @pytest.fixture
 async def url(postgres_url: str) -> AsyncIterator[str]:
-    """A database whose tables belong to an account that is no superuser, as the documentation has it."""
+    """A database whose tables belong to an account that is no superuser, as documented."""
     async with owned_database(postgres_url) as url:
         yield url
 
 
 async def allowed(url: str, role: str, statement: str) -> bool:
-    """Whether the role may; nothing is left of it."""
+    """Whether the role may do it; the change is rolled back."""
     connection = await asyncpg.connect(as_role(url, role))
     try:
         transaction = connection.transaction()
@@ -49,7 +49,7 @@ async def allowed(url: str, role: str, statement: str) -> bool:
         await connection.close()
 
 
-async def test_the_projector_writes_every_topic_and_new_months_with_its_role_alone(stage: Stage, url: str) -> None:
+async def test_the_projectors_role_is_sufficient_for_every_topic_and_new_months(stage: Stage, url: str) -> None:
     own = as_role(url, PROJECTOR)
     put(stage, range(50))
     async with projector_parts(stage, own) as parts, stage.running("project", parts):
@@ -66,7 +66,7 @@ async def test_the_projector_writes_every_topic_and_new_months_with_its_role_alo
     ]
 
 
-async def test_the_projector_writes_to_a_month_that_is_being_pruned_with_its_role_alone(url: str) -> None:
+async def test_the_projectors_role_is_sufficient_for_a_month_that_is_being_pruned(url: str) -> None:
     month = datetime(2026, 5, 3, tzinfo=UTC)
     moments = {"start": month.isoformat(), "end": month.isoformat()}
     async with Writer(as_role(url, PROJECTOR)) as writer:
@@ -76,11 +76,11 @@ async def test_the_projector_writes_to_a_month_that_is_being_pruned_with_its_rol
     assert await rows(as_role(url, OWNER), forget_month._WRITTEN) == [(1, True)]
 
 
-async def test_the_api_keeps_its_keys_with_its_role_alone(stage: Stage, url: str) -> None:
-    made = await meterbridge(
+async def test_the_apis_role_is_sufficient_for_its_keys(stage: Stage, url: str) -> None:
+    created = await meterbridge(
         stage, "keys", "create", "--name", "n", "--scope", "mappings:read", "--json", DATABASE_URL=as_role(url, API)
     )
-    assert made.code == 0, made.err
+    assert created.code == 0, created.err
     await rows(url, "DELETE FROM api_keys")
     database = Database(as_role(url, API))
     try:
@@ -94,7 +94,7 @@ async def test_the_api_keeps_its_keys_with_its_role_alone(stage: Stage, url: str
 
 
 @pytest.mark.parametrize("words", ["db unprojected", "db migrate --check", "explain --request none"])
-async def test_commands_that_read_run_as_the_reader(stage: Stage, url: str, words: str) -> None:
+async def test_the_readers_role_is_sufficient_for_reading_commands(stage: Stage, url: str, words: str) -> None:
     done = await meterbridge(stage, *words.split(), "--json", DATABASE_URL=as_role(url, READER))
     assert "denied" not in done.err and "Traceback" not in done.err
     assert done.code == (0 if words.startswith("db") else 1), done.err
@@ -111,7 +111,7 @@ async def test_the_owner_migrates_and_prunes_and_the_others_do_neither(url: str)
             await prune(as_role(url, role), datetime.now(UTC) + timedelta(days=90))
 
 
-#: Everything that a role might try, and who alone may do it; no one is the answer to most.
+#: Everything that a role might try, and the only roles that may do it; for most there are none.
 TRIES = {
     "DELETE FROM event_queue": set(),
     "DELETE FROM lago_events": set(),
@@ -184,13 +184,13 @@ TRIES = {
 }
 
 
-async def test_each_is_refused_what_it_need_not_do(url: str) -> None:
+async def test_each_role_is_refused_what_it_does_not_need(url: str) -> None:
     found = {statement: {role for role in ROLES if await allowed(url, role, statement)} for statement in TRIES}
     assert found == TRIES
 
 
-async def test_months_are_made_in_the_tables_own_schema_whatever_the_callers_path_is(url: str) -> None:
-    """SECURITY DEFINER with the caller's search path would make the owner run what the caller put in front."""
+async def test_months_are_created_in_the_tables_own_schema_for_any_search_path(url: str) -> None:
+    """SECURITY DEFINER with the caller's search path would make the owner run the caller's functions."""
     await rows(url, "CREATE SCHEMA mine")
     await rows(url, "GRANT ALL ON SCHEMA mine TO PUBLIC")
     connection = await asyncpg.connect(as_role(url, PROJECTOR), server_settings={"search_path": "mine,public"})
@@ -204,7 +204,7 @@ async def test_months_are_made_in_the_tables_own_schema_whatever_the_callers_pat
     ) == [("public", OWNER)]
 
 
-async def test_making_the_roles_again_takes_back_what_they_had_beside(url: str) -> None:
+async def test_creating_the_roles_again_removes_additional_rights(url: str) -> None:
     await rows(url, f"GRANT DELETE ON audit_log TO {READER}")
     assert await allowed(url, READER, "DELETE FROM audit_log")
     await make_roles(url)

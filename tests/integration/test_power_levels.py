@@ -1,4 +1,4 @@
-"""The power levels over HTTP, as the table has them."""
+"""The power levels over HTTP, as in the table."""
 
 from collections.abc import AsyncIterator
 
@@ -19,9 +19,7 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
         yield url
 
 
-async def test_the_power_levels_are_told_with_exact_factors_to_any_user(
-    kafka: Kafka, topic_prefix: str, url: str
-) -> None:
+async def test_any_user_gets_the_power_levels_with_exact_factors(kafka: Kafka, topic_prefix: str, url: str) -> None:
     await rows(url, "UPDATE power_level_configs SET cost_multiplier = 0.725 WHERE power_level = 'eco'")
     async with identity_provider() as provider:
         settings = settings_for(kafka, topic_prefix, database_url=SecretStr(url), **names(provider))

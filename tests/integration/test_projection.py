@@ -1,4 +1,4 @@
-"""The projector's SQL on real Postgres: the tables are a function of what the topics say, in whatever order it is read."""
+"""The projector's SQL with real Postgres: the tables depend only on the topics, for any order of reading."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ from schemas.errors import Unavailable
 from schemas.records import Receipt
 from streams.agents.projector import PartitionPosition
 from tests.support.database import fresh_database, migrated_database, rows
-from tests.support.history import PREFIX, TOPICS, History, Said, history
+from tests.support.history import PREFIX, TOPICS, History, TopicRecord, history
 from tests.support.postgres import Postgres
 from tests.support.projection import Writer, emptied, event, in_order, snapshot, usage
 
@@ -30,10 +30,11 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> None:
     """Topics and partitions are read independently: an event may be projected before the calls it bills, its receipt
-    before both, and a release before what was held."""
+    before both, and a release before the held usage.
+    """
 
-    async def shuffled(url: str, told: History, chance: random.Random) -> dict[str, Any]:
-        left = {place: list(log) for place, log in told.logs.items()}
+    async def shuffled(url: str, content: History, chance: random.Random) -> dict[str, Any]:
+        left = {place: list(log) for place, log in content.logs.items()}
         async with Writer(url) as writer:
             while left:
                 place = chance.choice(sorted(left))
@@ -57,11 +58,11 @@ def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> N
         )
         @given(st.integers(0, 5), st.randoms(use_true_random=False))
         def law(seed: int, chance: random.Random) -> None:
-            told = history(seed)
+            content = history(seed)
             runner.run(emptied(url))
-            expected = runner.run(in_order(url, told))
+            expected = runner.run(in_order(url, content))
             runner.run(emptied(url))
-            assert runner.run(shuffled(url, told, chance)) == expected
+            assert runner.run(shuffled(url, content, chance)) == expected
 
         try:
             law()
@@ -69,23 +70,23 @@ def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> N
             runner.run(scope.__aexit__(None, None, None))
 
 
-async def test_topics_projected_at_the_same_time_meet_on_the_same_rows(url: str) -> None:
-    """Every partition has a partition task of its own; each waits for the others' rows, none forever."""
-    told = history(3, calls=200)
-    expected = await in_order(url, told)
+async def test_topics_projected_concurrently_update_the_same_rows(url: str) -> None:
+    """Every partition has its own partition task; each waits for the others' rows, none forever."""
+    result = history(3, calls=200)
+    expected = await in_order(url, result)
     await emptied(url)
 
-    async def partition_task(writer: Writer, place: tuple[str, int], log: list[Said]) -> None:
+    async def partition_task(writer: Writer, place: tuple[str, int], log: list[TopicRecord]) -> None:
         for start in range(0, len(log), 7):
             assert await writer.take(*place, log[start : start + 7]) is not None
 
     async with Writer(url) as writer:
-        await asyncio.gather(*(partition_task(writer, place, log) for place, log in told.logs.items()))
+        await asyncio.gather(*(partition_task(writer, place, log) for place, log in result.logs.items()))
     assert await snapshot(url) == expected
 
 
-async def test_topics_that_name_the_same_parts_in_opposite_order_do_not_wait_in_a_circle(url: str) -> None:
-    """Postgres would end such a wait after a second, by refusing one of the two."""
+async def test_topics_that_name_the_same_parts_in_opposite_order_do_not_deadlock(url: str) -> None:
+    """Postgres would end a deadlock after a second by refusing one of the two."""
     async with Writer(url) as writer:
         for start in range(10_000, 18_000, 2000):
             up, down = range(start, start + 2000), range(start + 1999, start - 1, -1)
@@ -98,25 +99,25 @@ async def test_topics_that_name_the_same_parts_in_opposite_order_do_not_wait_in_
 
 
 async def test_reading_a_topic_again_from_its_beginning_changes_nothing(url: str) -> None:
-    """How an operator rebuilds a table: forget the offsets."""
-    told = history(1)
-    expected = await in_order(url, told)
+    """This is how an operator rebuilds a table: delete the offsets."""
+    result = history(1)
+    expected = await in_order(url, result)
     await rows(url, "TRUNCATE projector_offsets")
-    assert await in_order(url, told) == expected
+    assert await in_order(url, result) == expected
 
 
-async def test_the_log_adds_up_to_the_books_and_what_is_held_to_the_ledger(url: str) -> None:
-    told = history(2, calls=200)
-    await in_order(url, told)
+async def test_the_log_agrees_with_the_ledger_and_held_usage_with_its_windows(url: str) -> None:
+    result = history(2, calls=200)
+    await in_order(url, result)
     counted = dict(await rows(url, "SELECT decision, count(*) FROM llm_usage_log GROUP BY 1"))
-    assert counted == told.decisions
-    folded = told.ledger.position.counters.folded
+    assert counted == result.decisions
+    folded = result.ledger.position.counters.folded
     billed = "decision IN ('billable', 'failed_with_cost')"
     assert await rows(url, f"SELECT count(*), sum(cost_usd) FROM llm_usage_log WHERE {billed}") == [
         (folded.calls, folded.cost)
     ]
-    held = [window for window in told.ledger.windows.values() if window.held]
-    assert held and told.released
+    held = [window for window in result.ledger.windows.values() if window.held]
+    assert held and result.released
     assert await rows(url, "SELECT sum(calls), sum(cost_usd) FROM held_parts WHERE transaction_id IS NULL") == [
         (sum(window.count for window in held), sum(window.cost for window in held))
     ]
@@ -125,10 +126,10 @@ async def test_the_log_adds_up_to_the_books_and_what_is_held_to_the_ledger(url: 
     ) == await rows(url, "SELECT count(*) FROM held_parts WHERE transaction_id IS NULL")
 
 
-async def test_every_billed_call_is_found_from_its_event_and_adds_up_to_it(url: str) -> None:
-    """Also those that were held first: their part names the event they were released in."""
-    told = history(4, calls=200)
-    await in_order(url, told)
+async def test_every_billed_call_is_found_from_its_event_and_the_sums_agree(url: str) -> None:
+    """Also calls that were held first: their part names the event they were released in."""
+    result = history(4, calls=200)
+    await in_order(url, result)
     off = """
     SELECT e.transaction_id FROM lago_events e JOIN usage_parts p ON e.transaction_id IN (p.part, p.released_in)
     JOIN llm_usage_log u ON u.part = p.part
@@ -136,22 +137,22 @@ async def test_every_billed_call_is_found_from_its_event_and_adds_up_to_it(url: 
     HAVING count(*) <> e.calls OR sum(u.cost_usd) * 100 <> e.amount_cents
     """
     assert await rows(url, off) == []
-    assert (await rows(url, "SELECT count(*) FROM lago_events"))[0][0] == told.ledger.position.seal_seq
+    assert (await rows(url, "SELECT count(*) FROM lago_events"))[0][0] == result.ledger.position.seal_seq
 
 
 async def test_two_owners_never_both_write(url: str) -> None:
-    """A frozen worker that wakes finds the partition elsewhere, and leaves no row."""
+    """A frozen worker that continues finds that the partition has another owner, and writes no row."""
     async with Writer(url) as writer:
         tp = TopicPartition(TOPICS.enriched, 0)
         await writer.put(TOPICS.enriched, usage(1))
-        late = [Said(0, 0, b"acme", msgspec.json.encode(usage(2)))]
+        late = [TopicRecord(0, 0, b"acme", msgspec.json.encode(usage(2)))]
         assert await writer.projection.project(tp, 0, 1, late) is None
         assert await writer.projection.place(tp) == PartitionPosition("id", 1)
     assert await rows(url, "SELECT count(*) FROM llm_usage_log") == [(1,)]
 
 
-async def test_a_crash_of_postgres_takes_back_rows_and_offset_together(postgres: Postgres, url: str) -> None:
-    """Commits are not awaited on disk; what a crash takes is a suffix, and the one who wrote it is told."""
+async def test_a_crash_of_postgres_reverts_rows_and_offset_together(postgres: Postgres, url: str) -> None:
+    """Commits do not wait for the disk; a crash loses only the latest ones, and their writer notices it."""
     async with Writer(url) as writer:
         for start in range(1, 200, 10):
             await writer.put(TOPICS.enriched, *(usage(n, offset=n) for n in range(start, start + 10)))
@@ -163,28 +164,29 @@ async def test_a_crash_of_postgres_takes_back_rows_and_offset_together(postgres:
     assert calls == place
 
 
-async def test_a_frozen_writer_does_not_hold_its_partition_forever(url: str) -> None:
-    """Its open transaction holds the row that says where the partition stands: Postgres ends it after 10 s."""
+async def test_a_frozen_writer_does_not_block_its_partition_forever(url: str) -> None:
+    """Its open transaction locks the row with the partition's position: Postgres ends it after 10 s."""
     async with Writer(url) as frozen, Writer(url) as owner:
         await owner.put(TOPICS.enriched, usage(1))
         with pytest.raises(Unavailable):
             async with frozen.database.connection() as connection:
                 await connection.execute("BEGIN")
                 await connection.execute("UPDATE projector_offsets SET next = 99")
-                told = await asyncio.wait_for(owner.put(TOPICS.enriched, usage(2)), 25)
-                assert told is not None and told.rows == {"llm_usage_log": 1}
+                result = await asyncio.wait_for(owner.put(TOPICS.enriched, usage(2)), 25)
+                assert result is not None and result.rows == {"llm_usage_log": 1}
                 await connection.execute("COMMIT")
         assert await owner.projection.place(TopicPartition(TOPICS.enriched, 0)) == PartitionPosition("id", 2)
 
 
-async def test_who_is_cancelled_stays_cancelled_whatever_became_of_the_connection(url: str) -> None:
-    """A lane is told to close while Postgres goes away: it must not take the one for the other and ask again."""
+async def test_a_cancelled_partition_task_stays_cancelled_after_any_connection_error(url: str) -> None:
+    """The task is cancelled while Postgres becomes unavailable: it must not treat the cancellation as a lost connection and
+    retry."""
     async with Writer(url) as writer:
         with pytest.raises(asyncio.CancelledError):
             async with writer.database.connection() as connection:
                 number = await connection.fetchval("SELECT pg_backend_pid()")
                 await rows(url, "SELECT pg_terminate_backend($1)", number)
-                with pytest.raises(asyncpg.InterfaceError):  # the pool has taken it away
+                with pytest.raises(asyncpg.InterfaceError):  # the pool has closed it
                     while True:
                         connection.is_closed()
                         await asyncio.sleep(0.01)

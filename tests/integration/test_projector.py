@@ -1,4 +1,4 @@
-"""The projector on real Kafka and real Postgres: what the topics say stands in the tables, each row once."""
+"""The projector with real Kafka and real Postgres: the tables have the content of the topics, each row once."""
 
 import asyncio
 import time
@@ -41,8 +41,10 @@ def now_calls(numbers: range, customer: str = "acme", **fields: object) -> list[
     return [raw(0, slp(n, at_us=at, **fields), customer=customer, received_us=at) for n in numbers]
 
 
-async def test_the_tables_agree_with_the_books_and_with_lago(stage: Stage, database: str, lago: Lago) -> None:
-    """From the call to its invoice line: nothing is counted that was not billed, and the other way round."""
+async def test_the_tables_agree_with_the_ledger_and_with_lago(stage: Stage, database: str, lago: Lago) -> None:
+    """From the call to its invoice line: nothing is counted that was not billed, and nothing billed that was not
+    counted.
+    """
     stage.map("acme", "org-a", "sub-a")
     calls = [*now_calls(range(200)), *now_calls(range(200, 240), cost="0"), *now_calls(range(240, 260), "nobody")]
     stage.put([*calls, *calls[:50]])
@@ -93,12 +95,12 @@ async def test_the_tables_agree_with_the_books_and_with_lago(stage: Stage, datab
 
 
 def stage_calls(parts: Any) -> dict[str, int]:
-    """What the meter said it decided."""
+    """The meter's decisions."""
     sensors: Watching = parts.sensors
     return sensors.calls
 
 
-async def test_a_poisoned_event_is_seen_in_retry_and_as_failed_with_its_reason(
+async def test_a_bad_event_is_visible_in_retry_and_as_failed_with_its_reason(
     stage: Stage, database: str, lago: Lago
 ) -> None:
     stage.map("acme", "org-a", "sub-a")
@@ -148,7 +150,7 @@ async def test_held_usage_moves_to_its_event_once_it_is_mapped(stage: Stage, dat
 
 
 async def test_rejected_calls_can_be_looked_up(stage: Stage, database: str) -> None:
-    """What lies beyond the dedupe retention is looked for there before anybody bills it."""
+    """Calls beyond the dedupe retention are looked up there before they are billed."""
     old = time.time_ns() // 1000 - 3 * 86_400 * 1_000_000
     stage.put([*now_calls(range(1)), raw(0, slp(1, at_us=old), received_us=time.time_ns() // 1000)])
     async with (
@@ -162,7 +164,7 @@ async def test_rejected_calls_can_be_looked_up(stage: Stage, database: str) -> N
     ]
 
 
-async def test_a_chunk_that_was_dropped_is_asked_for_again(stage: Stage, database: str) -> None:
+async def test_a_lost_fetch_batch_is_fetched_again(stage: Stage, database: str) -> None:
     async with projector_parts(stage, database) as parts, stage.running("project", parts) as role:
         place = f"{stage.topics.enriched}-0"
         await soon(lambda: place in role.partition_tasks and role.partition_tasks[place].expected is not None)
@@ -180,10 +182,10 @@ async def test_a_chunk_that_was_dropped_is_asked_for_again(stage: Stage, databas
         assert lost and partition_task.gaps + parts.sensors.missing >= 1  # type: ignore[attr-defined]
 
 
-async def test_while_postgres_is_away_rows_wait_and_none_is_lost(
+async def test_while_postgres_is_unavailable_rows_wait_and_none_is_lost(
     stage: Stage, database: str, postgres: Postgres
 ) -> None:
-    """An hour or a second: the topic is the queue, and nothing becomes a dead letter for Postgres' sake."""
+    """For an hour or a second: the topic is the queue, and no record becomes a dead letter because of Postgres."""
     async with projector_parts(stage, database) as parts, stage.running("project", parts):
         put(stage, range(100))
         await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 100)
@@ -199,9 +201,7 @@ async def test_while_postgres_is_away_rows_wait_and_none_is_lost(
     assert await rows(database, "SELECT sum(calls)::int FROM held_parts") == [(30,)]
 
 
-async def test_a_projector_that_starts_before_the_tables_are_there_waits_for_them(
-    stage: Stage, postgres_url: str
-) -> None:
+async def test_a_projector_that_starts_before_its_tables_exist_waits_for_them(stage: Stage, postgres_url: str) -> None:
     """A new version may start before its migrations have run."""
     put(stage, range(10))
     async with (
@@ -216,21 +216,21 @@ async def test_a_projector_that_starts_before_the_tables_are_there_waits_for_the
 
 
 async def forget_before(stage: Stage, partition: int, offset: int) -> None:
-    """What retention does."""
+    """Delete old records, as retention does."""
     admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     place = TopicPartition(stage.topics.enriched, partition, offset)
     [done] = admin.delete_records([place]).values()
     await asyncio.to_thread(done.result)
 
 
-async def test_the_first_start_begins_wherever_the_log_does(stage: Stage, database: str) -> None:
+async def test_the_first_start_begins_at_the_start_of_the_log(stage: Stage, database: str) -> None:
     put(stage, range(100), partition=0)
     await forget_before(stage, 0, 40)
     async with projector_parts(stage, database) as parts, stage.running("project", parts):
         await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 60)
 
 
-async def test_a_log_that_begins_beyond_what_was_projected_halts_its_lane_and_no_other(
+async def test_a_log_that_starts_after_the_projected_position_halts_only_its_partition(
     stage: Stage, database: str
 ) -> None:
     put(stage, range(100), partition=0)
@@ -245,7 +245,7 @@ async def test_a_log_that_begins_beyond_what_was_projected_halts_its_lane_and_no
         await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 110)
 
 
-async def test_a_topic_that_was_made_anew_halts_its_lanes(stage: Stage, database: str) -> None:
+async def test_a_recreated_topic_halts_its_partitions(stage: Stage, database: str) -> None:
     async with projector_parts(stage, database) as parts:
         other = replace(parts, topic_ids={**parts.topic_ids, stage.topics.enriched: "another"})
         put(stage, range(10))
@@ -257,8 +257,10 @@ async def test_a_topic_that_was_made_anew_halts_its_lanes(stage: Stage, database
     assert {reason for _, _, reason in sensors.halted} == {"topic_recreated"}
 
 
-async def test_a_record_that_becomes_no_row_costs_itself_and_is_listed(stage: Stage, database: str) -> None:
-    """An impossible date ended the role, one number in an event's JSON its lane; both stood still forever."""
+async def test_a_record_that_cannot_become_a_row_is_skipped_alone_and_listed(stage: Stage, database: str) -> None:
+    """Earlier an impossible date ended the role, and one number in an event's JSON its partition task; both stopped
+    forever.
+    """
     put(stage, range(50), partition=0)
     impossible = msgspec.json.encode(usage(50, start="2026-11-20T99:00:00.000000Z"))
     stage.producer.produce(stage.topics.enriched, impossible, b"acme", partition=0)
@@ -277,10 +279,10 @@ async def test_a_record_that_becomes_no_row_costs_itself_and_is_listed(stage: St
         await until(database, "SELECT count(*) FROM lago_events", lambda count: count == 2)
         await soon(lambda: sensors.skipped == {"unreadable": 1, "row_refused": 1})
         assert sensors.halted == []
-    told = await meterbridge(stage, "db", "unprojected", "--json", DATABASE_URL=database)
-    kept = [(one["topic"], one["partition"], one["offset"], one["reason"]) for one in told.json["records"]]
+    result = await meterbridge(stage, "db", "unprojected", "--json", DATABASE_URL=database)
+    kept = [(one["topic"], one["partition"], one["offset"], one["reason"]) for one in result.json["records"]]
     assert sorted(kept) == [(stage.topics.events, 0, 1, "row_refused"), (stage.topics.enriched, 0, 50, "unreadable")]
-    assert "99:00" not in told.out
+    assert "99:00" not in result.out
     # The call has no row, and was counted all the same: the log no longer vouches for the time before it.
     [(since,)] = await rows(database, "SELECT since > '2020-01-01' FROM log_completeness WHERE partition = 0")
     assert since

@@ -1,4 +1,4 @@
-"""Prompts, answers and whatever no one asked for never reach a topic, a log line or an answer.
+"""Prompts, answers and unexpected fields never reach a topic, a log line or an HTTP answer.
 
 Every body here carries one word that exists nowhere else. Afterwards all bytes of all topics, all
 logs at their most talkative, and all answers are searched for it.
@@ -33,7 +33,7 @@ MAX_BODY = 8 << 20
 
 
 def _recorded_with_prompts() -> dict[str, Any]:
-    """A recorded StandardLoggingPayload with the canary in every field that may hold what was said."""
+    """A recorded StandardLoggingPayload with the marker in every field that may contain a prompt or an answer."""
     call: dict[str, Any] = json.loads((FIXTURES / "generic_api__1.109.1__batch-01.json").read_bytes())[1]
     for name in ("messages", "response", "model_parameters", "hidden_params", "error_information", "guardrail"):
         call[name] = {"content": [CANARY, {CANARY: CANARY}]}
@@ -49,7 +49,7 @@ def _recorded_with_prompts() -> dict[str, Any]:
 
 
 def _wrongly_typed() -> Iterator[dict[str, Any]]:
-    """For every stored field: the canary where only a number, or something flat, may stand."""
+    """For every stored field: the marker in a place for a number or a flat value."""
     nests: list[tuple[type[msgspec.Struct], str]] = [
         (Call, ""),
         (CallMetadata, "metadata"),
@@ -70,7 +70,7 @@ def _wrongly_typed() -> Iterator[dict[str, Any]]:
 
 
 def _in_the_context() -> Iterator[dict[str, Any]]:
-    """The canary as the context's texts where a number, a name or a host belongs, and longer than any name."""
+    """The marker as a text of the context in a place for a number, a name or a host, and longer than any name."""
     long = CANARY * 20
     for odd in (CANARY, [CANARY], {"text": CANARY}, {CANARY: CANARY}):
         for name in ("cost_breakdown", "completionStartTime", "api_base", "request_tags"):
@@ -120,7 +120,7 @@ def logs(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]
         yield caplog
 
 
-async def test_the_canary_is_nowhere(
+async def test_the_marker_is_stored_nowhere(
     kafka: Kafka, topic_prefix: str, logs: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     create_topics(kafka.bootstrap, topic_prefix)
@@ -164,7 +164,7 @@ async def test_the_canary_is_nowhere(
     assert CANARY not in written
 
 
-async def test_the_canary_is_not_on_the_disk_that_keeps_calls_while_kafka_is_away(tmp_path: Path) -> None:
+async def test_the_marker_is_not_on_the_disk_that_stores_calls_while_kafka_is_unavailable(tmp_path: Path) -> None:
     class Away:
         async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
             raise Unavailable("kafka_unavailable")

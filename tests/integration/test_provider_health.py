@@ -1,4 +1,4 @@
-"""The state of providers follows the calls in the log: down after failures, back after successes, told over HTTP."""
+"""The state of providers follows the calls in the log: down after failures, up after successes, shown over HTTP."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -33,14 +33,14 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 
 class Calls:
-    """Calls of now, one after the other."""
+    """Calls of the present, one after the other."""
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
         self.number = 0
 
     async def put(self, count: int, error: str = "", code: str = "", **fields: Any) -> None:
-        made = []
+        created = []
         for _ in range(count):
             self.number += 1
             at = datetime.now(UTC) - timedelta(seconds=300) + timedelta(milliseconds=self.number)
@@ -48,8 +48,10 @@ class Calls:
                 {"status": "failure", "decision": "failed_call", "cost_usd": Decimal(0), "part": ""} if error else {}
             )
             context = CallContext(error_class=error, error_code=code) if error else None
-            made.append(call(self.number, at, 0.5, context, **{"provider": "openai", "model": "m", **failed, **fields}))
-        await self.writer.put(TOPICS.enriched, *made)
+            created.append(
+                call(self.number, at, 0.5, context, **{"provider": "openai", "model": "m", **failed, **fields})
+            )
+        await self.writer.put(TOPICS.enriched, *created)
 
 
 async def states(url: str) -> dict[str, tuple[str, int, int, int]]:
@@ -63,7 +65,7 @@ async def test_a_provider_that_fails_is_down_until_it_answers_again(url: str) ->
     async with Writer(url) as writer:
         calls = Calls(writer)
         with Database(url, size=1) as database:
-            health = ProviderHealth(database, show=lambda told: shown.append(dict(told)), failed=lambda _: None)
+            health = ProviderHealth(database, show=lambda counts: shown.append(dict(counts)), failed=lambda _: None)
             await calls.put(20)
             await calls.put(2, "RateLimitError", "429")
             await health.once()
@@ -79,12 +81,12 @@ async def test_a_provider_that_fails_is_down_until_it_answers_again(url: str) ->
             await calls.put(100)
             await health.once()
             assert await states(url) == {"m": ("healthy", 126, 0, 2)}
-    assert [told["down"] for told in shown] == [0, 1, 0, 0]
+    assert [counts["down"] for counts in shown] == [0, 1, 0, 0]
     [row] = await rows(url, "SELECT success_rate, avg_latency_ms, p95_latency_ms FROM provider_health")
     assert row == (Decimal("0.960317"), Decimal(500), Decimal(500))
 
 
-async def test_what_the_caller_did_wrong_and_answers_from_a_cache_say_nothing_about_the_provider(url: str) -> None:
+async def test_a_callers_errors_and_cached_answers_say_nothing_about_the_provider(url: str) -> None:
     async with Writer(url) as writer:
         calls = Calls(writer)
         await calls.put(1)
@@ -95,7 +97,7 @@ async def test_what_the_caller_did_wrong_and_answers_from_a_cache_say_nothing_ab
         await calls.put(5, "Timeout", "408", model="other")
         await calls.put(5, provider="")
     with Database(url, size=1) as database:
-        await ProviderHealth(database, show=lambda _told: None, failed=lambda _: None).once()
+        await ProviderHealth(database, show=lambda _answer: None, failed=lambda _: None).once()
     assert await states(url) == {"m": ("healthy", 1, 0, 0), "other": ("down", 5, 5, 0)}
     found = await rows(url, "SELECT error_category, count(*) FROM llm_usage_log GROUP BY 1 ORDER BY 1 NULLS FIRST")
     assert found == [(None, 26), ("auth", 20), ("client", 40), ("timeout", 5)]
@@ -109,11 +111,11 @@ async def test_without_calls_a_provider_that_was_down_is_tried_again_and_an_old_
             f"VALUES ('p', '{model}', '{status}', now(), 1, now() - interval '{days} days')",
         )
     with Database(url, size=1) as database:
-        await ProviderHealth(database, show=lambda _told: None, failed=lambda _: None).once()
+        await ProviderHealth(database, show=lambda _answer: None, failed=lambda _: None).once()
     assert await states(url) == {"a": ("degraded", 0, 0, 0), "b": ("healthy", 0, 0, 0)}
 
 
-async def test_the_projectors_role_judges_its_metric_counts_and_the_endpoint_tells(
+async def test_the_projectors_role_judges_its_metric_counts_and_the_endpoint_shows(
     kafka: Kafka, topic_prefix: str, postgres_url: str
 ) -> None:
     metrics = Metrics(CollectorRegistry(), "1")
@@ -128,8 +130,8 @@ async def test_the_projectors_role_judges_its_metric_counts_and_the_endpoint_tel
         settings = settings_for(kafka, topic_prefix, database_url=SecretStr(owned))
         async with running_server(settings, ("api",)) as server:
             assert (await server.http.get(PATH)).status_code == 401
-            [told] = (await server.http.get(PATH, headers=BEARER)).json()["providers"]
-    assert {name: told[name] for name in ("provider", "model", "status", "calls", "success_rate")} == {
+            [result] = (await server.http.get(PATH, headers=BEARER)).json()["providers"]
+    assert {name: result[name] for name in ("provider", "model", "status", "calls", "success_rate")} == {
         "provider": "openai",
         "model": "m",
         "status": "down",

@@ -1,4 +1,4 @@
-"""Users' provider keys over HTTP and in Postgres: who sees them, what is stored, how the secret is replaced."""
+"""Users' provider keys over HTTP and in Postgres: who sees them, what is stored, and how the secret is replaced."""
 
 import asyncio
 import json
@@ -72,34 +72,34 @@ async def added(server: Server, by: dict[str, str] = BEARER, status: int = 201, 
     answer = await server.http.post(PATH, json={"provider": "openai", "api_key": CANARY} | wanted, headers=by)
     assert answer.status_code == status, answer.text
     assert MIDDLE not in answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+    result: dict[str, Any] = answer.json()
+    return result
 
 
 async def plugin(server: Server) -> dict[str, str]:
     body = {"name": "plugin", "scopes": ["provider_keys:decrypt"]}
-    made = await server.http.post("/api/v1/access/keys", json=body, headers=BEARER)
-    return {"Authorization": f"Bearer {made.json()['token']}"}
+    created = await server.http.post("/api/v1/access/keys", json=body, headers=BEARER)
+    return {"Authorization": f"Bearer {created.json()['token']}"}
 
 
 async def resolved(server: Server, by: dict[str, str], user: str = "ada", name: str = "openai") -> Any:
     return await server.http.post(f"{PATH}/resolve", json={"user_id": user, "provider": name}, headers=by)
 
 
-async def test_a_user_stores_lists_and_revokes_a_key_of_its_own_and_calls_use_it_until_then(
+async def test_a_user_stores_lists_and_revokes_an_own_key_and_calls_use_it_until_then(
     server: Server, provider: Provider, stage: Stage, url: str
 ) -> None:
     ada, eve, calls = provider.token(), provider.token(sub="eve"), await plugin(server)
-    made = await added(server, ada, provider=" OpenAI ", key_name="my key")
-    assert (made["user_id"], made["provider"], made["masked_key"]) == ("ada", "openai", "sk-...wxyz")
+    created = await added(server, ada, provider=" OpenAI ", key_name="my key")
+    assert (created["user_id"], created["provider"], created["masked_key"]) == ("ada", "openai", "sk-...wxyz")
     listed = await server.http.get(PATH, headers=ada)
-    assert [one["id"] for one in listed.json()["keys"]] == [made["id"]] and MIDDLE not in listed.text
+    assert [one["id"] for one in listed.json()["keys"]] == [created["id"]] and MIDDLE not in listed.text
     assert (await server.http.get(PATH, headers=eve)).json() == {"keys": []}
     answer = await resolved(server, calls)
     assert answer.headers["cache-control"] == "no-store"
-    assert (answer.json()["api_key"], answer.json()["key_id"]) == (CANARY, made["id"])
-    assert (await server.http.delete(f"{PATH}/{made['id']}", headers=eve)).status_code == 404
-    gone = await server.http.delete(f"{PATH}/{made['id']}", headers=ada)
+    assert (answer.json()["api_key"], answer.json()["key_id"]) == (CANARY, created["id"])
+    assert (await server.http.delete(f"{PATH}/{created['id']}", headers=eve)).status_code == 404
+    gone = await server.http.delete(f"{PATH}/{created['id']}", headers=ada)
     assert (gone.status_code, gone.json()["is_active"]) == (200, False)
     nothing = await resolved(server, calls)
     assert (nothing.status_code, nothing.json()["reason"]) == (404, "no_provider_key")
@@ -108,17 +108,17 @@ async def test_a_user_stores_lists_and_revokes_a_key_of_its_own_and_calls_use_it
     assert [line["action"] for line in lines] == [
         *(f"POST {PATH}", "provider_keys.decrypt", f"DELETE {PATH}/{{provider_key_id}}")
     ]
-    assert lines[1]["target"] == {"key_id": made["id"], "user_id": "ada", "provider": "openai"}
+    assert lines[1]["target"] == {"key_id": created["id"], "user_id": "ada", "provider": "openai"}
     assert lines[1]["actor"].startswith("key mb_") and lines[1]["count"] == 1
 
 
-async def test_a_user_acts_for_itself_alone_and_the_scopes_act_for_all(server: Server, provider: Provider) -> None:
+async def test_a_user_acts_only_for_itself_and_a_scope_acts_for_all(server: Server, provider: Provider) -> None:
     ada = provider.token()
     assert (await added(server, ada, 403, user_id="eve"))["reason"] == "missing_scope"
     assert (await server.http.get(PATH, params={"user_id": "eve"}, headers=ada)).status_code == 403
     assert (await added(server, status=422))["reason"] == "user_id_needed"
-    made = await added(server, user_id="eve")
-    assert [one["id"] for one in (await server.http.get(PATH, headers=BEARER)).json()["keys"]] == [made["id"]]
+    created = await added(server, user_id="eve")
+    assert [one["id"] for one in (await server.http.get(PATH, headers=BEARER)).json()["keys"]] == [created["id"]]
     scoped = provider.token(permissions=["provider_keys:read", "provider_keys:write"])
     assert (await added(server, scoped, 403, user_id="eve"))["reason"] == "other_user", "it is for one org"
     everywhere = provider.token(permissions=["provider_keys:write"], **{"https://example/orgs": ["*"]})
@@ -127,7 +127,7 @@ async def test_a_user_acts_for_itself_alone_and_the_scopes_act_for_all(server: S
         assert (await resolved(server, by, "nobody")).status_code == expected
 
 
-async def test_a_name_is_taken_until_its_key_is_revoked_and_the_newest_key_is_used(
+async def test_a_name_is_in_use_until_its_key_is_revoked_and_the_newest_key_is_used(
     server: Server, provider: Provider
 ) -> None:
     ada, calls = provider.token(), await plugin(server)
@@ -154,14 +154,14 @@ SENSELESS: list[dict[str, Any]] = [
 ]
 
 
-async def test_a_key_that_makes_no_sense_is_refused_and_not_repeated(server: Server, provider: Provider) -> None:
+async def test_an_invalid_key_is_refused_and_not_repeated(server: Server, provider: Provider) -> None:
     for wanted in SENSELESS:
         answer = await added(server, provider.token(), 422, **wanted)
         assert answer["reason"] == "invalid_fields", wanted
         assert str(wanted.get("api_key", CANARY)) not in json.dumps(answer), wanted
 
 
-async def test_many_decryptions_are_one_line_and_their_sum_is_in_the_table(
+async def test_many_decryptions_are_one_audit_line_and_their_sum_is_in_the_table(
     settings: Settings, provider: Provider, stage: Stage, url: str
 ) -> None:
     async with running_server(settings, ("api",)) as server:
@@ -169,8 +169,8 @@ async def test_many_decryptions_are_one_line_and_their_sum_is_in_the_table(
         calls = await plugin(server)
         answers = await asyncio.gather(*(resolved(server, calls) for _ in range(50)))
         assert {answer.status_code for answer in answers} == {200}
-        told = (await server.http.get("/metrics/prometheus")).text
-        assert 'meterbridge_provider_keys_resolved_total{outcome="resolved"} 50.0' in told
+        result = (await server.http.get("/metrics/prometheus")).text
+        assert 'meterbridge_provider_keys_resolved_total{outcome="resolved"} 50.0' in result
         lines = [one for one in stage.values(stage.topics.audit) if one["action"] == "provider_keys.decrypt"]
         assert [line["count"] for line in lines] == [1]
     assert await until(url, "SELECT use_count FROM user_provider_keys", lambda count: count == 50)
@@ -179,7 +179,7 @@ async def test_many_decryptions_are_one_line_and_their_sum_is_in_the_table(
     assert await rows(url, "SELECT last_used_at IS NOT NULL, updated_at = created_at FROM user_provider_keys")
 
 
-async def test_with_a_wrong_secret_no_process_starts_and_nothing_is_touched(settings: Settings, url: str) -> None:
+async def test_with_a_wrong_secret_no_process_starts_and_nothing_is_changed(settings: Settings, url: str) -> None:
     await _stored(url, OLD, "ada")
     before = await rows(url, "SELECT * FROM user_provider_keys")
     wrong = settings.model_copy(update={"provider_keys_secret": (SecretStr(NEW),)})
@@ -189,7 +189,7 @@ async def test_with_a_wrong_secret_no_process_starts_and_nothing_is_touched(sett
     assert await rows(url, "SELECT * FROM user_provider_keys") == before
 
 
-async def test_without_a_secret_keys_can_be_listed_and_revoked_only(
+async def test_without_a_secret_keys_can_only_be_listed_and_revoked(
     settings: Settings, provider: Provider, url: str
 ) -> None:
     await _stored(url, OLD, "ada")
@@ -201,7 +201,7 @@ async def test_without_a_secret_keys_can_be_listed_and_revoked_only(
         assert (await server.http.delete(f"{PATH}/{key['id']}", headers=provider.token())).status_code == 200
 
 
-async def test_keys_that_are_due_are_told_in_the_list_and_by_a_metric(
+async def test_keys_that_are_due_are_shown_in_the_list_and_by_a_metric(
     settings: Settings, provider: Provider, url: str
 ) -> None:
     await _stored(url, OLD, "ada", NOW - timedelta(days=900))
@@ -209,20 +209,20 @@ async def test_keys_that_are_due_are_told_in_the_list_and_by_a_metric(
     async with running_server(settings, ("api",)) as server:
         [key] = (await server.http.get(PATH, headers=provider.token())).json()["keys"]
         assert key["is_due"] is True
-        made = await added(server, provider.token(), key_name="new")
-        ends = datetime.fromisoformat(made["rotation_due"]) - datetime.fromisoformat(made["created_at"])
-        assert (made["is_due"], ends) == (False, timedelta(days=90))
+        created = await added(server, provider.token(), key_name="new")
+        ends = datetime.fromisoformat(created["rotation_due"]) - datetime.fromisoformat(created["created_at"])
+        assert (created["is_due"], ends) == (False, timedelta(days=90))
         found = dict.fromkeys(("active", "due", "old_secret", "unknown_secret"), "")
         deadline = time.monotonic() + 20
         while found["active"] != "2.0" and time.monotonic() < deadline:
-            told = (await server.http.get("/metrics/prometheus")).text
+            result = (await server.http.get("/metrics/prometheus")).text
             for state in found:
-                found[state] = told.partition(f'meterbridge_provider_keys{{state="{state}"}} ')[2].partition("\n")[0]
+                found[state] = result.partition(f'meterbridge_provider_keys{{state="{state}"}} ')[2].partition("\n")[0]
             await asyncio.sleep(0.1)
         assert found == {"active": "2.0", "due": "1.0", "old_secret": "1.0", "unknown_secret": "0.0"}
 
 
-async def test_the_key_is_in_no_log_topic_dump_or_answer(
+async def test_no_log_topic_dump_or_answer_contains_the_key(
     settings: Settings,
     provider: Provider,
     kafka: Kafka,
@@ -232,11 +232,11 @@ async def test_the_key_is_in_no_log_topic_dump_or_answer(
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A canary as a key: stored, listed, used, revoked, sent wrongly in every place."""
-    told: list[str] = []
+    """A marker as a key: stored, listed, used, revoked, and sent wrongly in every place."""
+    result: list[str] = []
     async with running_server(settings, ("api",)) as server:
         ada, calls = provider.token(), await plugin(server)
-        made = await added(server, ada)
+        created = await added(server, ada)
         assert (await resolved(server, calls)).json()["api_key"] == CANARY
         for by in (ada, calls, {}):
             for method, path, body in (
@@ -252,16 +252,16 @@ async def test_the_key_is_in_no_log_topic_dump_or_answer(
                 ("POST", f"{PATH}/resolve", {"user_id": "ada", "provider": CANARY}),
             ):
                 answer = await server.http.request(method, path, json=body, headers=by)
-                told.append(f"{answer.headers} {answer.text}")
-        told.append((await server.http.get("/openapi.json")).text)
-        told.append((await server.http.get("/docs")).text)
-        told.append((await server.http.get("/metrics/prometheus")).text)
+                result.append(f"{answer.headers} {answer.text}")
+        result.append((await server.http.get("/openapi.json")).text)
+        result.append((await server.http.get("/docs")).text)
+        result.append((await server.http.get("/metrics/prometheus")).text)
         dump = await dumped(url)
-        await server.http.delete(f"{PATH}/{made['id']}", headers=ada)
-    assert "user_provider_keys" in dump and made["id"] in dump and "sk-...wxyz" in dump
-    # The client of the test logs what it asks.
+        await server.http.delete(f"{PATH}/{created['id']}", headers=ada)
+    assert "user_provider_keys" in dump and created["id"] in dump and "sk-...wxyz" in dump
+    # The test's client logs its requests.
     ours = [one for one in caplog.records if one.name not in ("httpx", "httpcore")]
-    everything = [*told, dump, *capfd.readouterr(), *(f"{one.getMessage()} {vars(one)}" for one in ours)]
+    everything = [*result, dump, *capfd.readouterr(), *(f"{one.getMessage()} {vars(one)}" for one in ours)]
     topics = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=10).topics
     for topic in [name for name in topics if name.startswith(topic_prefix)]:
         everything += [f"{message.key()!r} {message.value()!r}" for message in stage.read(topic)]
@@ -272,9 +272,9 @@ async def test_the_key_is_in_no_log_topic_dump_or_answer(
 async def dumped(url: str) -> str:
     """Everything in the database, as `pg_dump` writes it."""
     process = await asyncio.create_subprocess_exec("pg_dump", url, stdout=asyncio.subprocess.PIPE)
-    told, _ = await asyncio.wait_for(process.communicate(), 60)
+    result, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
-    return told.decode()
+    return result.decode()
 
 
 async def _stored(url: str, secret: str, user: str, at: datetime = NOW) -> str:
@@ -288,7 +288,7 @@ async def _added(store: PostgresProviderKeys, secret: str, user: str, at: dateti
     return key.key_id
 
 
-async def test_all_keys_are_encrypted_again_under_the_newest_secret_and_a_killed_run_goes_on(url: str) -> None:
+async def test_all_keys_are_encrypted_again_with_the_newest_secret_and_a_killed_run_continues(url: str) -> None:
     with Database(url, size=1) as database:
         store = PostgresProviderKeys(database)
         for number in range(450):
@@ -313,7 +313,7 @@ async def test_all_keys_are_encrypted_again_under_the_newest_secret_and_a_killed
 
 
 async def test_a_rotation_without_an_older_secret_changes_nothing(url: str) -> None:
-    """Whatever batch the key is in that cannot be decrypted."""
+    """No matter in which batch the key is that cannot be decrypted."""
     with Database(url, size=1) as database:
         store = PostgresProviderKeys(database)
         for number in range(BATCH + 1):
@@ -331,7 +331,7 @@ async def test_a_rotation_without_an_older_secret_changes_nothing(url: str) -> N
     assert await rows(url, "SELECT * FROM user_provider_keys ORDER BY key_id") == before
 
 
-async def test_the_command_says_what_it_did_and_lists_and_revokes(stage: Stage, url: str) -> None:
+async def test_the_command_reports_its_result_and_lists_and_revokes(stage: Stage, url: str) -> None:
     key_id = await _stored(url, OLD, "ada")
     environ = {
         "PATH": os.environ["PATH"],
@@ -362,7 +362,7 @@ async def test_the_command_says_what_it_did_and_lists_and_revokes(stage: Stage, 
     assert actions == ["provider_keys.rotate_secret", "provider_keys.rotate_secret", "provider_keys.revoke"]
 
 
-async def test_the_database_refuses_two_keys_of_one_name_and_a_revoked_key_that_is_kept(url: str) -> None:
+async def test_the_database_refuses_two_keys_of_one_name_and_a_revoked_key_with_its_ciphertext(url: str) -> None:
     await _stored(url, OLD, "ada")
     with pytest.raises(Rejected, match="provider_key_exists"):
         await _stored(url, OLD, "ada")
@@ -377,7 +377,7 @@ async def test_the_database_refuses_two_keys_of_one_name_and_a_revoked_key_that_
     assert await rows(url, "SELECT updated_at > created_at FROM user_provider_keys") == [(True,)]
 
 
-async def test_with_its_role_the_api_keeps_the_keys_and_others_do_not_see_them(postgres_url: str) -> None:
+async def test_with_its_role_the_api_stores_the_keys_and_other_roles_do_not_see_them(postgres_url: str) -> None:
     async with owned_database(postgres_url) as owned:
         key_id = await _stored(as_role(owned, API), OLD, "ada")
         with Database(as_role(owned, API), size=1) as database:

@@ -1,4 +1,4 @@
-"""What is forgotten is forgotten for good, so it is only what nothing is to be done about, and no one mistakes it for new."""
+"""Pruning is permanent, so it deletes only rows without open work, and a deleted call is never mistaken for a new one."""
 
 import asyncio
 import random
@@ -46,7 +46,7 @@ def settled(part: int, status: str, at: datetime) -> Receipt:
     return Receipt(f"{PREFIX}{part}", status, int(at.timestamp() * 1_000_000))
 
 
-async def test_reservations_go_once_they_are_over_but_not_those_that_say_that_a_call_is_paid(url: str) -> None:
+async def test_reservations_are_deleted_once_they_are_over_except_those_that_mark_a_call_as_paid(url: str) -> None:
     await give(url, "user:ada", "10")
     for call_id in ("projected", "released", "open", "paid", "young"):
         await reserve(url, "user:ada", "1", call_id)
@@ -61,7 +61,7 @@ async def test_reservations_go_once_they_are_over_but_not_those_that_say_that_a_
     assert left == [("open",), ("paid",), ("young",)]
 
 
-async def test_who_reads_calls_meanwhile_and_prune_wait_for_each_other_in_one_order(url: str) -> None:
+async def test_readers_of_calls_and_prune_lock_in_one_order(url: str) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, call(1, MONTHS[0]))
     reader = await asyncpg.connect(url)
@@ -76,7 +76,7 @@ async def test_who_reads_calls_meanwhile_and_prune_wait_for_each_other_in_one_or
         await reader.close()
 
 
-async def test_a_month_goes_whole_once_nothing_is_to_be_done_about_its_calls(url: str) -> None:
+async def test_a_month_is_deleted_as_a_whole_once_its_calls_have_no_open_work(url: str) -> None:
     may, june, july, august = MONTHS
     async with Writer(url) as writer:
         await writer.put(
@@ -99,12 +99,12 @@ async def test_a_month_goes_whole_once_nothing_is_to_be_done_about_its_calls(url
     assert await rows(url, "SELECT to_regclass('llm_usage_log_2026_05')") == [(None,)]
     assert {row[0].int for row in await rows(url, CALLS)} == {3, 4, 5, 6}
     assert (await prune(url, before)).total == 0
-    async with Writer(url) as writer:  # the dead letter was put back, and arrived
+    async with Writer(url) as writer:  # the dead letter was requeued, and arrived
         await writer.put(TOPICS.receipts, settled(5, "completed", august))
     assert (await prune(url, before)).months == {"2026-07": 2}
 
 
-async def test_an_event_stays_as_long_as_a_call_that_was_held_for_it(url: str) -> None:
+async def test_an_event_is_kept_as_long_as_a_call_that_was_held_for_it(url: str) -> None:
     """
     calls    July: part 1      August: part 2, held, and released into the event of part 1
     before                                   | in the midst of August: July goes, the event not
@@ -114,16 +114,16 @@ async def test_an_event_stays_as_long_as_a_call_that_was_held_for_it(url: str) -
         await writer.put(TOPICS.enriched, call(1, july, 1), call(2, august, 2, held="no_mapping"))
         await writer.put(TOPICS.events, event(1), manifest=manifest(2, first=1))
         await writer.put(TOPICS.receipts, settled(1, "completed", august + timedelta(days=1)))
-    told = dict(await rows(url, CALLS))
+    result = dict(await rows(url, CALLS))
     done = await prune(url, august + timedelta(days=20))
     assert (done.months, done.rows["usage_parts"]) == ({"2026-07": 1}, 0)
-    assert [(one.int, at == told[one]) for one, at in await rows(url, CALLS)] == [(2, True)]
+    assert [(one.int, at == result[one]) for one, at in await rows(url, CALLS)] == [(2, True)]
     done = await prune(url, august + timedelta(days=40))
     assert (done.months, done.rows["usage_parts"]) == ({"2026-08": 1}, 2)
 
 
 def over_the_border(number: int, month: datetime) -> Any:
-    """A call that began in the month before, and ended when this one was a second old."""
+    """A call that started in the month before, and ended one second after the start of this month."""
     moments = {"start": (month - timedelta(seconds=5)).isoformat(), "end": (month + timedelta(seconds=1)).isoformat()}
     return usage(number, **moments, part="", decision="byok", cost_usd=Decimal(number))
 
@@ -138,7 +138,7 @@ async def focus_of(url: str, month: datetime) -> tuple[int, Decimal] | str:
 
 
 async def summed(url: str, month: datetime) -> tuple[int, Decimal]:
-    """The same by the sums of analytics, made again."""
+    """Return the same sums from the tables of analytics, computed again."""
     await rows(
         url, "INSERT INTO usage_days_changed SELECT DISTINCT (ended_at AT TIME ZONE 'UTC')::date FROM llm_usage_log"
     )
@@ -187,7 +187,7 @@ async def test_a_call_over_the_end_of_a_month_is_kept_as_long_as_the_month_of_it
     assert done.months == {"2026-08": 2} and await rows(url, "SELECT count(*) FROM llm_usage_log") == [(0,)]
 
 
-async def test_a_month_that_is_kept_keeps_also_its_calls_that_began_before_it(url: str) -> None:
+async def test_a_kept_month_also_keeps_its_calls_that_started_before_it(url: str) -> None:
     june, july = MONTHS[1:3]
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, over_the_border(1, june), over_the_border(2, july))
@@ -198,7 +198,7 @@ async def test_a_month_that_is_kept_keeps_also_its_calls_that_began_before_it(ur
     assert await rows(url, "SELECT month::text FROM forgotten_months ORDER BY 1") == [("2026-07-01",)]
 
 
-async def test_what_remains_is_what_it_was_whatever_is_forgotten_around_it(url: str) -> None:
+async def test_the_remaining_rows_are_unchanged_by_any_deletion_around_them(url: str) -> None:
     """Parts span months, are held in one and released in another, and are settled much later, or never."""
     chance = random.Random(7)
     async with Writer(url) as writer:
@@ -214,12 +214,12 @@ async def test_what_remains_is_what_it_was_whatever_is_forgotten_around_it(url: 
         chance.shuffle(waiting)
         for day in range(0, 160, 8):
             now = MONTHS[0] + timedelta(days=day)
-            told = dict(await rows(url, CALLS))
+            result = dict(await rows(url, CALLS))
             done = await prune(url, now)
             left = dict(await rows(url, CALLS))
-            assert left.items() <= told.items()
-            assert all(told[gone] is not None for gone in told.keys() - left.keys())
-            assert sum(done.months.values()) == len(told) - len(left)
+            assert left.items() <= result.items()
+            assert all(result[gone] is not None for gone in result.keys() - left.keys())
+            assert sum(done.months.values()) == len(result) - len(left)
             months += len(done.months)
             await writer.put(TOPICS.receipts, settled(waiting.pop(), "completed", now))
         assert months == 0  # until its last part is settled a month stays
@@ -228,7 +228,7 @@ async def test_what_remains_is_what_it_was_whatever_is_forgotten_around_it(url: 
     assert done.rows["usage_parts"] == 40 and await rows(url, "SELECT count(*) FROM usage_parts") == [(0,)]
 
 
-async def test_attempts_and_refusals_go_by_their_age_and_the_audit_log_stays(url: str) -> None:
+async def test_attempts_and_refusals_are_deleted_by_age_and_the_audit_log_is_kept(url: str) -> None:
     now = datetime.now(UTC)
     old_us, new_us = (int((now - timedelta(days=days)).timestamp() * 1_000_000) for days in (100, 80))
     async with Writer(url) as writer:
@@ -253,42 +253,40 @@ async def prunes(stage: Stage, database: str, *words: str) -> Ended:
     return await meterbridge(stage, "db", "prune", *words, DATABASE_URL=database)
 
 
-async def test_the_command_says_first_what_it_would_do_and_leaves_a_line(stage: Stage, database: str) -> None:
+async def test_the_command_first_prints_its_plan_and_writes_an_audit_line(stage: Stage, database: str) -> None:
     async with Writer(database) as writer:
         await writer.put(TOPICS.enriched, call(1, MONTHS[0]), call(2, MONTHS[1], 3, held="no_mapping"))
-    told = await prunes(stage, database, "--older-than", "90d", "--dry-run", "--json")
+    result = await prunes(stage, database, "--older-than", "90d", "--dry-run", "--json")
     expected = {"months": {"2026-05": 1}, "kept": {"2026-06": 1}}
-    assert told.code == 0 and told.json["dry_run"] and expected.items() <= told.json.items()
+    assert result.code == 0 and result.json["dry_run"] and expected.items() <= result.json.items()
     assert stage.read(stage.topics.audit) == [] and len(await rows(database, CALLS)) == 2
-    told = await prunes(stage, database, "--older-than", "90d", "--comment", "room", "--json")
-    assert told.code == 0 and expected.items() <= told.json.items()
+    result = await prunes(stage, database, "--older-than", "90d", "--comment", "room", "--json")
+    assert result.code == 0 and expected.items() <= result.json.items()
     [line] = stage.values(stage.topics.audit)
     assert (line["audit_id"], line["action"], line["reason"], line["count"]) == (
-        told.json["audit_id"],
+        result.json["audit_id"],
         "db.prune",
         "room",
         1,
     )
     assert line["target"] == {"older_than": "90d", "months": "2026-05"}
     assert len(await rows(database, CALLS)) == 1
-    told = await prunes(stage, database, "--older-than", "90d")
-    assert told.code == 0 and "not billed yet: the month is kept" in told.out
+    result = await prunes(stage, database, "--older-than", "90d")
+    assert result.code == 0 and "not billed yet: the month is kept" in result.out
     assert len(stage.read(stage.topics.audit)) == 1  # nothing was done
 
 
-async def test_what_may_come_again_is_not_forgotten(stage: Stage, database: str) -> None:
+async def test_calls_that_may_arrive_again_are_not_deleted(stage: Stage, database: str) -> None:
     for age in ("1h", "30d", "31d"):
-        told = await prunes(stage, database, "--older-than", age)
-        assert told.code == 2 and "must be at least 32d" in told.err
+        result = await prunes(stage, database, "--older-than", age)
+        assert result.code == 2 and "must be at least 32d" in result.err
     assert (await prunes(stage, database, "--older-than", "32d")).code == 0
     assert (await prunes(stage, database, "--older-than", "old")).code == 2
     assert (await prunes(stage, "", "--older-than", "90d")).code == 2
 
 
-async def test_a_call_of_a_month_that_was_forgotten_is_not_billed_again(
-    stage: Stage, database: str, tmp_path: Path
-) -> None:
-    """That it is not in the log says nothing any more: backfill refuses it, and a requeue leaves it where it is."""
+async def test_a_call_of_a_deleted_month_is_not_billed_again(stage: Stage, database: str, tmp_path: Path) -> None:
+    """Its absence from the log proves nothing any more: backfill refuses it, and a requeue leaves it where it is."""
     group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
     then_us = int(MONTHS[0].timestamp()) * 1_000_000 + 24 * HOUR_US
     calls = [slp(n, at_us=then_us + n * HOUR_US, customer="acme") for n in range(5)]
@@ -317,8 +315,8 @@ async def test_a_call_of_a_month_that_was_forgotten_is_not_billed_again(
     assert msgspec.json.decode(stage.read(stage.topics.audit)[0].value())["action"] == "db.prune"
 
 
-async def test_an_event_in_anothers_stead_stays_as_long_as_a_call_names_the_other(url: str) -> None:
-    """Without it the call would wait forever, and its month stay forever."""
+async def test_a_replacement_event_is_kept_as_long_as_a_call_names_the_replaced_one(url: str) -> None:
+    """Without it the call would wait forever, and its month would be kept forever."""
     old = datetime.now(UTC) - timedelta(days=100)
     failed = msgspec.structs.replace(settled(7, "failed", old), reason="unbillable_ended")
     again = msgspec.structs.replace(settled(7, "completed", old), transaction_id=f"{PREFIX}7-again")

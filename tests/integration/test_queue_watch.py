@@ -1,4 +1,4 @@
-"""The api process shows how much waits in Kafka, how near it is to being deleted, and whether the audit log was changed."""
+"""The api process shows how much waits in Kafka, how near it is to its deletion, and whether the audit log was changed."""
 
 import time
 
@@ -20,7 +20,7 @@ def watched(stage: Stage) -> tuple[QueueWatch, Metrics]:
     return QueueWatch(stage.settings, metrics), metrics
 
 
-async def test_what_waits_is_told_with_its_age_and_its_share_of_the_retention(stage: Stage) -> None:
+async def test_waiting_records_are_shown_with_their_age_and_its_share_of_the_retention(stage: Stage) -> None:
     watch, metrics = watched(stage)
     await watch.once()
 
@@ -39,7 +39,7 @@ async def test_what_waits_is_told_with_its_age_and_its_share_of_the_retention(st
     assert all(metrics.registry.get_sample_value(f"meterbridge_{name}", {"topic": "raw"}) for name in names)
 
 
-async def test_an_audit_log_that_was_changed_is_told_of(stage: Stage) -> None:
+async def test_a_changed_audit_log_is_reported(stage: Stage) -> None:
     def broken(metrics: Metrics) -> float | None:
         return metrics.registry.get_sample_value("meterbridge_audit_chain_broken")
 

@@ -1,4 +1,4 @@
-"""Rate cards on real Kafka and Postgres: put by a command, billed by the meter, and every sum proved."""
+"""Rate cards with real Kafka and Postgres: stored by a command, billed by the meter, and every sum verified."""
 
 import json
 from collections.abc import AsyncIterator
@@ -42,7 +42,7 @@ async def rates(stage: Stage, *words: str, **env: str) -> Ended:
     return await meterbridge(stage, "rates", *words, "--json", **env)
 
 
-async def test_a_version_is_put_once_shown_and_on_record(stage: Stage, tmp_path: Path) -> None:
+async def test_a_version_is_stored_once_shown_and_audited(stage: Stage, tmp_path: Path) -> None:
     file = tmp_path / "card.toml"
     file.write_text(CARD, encoding="utf-8")
     assert (await meterbridge(stage, "rates", "show")).out.startswith("There is no rate card")
@@ -67,7 +67,7 @@ async def test_a_version_is_put_once_shown_and_on_record(stage: Stage, tmp_path:
 
 @pytest.fixture
 async def billed(stage: Stage, database: str, lago: Lago, tmp_path: Path) -> BilledDay:
-    """Eleven calls under a card: seven with a cost, three held at first, one without a cost; one is free."""
+    """Eleven calls with a card: seven with a cost, three held at first, one without a cost; one is free."""
     file = tmp_path / "card.toml"
     file.write_text(CARD, encoding="utf-8")
     assert (await rates(stage, "put", str(file), "--comment", "c", "--back-date")).code == 0
@@ -85,12 +85,12 @@ async def billed(stage: Stage, database: str, lago: Lago, tmp_path: Path) -> Bil
     return day
 
 
-async def test_every_sum_adds_up_where_billed_is_not_cost(billed: BilledDay, tmp_path: Path) -> None:
-    """9 calls by tokens, two with a markup, all at the org's factor."""
+async def test_every_sum_adds_up_if_the_billed_amount_is_not_the_cost(billed: BilledDay, tmp_path: Path) -> None:
+    """9 calls by tokens, two with a markup, all with the org's factor."""
     expected = (9 * D("0.000034") + 2 * D("0.03")) / 2
-    told = await billed.run("reconcile", "--lago")
-    assert (told.code, told.json["complaints"]) == (0, [])
-    assert (D(told.json["billed_usd"]), D(told.json["cost_usd"])) == (expected, 8 * D("0.013") + 2 * D("0.02"))
+    result = await billed.run("reconcile", "--lago")
+    assert (result.code, result.json["complaints"]) == (0, [])
+    assert (D(result.json["billed_usd"]), D(result.json["cost_usd"])) == (expected, 8 * D("0.013") + 2 * D("0.02"))
     cents = D(0)
     for transaction_id in statuses(billed.stage):
         story = await billed.run("explain", transaction_id)
@@ -104,16 +104,16 @@ async def test_every_sum_adds_up_where_billed_is_not_cost(billed: BilledDay, tmp
     assert await rows(billed.database, margin) == [("billable", expected * 2, 11), ("unpriced", None, 1)]
 
 
-async def test_a_card_is_tried_on_the_usage_log_before_it_is_put(billed: BilledDay, tmp_path: Path) -> None:
-    """The card in force would change nothing but what was held: its factor is known only now."""
+async def test_a_card_is_tried_on_the_usage_log_before_it_is_stored(billed: BilledDay, tmp_path: Path) -> None:
+    """The card in force would change only held usage: its factor is known only now."""
     file = tmp_path / "next.toml"
     file.write_text(CARD.replace('"first"', '"next"').replace("org-a", "org-b"), encoding="utf-8")
-    told = await billed.run("rates", "test", str(file), "--from", "1h", "--to", "0s")
-    assert told.code == 0, told.err
-    by_customer = {one["customer"]: one for one in told.json["customers"]}
+    result = await billed.run("rates", "test", str(file), "--from", "1h", "--to", "0s")
+    assert result.code == 0, result.err
+    by_customer = {one["customer"]: one for one in result.json["customers"]}
     assert (by_customer["acme"]["calls"], D(by_customer["acme"]["would_be_usd"])) == (8, 6 * D("0.000034") + D("0.06"))
     assert D(by_customer["acme"]["change_usd"]) == (6 * D("0.000034") + D("0.06")) / 2
-    assert D(told.json["cost_usd"]) == 8 * D("0.013") + 2 * D("0.02")
+    assert D(result.json["cost_usd"]) == 8 * D("0.013") + 2 * D("0.02")
     file.write_text(file.read_text(encoding="utf-8").replace('"1"', '"1.05678"'), encoding="utf-8")
     coarse = await billed.run("rates", "test", str(file), "--from", "1h", "--to", "0s", COST_DECIMALS="9")
     by_customer = {one["customer"]: one for one in coarse.json["customers"]}
@@ -125,9 +125,9 @@ async def test_costs_are_compared_with_a_price_list(billed: BilledDay, tmp_path:
     prices = tmp_path / "prices.json"
     listed = {"gpt-4o": {"input_cost_per_token": 0.0001, "output_cost_per_token": 0.001}}
     prices.write_text(json.dumps(listed), encoding="utf-8")
-    told = await billed.run("rates", "compare", str(prices), "--from", "1h", "--to", "0s")
-    assert (told.code, told.json["calls"], told.json["unlisted"]) == (1, 9, {"other/model": 2}), told.err
-    assert [(one["cost_usd"], one["listed_usd"]) for one in told.json["differs"]] == [("0", "0.013")]
+    result = await billed.run("rates", "compare", str(prices), "--from", "1h", "--to", "0s")
+    assert (result.code, result.json["calls"], result.json["unlisted"]) == (1, 9, {"other/model": 2}), result.err
+    assert [(one["cost_usd"], one["listed_usd"]) for one in result.json["differs"]] == [("0", "0.013")]
     alike = await billed.run("rates", "compare", str(prices), "--from", "1h", "--to", "0s", "--bound", "1")
     assert (alike.code, alike.json["differs"]) == (0, [])
     assert (await billed.run("rates", "compare", str(prices), "--from", "1h", "--to", "0s", "--bound", "x")).code == 2

@@ -1,4 +1,4 @@
-"""A producer on real Kafka whose machine has the wrong time: every record is stored, once."""
+"""A producer with real Kafka whose machine has a wrong clock: every record is stored, once."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +23,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Ground:
+class ProducerSetup:
     def __init__(self, kafka: Kafka, prefix: str) -> None:
         self.kafka, self.topic = kafka, prefix + RAW.name
         self.settings = Settings(kafka_bootstrap_servers=kafka.bootstrap, kafka_partitions=3, topic_prefix=prefix)
@@ -33,13 +33,13 @@ class Ground:
     def stored(self) -> list[Stored]:
         return read_topic(self.kafka.bootstrap, self.topic)
 
-    def told(self, count: int) -> None:
+    def reported(self, count: int) -> None:
         self.restamped += count
 
     @asynccontextmanager
     async def producer(self, clock: Callable[[], int]) -> AsyncIterator[KafkaProducer]:
         config = producer_config(self.kafka.bootstrap, answer_within_s=30)
-        producer = KafkaProducer(config, now_ms=clock, on_restamped=self.told)
+        producer = KafkaProducer(config, now_ms=clock, on_restamped=self.reported)
         yield producer
         await producer.close()
 
@@ -48,15 +48,15 @@ class Ground:
         resource = ConfigResource(ResourceType.TOPIC, self.topic, incremental_configs=[entry])
         admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
         admin.incremental_alter_configs([resource])[resource].result()
-        eventually(lambda: any(setting in told for told in check_topics(*topics_of(self.settings))))
+        eventually(lambda: any(setting in result for result in check_topics(*topics_of(self.settings))))
 
 
 @pytest.fixture
-def ground(kafka: Kafka, topic_prefix: str) -> Ground:
-    return Ground(kafka, topic_prefix)
+def ground(kafka: Kafka, topic_prefix: str) -> ProducerSetup:
+    return ProducerSetup(kafka, topic_prefix)
 
 
-async def test_one_record_of_a_clock_that_is_ahead_has_its_place_and_is_there_once(ground: Ground) -> None:
+async def test_a_record_with_a_clock_that_is_ahead_is_stored_once(ground: ProducerSetup) -> None:
     async with ground.producer(lambda: now_ms() + 25 * HOUR_MS) as producer:
         partition, offset = await producer.send_one((ground.topic, "k", b"a", now_ms() + 25 * HOUR_MS))
         assert offset == 0
@@ -66,7 +66,7 @@ async def test_one_record_of_a_clock_that_is_ahead_has_its_place_and_is_there_on
     assert ground.restamped == 2
 
 
-async def test_those_that_travel_with_a_refused_record_are_stored_with_it_once(ground: Ground) -> None:
+async def test_records_in_the_batch_of_a_refused_record_are_stored_with_it_once(ground: ProducerSetup) -> None:
     """Kafka refuses the whole batch; the order of a customer's records is kept."""
     behind, ahead = now_ms() - 72 * HOUR_MS, now_ms() + 25 * HOUR_MS
     records = [(ground.topic, "k", b"%d" % n, at) for n, at in enumerate([behind, ahead, behind, ahead, ahead])]
@@ -78,7 +78,7 @@ async def test_those_that_travel_with_a_refused_record_are_stored_with_it_once(g
     assert [one.timestamp_ms for one in ground.stored()][5:8:2] == [behind, behind]
 
 
-async def test_once_the_clock_is_set_records_have_its_time_again(ground: Ground) -> None:
+async def test_once_the_clock_is_right_records_have_its_time_again(ground: ProducerSetup) -> None:
     ahead_ms = 25 * HOUR_MS
     async with ground.producer(lambda: now_ms() + ahead_ms) as producer:
         await producer.send_all([(ground.topic, "k", b"a", now_ms() + ahead_ms)])
@@ -90,7 +90,7 @@ async def test_once_the_clock_is_set_records_have_its_time_again(ground: Ground)
     assert ground.stored()[1].timestamp_ms == begun
 
 
-async def test_a_record_that_is_too_old_for_a_topic_is_stored_as_of_now(ground: Ground) -> None:
+async def test_a_record_that_is_too_old_for_a_topic_is_stored_with_the_present_time(ground: ProducerSetup) -> None:
     """An operator's limit on old records must not stop a spool that waited for days."""
     ground.alter("message.timestamp.before.max.ms", str(HOUR_MS))
     old = now_ms() - 72 * HOUR_MS
@@ -105,11 +105,11 @@ async def test_a_record_that_is_too_old_for_a_topic_is_stored_as_of_now(ground: 
     ("setting", "value"),
     [("message.timestamp.after.max.ms", "9223372036854775807"), ("message.timestamp.before.max.ms", "86400000")],
 )
-def test_a_topic_with_another_limit_is_named_with_the_command_that_mends_it_and_stops_no_one(
-    ground: Ground, setting: str, value: str
+def test_a_topic_with_another_limit_is_reported_with_the_command_that_repairs_it_and_stops_nothing(
+    ground: ProducerSetup, setting: str, value: str
 ) -> None:
     ground.alter(setting, value)
-    [told] = check_topics(*topics_of(ground.settings))
-    assert f"{ground.topic} has {setting}={value} where {RAW.config[setting]} is expected" in told
-    assert f"kafka-configs.sh --alter --entity-type topics --entity-name {ground.topic}" in told
+    [result] = check_topics(*topics_of(ground.settings))
+    assert f"{ground.topic} has {setting}={value} where {RAW.config[setting]} is expected" in result
+    assert f"kafka-configs.sh --alter --entity-type topics --entity-name {ground.topic}" in result
     assert check_topics(*topics_of(ground.settings), to_start=True) == []

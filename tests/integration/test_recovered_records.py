@@ -1,4 +1,4 @@
-"""What Postgres has of the topics that are only state becomes the records that it was made of."""
+"""What Postgres has of topics that hold only state is converted back into the original records."""
 
 from decimal import Decimal
 
@@ -13,7 +13,7 @@ from schemas.rates import RateCard
 from schemas.records import AuditRecord, DeliveryAttempt, LagoEvent, Manifest
 from streams.core.mapping.set_mapping import KEPT_VERSIONS
 from tests.support.database import rows
-from tests.support.history import PREFIX, TOPICS, Said
+from tests.support.history import PREFIX, TOPICS, TopicRecord
 from tests.support.projection import Writer, event, manifest, receipt, usage
 
 DAY_US = 86_400_000_000
@@ -47,11 +47,11 @@ ORG = OrgRecord(
 )
 
 
-def said(offset: int, value: object) -> Said:
-    return Said(offset, 1_795_176_000_000, b"acme", msgspec.json.encode(value), ())
+def record_at(offset: int, value: object) -> TopicRecord:
+    return TopicRecord(offset, 1_795_176_000_000, b"acme", msgspec.json.encode(value), ())
 
 
-async def test_mappings_orgs_and_rates_come_back_as_they_were(database: str) -> None:
+async def test_mappings_orgs_and_rates_are_restored_unchanged(database: str) -> None:
     card = RateCard("v1", DAY_US, put_at=5)
     said = [
         AuditRecord(f"{n}", n, "ada", "rates.put", {"rate": "v1"}, after=msgspec.json.encode(one).decode())
@@ -70,7 +70,7 @@ async def test_mappings_orgs_and_rates_come_back_as_they_were(database: str) -> 
     assert all(dict(record.headers)[RECOVERED] == b"1" for record in records)
 
 
-async def test_events_that_lago_has_not_taken_wait_for_it_and_dead_letters_stay_dead(database: str) -> None:
+async def test_events_not_delivered_to_lago_wait_for_it_and_dead_letters_stay_dead(database: str) -> None:
     async with Writer(database) as writer:
         await writer.put(TOPICS.events, event(7), manifest=manifest(3))
         await writer.put(TOPICS.events, event(9), manifest=manifest(first=9))
@@ -91,10 +91,10 @@ async def test_events_that_lago_has_not_taken_wait_for_it_and_dead_letters_stay_
 
 
 @pytest.mark.parametrize(("org", "organization"), [("eu::gone", "eu"), ("gone", ""), ("acme", "eu")])
-async def test_an_event_waits_for_the_organisation_of_its_org_whether_that_has_a_row_or_not(
+async def test_an_event_waits_for_its_orgs_organisation_with_or_without_an_org_row(
     database: str, org: str, organization: str
 ) -> None:
-    """Without a row the org's key names it: else the default organisation would get the event."""
+    """Without a row the org's key names the organisation: otherwise the default one would get the event."""
     async with Writer(database) as writer:
         await writer.put(TOPICS.orgs, ORG)
         await writer.put(TOPICS.events, event(9, org_id=org), manifest=manifest(first=9))
@@ -103,8 +103,8 @@ async def test_an_event_waits_for_the_organisation_of_its_org_whether_that_has_a
     assert msgspec.json.decode(dict(waiting.headers)["manifest"], type=Manifest).organization == organization
 
 
-async def test_an_event_that_lago_took_and_will_not_bill_is_no_dead_letter(database: str) -> None:
-    """It was in no topic: its usage was billed again under another name."""
+async def test_an_event_that_lago_accepted_and_will_not_bill_is_no_dead_letter(database: str) -> None:
+    """In an earlier version it was in no topic: its usage was billed again under another name."""
     async with Writer(database) as writer:
         await writer.put(TOPICS.events, event(7), manifest=manifest(3))
         await writer.put(TOPICS.receipts, receipt("completed", 1))
@@ -116,8 +116,8 @@ async def test_an_event_that_lago_took_and_will_not_bill_is_no_dead_letter(datab
     assert not stored.events
 
 
-async def test_usage_of_before_many_versions_waits_for_a_person(database: str) -> None:
-    """The oldest of many versions may have been dropped: the first one that is left did not pay for what was before it."""
+async def test_usage_before_a_long_history_of_versions_waits_for_a_person(database: str) -> None:
+    """The oldest of many versions may have been removed: the first one that is left did not pay for earlier usage."""
     versions = tuple(MappingVersion(n * DAY_US, f"org-{n}", "tenant") for n in range(3, 3 + KEPT_VERSIONS))
     moved = CustomerRecord("acme", versions, DAY_US, 20 * DAY_US, known_from=3 * DAY_US)
     async with Writer(database) as writer:
@@ -137,8 +137,10 @@ async def test_a_second_loss_finds_the_rows_of_the_first_one_in_any_order(databa
     assert newest < 0 and count == 6
 
 
-async def test_only_calls_in_no_event_are_lost_and_what_a_copy_becomes_replaces_them(database: str) -> None:
-    """Parts: 7 billed, 8 held and released into 7, 9 held, 10 written off, 11 completed by its receipt alone, 12 metered and open."""
+async def test_only_calls_in_no_event_are_lost_and_their_copies_replace_them(database: str) -> None:
+    """Parts: 7 billed, 8 held and released into 7, 9 held, 10 written off, 11 completed by its receipt alone, 12
+    metered and open.
+    """
     parts = {n: f"{PREFIX}{n}" for n in range(7, 13)}
     held = {n: {"held": "unmapped"} for n in (8, 9, 10)}
     calls = [usage(n, part=part, **held.get(n, {})) for n, part in parts.items()]
@@ -164,7 +166,7 @@ async def test_only_calls_in_no_event_are_lost_and_what_a_copy_becomes_replaces_
         again = [
             msgspec.structs.replace(calls[n - 7], part=f"again-{n}", held="", customer_id="other") for n in (7, 9, 12)
         ]
-        await writer.take(TOPICS.enriched, 0, [said(n, one) for n, one in enumerate(again)])
+        await writer.take(TOPICS.enriched, 0, [record_at(n, one) for n, one in enumerate(again)])
         assert await rows(database, LOST) == []
         assert await rows(database, "SELECT part FROM llm_usage_log WHERE customer_id = 'other' ORDER BY 1") == [
             ("again-12",),
@@ -175,7 +177,7 @@ async def test_only_calls_in_no_event_are_lost_and_what_a_copy_becomes_replaces_
     assert await rows(database, "SELECT updated_at FROM customer_records") == [(to_datetime(9 * DAY_US),)]
 
 
-async def test_what_lago_alone_has_is_billed_and_calls_without_a_row_are_told(database: str) -> None:
+async def test_events_that_only_lago_has_are_billed_and_calls_without_a_row_are_reported(database: str) -> None:
     new = NewTopics(TOPICS.projected, TOPICS.enriched, "new", 1)
     async with Writer(database) as writer:
         await writer.put(TOPICS.enriched, usage(7), usage(8), usage(9, part=f"{PREFIX}9"))

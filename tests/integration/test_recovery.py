@@ -1,4 +1,4 @@
-"""`meterbridge recover` refuses what would bill calls twice, and a run that was cut off is repeated."""
+"""`meterbridge recover` refuses what would bill calls twice, and an interrupted run can be repeated."""
 
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -44,11 +44,11 @@ async def recovered(stage: Stage, database: str) -> Recovery:
 
 
 @pytest.mark.parametrize("at", [4, 6])
-async def test_a_ledger_whose_beginning_was_cut_off_begins_with_the_repeat(
+async def test_a_ledger_whose_start_was_interrupted_starts_with_the_repeated_run(
     stage: Stage, database: str, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    """Of three transactions for each of two partitions, this one is refused. Else the meter would begin the ledger, and would count
-    again whatever is sent again.
+    """Of three transactions for each of two partitions, this one is refused. Otherwise the meter would start the
+    ledger, and would count repeated calls again.
     """
     await rows(database, _FILLED, stage.topics.enriched)
     commits, committing = 0, TransactionalWriter.commit
@@ -78,7 +78,7 @@ async def test_a_ledger_whose_beginning_was_cut_off_begins_with_the_repeat(
         await recovered(stage, database)
 
 
-async def test_a_ledger_that_a_meter_began_is_not_taken_for_recovered(stage: Stage, database: str) -> None:
+async def test_a_ledger_that_a_meter_started_does_not_count_as_recovered(stage: Stage, database: str) -> None:
     await rows(database, _FILLED, stage.topics.enriched)
     producer = Producer({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     producer.produce(stage.topics.changelog, msgspec.msgpack.encode(Position()), POSITION_KEY, partition=1)
@@ -87,10 +87,12 @@ async def test_a_ledger_that_a_meter_began_is_not_taken_for_recovered(stage: Sta
         await recovered(stage, database)
 
 
-async def test_a_ledger_that_is_lost_after_a_recovery_is_rebuilt_as_one_that_does_not_know_what_was_before_it(
+async def test_a_ledger_lost_after_a_recovery_is_rebuilt_without_knowledge_of_the_time_before(
     stage: Stage, database: str
 ) -> None:
-    """The new topics do not show which calls were billed before they were made: a copy of one waits for the usage log."""
+    """The new topics do not show which calls were billed before they were created: a copy of one waits for the usage
+    log.
+    """
     await rows(database, _FILLED, stage.topics.enriched)
     begun_us = clock.now_us()
     await recovered(stage, database)
@@ -103,7 +105,7 @@ async def test_a_ledger_that_is_lost_after_a_recovery_is_rebuilt_as_one_that_doe
     assert begun_us + FUTURE_US <= positions_of(stage.deployment)[0].forgot_us <= known_us
 
 
-async def test_a_database_that_was_never_filled_is_no_copy_of_what_was_lost(stage: Stage, database: str) -> None:
+async def test_an_empty_database_is_no_copy_of_what_was_lost(stage: Stage, database: str) -> None:
     with pytest.raises(Rejected, match="never filled"):
         await recovered(stage, database)
     assert not positions_of(stage.deployment)
@@ -115,8 +117,8 @@ OWN = [f"meterbridge-{TOPIC}-0-{n}" for n in range(3)]
 
 
 class Listing:
-    """A Lago with events: of one subscription in its running period, and of the others. The list changes at the first readings before
-    its second page is read.
+    """A Lago with events: of one subscription in its running period, and of the others. The list changes at the first
+    readings before its second page is read.
     """
 
     def __init__(
@@ -149,30 +151,32 @@ async def at_lago(database: str, lago: Listing, policy: MeterPolicy = WINDOWS, *
 
 
 async def test_a_list_that_changes_between_its_pages_is_read_again(database: str) -> None:
-    """What stands on the pages that were not read would be billed again."""
+    """Otherwise events on unread pages would be billed again."""
     assert await at_lago(database, Listing(OWN[1:], moves=2)) == OWN[1:]
 
 
-async def test_without_a_whole_list_nothing_is_recovered(database: str) -> None:
+async def test_without_a_complete_list_nothing_is_recovered(database: str) -> None:
     with pytest.raises(LagoUnavailable, match="changed"):
         await at_lago(database, Listing(OWN, moves=100))
 
 
-async def test_events_of_a_deployment_whose_name_goes_on_are_not_taken_for_ours(database: str) -> None:
-    """Else their calls, which our log cannot know, would be unknown for good, and nothing of before the loss could be sent."""
+async def test_events_of_a_deployment_with_a_longer_name_are_not_taken_for_ours(database: str) -> None:
+    """Otherwise their calls, which our log cannot know, would stay unknown, and nothing from before the loss could be
+    sent.
+    """
     others = [f"meterbridge-b-{TOPIC}-0-1", f"meterbridge-b-{TOPIC[:-2]}-7-0-1", f"meterbridge2-{TOPIC}-0-1"]
     again = f"{OWN[2]}-again"
     assert await at_lago(database, Listing([*others, OWN[1], again])) == [OWN[1], again]
 
 
-async def test_where_each_call_is_an_event_its_identity_names_it(database: str) -> None:
+async def test_in_per_call_mode_an_event_is_named_by_its_calls_identity(database: str) -> None:
     identity = "0" * 32
     assert await at_lago(database, Listing([identity])) == []
     assert await at_lago(database, Listing([identity]), MeterPolicy(window_us=0)) == [identity]
 
 
-async def test_where_each_call_is_an_event_those_of_another_deployment_are_not_taken_for_ours(database: str) -> None:
-    """They counted as calls that our log does not know, so that nothing of before the loss could be sent."""
+async def test_in_per_call_mode_events_of_another_deployment_are_not_taken_for_ours(database: str) -> None:
+    """Earlier they counted as calls that our log does not know, so that nothing from before the loss could be sent."""
     ours, again, theirs, old = "0" * 32, f"{'0' * 32}-again", "1" * 32, "2" * 32
     lago = Listing(
         [ours, again, theirs, old], says={ours: "meterbridge", again: "meterbridge", theirs: "meterbridge-b"}
@@ -180,17 +184,21 @@ async def test_where_each_call_is_an_event_those_of_another_deployment_are_not_t
     assert await at_lago(database, lago, MeterPolicy(window_us=0)) == [ours, again, old]
 
 
-async def test_a_call_that_was_billed_again_as_an_event_of_its_own_is_no_sign_of_another_deployment(
+async def test_a_call_billed_again_as_its_own_event_is_no_sign_of_another_deployment(
     database: str,
 ) -> None:
-    """The newest part must be one of ours, and such an id names no deployment: `recover` refused our own tables."""
+    """The newest part must be one of ours, and such an id names no deployment: earlier `recover` refused our own
+    tables.
+    """
     await rows(database, _EVENT, OWN[0])
     await rows(database, _EVENT, f"{'0' * 32}-again")
     assert await latest_part(database) == OWN[0]
 
 
-async def test_lago_is_asked_for_all_new_events_whatever_orgs_and_periods_are_known(database: str) -> None:
-    """Of an org that the projector had not seen, of a subscription that ended meanwhile, of the end of the last billing period."""
+async def test_lago_is_asked_for_all_new_events_for_any_known_orgs_and_periods(database: str) -> None:
+    """Of an org that the projector had not seen, of a subscription that ended meanwhile, of the end of the last billing
+    period.
+    """
     assert await at_lago(database, Listing(others=OWN)) == [], "a database without parts has no moment to ask from"
     await rows(database, "INSERT INTO usage_parts (part, sealed_at) VALUES ('a', now())")
     assert await at_lago(database, Listing(OWN[:1], OWN)) == OWN
@@ -205,8 +213,8 @@ async def test_orgs_of_a_closed_organisation_are_not_asked_for_and_those_of_a_mi
         await at_lago(database, Listing(OWN), orgs=[CLOSED])
 
 
-async def test_another_deployment_s_database_is_refused(stage: Stage, database: str) -> None:
-    """By another name no event at Lago would be found, and all that only Lago has would be billed again."""
+async def test_another_deployments_database_is_refused(stage: Stage, database: str) -> None:
+    """Under another name no event would be found in Lago, and everything that only Lago has would be billed again."""
     await rows(database, _FILLED, stage.topics.enriched)
     await rows(database, _EVENT, f"other-{TOPIC}-0-1")
     with pytest.raises(Rejected, match="other_deployment"):
@@ -215,8 +223,8 @@ async def test_another_deployment_s_database_is_refused(stage: Stage, database: 
     assert (await recovered(stage, database)).ledgers == 2
 
 
-async def test_a_rate_card_of_which_no_line_tells_is_named_and_a_person_decides(stage: Stage, database: str) -> None:
-    """Else the meter would bill at LiteLLM's cost what was billed by a card."""
+async def test_a_rate_card_without_a_line_is_reported_and_a_person_decides(stage: Stage, database: str) -> None:
+    """Otherwise the meter would bill LiteLLM's cost for calls that were billed by a card."""
     await rows(database, _FILLED, stage.topics.enriched)
     async with Writer(database) as writer:
         await writer.put(TOPICS.enriched, usage(rate="v7", part="", decision="zero_cost"))
@@ -228,7 +236,7 @@ async def test_a_rate_card_of_which_no_line_tells_is_named_and_a_person_decides(
     assert (await recover(stage.deployment, database, {}, "a test", do=True, choices=accepted)).ledgers == 2
 
 
-async def test_a_call_of_a_clock_that_is_ahead_waits_for_the_log(stage: Stage, database: str) -> None:
+async def test_a_call_with_a_clock_that_is_ahead_waits_for_the_log(stage: Stage, database: str) -> None:
     await rows(database, _FILLED, stage.topics.enriched)
     before_us = clock.now_us()
     await recovered(stage, database)

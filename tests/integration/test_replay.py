@@ -1,4 +1,4 @@
-"""A replay changes no bill, says its money first, and goes on where it stopped."""
+"""A replay changes no bill, shows its amounts first, and continues where it stopped."""
 
 import time
 from decimal import Decimal
@@ -32,8 +32,8 @@ def billed(stage: Stage) -> Decimal:
     )
 
 
-async def test_a_day_that_is_replayed_into_raw_is_billed_once(stage: Stage) -> None:
-    """Key and value come again as they were; each repeat is a duplicate."""
+async def test_a_day_replayed_into_raw_is_billed_once(stage: Stage) -> None:
+    """Keys and values are sent unchanged; each repeat is a duplicate."""
     stage.map("acme", "org", "sub")
     stage.put(calls(range(40)))
     async with stage.running("meter", stage.parts()):
@@ -46,7 +46,7 @@ async def test_a_day_that_is_replayed_into_raw_is_billed_once(stage: Stage) -> N
     assert sorted((m.key(), m.value()) for m in sent[:40]) == sorted((m.key(), m.value()) for m in sent[40:])
 
 
-async def test_a_dry_run_tells_calls_tokens_and_money_of_each_customer_and_sends_nothing(stage: Stage) -> None:
+async def test_a_dry_run_shows_calls_tokens_and_amounts_of_each_customer_and_sends_nothing(stage: Stage) -> None:
     stage.put([*calls(range(3)), *calls(range(3, 5), "beta")])
     stage.producer.produce(stage.topics.raw, b"no call", b"acme")
     stage.producer.flush(10)
@@ -60,13 +60,13 @@ async def test_a_dry_run_tells_calls_tokens_and_money_of_each_customer_and_sends
     assert stage.read(stage.topics.audit) == []
 
 
-async def test_only_the_time_and_the_customer_that_are_asked_for_come_again(stage: Stage) -> None:
+async def test_only_the_selected_time_and_customer_are_sent_again(stage: Stage) -> None:
     stage.put([*calls(range(2), age_s=7200), *calls(range(2, 5)), *calls(range(5, 9), "beta")])
     done = await meterbridge(stage, "replay", *SINCE, "--customer", "acme", "--json")
     assert done.json["records"] == 3
 
 
-async def test_enriched_calls_go_to_another_topic_without_touching_billing(stage: Stage, topic_prefix: str) -> None:
+async def test_enriched_calls_go_to_another_topic_without_an_effect_on_billing(stage: Stage, topic_prefix: str) -> None:
     mine = f"{topic_prefix}warehouse"
     admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     admin.create_topics([NewTopic(mine, 1, 1)])[mine].result()
@@ -80,7 +80,7 @@ async def test_enriched_calls_go_to_another_topic_without_touching_billing(stage
     assert len(stage.read(stage.topics.raw)) == 7
 
 
-async def test_a_topic_of_the_product_s_own_is_refused(stage: Stage) -> None:
+async def test_a_topic_of_the_products_own_is_refused(stage: Stage) -> None:
     done = await meterbridge(stage, "replay", *SINCE, "--target-topic", stage.topics.events)
     assert done.code == 2
     assert "topic of your own" in done.err
@@ -98,7 +98,7 @@ async def test_an_operators_order_among_the_calls_is_not_repeated(stage: Stage) 
     assert (await meterbridge(stage, "replay", *SINCE, "--json")).json["records"] == 2
 
 
-async def test_who_replayed_what_is_on_record_first(stage: Stage) -> None:
+async def test_a_replay_is_in_the_audit_log_before_it_starts(stage: Stage) -> None:
     stage.put(calls(range(2)))
     await meterbridge(stage, "replay", *SINCE, "--customer", "acme", "--comment", "lost warehouse")
     (line,) = stage.values(stage.topics.audit)
@@ -106,8 +106,8 @@ async def test_who_replayed_what_is_on_record_first(stage: Stage) -> None:
     assert "@" in line["actor"]
 
 
-class Dies(CommandProducer):
-    """Kafka goes away after the first batch."""
+class LosesKafka(CommandProducer):
+    """Kafka becomes unavailable after the first batch."""
 
     batches = 0
 
@@ -118,13 +118,13 @@ class Dies(CommandProducer):
         return super().send(*arguments, **more)  # type: ignore[arg-type]
 
 
-async def test_a_replay_that_was_cut_off_goes_on_where_it_stopped(stage: Stage, tmp_path: Path) -> None:
+async def test_an_interrupted_replay_continues_where_it_stopped(stage: Stage, tmp_path: Path) -> None:
     """Everything arrives, and nothing that was acknowledged is sent again."""
     stage.put(calls(range(4500)))
     file, until = tmp_path / "state", time.time_ns() // 1_000_000 + 1
     planned = Replay.planned(stage.deployment, 0, until)
     with pytest.raises(ConnectionError):
-        planned.run(Dies(stage.connection), file)
+        planned.run(LosesKafka(stage.connection), file)
     assert len(stage.read(stage.topics.raw)) == 4500 + 2000
     since, to = to_iso(0), to_iso(until * 1000)
     again = await meterbridge(stage, "replay", "--from", since, "--to", to, "--checkpoint", str(file), "--json")

@@ -1,4 +1,4 @@
-"""Requests that no one thought of: made from the OpenAPI document, sent to a running server with all its neighbours."""
+"""Generated requests: derived from the OpenAPI document, sent to a running server with all its services."""
 
 import asyncio
 import sys
@@ -52,20 +52,22 @@ async def server(kafka: Kafka, topic_prefix: str, postgres_url: str, lago: Lago)
             yield running
 
 
-async def test_whatever_the_document_allows_or_forbids_is_answered_as_it_says(server: Server, tmp_path: Path) -> None:
-    """The same requests each time; each operation gets the edges of its types, what is missing and what is too much.
+async def test_every_request_that_the_document_allows_or_forbids_is_answered_as_documented(
+    server: Server, tmp_path: Path
+) -> None:
+    """The requests are the same each time; each operation gets the limits of its types, missing and additional values.
 
-    Two runs at once, one for what asks Lago; threads within a run meet a fault of CPython 3.11 in its `ast`.
+    Two runs at once, one for operations that ask Lago; threads within a run meet a bug of CPython 3.11 in its `ast`.
     """
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
-    runs = [tried(server, tmp_path, side) for side in ("--include-path-regex", "--exclude-path-regex")]
-    for code, told in await asyncio.gather(*runs):
-        assert code == 0, told
-        assert "generated" in told
+    runs = [run_schemathesis(server, tmp_path, side) for side in ("--include-path-regex", "--exclude-path-regex")]
+    for code, result in await asyncio.gather(*runs):
+        assert code == 0, result
+        assert "generated" in result
 
 
-async def tried(server: Server, folder: Path, side: str) -> tuple[int | None, str]:
-    """The exit code and what was said, of the operations that ask Lago or of the others."""
+async def run_schemathesis(server: Server, folder: Path, side: str) -> tuple[int | None, str]:
+    """The exit code and output, of the operations that ask Lago or of the others."""
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(folder / "schemathesis.toml"), "run",
         f"{server.http.base_url}/openapi.json", side, ASKS_LAGO,
@@ -79,9 +81,9 @@ async def tried(server: Server, folder: Path, side: str) -> tuple[int | None, st
     )
     try:
         async with asyncio.timeout(LIMIT_S):
-            told, _ = await process.communicate()
+            result, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return process.returncode, told.decode()
+    return process.returncode, result.decode()

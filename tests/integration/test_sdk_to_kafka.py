@@ -1,4 +1,4 @@
-"""A service's calls reach the raw topic through the management API itself, and limits set there reach the service."""
+"""A service's calls reach the raw topic through the management API, and limits set there reach the service."""
 
 import json
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ async def server(settings: Settings) -> AsyncIterator[Server]:
 
 
 def raw(settings: Settings) -> list[dict[str, Any]]:
-    """Everything the raw topic holds."""
+    """Every record in the raw topic."""
     consumer = Consumer(
         {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "reads", "enable.auto.commit": False}
     )
@@ -82,7 +82,7 @@ async def test_an_answered_request_is_durable_in_the_raw_topic_when_the_service_
         assert (metered["properties"]["tokens"], metered["properties"]["endpoint"]) == ("150", "/v1/chat")
 
 
-async def test_limits_set_over_the_management_api_are_a_services_limits(server: Server, lago: Lago) -> None:
+async def test_limits_set_over_the_management_api_apply_in_a_service(server: Server, lago: Lago) -> None:
     of_plan, of_org = {"requests": 10, "tokens": 1000}, {"tokens": 900}
     for path, limits in (
         ("/api/v1/billing/plans/starter/limits", of_plan),

@@ -1,4 +1,4 @@
-"""Every protocol and mechanism opens a real broker's door, to both clients, and only with the right key."""
+"""Every protocol and mechanism connects to a real broker, from both clients, and only with the right credential."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ MUTUAL = "MUTUAL"
 
 
 @dataclass
-class House:
-    """A broker with one door a protocol."""
+class SecuredBroker:
+    """A broker with one listener for each protocol."""
 
     ports: dict[str, int]
     authority: Authority
@@ -61,7 +61,7 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
     folder = tmp_path_factory.mktemp("keys")
     authority = Authority(folder)
     protocols = {name: name for name in ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")} | {MUTUAL: "SSL"}
@@ -90,7 +90,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     broker = MavenKafka(settings, port=ports["PLAINTEXT"])
     try:
         _furnish(broker)
-        yield House(ports, authority)
+        yield SecuredBroker(ports, authority)
     finally:
         broker.stop()
 
@@ -105,7 +105,7 @@ def _furnish(broker: MavenKafka) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "mechanism"), DOORS)
-async def test_both_clients_come_in(house: House, protocol: str, mechanism: str) -> None:
+async def test_both_clients_connect(house: SecuredBroker, protocol: str, mechanism: str) -> None:
     settings = house.settings(protocol, mechanism)
     assert check_topics(*topics_of(settings))[0].startswith("Topic litellm.usage.raw is missing")
     async with AIOKafkaProducer(**aiokafka_config(kafka_connection(settings))) as producer:
@@ -113,37 +113,39 @@ async def test_both_clients_come_in(house: House, protocol: str, mechanism: str)
 
 
 @pytest.mark.parametrize(("protocol", "mechanism"), [tracker for tracker in DOORS if "SASL" in tracker[0]])
-async def test_a_wrong_password_stays_outside_and_the_log_says_why(
-    house: House, protocol: str, mechanism: str, caplog: pytest.LogCaptureFixture
+async def test_a_wrong_password_is_refused_and_the_log_says_why(
+    house: SecuredBroker, protocol: str, mechanism: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await _stays_outside(house.settings(protocol, mechanism, KAFKA_SASL_PASSWORD="wrong password"))
     assert "SASL authentication error" in caplog.text
     assert "wrong password" not in caplog.text
 
 
-async def test_a_broker_that_the_authority_did_not_sign_is_not_trusted(house: House) -> None:
+async def test_a_broker_that_the_authority_did_not_sign_is_not_trusted(house: SecuredBroker) -> None:
     await _stays_outside(house.settings("SSL", "PLAIN", KAFKA_SSL_CAFILE=""))
 
 
-async def test_a_certificate_for_another_host_is_not_trusted(house: House) -> None:
+async def test_a_certificate_for_another_host_is_not_trusted(house: SecuredBroker) -> None:
     elsewhere = f"127.0.0.1:{house.ports['SSL']}"
     await _stays_outside(house.settings("SSL", "PLAIN", KAFKA_BOOTSTRAP_SERVERS=elsewhere))
 
 
-async def test_a_client_with_a_certificate_of_the_authority_comes_in(house: House) -> None:
+async def test_a_client_with_a_certificate_of_the_authority_connects(house: SecuredBroker) -> None:
     settings = _with_certificate(house, house.authority)
     assert check_topics(*topics_of(settings))[0].startswith("Topic litellm.usage.raw is missing")
     async with AIOKafkaProducer(**aiokafka_config(kafka_connection(settings))) as producer:
         assert (await producer.send_and_wait("inside", b"x")).offset >= 0
 
 
-async def test_a_client_without_a_certificate_or_with_a_strangers_stays_outside(house: House, tmp_path: Path) -> None:
+async def test_a_client_without_a_certificate_or_with_a_foreign_one_is_refused(
+    house: SecuredBroker, tmp_path: Path
+) -> None:
     await _stays_outside(_with_certificate(house, Authority(tmp_path, "stranger")))
     door = {"KAFKA_BOOTSTRAP_SERVERS": f"localhost:{house.ports[MUTUAL]}"}
     await _stays_outside(house.settings("SSL", "PLAIN", **door))
 
 
-def _with_certificate(house: House, authority: Authority) -> Settings:
+def _with_certificate(house: SecuredBroker, authority: Authority) -> Settings:
     client = authority.client("meter", PASSWORD)
     return house.settings(
         "SSL",

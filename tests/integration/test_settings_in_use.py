@@ -1,4 +1,4 @@
-"""Settings reach the place they are about: a server with another value than the default does another thing."""
+"""Settings reach the code that they are for: a server with another value than the default behaves differently."""
 
 import asyncio
 import gzip
@@ -17,7 +17,7 @@ from connectors.config.settings import load_settings
 from connectors.library import orgs
 from connectors.processes.server import WEBHOOKS, serving
 from schemas.errors import ConfigurationError
-from tests.integration.test_mapping_api import said
+from tests.integration.test_mapping_api import json_of
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.sandbox import KEY, lago_sandbox
@@ -31,19 +31,19 @@ TOKEN = {"Authorization": "Bearer webhook-token"}
 @pytest.mark.parametrize(
     ("fields", "customer", "kind"), [(("team", "end_user"), "team-7", "team"), (("user",), "u", "user")]
 )
-async def test_the_customer_is_looked_for_where_customer_id_fields_says(
+async def test_the_customer_is_read_from_customer_id_fields(
     kafka: Kafka, topic_prefix: str, fields: tuple[str, ...], customer: str, kind: str
 ) -> None:
     settings = settings_for(kafka, topic_prefix, webhook_token=("webhook-token",), customer_id_fields=fields)
     async with running_server(settings) as server:
-        said(await server.http.post("/webhook/litellm/usage", json=CALL, headers=TOKEN), 202)
+        json_of(await server.http.post("/webhook/litellm/usage", json=CALL, headers=TOKEN), 202)
     stage = Stage(kafka.bootstrap, topic_prefix, settings.kafka_partitions)
     [record] = stage.read(stage.topics.raw)
     assert record.key().decode() == customer
     assert stage.values(stage.topics.raw)[0]["id_kind"] == kind
 
 
-async def test_orgs_are_told_by_org_id_prefixes_and_subscribed_by_subscription_id_template(
+async def test_orgs_are_recognised_by_org_id_prefixes_and_subscribed_by_subscription_id_template(
     kafka: Kafka, topic_prefix: str
 ) -> None:
     async with lago_sandbox() as lago:
@@ -59,8 +59,8 @@ async def test_orgs_are_told_by_org_id_prefixes_and_subscribed_by_subscription_i
         async with running_server(settings) as server:
             assert [orgs.is_org_customer(one) for one in ("org_1", "team-1", "acct-1")] == [False, True, True]
             path = "/api/v1/billing/org/organizations/team-1/setup"
-            made = said(await server.http.post(path, json={"plan_code": "starter"}, headers=BEARER), 201)
-        assert made["subscription"]["external_id"] == "sub_team-1"
+            created = json_of(await server.http.post(path, json={"plan_code": "starter"}, headers=BEARER), 201)
+        assert created["subscription"]["external_id"] == "sub_team-1"
         listed = (await lago.get("/subscriptions")).json()["subscriptions"]
         assert [one["external_id"] for one in listed] == ["sub_team-1"]
 
@@ -78,7 +78,7 @@ async def test_a_signatures_age_is_bounded_by_webhook_tolerance(
     assert answer.status_code == status
 
 
-async def test_a_body_that_does_not_come_is_given_up_after_webhook_timeout(kafka: Kafka, topic_prefix: str) -> None:
+async def test_a_body_that_does_not_arrive_is_abandoned_after_webhook_timeout(kafka: Kafka, topic_prefix: str) -> None:
     settings = settings_for(kafka, topic_prefix, webhook_token=("webhook-token",), webhook_timeout=1.0)
     head = "POST /webhook/litellm/usage HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer webhook-token\r\nContent-Length: 9\r\n\r\n{"
     async with running_server(settings) as server:
@@ -93,29 +93,27 @@ async def test_a_body_that_does_not_come_is_given_up_after_webhook_timeout(kafka
 async def test_a_change_of_a_mapping_applies_after_mapping_delay_seconds(kafka: Kafka, topic_prefix: str) -> None:
     settings = settings_for(kafka, topic_prefix, mapping_delay_seconds=600)
     async with running_server(settings, ["api"]) as server:
-        said(await server.map(org="org_1"), 201)
+        json_of(await server.map(org="org_1"), 201)
         before = time.time()
-        changed = said(await server.map(org="org_2"))
+        changed = json_of(await server.map(org="org_2"))
     begins = datetime.fromisoformat(changed["effective_from"]).timestamp()
     assert before + 599 <= begins <= time.time() + 602
 
 
-async def test_a_shorter_mapping_lead_leaves_the_last_word_with_who_said_it_last(
-    kafka: Kafka, topic_prefix: str
-) -> None:
-    """The api was restarted with 1 s while a change that it had put off for 600 s was still to come."""
+async def test_with_a_shorter_mapping_delay_the_last_request_still_wins(kafka: Kafka, topic_prefix: str) -> None:
+    """The api was restarted with 1 s while a change that it had delayed by 600 s was still to come."""
     settings = settings_for(kafka, topic_prefix, mapping_delay_seconds=600)
     async with running_server(settings, ["api"]) as server:
-        said(await server.map(org="org_1"), 201)
-        put_off = said(await server.map(org="org_2"))
+        json_of(await server.map(org="org_1"), 201)
+        put_off = json_of(await server.map(org="org_2"))
     async with running_server(settings.model_copy(update={"mapping_delay_seconds": 1}), ["api"]) as server:
-        changed = said(await server.map(org="org_3"))
-        history = said(await server.http.get("/customers/customer-1/mapping/history", headers=BEARER))
+        changed = json_of(await server.map(org="org_3"))
+        history = json_of(await server.http.get("/customers/customer-1/mapping/history", headers=BEARER))
     assert (changed["lago_customer_id"], changed["effective_from"]) == ("org_3", put_off["effective_from"])
     assert [one["lago_customer_id"] for one in history["versions"]] == ["org_1", "org_3"]
 
 
-async def test_lago_is_given_up_after_lago_timeout(kafka: Kafka, topic_prefix: str) -> None:
+async def test_lago_is_abandoned_after_lago_timeout(kafka: Kafka, topic_prefix: str) -> None:
     async with lago_sandbox() as lago:
         await lago.fault(kind="slow", seconds=30, path="/api/v1/plans", method="GET", count=1)
         settings = settings_for(kafka, topic_prefix, lago_api_url=lago.url, lago_api_key=KEY, lago_timeout=0.5)
@@ -142,7 +140,7 @@ async def server_alone(**environ: str) -> AsyncIterator[httpx.AsyncClient]:
             yield http
 
 
-async def test_a_body_is_as_large_as_max_body_bytes_says() -> None:
+async def test_a_body_is_limited_by_max_body_bytes() -> None:
     call = json.dumps(CALL)
     fits, too_large = call + " " * (10_240 - len(call)), call + " " * (10_241 - len(call))
     async with server_alone(MAX_BODY_BYTES="10KiB") as http:
@@ -155,7 +153,7 @@ async def test_a_body_is_as_large_as_max_body_bytes_says() -> None:
         assert await reason(http, too_large) == (503, "topics_unchecked")
 
 
-async def test_a_server_listens_at_host_and_nowhere_else() -> None:
+async def test_a_server_listens_only_at_host() -> None:
     port, metrics = free_port(), free_port()
     there = {"PORT": str(port), "METRICS_PORT": str(metrics)}
     async with server_alone(HOST="127.0.0.2", **there) as http:
@@ -171,7 +169,7 @@ async def test_a_server_listens_at_host_and_nowhere_else() -> None:
             await asyncio.open_connection("127.0.0.2", port)
 
 
-async def test_without_a_token_a_server_takes_calls_by_allow_unauthenticated_alone() -> None:
+async def test_without_a_token_a_server_accepts_calls_only_with_allow_unauthenticated() -> None:
     async with server_alone(WEBHOOK_TOKEN="", ALLOW_UNAUTHENTICATED="1") as http:
         assert await reason(http, json.dumps(CALL), {}) == (503, "topics_unchecked")
     with pytest.raises(ConfigurationError, match="ALLOW_UNAUTHENTICATED=1"):
@@ -179,7 +177,7 @@ async def test_without_a_token_a_server_takes_calls_by_allow_unauthenticated_alo
             pass
 
 
-async def test_a_signature_without_a_time_admits_until_a_time_is_required() -> None:
+async def test_a_signature_without_a_time_is_accepted_until_a_time_is_required() -> None:
     body = json.dumps(CALL).encode()
     plain = {"X-Webhook-Signature": hmac.new(b"the-secret", body, sha256).hexdigest()}
     async with server_alone(WEBHOOK_SECRET="the-secret") as http:
@@ -196,19 +194,19 @@ async def test_a_server_does_not_start_with_a_credential_that_can_be_guessed(var
                 pass
 
 
-async def test_every_one_of_several_secrets_and_tokens_admits() -> None:
+async def test_each_of_several_secrets_and_tokens_is_accepted() -> None:
     body = json.dumps(CALL).encode()
     async with server_alone(WEBHOOK_TOKEN="new-token,old-token", WEBHOOK_SECRET="fresh-secret,stale-secret") as http:
-        for token, told in (
+        for token, result in (
             ("new-token", "topics_unchecked"),
             ("old-token", "topics_unchecked"),
             ("new-token,old-token", "unknown_sender"),
         ):
-            assert (await reason(http, body, {"Authorization": f"Bearer {token}"}))[1] == told
-        for secret, told in (
+            assert (await reason(http, body, {"Authorization": f"Bearer {token}"}))[1] == result
+        for secret, result in (
             ("fresh-secret", "topics_unchecked"),
             ("stale-secret", "topics_unchecked"),
             ("webhook-token", "unknown_sender"),
         ):
             signature = hmac.new(secret.encode(), body, sha256).hexdigest()
-            assert (await reason(http, body, {"X-Webhook-Signature": signature}))[1] == told
+            assert (await reason(http, body, {"X-Webhook-Signature": signature}))[1] == result

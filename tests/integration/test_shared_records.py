@@ -1,4 +1,4 @@
-"""Records of a compacted topic are changed one after the other, by however many processes."""
+"""Records of a compacted topic are changed one after the other, by any number of processes."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ Part = tuple[CompactedTable[CustomerRecord], CompactedTopicWriter[CustomerRecord
 
 @asynccontextmanager
 async def processes(stage: Stage, number: int) -> AsyncIterator[list[Part]]:
-    """So many views with a writer each, as processes have them."""
+    """Yield this number of tables, each with its own writer, as in separate processes."""
     async with AsyncExitStack() as stack:
         parts: list[Part] = []
         for _ in range(number):
@@ -42,8 +42,8 @@ def stage(kafka: Kafka, topic_prefix: str) -> Stage:
     return Stage(kafka.bootstrap, topic_prefix)
 
 
-def one_more(known: Known) -> CustomerRecord:
-    """A change that shows how many there were before it, and is like no other."""
+def with_one_more(known: Known) -> CustomerRecord:
+    """A change that contains the number of changes before it, and differs from every other."""
     versions = known.versions if known is not None else ()
     version = MappingVersion(len(versions), "org", "tenant", updated_at=next(_MOMENTS))
     return CustomerRecord(CUSTOMER, (*versions, version), 0, len(versions))
@@ -58,24 +58,24 @@ def stored(stage: Stage, customer_id: str = CUSTOMER) -> list[CustomerRecord | N
     ]
 
 
-async def test_two_processes_that_change_one_customer_at_once_lose_nothing(stage: Stage) -> None:
-    """Each change is made of what is there when it is written: a lost one would be a payer no one meant."""
+async def test_two_processes_that_change_one_customer_concurrently_lose_nothing(stage: Stage) -> None:
+    """Each change starts from the record at the time of writing: a lost one would be a wrong payer."""
     async with processes(stage, 2) as parts:
-        await asyncio.gather(*(records.change(CUSTOMER, one_more) for _, records in parts for _ in range(15)))
+        await asyncio.gather(*(records.change(CUSTOMER, with_one_more) for _, records in parts for _ in range(15)))
     versions = [len(record.versions) for record in stored(stage) if record is not None]
     assert versions == list(range(1, 31))
 
 
-async def test_what_was_changed_is_seen_by_the_one_who_changed_it(stage: Stage) -> None:
+async def test_a_change_is_visible_to_the_process_that_made_it(stage: Stage) -> None:
     async with processes(stage, 1) as [(view, records)]:
-        written = await records.change(CUSTOMER, one_more)
+        written = await records.change(CUSTOMER, with_one_more)
         assert view.table[CUSTOMER] == written
         assert await records.change(CUSTOMER, lambda _: None) is None
         assert CUSTOMER not in view.table
     assert stored(stage) == [written, None]
 
 
-async def test_many_customers_are_one_transaction_and_one_bad_change_costs_its_neighbours_nothing(
+async def test_many_customers_are_one_transaction_and_a_bad_change_does_not_affect_the_others(
     stage: Stage,
 ) -> None:
     def refused(_: Known) -> CustomerRecord:
@@ -97,19 +97,19 @@ async def test_many_customers_are_one_transaction_and_one_bad_change_costs_its_n
     assert ends == {"first", *names}
 
 
-async def test_a_refusal_is_never_founded_on_what_somebody_else_has_changed_since(stage: Stage) -> None:
-    """The view of a process may be a second old; `If-Match` compares with what is there."""
+async def test_a_refusal_is_never_based_on_an_outdated_record(stage: Stage) -> None:
+    """The table of a process may be a second old; `If-Match` compares with the actual record."""
     seen: list[int] = []
 
     def only_of_two(known: Known) -> Known:
         seen.append(0 if known is None else len(known.versions))
         if seen[-1] != 2:
             raise Rejected("not_two")
-        return one_more(known)
+        return with_one_more(known)
 
     async with processes(stage, 2) as [(_, one), (_, other)]:
-        await one.change(CUSTOMER, one_more)
-        await other.change(CUSTOMER, one_more)
+        await one.change(CUSTOMER, with_one_more)
+        await other.change(CUSTOMER, with_one_more)
         changed = await one.change(CUSTOMER, only_of_two)
         assert changed is not None
         assert len(changed.versions) == 3
@@ -117,34 +117,34 @@ async def test_a_refusal_is_never_founded_on_what_somebody_else_has_changed_sinc
             await other.change(CUSTOMER, only_of_two)
 
 
-async def test_what_cannot_be_told_is_not_done(stage: Stage) -> None:
-    """A change without its line in the audit log must not be."""
+async def test_a_change_that_cannot_be_logged_is_not_made(stage: Stage) -> None:
+    """A change without its line in the audit log must not exist."""
 
     async def deaf(_before: Known, _after: Known) -> None:
         raise Unavailable("audit_away")
 
     async with processes(stage, 1) as [(view, records)]:
         with pytest.raises(Unavailable, match="audit_away"):
-            await records.change(CUSTOMER, one_more, deaf)
+            await records.change(CUSTOMER, with_one_more, deaf)
         assert CUSTOMER not in view.table
     assert stored(stage) == []
 
 
-async def test_the_one_who_leaves_before_the_answer_holds_no_one_up(stage: Stage) -> None:
+async def test_a_caller_who_leaves_before_the_answer_delays_no_other(stage: Stage) -> None:
     async with processes(stage, 1) as [(_, records)]:
-        leaving = [asyncio.ensure_future(records.change(CUSTOMER, one_more)) for _ in range(3)]
+        leaving = [asyncio.ensure_future(records.change(CUSTOMER, with_one_more)) for _ in range(3)]
         await asyncio.sleep(0)
         for task in leaving[1:]:
             task.cancel()
-        await asyncio.wait_for(records.change(CUSTOMER, one_more), 10)
+        await asyncio.wait_for(records.change(CUSTOMER, with_one_more), 10)
         assert await leaving[0] is not None
     assert [len(record.versions) for record in stored(stage) if record is not None] == [1, 2]
 
 
-async def test_where_kafka_is_away_the_answer_is_that_it_may_be_tried_again(stage: Stage) -> None:
+async def test_if_kafka_is_unavailable_the_answer_says_that_a_retry_is_possible(stage: Stage) -> None:
     nobody = {"bootstrap_servers": "127.0.0.1:1"}
     async with processes(stage, 1) as [(view, _)]:
         records = CompactedTopicWriter(view, nobody, stage.topics.customers, limit_s=1.0)
         with pytest.raises(Unavailable, match="kafka_unavailable"):
-            await records.change(CUSTOMER, one_more)
+            await records.change(CUSTOMER, with_one_more)
         await records.close()

@@ -1,4 +1,4 @@
-"""The sink and the retry role on real Kafka: every event ends delivered or as a dead letter, once."""
+"""The sink and the retry role with real Kafka: every event ends delivered or as a dead letter, once."""
 
 import asyncio
 import time
@@ -56,8 +56,8 @@ async def test_a_restarted_sink_posts_nothing_twice_that_lago_would_bill_twice(s
     assert (stats["totals"]["calls"], stats["duplicates"]) == (80, 0)
 
 
-async def test_what_a_dead_owner_may_have_posted_counts_as_delivered(stage: Stage, lago: Lago) -> None:
-    """Killed between Lago's answer and the commit: the next owner is told the event exists already."""
+async def test_an_event_that_a_dead_owner_may_have_posted_counts_as_delivered(stage: Stage, lago: Lago) -> None:
+    """The owner was killed between Lago's answer and the commit: Lago answers the next owner that the event exists already."""
     events = [event(n) for n in range(10)]
     await lago.post(*[msgspec.to_builtins(one) for one in events[:6]])
     put(stage, list(events))
@@ -70,10 +70,12 @@ async def test_what_a_dead_owner_may_have_posted_counts_as_delivered(stage: Stag
     assert set(statuses(stage).values()) == {"completed"}
 
 
-async def test_a_commit_that_stalls_without_a_word_is_done_again_with_another_producer(
+async def test_a_commit_that_stalls_without_an_error_is_repeated_with_another_producer(
     stage: Stage, lago: Lago, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiokafka waits without a limit. Until the lane is opened again, Lago has the events, and no one their receipts."""
+    """aiokafka waits without a limit. Until the partition task is opened again, Lago has the events, but no receipts
+    exist.
+    """
     monkeypatch.setattr(transactions, "STALLED_S", 2.0)
     committing, stalled = AIOKafkaProducer.commit_transaction, asyncio.Event()
 
@@ -95,7 +97,7 @@ async def test_a_commit_that_stalls_without_a_word_is_done_again_with_another_pr
     assert set(statuses(stage).values()) == {"completed"}
 
 
-async def test_a_poisoned_event_goes_through_its_retries_to_the_dead_letters_while_others_pass(
+async def test_a_bad_event_goes_through_its_retries_to_the_dead_letters_while_others_pass(
     stage: Stage, lago: Lago
 ) -> None:
     await lago.fault(kind="poison", transaction_id="e-7")
@@ -123,13 +125,13 @@ async def test_a_poisoned_event_goes_through_its_retries_to_the_dead_letters_whi
     assert sum(status == "completed" for status in statuses(stage).values()) == 19
     began_ms = {one["attempts"]: one["at"] / 1000 for one in receipts}
     for message in stage.read(stage.topics.retry):
-        told = dict(message.headers())
-        attempt = int(told["attempt"])
-        waited_ms, meant_ms = int(told["not_before"]) - began_ms[attempt], 100 * 2 ** (attempt - 1)
+        result = dict(message.headers())
+        attempt = int(result["attempt"])
+        waited_ms, meant_ms = int(result["not_before"]) - began_ms[attempt], 100 * 2 ** (attempt - 1)
         assert 0.9 * meant_ms - 25 <= waited_ms <= 1.1 * meant_ms + 25, attempt
 
 
-async def test_an_event_that_heals_is_completed_by_the_retry_role(stage: Stage, lago: Lago) -> None:
+async def test_an_event_that_becomes_valid_is_completed_by_the_retry_role(stage: Stage, lago: Lago) -> None:
     await lago.fault(kind="poison", transaction_id="e-3", count=4)
     put(stage, [event(n) for n in range(5)])
     async with httpx.AsyncClient(trust_env=False) as http:
@@ -149,8 +151,10 @@ async def test_a_record_that_is_no_event_is_a_dead_letter(stage: Stage, lago: La
     assert [message.value() for message in stage.read(stage.topics.dlq)] == [b"\0nonsense"]
 
 
-async def test_one_bad_event_in_each_batch_of_a_hundred_costs_its_neighbours_nothing(stage: Stage, lago: Lago) -> None:
-    """Lago stores a batch whole or not at all: the other 99 go again at once, the one is named with Lago's reason."""
+async def test_one_bad_event_in_each_batch_of_a_hundred_does_not_affect_the_others(stage: Stage, lago: Lago) -> None:
+    """Lago stores a batch completely or not at all: the other 99 are posted again at once, the bad one is reported with
+    Lago's reason.
+    """
     bad = {7, 150, 299}
     events = [event(n) for n in range(300)]
     for number in bad:
@@ -171,7 +175,7 @@ async def test_one_bad_event_in_each_batch_of_a_hundred_costs_its_neighbours_not
     assert {int(dead_letter["origin_offset"]) for dead_letter in dead_letters} == bad
 
 
-async def test_an_id_twice_in_a_batch_is_billed_once_and_two_events_under_one_id_are_told(
+async def test_an_id_twice_in_a_batch_is_billed_once_and_two_events_under_one_id_are_reported(
     stage: Stage, lago: Lago
 ) -> None:
     put(stage, [event(1), event(2), event(1), event(3), event(2, cents="9")])
@@ -187,8 +191,8 @@ async def test_an_id_twice_in_a_batch_is_billed_once_and_two_events_under_one_id
     assert (headers["reason"], headers["origin_offset"]) == (b"id_conflict", b"4")
 
 
-async def test_a_batch_that_is_poison_through_and_through_fails_alone(stage: Stage, lago: Lago) -> None:
-    """Each of its events is isolated and given its retries, while the batches beside it pass."""
+async def test_a_batch_of_only_bad_events_fails_alone(stage: Stage, lago: Lago) -> None:
+    """Each of its events is isolated and retried, while the batches beside it pass."""
     poison = {f"e-{number}" for number in range(100, 110)}
     for name in poison:
         await lago.fault(kind="poison", transaction_id=name)
@@ -220,8 +224,10 @@ async def test_a_batch_that_is_poison_through_and_through_fails_alone(stage: Sta
     ],
     ids=lambda outage: str(outage.get("status", outage["kind"])),
 )
-async def test_an_outage_gives_no_event_up(stage: Stage, lago: Lago, outage: dict[str, Any]) -> None:
-    """Away, broken, refusing the key, behind another server's page: held, and delivered when it is over."""
+async def test_in_an_outage_no_event_is_given_up(stage: Stage, lago: Lago, outage: dict[str, Any]) -> None:
+    """Lago is unavailable, broken, refuses the key, or another server answers: events are held, and delivered
+    afterwards.
+    """
     await lago.fault(**outage, duration_s=1.5)
     put(stage, [event(n) for n in range(450)])
     async with httpx.AsyncClient(trust_env=False) as http:
@@ -234,7 +240,7 @@ async def test_an_outage_gives_no_event_up(stage: Stage, lago: Lago, outage: dic
 
 
 @pytest.mark.parametrize("name", ["sink", "retry"])
-async def test_a_chunk_that_was_dropped_is_asked_for_again(stage: Stage, lago: Lago, name: str) -> None:
+async def test_a_lost_fetch_batch_is_fetched_again(stage: Stage, lago: Lago, name: str) -> None:
     async with (
         httpx.AsyncClient(trust_env=False) as http,
         stage.running(name, stage.parts(delivery=quick_delivery(lago, http))) as role,

@@ -1,4 +1,4 @@
-"""A sink's process keeps the bounds it is told: events in a request, and requests in flight."""
+"""A sink's process respects its settings: events in a request, and concurrent requests."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ EVENTS = 120
 
 
 class Watched:
-    """Looks at every post of events on its way into the sandbox, and keeps it for a while."""
+    """Sees every post of events on its way into the sandbox, and delays it for a while."""
 
     def __init__(self) -> None:
         self.sizes = list[int]()
@@ -47,10 +47,10 @@ class Watched:
 
 
 @pytest.mark.parametrize(("batch", "concurrency"), [(2, 3), (7, 1)])
-async def test_batches_and_requests_in_flight_are_those_of_the_settings(
+async def test_batches_and_concurrent_requests_are_those_of_the_settings(
     stage: Stage, tmp_path: Path, batch: int, concurrency: int
 ) -> None:
-    """More waits than one request takes, and more than may be in flight."""
+    """More events wait than one request takes, and more than may be in flight."""
     watched = Watched()
     application = create_sandbox(clock=time.time)
     application.middlewares.append(watched.look)
@@ -63,11 +63,11 @@ async def test_batches_and_requests_in_flight_are_those_of_the_settings(
         event = LagoEvent(f"e-{number}", subscription, "ai_usage", at, "1.5", {"unit": "1", "requests": "1"})
         stage.producer.produce(stage.topics.events, msgspec.json.encode(event), subscription)
     stage.producer.flush(10)
-    told = {"BATCH_SIZE": str(batch), "WORKER_CONCURRENCY": str(concurrency)}
+    result = {"BATCH_SIZE": str(batch), "WORKER_CONCURRENCY": str(concurrency)}
     try:
         async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
             lago = Lago(url, http, Client(api_key=KEY, api_url=url))
-            async with worker(["connectors", "worker", "--only", "sink"], stage, lago, tmp_path, **told) as process:
+            async with worker(["connectors", "worker", "--only", "sink"], stage, lago, tmp_path, **result) as process:
                 process.start()
                 await soon(lambda: list(statuses(stage).values()).count("completed") == EVENTS, limit_s=60)
     finally:

@@ -1,4 +1,4 @@
-"""Requests that take long leave connections to Postgres for those that LLM calls wait for."""
+"""Slow requests leave Postgres connections for the requests that LLM calls wait for."""
 
 import asyncio
 import time
@@ -28,8 +28,8 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
         yield url
 
 
-async def asked(server: Server, verb: str, path: str, **options: Any) -> tuple[int, dict[str, Any], str, float]:
-    """Status, JSON and `Retry-After` of the answer, and how long it took, seconds."""
+async def timed_answer(server: Server, verb: str, path: str, **options: Any) -> tuple[int, dict[str, Any], str, float]:
+    """Status, JSON and `Retry-After` of the answer, and its duration in seconds."""
     began = time.monotonic()
     answer = await server.http.request(verb, f"/{path}", headers=BEARER, timeout=60, **options)
     return answer.status_code, answer.json(), answer.headers.get("Retry-After", ""), time.monotonic() - began
@@ -39,35 +39,35 @@ async def asked(server: Server, verb: str, path: str, **options: Any) -> tuple[i
 async def test_four_slow_requests_leave_authorize_balance_and_power_levels_fast(
     kafka: Kafka, topic_prefix: str, url: str, slow: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What finds no connection is answered soon, and counted; the others go on when they can."""
+    """A request without a connection is answered soon, and counted; the others continue when they can."""
     await give(url, "user:ada", "10")
     settings = settings_for(kafka, topic_prefix, database_url=SecretStr(url))
     locking = await asyncpg.connect(url)
     async with running_server(settings, ("api",)) as server:
         try:
             for path in (slow, "api/v1/power-levels"):
-                assert (await asked(server, "GET", path))[0] == 200
+                assert (await timed_answer(server, "GET", path))[0] == 200
             locked = locking.transaction()
             await locked.start()
             await locking.execute(_LOCK)
             monkeypatch.setattr(ledger, "_TRANSACTIONS", _SLOWLY.format(statement=ledger._TRANSACTIONS))
-            waiting = [asyncio.ensure_future(asked(server, "GET", slow)) for _ in range(4)]
+            waiting = [asyncio.ensure_future(timed_answer(server, "GET", slow)) for _ in range(4)]
             await asyncio.sleep(0.3)
             for number in range(3):
                 call = {"json": {"user": "ada", "estimate": "1", "call_id": f"c{number}"}}
-                status, told, _, took = await asked(server, "POST", "api/v1/credits/authorize", **call)
-                assert (status, told.get("available")) == (200, str(9 - number)) and took < 1 * PATIENCE, told
+                status, result, _, took = await timed_answer(server, "POST", "api/v1/credits/authorize", **call)
+                assert (status, result.get("available")) == (200, str(9 - number)) and took < 1 * PATIENCE, result
                 for path in ("api/v1/credits/balance?user=ada", "api/v1/power-levels", "api/v1/credits/packages"):
-                    status, told, _, took = await asked(server, "GET", path)
-                    assert status == 200 and took < 1 * PATIENCE, (path, told)
+                    status, result, _, took = await timed_answer(server, "GET", path)
+                    assert status == 200 and took < 1 * PATIENCE, (path, result)
             done, still = set[Any](), set(waiting)
             while len(done) < 2:
                 more, still = await asyncio.wait(still, timeout=3 * PATIENCE, return_when=asyncio.FIRST_COMPLETED)
                 assert more
                 done |= more
             for one in done:
-                status, told, after, _ = one.result()
-                assert (status, told["reason"], after) == (503, "no_free_connection", "5")
+                status, result, after, _ = one.result()
+                assert (status, result["reason"], after) == (503, "no_free_connection", "5")
             await locked.rollback()
             assert [status for status, *_ in await asyncio.gather(*still)] == [200, 200]
         finally:
@@ -93,13 +93,13 @@ async def test_many_requests_of_a_locked_account_leave_connections_for_the_other
 
             async def authorize(user: str, call_id: str) -> tuple[int, dict[str, Any], str, float]:
                 call = {"json": {"user": user, "estimate": "0.01", "call_id": call_id}}
-                return await asked(server, "POST", "api/v1/credits/authorize", **call)
+                return await timed_answer(server, "POST", "api/v1/credits/authorize", **call)
 
             waiting = [asyncio.ensure_future(authorize("hot", f"hot{number}")) for number in range(20)]
             await asyncio.sleep(0.3)
             for number in range(3):
-                status, told, _, took = await authorize("ada", f"c{number}")
-                assert status == 200 and took < 0.4 * PATIENCE, (told, took)
+                status, result, _, took = await authorize("ada", f"c{number}")
+                assert status == 200 and took < 0.4 * PATIENCE, (result, took)
             done, still = await asyncio.wait(waiting, timeout=3 * PATIENCE)
             assert (len(done), len(still)) == (19, 1)
             assert {one.result()[1]["reason"] for one in done} == {"no_free_connection"}

@@ -1,4 +1,6 @@
-"""What was answered 202 reaches Kafka, no matter who was away or killed meanwhile; no one waits for a broker that is away."""
+"""Calls answered 202 reach Kafka, whichever process was killed or unavailable meanwhile; no request waits for an
+unavailable broker.
+"""
 
 import asyncio
 import json
@@ -35,7 +37,7 @@ _CUSTOMERS, _SENDERS = 5, 8
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[MavenKafka]:
-    """A broker of this module's own: the others' must not be killed."""
+    """This module's own broker: the others' must not be killed."""
     broker = MavenKafka()
     yield broker
     broker.stop()
@@ -55,7 +57,8 @@ def ingress(broker: MavenKafka, tmp_path: Path) -> Iterator[IngressProcess]:
 
 
 class Senders:
-    """Several senders, each with customers of its own and calls in order; none repeats what was answered.
+    """Several senders, each with its own customers and ordered calls; none repeats what was answered. `padding`:
+    incompressible bytes in each call.
 
     `padding`: bytes that no compression makes fewer, in each call.
     """
@@ -80,7 +83,7 @@ class Senders:
         await self._http.aclose()
 
     async def more(self, count: int, limit_s: float = 30) -> None:
-        """Return when `count` more calls are answered 202."""
+        """Returns when `count` more calls are answered 202."""
         wanted, deadline = len(self.answered) + count, time.monotonic() + limit_s
         while len(self.answered) < wanted:
             assert time.monotonic() < deadline, f"{self.statuses} after {limit_s} s"
@@ -93,7 +96,7 @@ class Senders:
             call |= {"model": token_hex(self._padding)} if self._padding else {}
             try:
                 await self._post(call)
-            except httpx.TransportError:  # killed: no one knows what became of it, and the next one is another
+            except httpx.TransportError:  # killed: the outcome is unknown, and the next call is another one
                 await asyncio.sleep(0.05)
             number += 1
 
@@ -119,7 +122,7 @@ def ids_in(stored: list[Stored]) -> set[str]:
 
 
 def assert_in_order(stored: list[Stored]) -> None:
-    """The first delivery of each call stands behind those of the customer's calls before it."""
+    """The first delivery of each call comes after those of the customer's earlier calls."""
     last: dict[str, int] = {}
     seen: set[str] = set()
     for record in stored:
@@ -132,10 +135,10 @@ def assert_in_order(stored: list[Stored]) -> None:
         last[record.key] = number
 
 
-async def test_every_202_is_in_kafka_though_broker_and_ingress_were_killed_under_load(
+async def test_every_202_is_in_kafka_although_broker_and_ingress_were_killed_under_load(
     ingress: IngressProcess, broker: MavenKafka
 ) -> None:
-    """The promise of a 202, at its hardest: what was answered stood only on a disk whose process was killed."""
+    """The hardest case for a 202: the calls were only on the disk of a killed process."""
     ingress.start()
     async with Senders(ingress) as senders:
         await senders.more(200)
@@ -157,10 +160,12 @@ async def test_every_202_is_in_kafka_though_broker_and_ingress_were_killed_under
     assert set(senders.answered) <= ids_in(raw_of(ingress))
 
 
-async def test_calls_reach_a_partition_in_the_order_they_came_and_live_ones_do_not_pass(
+async def test_calls_reach_a_partition_in_order_and_new_ones_do_not_overtake(
     ingress: IngressProcess, broker: MavenKafka
 ) -> None:
-    """A partition's clock is its newest record: were live calls first, what waited a day would be beyond the horizon."""
+    """A partition's clock is its newest record: if new calls came first, calls that waited for a day would be beyond
+    the dedupe retention.
+    """
     ingress.start()
     async with Senders(ingress) as senders:
         await senders.more(100)
@@ -202,7 +207,7 @@ async def test_without_kafka_it_starts_is_ready_answers_and_stops_within_ten_sec
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB; mounting one is root's right."""
+    """A file system of 4 MiB; only root may mount one."""
     if os.geteuid():
         pytest.skip("only root may mount a small disk; tests/unit/ingest/test_spool_file.py bounds the file instead")
     disk = tmp_path / "disk"
@@ -212,15 +217,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-async def test_on_a_full_disk_the_answer_is_503_nothing_is_lost_and_it_drains_all_the_same(
+async def test_on_a_full_disk_the_answer_is_503_nothing_is_lost_and_it_is_drained(
     ingress: IngressProcess, broker: MavenKafka, small_disk: Path
 ) -> None:
-    """Even a delete needs room on a disk; and a process killed on a full one has to be able to start."""
+    """Even a delete needs room on a disk; and a process killed on a full disk must be able to start."""
     ingress.settings["SPOOL_PATH"] = str(small_disk / "spool.db")
     await _fills_up_and_drains(ingress, broker)
 
 
-async def test_a_full_spool_is_a_503_and_takes_calls_again_once_drained(
+async def test_a_full_spool_is_a_503_and_accepts_calls_again_once_drained(
     ingress: IngressProcess, broker: MavenKafka
 ) -> None:
     ingress.settings["SPOOL_MAX_BYTES"] = "1MiB"
@@ -260,14 +265,14 @@ def test_a_second_process_on_the_same_file_does_not_start(ingress: IngressProces
     second = IngressProcess(broker.bootstrap, ingress.prefix, ingress.folder / "second", dict(ingress.settings))
     second.folder.mkdir()
     assert second.spawn().wait(20) == 2
-    told = second.log.read_text().splitlines()[-1]
-    assert told.startswith("meterbridge: SPOOL_PATH") and "in use by another process" in told
+    result = second.log.read_text().splitlines()[-1]
+    assert result.startswith("meterbridge: SPOOL_PATH") and "in use by another process" in result
 
 
-async def test_what_kafka_refuses_for_its_size_is_rejected_and_does_not_stand_in_the_way(
+async def test_a_record_that_kafka_refuses_as_too_large_is_rejected_and_does_not_block_the_spool(
     ingress: IngressProcess, broker: MavenKafka
 ) -> None:
-    """A topic's limit may have been lowered by hand: a record above it would be the spool's end."""
+    """An operator may have lowered a topic's limit: a record above it would block the spool forever."""
     alter_limit(broker, ingress.prefix + RAW.name, 5000)
     ingress.start()
     broker.kill()
@@ -284,7 +289,7 @@ async def test_what_kafka_refuses_for_its_size_is_rejected_and_does_not_stand_in
 
 
 def alter_limit(broker: MavenKafka, topic: str, max_bytes: int) -> None:
-    """Lower a topic's `max.message.bytes`."""
+    """Lowers a topic's `max.message.bytes`."""
     from confluent_kafka.admin import (
         AdminClient,
         AlterConfigOpType,

@@ -1,4 +1,4 @@
-"""A worker with a name of its own comes back to its partitions, and no one else notices."""
+"""Static membership: a worker with its own name gets its partitions back, and no other worker is disturbed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -54,7 +54,7 @@ def opened(role: Role) -> frozenset[int]:
 
 
 def count_rebalances(role: Role) -> list[frozenset[int]]:
-    """Grows by one whenever partitions are taken from this member."""
+    """A list that grows by one whenever partitions are revoked from this member."""
     taken: list[frozenset[int]] = []
 
     async def note(_app: Any, revoked: Any, **_: Any) -> None:
@@ -68,8 +68,8 @@ async def both_share(first: Role, second: Role) -> None:
     await soon(lambda: opened(first) and opened(second) and len(opened(first) | opened(second)) == PARTITIONS, 30)
 
 
-async def test_a_named_worker_that_restarts_twice_keeps_its_partitions_and_disturbs_no_one(stage: Stage) -> None:
-    """A rolling restart of a StatefulSet would else stop every worker once for each pod."""
+async def test_a_named_worker_that_restarts_twice_keeps_its_partitions_and_disturbs_no_other(stage: Stage) -> None:
+    """Otherwise a rolling restart of a StatefulSet would stop every worker once for each pod."""
     async with meter(stage, "meter-0") as steady:
         async with meter(stage, "meter-1") as restarted:
             await both_share(steady, restarted)
@@ -83,7 +83,9 @@ async def test_a_named_worker_that_restarts_twice_keeps_its_partitions_and_distu
 
 
 async def test_without_a_name_partitions_move_at_once_when_a_worker_stops(stage: Stage) -> None:
-    """A pod that is gone for good, as a Deployment's is, must not leave its partitions alone for a session."""
+    """A pod that is gone permanently, like a Deployment's, must not leave its partitions without an owner for a
+    session.
+    """
     async with meter(stage, None) as steady:
         async with meter(stage, None) as leaving:
             await both_share(steady, leaving)

@@ -1,4 +1,4 @@
-"""Who guesses is slowed, counted and told; who is admitted notices nothing."""
+"""Guesses of credentials are slowed down, counted and logged; authenticated callers are not affected."""
 
 import asyncio
 
@@ -16,10 +16,10 @@ GUESS = "a-guess-that-nobody-may-read"
 
 
 @pytest.mark.kafka
-async def test_guesses_are_counted_and_told_once_a_minute_and_never_with_the_guess(
+async def test_guesses_are_counted_and_logged_once_a_minute_and_never_with_the_guess(
     kafka: Kafka, topic_prefix: str
 ) -> None:
-    """300 wrong tokens took 0.2 s, and left a counter."""
+    """In an earlier version 300 wrong tokens took 0.2 s, and left only a counter."""
     settings = settings_for(
         kafka, topic_prefix, webhook_token=("the-token-of-a-sender",), allow_unauthenticated=False, api_port=0
     )
@@ -29,7 +29,7 @@ async def test_guesses_are_counted_and_told_once_a_minute_and_never_with_the_gue
             webhooks, api = (f"http://127.0.0.1:{served.ports[part]}" for part in (WEBHOOKS, API))
 
             async def guess(turn: int) -> bool:
-                """Whether its answer waited."""
+                """Whether its answer was delayed."""
                 headers = {"Authorization": f"Bearer {GUESS}-{turn}"}
                 if turn % 2:
                     answer = await http.post(webhooks + USAGE, content=b"{}", headers=headers)
@@ -48,14 +48,14 @@ async def test_guesses_are_counted_and_told_once_a_minute_and_never_with_the_gue
     [counted] = (line for line in text.splitlines() if line.startswith("meterbridge_wrong_credentials_total "))
     assert float(counted.split()[1]) >= 20
     assert 'meterbridge_connections_closed_total{cause="silent"} 0.0' in text
-    told = [line for line in lines if line["event"] == "wrong_credentials"]
-    assert told == [{"event": "wrong_credentials", "log_level": "warning", "address": "127.0.0.1"}]
+    result = [line for line in lines if line["event"] == "wrong_credentials"]
+    assert result == [{"event": "wrong_credentials", "log_level": "warning", "address": "127.0.0.1"}]
     assert GUESS not in str(lines)
 
 
 @pytest.mark.parametrize("descriptors", [150, 256, 512, 1024, 4096, 1 << 20])
-def test_there_are_fewer_places_than_descriptors(descriptors: int) -> None:
-    """With 150 descriptors 160 silent connections shut the process."""
+def test_there_are_fewer_places_for_unauthenticated_connections_than_descriptors(descriptors: int) -> None:
+    """Earlier, with 150 descriptors, 160 silent connections blocked the process."""
     bounds = bounds_of(descriptors)
     assert 16 <= bounds.total <= 4096
     assert bounds.total + bounds.at_once + 50 <= descriptors

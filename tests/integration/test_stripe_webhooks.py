@@ -1,4 +1,4 @@
-"""Stripe's webhooks on a real Postgres: a payment gives its credits once, whatever comes twice, late or in another order."""
+"""Stripe's webhooks with real Postgres: a payment gives its credits once, with repeats, delays or any order of events."""
 
 import asyncio
 import time
@@ -57,11 +57,11 @@ async def test_a_payment_gives_the_credits_of_its_package_with_the_bonus(api: Cr
     await balanced(url)
 
 
-async def test_an_event_that_comes_again_changes_nothing_also_at_the_same_moment(api: CreditApi, url: str) -> None:
+async def test_a_repeated_event_changes_nothing_also_at_the_same_moment(api: CreditApi, url: str) -> None:
     purchase = await api.buy()
     paid = event("checkout.session.completed", session(purchase["purchase_id"], purchase["session_id"]))
-    told = await asyncio.gather(*(api.deliver(paid) for _ in range(12)))
-    assert sorted(told) == ["applied"] + ["repeated"] * 11
+    result = await asyncio.gather(*(api.deliver(paid) for _ in range(12)))
+    assert sorted(result) == ["applied"] + ["repeated"] * 11
     other_id = event("checkout.session.async_payment_succeeded", paid["data"]["object"])
     assert await api.deliver(other_id) == "unchanged"
     assert await movements(url) == [("purchase", 10)]
@@ -78,7 +78,7 @@ async def test_a_payment_that_takes_days_is_credited_when_it_has_succeeded(api: 
 
 
 @pytest.mark.parametrize("kind", ["expired", "async_payment_failed"])
-async def test_a_session_that_ends_without_a_payment_is_noted(api: CreditApi, url: str, kind: str) -> None:
+async def test_a_session_that_ends_without_a_payment_is_recorded(api: CreditApi, url: str, kind: str) -> None:
     purchase = await api.buy()
     over = session(purchase["purchase_id"], purchase["session_id"], None, payment_status="unpaid")
     assert await api.deliver(event(f"checkout.session.{kind}", over)) == "noted"
@@ -112,7 +112,7 @@ async def test_a_wrong_amount_is_refused_counted_and_listed_and_never_credited(
     assert first["purchase_id"] == purchase["purchase_id"]
 
 
-async def test_what_does_not_belong_to_the_purchase_is_refused(api: CreditApi, url: str) -> None:
+async def test_a_payment_that_does_not_fit_the_purchase_is_refused(api: CreditApi, url: str) -> None:
     mine, hers = await api.buy("ada"), await api.buy("bob", package_id=4)
     assert await api.pay(mine | {"session_id": "cs_test_forged"}) == "other_session"
     assert await api.pay({**hers, "session_id": mine["session_id"]}, amount=50_000) == "other_session"
@@ -135,7 +135,7 @@ async def test_a_payment_belongs_to_one_purchase(api: CreditApi, url: str) -> No
     assert await account(url, ADA) == (0, 0)
 
 
-async def test_events_about_one_payment_at_the_same_moment_wait_for_each_other(api: CreditApi, url: str) -> None:
+async def test_concurrent_events_about_one_payment_wait_for_each_other(api: CreditApi, url: str) -> None:
     for number in range(5):
         intent, purchase = f"pi_{number}", await api.buy()
         paid = session(purchase["purchase_id"], purchase["session_id"], intent)
@@ -149,7 +149,7 @@ async def test_events_about_one_payment_at_the_same_moment_wait_for_each_other(a
     await balanced(url)
 
 
-async def test_what_is_not_ours_is_left_alone(api: CreditApi, url: str) -> None:
+async def test_an_event_about_other_sales_is_ignored(api: CreditApi, url: str) -> None:
     """A Stripe account may sell other things too."""
     assert (
         await api.deliver(event("checkout.session.completed", session("", "cs_test_other", metadata={}))) == "ignored"
@@ -161,7 +161,7 @@ async def test_what_is_not_ours_is_left_alone(api: CreditApi, url: str) -> None:
     assert (await api.ask("GET", "refused-payments"))["payments"] == []
 
 
-async def test_refunds_take_credits_back_in_proportion_and_in_any_order(api: CreditApi, url: str) -> None:
+async def test_refunds_remove_credits_in_proportion_and_in_any_order(api: CreditApi, url: str) -> None:
     for number, order in enumerate(permutations(("paid", 250, 500))):
         intent, purchase = f"pi_{number}", await api.buy()
         before = await api.balance(ADA)
@@ -174,7 +174,7 @@ async def test_refunds_take_credits_back_in_proportion_and_in_any_order(api: Cre
     await balanced(url)
 
 
-async def test_a_refund_leaves_the_credits_of_others_payments_and_a_bonus(api: CreditApi, url: str) -> None:
+async def test_a_refund_keeps_the_credits_of_other_payments_and_a_bonus(api: CreditApi, url: str) -> None:
     await api.pay(await api.buy(), "pi_1")
     await api.pay(await api.buy(package_id=2), "pi_2", 5000)
     await give(url, ADA, "3", "bonus", datetime.now(UTC) + timedelta(days=1))
@@ -193,7 +193,7 @@ async def test_a_refund_beyond_the_balance_becomes_overdraft(api: CreditApi, url
     await balanced(url)
 
 
-async def test_a_dispute_takes_the_credits_and_a_won_one_gives_them_back(api: CreditApi, url: str) -> None:
+async def test_a_dispute_removes_the_credits_and_a_won_one_returns_them(api: CreditApi, url: str) -> None:
     await api.pay(await api.buy())
     assert await api.deliver(event("charge.dispute.created", dispute("needs_response"))) == "applied"
     assert await api.balance(ADA) == 0
@@ -204,14 +204,14 @@ async def test_a_dispute_takes_the_credits_and_a_won_one_gives_them_back(api: Cr
     assert await movements(url) == [("purchase", 10), ("refund", -10), ("adjustment", 10)]
 
 
-async def test_a_dispute_that_comes_before_its_payment_waits_for_it(api: CreditApi, url: str) -> None:
+async def test_a_dispute_that_arrives_before_its_payment_waits_for_it(api: CreditApi, url: str) -> None:
     purchase = await api.buy()
     assert await api.deliver(event("charge.dispute.closed", dispute("lost"))) == "waiting"
     assert await api.pay(purchase) == "unchanged"
     assert await movements(url) == []
 
 
-async def test_an_org_buys_too(api: CreditApi, url: str) -> None:
+async def test_an_org_can_buy_too(api: CreditApi, url: str) -> None:
     purchase = await api.buy("of_org_a", body={"account": "org:org_a"})
     assert await api.pay(purchase) == "applied"
     assert await account(url, "org:org_a") == (10, 0)
@@ -237,7 +237,7 @@ async def test_a_package_that_changes_meanwhile_is_sold_as_it_was_offered(api: C
     ],
     ids=str,
 )
-async def test_what_stripe_did_not_sign_is_refused_and_counted(
+async def test_an_event_that_stripe_did_not_sign_is_refused_and_counted(
     api: CreditApi, url: str, headers: dict[str, str]
 ) -> None:
     purchase = await api.buy()
@@ -253,7 +253,7 @@ async def test_what_stripe_did_not_sign_is_refused_and_counted(
     assert await movements(url) == []
 
 
-async def test_a_signature_is_for_this_body_this_secret_and_five_minutes(api: CreditApi, url: str) -> None:
+async def test_a_signature_is_valid_for_its_body_its_secret_and_five_minutes(api: CreditApi, url: str) -> None:
     purchase = await api.buy()
     paid = event("checkout.session.completed", session(purchase["purchase_id"], purchase["session_id"]))
     body, now = body_of(paid), time.time()
@@ -266,13 +266,13 @@ async def test_a_signature_is_for_this_body_this_secret_and_five_minutes(api: Cr
     assert api.counted == {"bad_signature": 4, "applied": 1, "repeated": 1}
 
 
-async def test_without_a_secret_nothing_is_taken(url: str) -> None:
+async def test_without_a_secret_no_event_is_accepted(url: str) -> None:
     async with credit_api(url, secrets=()) as api:
         assert await api.deliver(event("charge.refunded", charge(1)), 501) == "no_stripe_secret"
 
 
 async def test_a_signed_event_that_cannot_be_read_is_listed_and_applied_once_it_can(api: CreditApi, url: str) -> None:
-    """Stripe sends it again for three days; a later release may read it."""
+    """Stripe sends it again for three days; a later release may be able to read it."""
     purchase = await api.buy()
     paid = event("checkout.session.completed", session(purchase["purchase_id"], purchase["session_id"]), "evt_odd")
     odd = {**paid, "data": {"object": {**paid["data"]["object"], "amount_total": "1000"}}}
@@ -293,14 +293,14 @@ async def test_a_body_that_is_too_large_is_not_read(api: CreditApi) -> None:
     assert answer.status_code == 413
 
 
-async def test_the_api_sells_and_credits_with_its_role_alone(postgres_url: str) -> None:
+async def test_the_apis_role_is_sufficient_to_sell_and_credit(postgres_url: str) -> None:
     async with owned_database(postgres_url) as url, credit_api(as_role(url, API)) as api:
         purchase = await api.buy(key="k1")
         assert await api.buy(key="k1") == purchase
         assert await api.pay(purchase) == "applied"
         assert await api.deliver(event("charge.refunded", charge(500))) == "applied"
-        made = await api.ask("POST", "authorize", "plugin", json={"user": "ada", "estimate": "1", "call_id": "c"})
-        assert (await api.ask("DELETE", f"authorize/{made['reservation_id']}", "plugin"))["released"]
+        created = await api.ask("POST", "authorize", "plugin", json={"user": "ada", "estimate": "1", "call_id": "c"})
+        assert (await api.ask("DELETE", f"authorize/{created['reservation_id']}", "plugin"))["released"]
         await api.ask("POST", "debit", "plugin", key="k", json={"user": "ada", "cost": "1"})
         assert await api.balance(ADA) == 4
         assert len((await api.ask("GET", "packages", "ada"))["packages"]) == 4
@@ -324,8 +324,8 @@ async def test_a_running_server_credits_a_payment_and_counts_it(kafka: Kafka, to
     [(purchase,)] = await rows(url, offered)
     body = body_of(event("checkout.session.completed", session(str(purchase), "cs_test_1")))
     async with running_server(settings, ("api",)) as server:
-        told = [await server.http.post("/webhooks/stripe", content=body, headers=signed(body)) for _ in range(2)]
-        assert [one.json()["status"] for one in told] == ["applied", "repeated"]
+        result = [await server.http.post("/webhooks/stripe", content=body, headers=signed(body)) for _ in range(2)]
+        assert [one.json()["status"] for one in result] == ["applied", "repeated"]
         forged = await server.http.post("/webhooks/stripe", content=body, headers=signed(body, "whsec_" + "of-nobody"))
         assert (forged.status_code, forged.json()["reason"]) == (400, "bad_signature")
         shown = await server.http.get("/api/v1/credits/balance", params={"user": "ada"}, headers=BEARER)

@@ -30,7 +30,7 @@ def read(stage: Stage) -> list[bytes]:
     ]
 
 
-async def test_what_is_committed_behind_an_unfinished_transaction_is_read(
+async def test_records_committed_behind_an_unfinished_transaction_are_read(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ledger that is rebuilt from the events would bill again those that it does not see."""

@@ -1,4 +1,4 @@
-"""The topics of the catalogue on a real broker: created once, checked in sentences."""
+"""The topics of the catalogue on a real broker: created once, and checked with clear messages."""
 
 import asyncio
 
@@ -40,7 +40,7 @@ def _drop(admin: AdminClient, name: str) -> None:
     eventually(lambda: name not in admin.list_topics(timeout=10).topics)
 
 
-def test_creating_twice_creates_once_and_the_check_is_content(settings: Settings) -> None:
+def test_creating_twice_creates_once_and_the_check_has_no_finding(settings: Settings) -> None:
     names = tuple(settings.topic_prefix + topic.name for topic in CATALOGUE)
     first = create_topics(*topics_of(settings))
     assert (first.created, first.existed) == (names, ())
@@ -63,10 +63,10 @@ def test_before_anything_is_created_every_topic_is_missing(settings: Settings) -
     assert complaints[0] == f"Topic {settings.topic_prefix}{RAW.name} is missing: run `meterbridge topics create`."
 
 
-def test_what_is_wrong_is_said_in_a_sentence_and_creating_does_not_mend_it(
+def test_a_wrong_topic_is_explained_in_a_sentence_and_create_does_not_repair_it(
     settings: Settings, admin: AdminClient
 ) -> None:
-    """A partition count is fixed for life: changing it moves keys away from their ledgers."""
+    """A partition count cannot simply change: this moves keys away from their ledgers."""
     _make(admin, settings.topic_prefix + RAW.name, 4, RAW.config)
     _make(admin, settings.topic_prefix + CUSTOMERS.name, 3, {**CUSTOMERS.config, "cleanup.policy": "delete"})
     assert len(create_topics(*topics_of(settings)).existed) == 2
@@ -75,8 +75,8 @@ def test_what_is_wrong_is_said_in_a_sentence_and_creating_does_not_mend_it(
     assert f"{CUSTOMERS.name} has cleanup.policy=delete where compact is expected" in not_compacted
 
 
-def test_a_topic_whose_time_is_the_brokers_is_refused(settings: Settings, admin: AdminClient) -> None:
-    """The record time of a raw record is its receipt time: the ledger's clock."""
+def test_a_topic_with_the_brokers_timestamps_is_refused(settings: Settings, admin: AdminClient) -> None:
+    """The timestamp of a raw record is its receipt time: the ledger's clock."""
     create_topics(*topics_of(settings))
     resource = ConfigResource(
         ResourceType.TOPIC,
@@ -100,7 +100,7 @@ def _alter(admin: AdminClient, name: str, setting: str, value: str) -> None:
 async def test_no_role_starts_while_a_topic_may_lose_usage(
     kafka: Kafka, topic_prefix: str, admin: AdminClient, words: str
 ) -> None:
-    """A bound by bytes deletes calls that no one has read, silently, on the busiest day."""
+    """A bound in bytes silently deletes unread calls on the busiest day."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
     await asyncio.to_thread(_alter, admin, stage.topics.raw, "retention.bytes", "1048576")
     await asyncio.to_thread(eventually, lambda: check_topics(*topics_of(stage.settings), to_start=True))
@@ -115,7 +115,7 @@ async def test_no_role_starts_while_a_topic_may_lose_usage(
     assert f"{stage.topics.raw} has retention.bytes=1048576 where -1 is expected" in " ".join(done.err.split())
 
 
-async def test_a_setting_that_loses_nothing_by_itself_is_logged_and_starts(
+async def test_a_harmless_wrong_setting_is_logged_and_the_role_starts(
     kafka: Kafka, topic_prefix: str, admin: AdminClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
@@ -126,9 +126,7 @@ async def test_a_setting_that_loses_nothing_by_itself_is_logged_and_starts(
     assert [(one["event"], one["setting"]) for one in logs] == [("topic_setting", "max.message.bytes")]
 
 
-async def test_the_doctor_names_what_is_wrong_with_the_topics(
-    kafka: Kafka, topic_prefix: str, admin: AdminClient
-) -> None:
+async def test_the_doctor_reports_wrong_settings_of_topics(kafka: Kafka, topic_prefix: str, admin: AdminClient) -> None:
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
     assert await judge_topics(stage.settings) == ()
     await asyncio.to_thread(_alter, admin, stage.topics.raw, "max.message.bytes", "1000000")
@@ -140,7 +138,7 @@ async def test_the_doctor_names_what_is_wrong_with_the_topics(
     assert is_named(Settings(kafka_bootstrap_servers="x:1")) and not is_named(Settings())
 
 
-def test_a_topic_made_anew_has_another_id(settings: Settings, admin: AdminClient) -> None:
+def test_a_recreated_topic_has_another_id(settings: Settings, admin: AdminClient) -> None:
     name = settings.topic_prefix + RECEIPTS.name
     _make(admin, name, 1)
     before = topic_ids(kafka_connection(settings), [name])
@@ -158,7 +156,7 @@ def test_a_missing_topic_has_no_id(settings: Settings) -> None:
         topic_ids(kafka_connection(settings), [settings.topic_prefix + "none"])
 
 
-def test_more_copies_than_brokers_are_refused_by_name(settings: Settings) -> None:
+def test_more_replicas_than_brokers_are_refused_by_name(settings: Settings) -> None:
     with pytest.raises(TopicProblem, match=r"topic_refused: .*litellm\.usage\.raw"):
         create_topics(*topics_of(settings.model_copy(update={"kafka_replication_factor": 9})))
 
@@ -168,24 +166,20 @@ def test_a_broker_that_does_not_answer_is_unavailable() -> None:
         check_topics(*topics_of(Settings(kafka_bootstrap_servers=f"127.0.0.1:{free_port()}")), limit_s=1)
 
 
-async def test_the_command_says_what_is_wrong_by_its_exit_code(
-    kafka: Kafka, topic_prefix: str, admin: AdminClient
-) -> None:
+async def test_the_commands_exit_code_shows_a_wrong_topic(kafka: Kafka, topic_prefix: str, admin: AdminClient) -> None:
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
     assert (await meterbridge(stage, "topics", "check")).code == 0
     await asyncio.to_thread(_drop, admin, topic_prefix + ORGS.name)
     done = await meterbridge(stage, "topics", "check")
     assert (done.code, f"Topic {topic_prefix}{ORGS.name} is missing" in done.out + done.err) == (1, True)
-    made = await meterbridge(stage, "topics", "create", "--json")
-    assert (made.code, made.json["created"]) == (0, [topic_prefix + ORGS.name]), made.err
-    assert len(made.json["existed"]) == len(CATALOGUE) - 1
+    created = await meterbridge(stage, "topics", "create", "--json")
+    assert (created.code, created.json["created"]) == (0, [topic_prefix + ORGS.name]), created.err
+    assert len(created.json["existed"]) == len(CATALOGUE) - 1
     assert (await meterbridge(stage, "topics", "check")).code == 0
 
 
-async def test_create_ends_with_one_where_topics_have_another_number_of_partitions(
-    kafka: Kafka, topic_prefix: str
-) -> None:
-    """What starts after it, in compose or behind a hook, would only say the same."""
+async def test_create_exits_with_1_if_topics_have_another_number_of_partitions(kafka: Kafka, topic_prefix: str) -> None:
+    """Processes that start after it, in compose or after a hook, would only report the same."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
     done = await meterbridge(stage, "topics", "create", KAFKA_PARTITIONS="3")
     assert (done.code, "2 partitions where 3 are expected" in done.err) == (1, True), done.err

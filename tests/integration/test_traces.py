@@ -1,4 +1,6 @@
-"""Traces, seen by a receiver of OTLP: one trace leads from a webhook to the post to Lago, and says nothing that it must not."""
+"""Traces, as an OTLP receiver gets them: one trace leads from a webhook to the post to Lago, and contains nothing
+confidential.
+"""
 
 import time
 from pathlib import Path
@@ -29,7 +31,7 @@ WAY = (
 
 
 def call(number: int, end: float) -> dict[str, Any]:
-    """A call with the canary in all that a trace must not show."""
+    """A call with the marker in everything that a trace must not contain."""
     return {
         "id": f"r{number}-{CANARY}",
         "litellm_call_id": f"c{number}-{CANARY}",
@@ -108,10 +110,10 @@ def check_way(receiver: OtlpReceiver, names: list[str]) -> None:
     assert [span.parent for span in way] == [FIRST[1], *(span.span for span in way[:-1])]
     assert not [span for span in way if span.is_error]
     assert way[0].attributes["http.response.status_code"] == 202
-    told = way[2].attributes
-    assert (told["gen_ai.request.model"], told["gen_ai.operation.name"]) == ("gpt-4o", "chat")
-    assert (told["gen_ai.usage.input_tokens"], told["gen_ai.usage.output_tokens"]) == (3, 2)
-    assert (told["meterbridge.decision"], told["messaging.kafka.offset"]) == ("billable", 0)
+    result = way[2].attributes
+    assert (result["gen_ai.request.model"], result["gen_ai.operation.name"]) == ("gpt-4o", "chat")
+    assert (result["gen_ai.usage.input_tokens"], result["gen_ai.usage.output_tokens"]) == (3, 2)
+    assert (result["meterbridge.decision"], result["messaging.kafka.offset"]) == ("billable", 0)
     assert way[4].attributes["meterbridge.outcome"] == "delivered"
     assert way[5].attributes["http.response.status_code"] == 200
 
@@ -124,8 +126,8 @@ def check_links(receiver: OtlpReceiver, names: list[str], transaction_id: str) -
     assert sealed.links == ((called.trace, called.span), (second.trace, second.span))
     assert posted.links == ((taken.trace, taken.span),)
     assert sealed.attributes["meterbridge.calls"] == 4
-    told = [span.attributes["meterbridge.transaction_id"] for span in (called, second, sealed, taken)]
-    assert told == [transaction_id] * 4
+    result = [span.attributes["meterbridge.transaction_id"] for span in (called, second, sealed, taken)]
+    assert result == [transaction_id] * 4
     assert repeat.attributes["meterbridge.decision"] == "duplicate"
 
 

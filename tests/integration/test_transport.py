@@ -1,4 +1,6 @@
-"""The record-batch transport: no fetch batch goes missing, whatever Faust drops; its seams are where they were."""
+"""The record-batch transport: no fetch batch is lost even if Faust drops one; and its connections to Faust's internals
+are as expected.
+"""
 
 import inspect
 import time
@@ -24,7 +26,9 @@ def stage(kafka: Kafka, topic_prefix: str) -> Stage:
 
 
 def drop_chunks(role: Role, which: set[int]) -> tuple[list[int], dict[str, int]]:
-    """Make Faust lose fetch batches, as it does around rebalances: those lost by number, and how many there were."""
+    """Makes Faust lose fetch batches, as it may around rebalances: returns how many were lost, by number, and how many
+    there were.
+    """
     lost: list[int] = []
     lane_offers = {"count": 0}
     for partition_task in role.partition_tasks.values():
@@ -41,7 +45,7 @@ def drop_chunks(role: Role, which: set[int]) -> tuple[list[int], dict[str, int]]
     return lost, lane_offers
 
 
-async def test_a_chunk_the_meter_never_got_is_asked_for_again(stage: Stage) -> None:
+async def test_a_fetch_batch_that_the_meter_never_got_is_fetched_again(stage: Stage) -> None:
     stage.map("acme", "org", "sub")
     async with stage.running("meter", stage.parts()) as role:
         await soon(
@@ -62,8 +66,8 @@ async def test_a_chunk_the_meter_never_got_is_asked_for_again(stage: Stage) -> N
     assert "duplicate" not in stage.sensors.calls
 
 
-async def test_what_a_lane_asks_for_does_not_wait_for_a_fetch_that_finds_nothing(stage: Stage) -> None:
-    """The broker holds one fetch of a consumer; Faust lets it hold that for 1.5 s."""
+async def test_a_refetch_by_a_partition_task_does_not_wait_for_an_empty_fetch(stage: Stage) -> None:
+    """The broker holds one fetch of a consumer; Faust allows 1.5 s for it."""
     async with stage.running("meter", stage.parts()) as role:
         await soon(
             lambda: (
@@ -87,8 +91,8 @@ def source_of(thing: Any) -> str:
     return inspect.getsource(thing)
 
 
-def test_the_seams_of_faust_are_where_the_transport_expects_them() -> None:
-    """An upgrade that moves one of these must be looked at by somebody who knows docs/adr/0001."""
+def test_the_internals_of_faust_are_where_the_transport_expects_them() -> None:
+    """An upgrade that moves one of them must be reviewed by an engineer who knows docs/adr/0001."""
     assert faust.__version__ == "0.15.3"
     assert "self._new_transport()" in source_of(faust.App)
     assert "self._thread = self._new_consumer_thread()" in source_of(driver.ThreadDelegateConsumer)

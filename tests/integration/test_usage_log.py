@@ -1,4 +1,4 @@
-"""The usage log on real Postgres: any call has its row, of whatever time and with whatever text."""
+"""The usage log with real Postgres: any call has its row, with any time and any text."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from schemas.errors import Rejected
 from streams.agents.projector import PartitionPosition, Projected
 from tests.support.database import migrated_database, rows
-from tests.support.history import TOPICS, Said
+from tests.support.history import TOPICS, TopicRecord
 from tests.support.projection import Writer, event, manifest, receipt, usage
 
 
@@ -22,11 +22,11 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
         yield url
 
 
-async def test_a_call_that_is_there_already_is_counted_and_left_alone(url: str) -> None:
+async def test_an_existing_call_is_counted_and_not_changed(url: str) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, held="no_mapping"))
-        told = await writer.put(TOPICS.enriched, usage(1, held="no_mapping", offset=9), usage(2))
-    assert told == Projected({"llm_usage_log": 1}, {"repeated": 1})
+        result = await writer.put(TOPICS.enriched, usage(1, held="no_mapping", offset=9), usage(2))
+    assert result == Projected({"llm_usage_log": 1}, {"repeated": 1})
     assert await rows(url, "SELECT calls FROM held_parts") == [(1,)]
 
 
@@ -47,15 +47,17 @@ async def test_a_call_of_any_time_has_a_partition(url: str, start: str, partitio
         assert await rows(url, "SELECT tableoid::regclass::text FROM llm_usage_log") == [(partition,)]
 
 
-async def test_months_are_made_while_others_write_and_read(url: str) -> None:
-    """Making one must neither wait for a long query nor stop the writers of other months; several may want the same."""
+async def test_months_are_created_while_others_write_and_read(url: str) -> None:
+    """Creating one must neither wait for a long query nor stop the writers of other months; several may create the
+    same.
+    """
     async with Writer(url) as writer, writer.database.connection() as reader:
         await reader.execute("BEGIN; SELECT count(*) FROM llm_usage_log")
         months = [usage(n, start=f"20{30 + n // 4}-05-01T00:00:00.000000Z") for n in range(8)]
         await asyncio.wait_for(
             asyncio.gather(
                 *(
-                    writer.take(TOPICS.enriched, n, [Said(0, 0, b"", msgspec.json.encode(one))])
+                    writer.take(TOPICS.enriched, n, [TopicRecord(0, 0, b"", msgspec.json.encode(one))])
                     for n, one in enumerate(months)
                 )
             ),
@@ -65,7 +67,7 @@ async def test_months_are_made_while_others_write_and_read(url: str) -> None:
     assert await rows(url, "SELECT count(*) FROM llm_usage_log") == [(8,)]
 
 
-async def test_a_month_that_an_operator_dropped_is_made_again(url: str) -> None:
+async def test_a_month_that_an_operator_dropped_is_created_again(url: str) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1))
         await rows(url, "DROP TABLE llm_usage_log_2026_11")
@@ -73,8 +75,8 @@ async def test_a_month_that_an_operator_dropped_is_made_again(url: str) -> None:
     assert await rows(url, "SELECT raw_offset FROM llm_usage_log") == [(2,)]
 
 
-async def test_nul_is_left_out_of_text_and_json(url: str) -> None:
-    r"""Postgres takes none; a text that merely says \u0000 keeps it."""
+async def test_nul_is_removed_from_text_and_json(url: str) -> None:
+    r"""Postgres accepts none; a text that only contains the characters \u0000 keeps them."""
     nul, said = "a\0b", "a\\u0000b"
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, key_alias=nul, model=said, call_id="c\0"))
@@ -87,11 +89,11 @@ async def test_nul_is_left_out_of_text_and_json(url: str) -> None:
     ) == [("ab", said, "ab")]
 
 
-async def test_what_is_no_record_of_ours_is_counted_and_passed_over(url: str) -> None:
+async def test_a_foreign_record_is_counted_and_skipped(url: str) -> None:
     async with Writer(url) as writer:
         for topic in (TOPICS.enriched, TOPICS.events, TOPICS.receipts, TOPICS.rejected):
-            told = await writer.put(topic, b"\0nonsense", b"{}", b"")
-            assert told is not None and told.skipped == {"unreadable": 3}
+            result = await writer.put(topic, b"\0nonsense", b"{}", b"")
+            assert result is not None and result.skipped == {"unreadable": 3}
     assert await rows(url, "SELECT sum(next), count(*) FROM projector_offsets") == [(12, 4)]
 
 
@@ -117,12 +119,12 @@ async def test_a_row_that_postgres_refuses_is_rejected_without_its_values(url: s
         {"tokens_input": -1},
     ],
 )
-async def test_a_call_with_an_impossible_value_is_kept_aside_and_the_log_says_that_it_has_a_gap(
+async def test_a_call_with_an_impossible_value_is_rejected_and_the_log_has_a_known_gap(
     url: str, bad: dict[str, Any]
 ) -> None:
     async with Writer(url) as writer:
-        told = await writer.put(TOPICS.enriched, usage(1), usage(2, **bad), usage(3))
-    assert told == Projected({"llm_usage_log": 2}, {"unreadable": 1})
+        result = await writer.put(TOPICS.enriched, usage(1), usage(2, **bad), usage(3))
+    assert result == Projected({"llm_usage_log": 2}, {"unreadable": 1})
     assert await rows(url, 'SELECT topic, "offset", reason, problem FROM unprojected_records') == [
         (TOPICS.enriched, 1, "unreadable", "Unreadable")
     ]
@@ -132,22 +134,24 @@ async def test_a_call_with_an_impossible_value_is_kept_aside_and_the_log_says_th
 async def test_the_time_of_a_record_may_be_any_number(url: str) -> None:
     async with Writer(url) as writer:
         for offset, at_ms in enumerate((-1, 1 << 62, 1_795_176_000_000)):
-            told = await writer.take(TOPICS.events, 0, [Said(offset, at_ms, b"", msgspec.json.encode(event(offset)))])
-            assert told is not None and told.skipped == ({} if offset == 2 else {"unreadable": 1})
-            await writer.take(TOPICS.enriched, 0, [Said(offset, at_ms, b"", msgspec.json.encode(usage(offset)))])
+            result = await writer.take(
+                TOPICS.events, 0, [TopicRecord(offset, at_ms, b"", msgspec.json.encode(event(offset)))]
+            )
+            assert result is not None and result.skipped == ({} if offset == 2 else {"unreadable": 1})
+            await writer.take(TOPICS.enriched, 0, [TopicRecord(offset, at_ms, b"", msgspec.json.encode(usage(offset)))])
     assert await rows(url, "SELECT count(*) FROM lago_events") == [(1,)]
     assert await rows(url, "SELECT count(*), max(recorded_ms) FROM unprojected_records") == [(4, 1 << 62)]
     assert await rows(url, "SELECT since <= now() FROM log_completeness") == [(True,)]
 
 
-async def test_a_number_that_postgres_does_not_have_costs_its_own_row(url: str) -> None:
+async def test_a_number_that_postgres_cannot_store_affects_only_its_own_row(url: str) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, tokens_input=2**70), usage(2))
     assert await rows(url, "SELECT count(*) FROM llm_usage_log") == [(1,)]
 
 
 async def test_long_names_fit(url: str) -> None:
-    """A client chooses its call ids and models: whatever their length, no index refuses them."""
+    """A client chooses its call ids and models: no index refuses them at any length."""
     long = "x" * 20_000
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, call_id=long, request_id=long, model=long, key_alias=long))
@@ -157,7 +161,7 @@ async def test_long_names_fit(url: str) -> None:
 
 
 async def test_a_call_is_found_by_its_alias_and_start_and_by_its_customers_time(url: str) -> None:
-    """What a backfill and a dashboard ask: without an index either reads the whole log."""
+    """Queries of a backfill and a dashboard: without an index either would read the whole log."""
     async with Writer(url) as writer:
         await writer.put(
             TOPICS.enriched,

@@ -1,4 +1,6 @@
-"""The sums of analytics are refreshed by day. A day that fails keeps its old sums, is counted, and waits longer after each try."""
+"""The sums of analytics are refreshed by day. A day that fails keeps its old sums, is counted, and waits longer after
+each attempt.
+"""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -36,8 +38,8 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 
 @dataclass
-class Told:
-    """A clock, and what a refresher tells."""
+class RefreshMetrics:
+    """A clock, and the metrics that a refresher writes."""
 
     now: float = 1000.0
     failed: list[str] = field(default_factory=list)
@@ -47,7 +49,7 @@ class Told:
         return SummaryRefresh(database, self.failed.append, self.days.append, monotonic=lambda: self.now)
 
     async def again(self, url: str, refresh: SummaryRefresh, later_s: float = EVERY_S) -> bool:
-        """Look once more, some time later."""
+        """Looks once more, some time later."""
         self.now += later_s
         await rows(url, "UPDATE usage_summary_refreshed SET refreshed_at = refreshed_at - interval '1 hour'")
         return await refresh.once()
@@ -62,25 +64,25 @@ async def broken(url: str, what: str) -> None:
     await rows(url, TRIGGER)
 
 
-async def test_a_day_that_fails_keeps_its_sums_and_all_others_go_on(url: str) -> None:
-    told = Told()
+async def test_a_day_that_fails_keeps_its_sums_and_all_others_continue(url: str) -> None:
+    result = RefreshMetrics()
     async with Writer(url) as writer:
         with Database(url, size=1) as database:
-            refresh = told.refresher(database)
+            refresh = result.refresher(database)
             await writer.put(TOPICS.enriched, call(1, at(20)), call(2, at(21)))
-            assert await refresh.once() and (told.failed, told.days) == ([], [0, 0])
+            assert await refresh.once() and (result.failed, result.days) == ([], [0, 0])
             await broken(url, "RAISE EXCEPTION 'no' USING ERRCODE = '54000'")
             await writer.put(TOPICS.enriched, call(3, at(20)), call(4, at(21)))
-            assert await told.again(url, refresh)
+            assert await result.again(url, refresh)
             assert await sums(url) == {BAD: 1, GOOD: 2}
-            assert (told.failed, told.days[-1]) == (["postgres_error"], 1)
+            assert (result.failed, result.days[-1]) == (["postgres_error"], 1)
             await writer.put(TOPICS.enriched, call(5, at(20)), call(6, at(21)))
-            assert await told.again(url, refresh), "it waits, though its calls change"
-            assert await sums(url) == {BAD: 1, GOOD: 3} and told.failed == ["postgres_error"]
+            assert await result.again(url, refresh), "it waits, though its calls change"
+            assert await sums(url) == {BAD: 1, GOOD: 3} and result.failed == ["postgres_error"]
             await rows(url, "DROP FUNCTION break_it CASCADE")
             await rows(url, "UPDATE usage_days_failed SET retry_at = now()")
-            assert await told.again(url, refresh)
-    assert await sums(url) == {BAD: 3, GOOD: 3} and told.days[-1] == 0
+            assert await result.again(url, refresh)
+    assert await sums(url) == {BAD: 3, GOOD: 3} and result.days[-1] == 0
     assert await rows(url, "SELECT * FROM usage_days_failed") == []
 
 
@@ -99,38 +101,38 @@ async def test_each_failure_of_a_day_doubles_the_wait_up_to_six_hours(url: str) 
     assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 360, 360, 360]
 
 
-async def test_a_day_that_takes_too_long_is_passed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_day_that_takes_too_long_is_skipped(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage_summary, "LIMIT_S", 1.0)
     await broken(url, "PERFORM pg_sleep(60)")
-    told = Told()
+    result = RefreshMetrics()
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, call(1, at(20)), call(2, at(21)), call(3, at(19)))
     with Database(url, size=1) as database:
-        assert await told.refresher(database).once()
+        assert await result.refresher(database).once()
     assert await sums(url) == {date(2026, 11, 19): 1, GOOD: 1}
     assert await rows(url, "SELECT day, problem FROM usage_days_failed") == [(BAD, "postgres_slow")]
-    assert told.failed == ["postgres_slow"]
+    assert result.failed == ["postgres_slow"]
 
 
-async def test_a_refresh_that_fails_is_counted_and_waits_longer_and_longer(postgres_url: str) -> None:
-    """It was repeated every minute, and never counted."""
+async def test_a_failed_refresh_is_counted_and_waits_longer_and_longer(postgres_url: str) -> None:
+    """In an earlier version it was repeated every minute, and never counted."""
     async with owned_database(postgres_url) as owned:
         await rows(owned, f"REVOKE ALL ON usage_days_failed FROM {PROJECTOR}")
-        told = Told()
+        result = RefreshMetrics()
         with Database(as_role(owned, PROJECTOR), size=1) as database:
-            refresh = told.refresher(database)
+            refresh = result.refresher(database)
             waits: list[float] = []
             for _ in range(9):
                 with pytest.raises(Unavailable, match="postgres_denied"):
                     await refresh.once()
                 assert await refresh.once() is False, "it waits"
-                waits.append(refresh._not_before - told.now)
-                told.now = refresh._not_before
+                waits.append(refresh._not_before - result.now)
+                result.now = refresh._not_before
             assert waits == [120, 240, 480, 960, 1920, *[MOST_REST_S] * 4]
-            assert told.failed == ["postgres_denied"] * 9
+            assert result.failed == ["postgres_denied"] * 9
 
 
-async def test_the_projectors_role_refreshes_and_its_metrics_tell(postgres_url: str) -> None:
+async def test_the_projectors_role_refreshes_and_its_metrics_show_it(postgres_url: str) -> None:
     metrics = Metrics(CollectorRegistry(), "1")
     sensors = WorkerSensors(metrics, lambda: 0.0)
     value: Callable[..., float | None] = metrics.registry.get_sample_value

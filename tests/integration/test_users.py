@@ -1,4 +1,4 @@
-"""Users with a token of an identity provider, Lago's key, and the limit of how often anybody may ask."""
+"""Users with a token of an identity provider, Lago's key, and the rate limit for every caller."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ async def server(kafka: Kafka, topic_prefix: str, provider: Provider, lago: Lago
 
 
 async def test_a_user_of_the_provider_sees_their_org_and_no_other(server: Server, provider: Provider) -> None:
-    """Where the keys are is found out from the issuer."""
+    """The address of the keys is discovered from the issuer."""
     answers = {
         org: await server.http.get(f"{ORGS}/{org}/subscription", headers=provider.token()) for org in ("org_1", "org_2")
     }
@@ -50,14 +50,14 @@ async def test_a_user_of_the_provider_sees_their_org_and_no_other(server: Server
     assert (for_others.status_code, for_others.json()["reason"]) == (401, "unknown_token")
     expired = await server.http.get(f"{ORGS}/org_1/subscription", headers=provider.token(exp=1))
     assert (expired.status_code, expired.json()["reason"]) == (401, "token_expired")
-    told = (await server.http.get("/openapi.json")).json()["components"]["securitySchemes"]["oidc"]
-    assert told["openIdConnectUrl"] == f"{provider.issuer}.well-known/openid-configuration"
+    result = (await server.http.get("/openapi.json")).json()["components"]["securitySchemes"]["oidc"]
+    assert result["openIdConnectUrl"] == f"{provider.issuer}.well-known/openid-configuration"
 
 
-async def test_a_key_that_a_user_makes_ends_after_oidc_grant_days(
+async def test_a_key_created_by_a_user_ends_after_oidc_grant_days(
     kafka: Kafka, topic_prefix: str, postgres_url: str, provider: Provider
 ) -> None:
-    """Who has left the provider gets no token any more, and must not go on by a key that they made before."""
+    """A user who has left the provider gets no token any more, and must not continue with a key created before."""
     async with migrated_database(postgres_url) as url:
         settings = settings_for(
             kafka, topic_prefix, **names(provider) | {"oidc_grant_days": 2, "database_url": SecretStr(url)}
@@ -72,21 +72,23 @@ async def test_a_key_that_a_user_makes_ends_after_oidc_grant_days(
                 ends = datetime.fromisoformat(answer.json()["expires_at"])
                 return answer.json()["id"], (ends - datetime.now(UTC)).total_seconds() / 86_400
 
-            made, of_itself = await days("", wanted)
+            created, of_itself = await days("", wanted)
             _, asked_for_more = await days("", wanted | {"expires_at": "2999-01-01T00:00:00Z"})
-            _, rotated = await days(f"/{made}/rotate", {})
+            _, rotated = await days(f"/{created}/rotate", {})
             assert [round(one, 2) for one in (of_itself, asked_for_more, rotated)] == [2, 2, 2]
 
 
-async def test_where_the_providers_keys_are_can_be_said(kafka: Kafka, topic_prefix: str, provider: Provider) -> None:
-    """An issuer whose document cannot be reached from here."""
+async def test_the_address_of_the_providers_keys_can_be_configured(
+    kafka: Kafka, topic_prefix: str, provider: Provider
+) -> None:
+    """For an issuer whose document cannot be reached from here."""
     elsewhere = names(provider) | {"oidc_issuer": "https://id.invalid/", "oidc_jwks_url": f"{provider.issuer}keys"}
     async with running_server(settings_for(kafka, topic_prefix, **elsewhere), ("api",)) as server:
         answer = await server.http.get(f"{ORGS}/org_2/limits", headers=provider.token(iss="https://id.invalid/"))
         assert (answer.status_code, answer.json()["reason"]) == (403, "other_org")
 
 
-async def test_while_the_provider_is_away_no_one_is_called_wrong(
+async def test_while_the_provider_is_unavailable_no_token_is_called_wrong(
     kafka: Kafka, topic_prefix: str, provider: Provider
 ) -> None:
     away = names(provider) | {"oidc_jwks_url": f"http://127.0.0.1:{free_port()}/keys"}
@@ -96,7 +98,7 @@ async def test_while_the_provider_is_away_no_one_is_called_wrong(
         assert (await server.http.get("/customers/mappings", headers=BEARER)).status_code == 200
 
 
-async def test_lagos_key_is_taken_where_lagos_customers_are(server: Server) -> None:
+async def test_lagos_key_is_accepted_only_for_lagos_customers(server: Server) -> None:
     headers = {"Authorization": "Bearer a-key"}
     assert (await server.http.get("/api/billing/plans", headers=headers)).status_code == 200
     assert (await server.http.get("/api/customers/org_1", headers=headers)).status_code == 404
@@ -105,9 +107,7 @@ async def test_lagos_key_is_taken_where_lagos_customers_are(server: Server) -> N
         assert (answer.status_code, answer.json()["reason"]) == (403, "missing_scope"), path
 
 
-async def test_who_asks_more_often_than_the_setting_says_is_told_when_to_come_again(
-    kafka: Kafka, topic_prefix: str
-) -> None:
+async def test_a_caller_over_the_rate_limit_is_told_when_to_come_back(kafka: Kafka, topic_prefix: str) -> None:
     async with running_server(settings_for(kafka, topic_prefix, api_rate_limit=1), ("api",)) as server:
         answers = [await server.http.get("/customers/mappings", headers=BEARER) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 429, 429]

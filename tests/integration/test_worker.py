@@ -1,4 +1,4 @@
-"""`meterbridge worker` as a process: what it says of itself, and how it ends when it is asked to."""
+"""`meterbridge worker` as a process: its log, and how it ends when it is asked to."""
 
 import asyncio
 import json
@@ -31,18 +31,18 @@ _NOTHING = Path("/nonexistent")
 
 @contextmanager
 def worker(only: str, environ: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A worker and the file it logs to; killed at the end, should it still run."""
-    with tempfile.NamedTemporaryFile(prefix="meterbridge-worker-") as told:
+    """A worker and its log file; killed at the end if it still runs."""
+    with tempfile.NamedTemporaryFile(prefix="meterbridge-worker-") as result:
         process = subprocess.Popen(
             [sys.executable, "-m", "connectors", "worker", "--only", only],
             env={"PATH": os.environ["PATH"], "METRICS_PORT": "0", **environ},
             stdin=subprocess.DEVNULL,
-            stdout=told,
-            stderr=told,
+            stdout=result,
+            stderr=result,
         )
         guard.adopt(process.pid, signal.SIGKILL, _NOTHING)
         try:
-            yield process, Path(told.name)
+            yield process, Path(result.name)
         finally:
             process.kill()
             process.wait()
@@ -58,8 +58,8 @@ def children(pid: int) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's children are read in /proc")
-def test_a_worker_stopped_while_its_roles_are_still_starting_has_stopped_cleanly() -> None:
-    """A rolling update may stop a pod a moment after it began: that is no failure to be restarted for."""
+def test_a_worker_stopped_while_its_roles_are_still_starting_ends_cleanly() -> None:
+    """A rolling update may stop a pod just after its start: this must not look like a failure."""
     away = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
     with worker("sink,retry", away) as (process, log):
         eventually(lambda: len(children(process.pid)) == 2, 30)
@@ -67,8 +67,8 @@ def test_a_worker_stopped_while_its_roles_are_still_starting_has_stopped_cleanly
         assert process.wait(10) == 0, log.read_text()
 
 
-def test_a_worker_says_which_partitions_it_works_on_once_it_does(kafka: Kafka, topic_prefix: str) -> None:
-    """That the process runs says nothing about its place in the group."""
+def test_a_worker_logs_its_partitions_once_it_works_on_them(kafka: Kafka, topic_prefix: str) -> None:
+    """A running process alone does not show its membership in the group."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
     environ = {
         "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
@@ -84,7 +84,7 @@ def test_a_worker_says_which_partitions_it_works_on_once_it_does(kafka: Kafka, t
         assert process.wait(10) == 0, log.read_text()
 
 
-async def test_a_role_whose_broker_is_gone_when_it_starts_says_why_and_ends(stage: Stage) -> None:
+async def test_a_role_whose_broker_is_unavailable_at_its_start_logs_the_reason_and_ends(stage: Stage) -> None:
     nowhere = stage.settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
     kafka = kafka_connection(nowhere)
     parts = stage.parts(kafka=aiokafka_config(kafka), broker=faust_broker(kafka))

@@ -1,4 +1,6 @@
-"""A worker's process answers probes on METRICS_PORT: while it waits for Kafka, while it runs, while a partition stands still."""
+"""A worker's process answers probes on METRICS_PORT: while it waits for Kafka, while it runs, and while a partition is
+halted.
+"""
 
 import asyncio
 from typing import Any
@@ -18,7 +20,7 @@ async def ready(settings: Settings) -> tuple[int, Any]:
     return answer.status_code, answer.json()
 
 
-async def test_a_partition_that_stands_still_makes_its_worker_unready(kafka: Kafka, topic_prefix: str) -> None:
+async def test_a_halted_partition_makes_its_worker_unready(kafka: Kafka, topic_prefix: str) -> None:
     settings = settings_for(kafka, topic_prefix, metrics_port=free_port())
     async with worker_parts(settings, "meter") as parts:
         assert await ready(settings) == (200, {"status": "ok"})

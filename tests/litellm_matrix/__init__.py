@@ -1,1 +1,3 @@
-"""The LiteLLM matrix: forty and more kinds of calls through real LiteLLM proxies of several versions, and what is billed for each."""
+"""The LiteLLM matrix: more than forty kinds of calls through real LiteLLM proxies of several versions, and what is
+billed for each.
+"""

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.litellm_matrix.page import PAGE, TABLE, impossible, page, table
 from tests.litellm_matrix.planted import PLANTS
 from tests.litellm_matrix.results import compared, recorded, versions, write
-from tests.litellm_matrix.run import Outcome, tried
+from tests.litellm_matrix.run import Outcome, run_scenarios
 from tests.litellm_matrix.scenario import SCENARIOS
 from tests.litellm_matrix.versions import NEWEST, VERSIONS, install
 
@@ -52,10 +52,10 @@ def main() -> int:
 
 
 def _tried(version: str, scenarios: Sequence[str], plant: str, *, record: bool) -> int:
-    """Run one version; how many scenarios differ from what is recorded."""
+    """Run one version; returns how many scenarios differ from the recorded ones."""
     folder = Path(tempfile.mkdtemp(prefix=f"litellm-matrix-{version}-"))
     print(f"LiteLLM {version}{f' with {plant}' if plant else ''}: logs in {folder}", flush=True)
-    outcome = asyncio.run(tried(folder, install(version), scenarios, plant))
+    outcome = asyncio.run(run_scenarios(folder, install(version), scenarios, plant))
     (folder / "results.json").write_text(json.dumps(outcome.results, indent=1))
     _show(outcome)
     if record:

@@ -1,4 +1,4 @@
-"""What the provider of the matrix answers, and what each answer costs."""
+"""The answers of the matrix's provider, and the cost of each."""
 
 import json
 import time
@@ -22,7 +22,7 @@ STREAM_TOKENS = PIECES * 10
 #: The prompt of a stream: LiteLLM counts it by itself where the provider tells no usage. 20000 words and their frame.
 PROMPT, PROMPT_TOKENS = " hello" * 20_000, 20_007
 SECONDS, CHARACTERS, IMAGE_TOKENS = 60, 1000, 4160
-_MADE_AT = 1_795_000_000
+_CREATED_AT = 1_795_000_000
 REALTIME = {
     "input_tokens": INPUT,
     "output_tokens": OUTPUT,
@@ -34,7 +34,7 @@ REALTIME = {
 
 @dataclass(frozen=True)
 class Asked:
-    """One request to the provider."""
+    """A request to the provider."""
 
     scenario: str
     tail: str
@@ -47,11 +47,11 @@ class Asked:
 
     @property
     def model(self) -> str:
-        """The model that is asked for; a pass-through has it in the path."""
+        """The requested model; a pass-through has it in the path."""
         return str(self.body.get("model") or ("gemini-2.5-flash" if "gemini" in self.tail else "gpt-4o-mini"))
 
     def charge_tokens(self, tokens_input: int, tokens_output: int, cached: int = 0) -> None:
-        """Put a call of these tokens on the account."""
+        """Charge a call with these tokens to the account."""
         flex = self.script.tier == "flex"
         self.account.dollars += prices.charge(self.model, tokens_input, tokens_output, cached, flex=flex)
 
@@ -71,7 +71,7 @@ class Asked:
         self.charge_tokens(PROMPT_TOKENS, STREAM_TOKENS)
 
     def charge_part(self, tokens: int) -> None:
-        """A stream of which so many tokens were made."""
+        """A stream of which this number of tokens was generated."""
         self.charge_tokens(PROMPT_TOKENS, tokens)
 
 
@@ -103,7 +103,7 @@ def completion(asked: Asked) -> dict[str, Any]:
 
 
 def chunks(whole: Mapping[str, Any], usage: Mapping[str, Any], *, with_usage: bool) -> list[dict[str, Any]]:
-    """The same as a stream: PIECES pieces of text."""
+    """The same answer as a stream: PIECES pieces of text."""
     head = {name: whole[name] for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
     deltas = [{"role": "assistant", "content": PIECE}, *[{"content": PIECE}] * (PIECES - 1)]
     events = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
@@ -122,7 +122,7 @@ def message(asked: Asked) -> dict[str, Any]:
 
 
 def message_events(whole: dict[str, Any]) -> list[dict[str, Any]]:
-    """The same as a stream."""
+    """The same answer as a stream."""
     begun = {**whole, "content": [], "stop_reason": None, "usage": {**whole["usage"], "output_tokens": 1}}
     delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": PIECE}}
     end = {"stop_reason": "end_turn", "stop_sequence": None}
@@ -139,12 +139,12 @@ def message_events(whole: dict[str, Any]) -> list[dict[str, Any]]:
 def response(job: str, *, finished: bool, background: bool) -> dict[str, Any]:
     """A response of OpenAI's."""
     usage = jobs.response_tokens(INPUT, OUTPUT)
-    return jobs.response(job, usage, made_at=_MADE_AT, finished=finished, background=background)
+    return jobs.response(job, usage, made_at=_CREATED_AT, finished=finished, background=background)
 
 
 def batch(job: str, *, finished: bool) -> dict[str, Any]:
     """A batch of two completions."""
-    return jobs.batch(job, made_at=_MADE_AT, finished=finished)
+    return jobs.batch(job, made_at=_CREATED_AT, finished=finished)
 
 
 def _batch_output() -> str:
@@ -160,7 +160,7 @@ def _batch_output() -> str:
                 "body": {
                     "id": f"chatcmpl-line-{number}",
                     "object": "chat.completion",
-                    "created": _MADE_AT,
+                    "created": _CREATED_AT,
                     "model": "gpt-4o-mini",
                     "choices": [choice],
                     "usage": usage,
@@ -178,8 +178,8 @@ def plain(asked: Asked) -> web.Response:
     if tail.endswith("completions"):
         asked.charge_tokens(INPUT, OUTPUT)
         choice = {"index": 0, "finish_reason": "stop", "text": "hello", "logprobs": None}
-        made = {"id": "cmpl-" + asked.id, "object": "text_completion", "created": 1, "model": asked.model}
-        return web.json_response({**made, "choices": [choice], "usage": _tokens(INPUT, OUTPUT)})
+        created = {"id": "cmpl-" + asked.id, "object": "text_completion", "created": 1, "model": asked.model}
+        return web.json_response({**created, "choices": [choice], "usage": _tokens(INPUT, OUTPUT)})
     if tail.endswith("embeddings"):
         asked.charge_tokens(10 * INPUT, 0)
         data = [{"object": "embedding", "index": 0, "embedding": [0.1, 0.2]}]

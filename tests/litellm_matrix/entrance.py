@@ -1,4 +1,4 @@
-"""The product's ingress, with a recorder in front of it: what each proxy posted, and what the ingress made of it."""
+"""The product's ingress with a recorder in front of it: what each proxy posted, and what the ingress stored."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ class Stored:
 
 @dataclass
 class Entrance:
-    """Takes posts at `/ENDPOINT/webhook/litellm/usage`; each endpoint has a store of its own.
+    """Accepts posts at `/ENDPOINT/webhook/litellm/usage`; each endpoint has its own store.
 
     Fields:
         bodies: what was posted and taken, by endpoint, in order.
@@ -69,7 +69,7 @@ class Entrance:
     url: str = ""
 
     async def take(self, request: web.Request) -> web.Response:
-        """Pass a post on to the ingress, and note it."""
+        """Forward a post to the ingress, and record it."""
         endpoint, body = request.match_info["endpoint"], await request.read()
         await asyncio.sleep(self.slow.get(endpoint, 0))
         text, left = self.refuse.get(endpoint, (b"", 0))
@@ -83,15 +83,15 @@ class Entrance:
     async def post(self, endpoint: str, body: bytes, headers: Mapping[str, str]) -> web.Response:
         """Post to the ingress of an endpoint."""
         answer = await self.ingresses[endpoint].client.post(_PATH, data=body, headers=headers)
-        told = await answer.read()
+        result = await answer.read()
         self.statuses[endpoint].append(answer.status)
         if answer.status == _TAKEN:
             self.bodies[endpoint].append(body)
         self.changed_s = time.monotonic()
-        return web.Response(status=answer.status, body=told, content_type="application/json")
+        return web.Response(status=answer.status, body=result, content_type="application/json")
 
     def elements(self, endpoint: str) -> list[Any]:
-        """All elements that were taken at an endpoint."""
+        """All elements that were accepted at an endpoint."""
         return [element for body in self.bodies[endpoint] for element in elements_of(body)]
 
 
@@ -127,7 +127,7 @@ async def entrance(endpoints: Iterable[str]) -> AsyncIterator[Entrance]:
 
 
 async def replayed(elements: Sequence[Any], received_us: int) -> list[Record]:
-    """What the ingress stores of recorded elements, received at a recorded moment."""
+    """What the ingress stores of recorded elements, received at a recorded time."""
     stored = Stored()
     async with serving(stored.element_store(received_us), auth=WebhookAuth((), (TOKEN,))) as ingress:
         headers = {"Authorization": "Bearer " + TOKEN}

@@ -46,7 +46,9 @@ class After(CustomGuardrail):  # type: ignore[misc]
 
 
 class Tap(CustomLogger):  # type: ignore[misc]
-    """Notes what LiteLLM logs, beside the callbacks that post it: what is there and does not arrive was lost on the way."""
+    """Records what LiteLLM logs, in addition to the callbacks that post it: a call here that does not arrive was lost
+    in delivery.
+    """
 
     async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         self._note(kwargs)
@@ -64,17 +66,17 @@ tap = Tap()
 
 
 def _plant(change: Callable[[dict[str, Any]], None]) -> None:
-    """Change each payload that LiteLLM makes, wherever the function was imported."""
-    made = litellm_logging.get_standard_logging_object_payload
+    """Change each payload that LiteLLM builds, in every module that imported the function."""
+    created = litellm_logging.get_standard_logging_object_payload
 
     def changed(*args: Any, **kwargs: Any) -> Any:
-        payload = made(*args, **kwargs)
+        payload = created(*args, **kwargs)
         if payload is not None:
             change(payload)
         return payload
 
     for module in [*sys.modules.values()]:
-        if vars(module).get("get_standard_logging_object_payload") is made:
+        if vars(module).get("get_standard_logging_object_payload") is created:
             vars(module)["get_standard_logging_object_payload"] = changed
 
 

@@ -1,4 +1,4 @@
-"""What the product makes of what arrived: each call's decision, customer and cost, by scenario."""
+"""How the product treats what arrived: each call's decision, customer and cost, by scenario."""
 
 import hashlib
 import re
@@ -31,7 +31,7 @@ def _hashes() -> dict[str, str]:
 
 
 def rows_of(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
-    """One row for each record, by scenario: what the meter decides, in the order of arrival."""
+    """One row for each record, by scenario: the meter's decisions, in order of arrival."""
     partition = Partition()
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for topic, key, value, *_ in records:
@@ -45,7 +45,7 @@ def rows_of(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
         partition.take(Raw(0, stamp_ms, (key or "").encode(), value))
         decisions = [name for step in partition.steps[before:] for name, count in step.decisions.items() if count]
         reasons = [
-            msgspec.json.decode(told)["reason"] for step in partition.steps[before:] for _, told in step.rejected
+            msgspec.json.decode(result)["reason"] for step in partition.steps[before:] for _, result in step.rejected
         ]
         rows[_scenario_of(record)].append(_row(record, key or "", decisions, reasons))
     return {name: sorted(found, key=_order) for name, found in rows.items()}

@@ -33,7 +33,7 @@ PROXIES: dict[str, dict[str, dict[str, Any] | None]] = {
 
 
 def owners() -> dict[str, Any]:
-    """Who each key belongs to."""
+    """The owner of each key."""
     return {
         one.name: {"user_id": "u." + one.name, "team_id": "t." + one.name, "key_alias": one.name, **one.who}
         for one in SCENARIOS.values()
@@ -103,7 +103,7 @@ def configuration(proxy: str, provider: str, usage: str) -> dict[str, Any]:
 
 
 def files_of(config: Mapping[str, Any]) -> dict[str, str]:
-    """What stands beside a proxy's `config.yaml`, and itself."""
+    """The files beside a proxy's `config.yaml`, and that file."""
     modules = {f"matrix_{name}.py": (_FOLDER / f"{name}.py").read_text() for name in ("inside", "planted")}
-    told = {"who.json": json.dumps(owners()), "config.yaml": json.dumps(config)}
-    return {**modules, "matrix_plugin.py": _PLUGIN, **told}
+    result = {"who.json": json.dumps(owners()), "config.yaml": json.dumps(config)}
+    return {**modules, "matrix_plugin.py": _PLUGIN, **result}

@@ -1,4 +1,4 @@
-"""docs/litellm-versions.md and the doctor's table, made of the recorded results."""
+"""docs/litellm-versions.md and the doctor's table, generated from the recorded results."""
 
 import itertools
 import json
@@ -80,7 +80,7 @@ def _customers(results: Results, name: str) -> str:
 
 
 def _details(results: Results) -> list[str]:
-    """What the newest version reports of each scenario."""
+    """What the newest version reports about each scenario."""
     lines = [
         "| scenario | the client got | the provider was asked | charged | arrives, and is decided | customer | `id` is |"
     ]
@@ -102,7 +102,7 @@ def _count(calls: list[dict[str, Any]], kind: str) -> int:
 
 
 def _changes(results: Results) -> list[str]:
-    """What changed its meaning from one recorded version to the next."""
+    """The scenarios whose meaning changed from one recorded version to the next."""
     lines = []
     ordered = [*results]
     for before, after in itertools.pairwise(ordered):

@@ -1,4 +1,4 @@
-"""What a provider charges, in dollars, by its public price list of November 2026: the judge of LiteLLM's prices."""
+"""What a provider charges, in dollars, by its public price list of November 2026: compared with LiteLLM's prices."""
 
 from collections.abc import Mapping
 from decimal import Decimal

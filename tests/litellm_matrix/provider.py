@@ -46,7 +46,7 @@ class Script:
 
 @dataclass
 class Account:
-    """What was asked in a scenario, and what it cost."""
+    """The requests of a scenario, and their cost."""
 
     asked: list[tuple[str, str]] = field(default_factory=list)
     dollars: Decimal = Decimal(0)
@@ -54,7 +54,7 @@ class Account:
 
 
 class Provider:
-    """All scenarios of one run. `scripts`: by scenario; a scenario without one is answered plainly."""
+    """All scenarios of one run. `scripts`: by scenario; a scenario without one gets plain answers."""
 
     def __init__(self, scripts: Mapping[str, Script]) -> None:
         self._scripts = scripts

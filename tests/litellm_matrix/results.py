@@ -75,7 +75,9 @@ def write(version: str, outcome: Outcome) -> None:
 
 
 def _counts(posted: Mapping[str, Any]) -> bool:
-    """Whether a call was posted where its scenario is judged; several callbacks of the main proxy report each call."""
+    """Whether a call was posted to the endpoint by which its scenario is judged; several callbacks of the main proxy
+    report each call.
+    """
     call = posted["call"] if isinstance(posted["call"], dict) else {}
     alias = str((call.get("metadata") or {}).get("user_api_key_alias") or call.get("key_alias") or "")
     return bool(posted["at"] == (SCENARIOS[alias].endpoint if alias in SCENARIOS else "main"))
@@ -87,7 +89,7 @@ def versions() -> list[str]:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """The numbers of a version, to compare it."""
+    """The numbers of a version, for comparison."""
     return tuple(int(part) for part in version.split("."))
 
 
@@ -104,7 +106,7 @@ def recorded_calls(version: str) -> tuple[list[dict[str, Any]], int]:
 
 
 def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[str]]:
-    """How results differ in meaning, by scenario; a scenario without a recording differs."""
+    """The differences in meaning, by scenario; a scenario without a recording differs."""
     found = {
         name: differences(before[name], result) if name in before else ["it is not recorded"]
         for name, result in after.items()
@@ -120,7 +122,9 @@ def _uncertain(name: str, before: Mapping[str, Any] | None) -> bool:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """How a scenario's result differs in meaning; amounts within `TOLERANCE`, and tokens within 2 %, are the same."""
+    """The differences in meaning of a scenario's result; amounts within `TOLERANCE`, and tokens within 2 %, count as
+    equal.
+    """
     found = [
         f"{name}: {before[name]} -> {after[name]}"
         for name in ("owed", "billed")

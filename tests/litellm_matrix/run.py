@@ -41,7 +41,7 @@ _SUPPLEMENTED = ("main", "ndjson", "single")
 
 @dataclass
 class Outcome:
-    """What a run found.
+    """The results of a run.
 
     Fields:
         results: by scenario.
@@ -58,7 +58,7 @@ class Outcome:
 
 @dataclass
 class Run:
-    """The proxies that run now."""
+    """The running proxies."""
 
     folder: Path
     launcher: Launcher
@@ -124,7 +124,7 @@ def _mark(element: Any) -> tuple[str, ...]:
 
 
 async def _tried(scenario: Scenario, run: Run) -> list[str]:
-    """Run one scenario; what its client got."""
+    """Run one scenario; returns what its client got."""
     proxy = run.proxies[scenario.proxy]
     headers = {"Authorization": "Bearer " + key_of(scenario.name)}
     async with httpx.AsyncClient(
@@ -139,7 +139,7 @@ async def _tried(scenario: Scenario, run: Run) -> list[str]:
         return ask.seen
 
 
-async def tried(
+async def run_scenarios(
     folder: Path,
     python: Path,
     scenarios: Sequence[str],
@@ -221,7 +221,9 @@ async def _all(run: Run, scenarios: Sequence[str]) -> dict[str, list[str]]:
 
 
 async def _quiet(at: Entrance, quiet_s: float, wanted: int = 0) -> None:
-    """Until so many calls have arrived at the main endpoint, for five minutes at most; then until nothing has arrived for so long."""
+    """Wait until this number of calls has arrived at the main endpoint, at most five minutes; then until nothing has
+    arrived for this time.
+    """
     for _ in range(3000):
         if len(at.elements("main")) >= wanted:
             break
@@ -234,7 +236,7 @@ async def _quiet(at: Entrance, quiet_s: float, wanted: int = 0) -> None:
 def result_of(
     scenario: Scenario, seen: Sequence[str], provider: Provider, rows: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The result of a scenario, as it is recorded."""
+    """The result of a scenario in its recorded form."""
     accounts = [provider.accounts[name] for name in {scenario.name, *(model.at for model in scenario.models)} if name]
     charged = sum((account.dollars for account in accounts), Decimal(0)) * 100
     owed = charged if scenario.owed is None else scenario.owed * 100

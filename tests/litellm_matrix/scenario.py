@@ -1,4 +1,4 @@
-"""What a scenario is, and what it can do: calls of one key through a proxy."""
+"""What a scenario is, and what it can do: calls with one key through a proxy."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,7 +17,7 @@ LONG = [{"role": "user", "content": PROMPT}]
 
 
 class Proxies(Protocol):
-    """What delivery scenarios do to a proxy."""
+    """What delivery scenarios can do to a proxy."""
 
     def arrived_at(self, endpoint: str) -> int:
         """How many calls have arrived there."""
@@ -66,12 +66,12 @@ class Scenario:
 
     @property
     def endpoint(self) -> str:
-        """Where its calls are posted."""
+        """The endpoint to which its calls are posted."""
         return self.route or self.proxy
 
     @property
     def deployments(self) -> tuple[Model, ...]:
-        """Its models; one of its own name if it declares none."""
+        """The models of the scenario; one with the scenario's name if it declares none."""
         return self.models or (Model(self.name),)
 
 
@@ -97,7 +97,7 @@ def scenario(
 
 @dataclass
 class Ask:
-    """A client with the key of one scenario. `seen`: what it got, in order."""
+    """A client with the key of one scenario. `seen`: its answers, in order."""
 
     scenario: Scenario
     client: httpx.AsyncClient
@@ -105,7 +105,7 @@ class Ask:
     seen: list[str] = field(default_factory=list)
 
     async def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
-        """POST JSON, or what `more` says to httpx."""
+        """POST JSON, with the arguments in `more` for httpx."""
         answer = await self.client.post(path, **({"json": body} if body is not None else {}), **more)
         self.seen.append(str(answer.status_code))
         return answer
@@ -121,7 +121,7 @@ class Ask:
         return await self.post("/v1/chat/completions", body, headers=dict(headers or {}))
 
     async def stream(self, path: str = "/v1/chat/completions", *, leave_after: int = 0, **more: Any) -> None:
-        """A stream, read to its end, or left after so many events."""
+        """A stream that is read to its end, or closed after this number of events."""
         body = {"model": self.scenario.name, "messages": LONG, "stream": True, **more}
         events, end = 0, "ended"
         try:

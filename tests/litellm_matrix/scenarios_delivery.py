@@ -1,4 +1,4 @@
-"""Scenarios: how the records are posted, and what is lost with the proxy."""
+"""Scenarios: how records are posted, and what is lost with the proxy."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ _CALLS, _MANY = 5, 20
 
 
 async def _calls(ask: Ask, count: int = _CALLS) -> None:
-    """So many calls at once."""
+    """This number of calls at the same time."""
     words = (f"hello {number}" for number in range(count))
     await asyncio.gather(*(ask.chat(messages=[{"role": "user", "content": word}]) for word in words))
 
@@ -35,7 +35,9 @@ async def _race(ask: Ask) -> None:
 
 
 async def _ended(ask: Ask, *, kill: bool) -> None:
-    """A call that has arrived shows that a flush was just done: the next calls are in the queue when the proxy ends."""
+    """A call that has arrived shows that a flush has just finished: the next calls are in the queue when the proxy
+    ends.
+    """
     proxy, before = ask.scenario.proxy, ask.proxies.arrived_at(ask.scenario.endpoint)
     await _calls(ask, 1)
     await ask.proxies.arrived(ask.scenario.endpoint, before + 1)

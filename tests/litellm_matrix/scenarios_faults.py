@@ -1,4 +1,4 @@
-"""Scenarios: calls that fail on their way, and who a call belongs to."""
+"""Scenarios: calls that fail, and which customer a call belongs to."""
 
 from tests.litellm_matrix.provider import Script
 from tests.litellm_matrix.scenario import Ask, Model, scenario

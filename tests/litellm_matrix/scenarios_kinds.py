@@ -105,17 +105,17 @@ async def _responses_bridge(ask: Ask) -> None:
 
 @scenario("background", "a response in the background, read four times", "kinds")
 async def _background(ask: Ask) -> None:
-    made = await ask.post("/v1/responses", {"model": "background", "input": "hello", "background": True})
-    if made.is_success:
-        await ask.get("/v1/responses/" + made.json()["id"], 4)
+    created = await ask.post("/v1/responses", {"model": "background", "input": "hello", "background": True})
+    if created.is_success:
+        await ask.get("/v1/responses/" + created.json()["id"], 4)
 
 
 @scenario("batch", "a batch of two calls, read four times", "kinds")
 async def _batch(ask: Ask) -> None:
     body = {"input_file_id": "file-in", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
-    made = await ask.post("/v1/batches", body)
-    if made.is_success:
-        await ask.get("/v1/batches/" + made.json()["id"], 4)
+    created = await ask.post("/v1/batches", body)
+    if created.is_success:
+        await ask.get("/v1/batches/" + created.json()["id"], 4)
 
 
 @scenario("files", "a file, put and listed", "kinds")
@@ -127,9 +127,9 @@ async def _files(ask: Ask) -> None:
 @scenario("video", "four seconds of a video, read twice", "kinds", models=(Model("video", "openai/sora-2"),))
 async def _video(ask: Ask) -> None:
     form = {"model": "video", "prompt": "a boat", "seconds": "4"}
-    made = await ask.post("/v1/videos", files={name: (None, text) for name, text in form.items()})
-    if made.is_success:
-        await ask.get("/v1/videos/" + made.json()["id"], 2)
+    created = await ask.post("/v1/videos", files={name: (None, text) for name, text in form.items()})
+    if created.is_success:
+        await ask.get("/v1/videos/" + created.json()["id"], 2)
 
 
 @scenario("realtime", "a realtime session with one answer", "kinds", models=(Model("realtime", "openai/gpt-realtime"),))

@@ -1,4 +1,4 @@
-"""The versions of LiteLLM that are compared, and an environment for each, kept outside the repository."""
+"""The compared versions of LiteLLM, and an environment for each, outside the repository."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def python_of(version: str) -> Path | None:
 
 
 def install(version: str) -> Path:
-    """Make the environment of a version, once: 100 to 600 MB, a minute or two.
+    """Create the environment of a version, once: 100 to 600 MB, a minute or two.
 
     Returns:
         Its Python.

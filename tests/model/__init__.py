@@ -1,1 +1,1 @@
-"""What is owed, worked out a second time, slowly, and compared with what Lago's sandbox invoices."""
+"""The owed amounts, computed a second time in a slow and simple way, and compared with the invoices of Lago's sandbox."""

@@ -1,11 +1,13 @@
-"""Small faults of the accounts of credits, each as it would be made: one place of a database function, written otherwise."""
+"""Small planted faults in the credit accounts: each changes one place of a database function."""
 
 import re
 from typing import NamedTuple
 
 
 class Fault(NamedTuple):
-    """`wrong` in place of each `right` (regular expression) in a function of the database and what it is made of."""
+    """`wrong` replaces each `right` (regular expression) in a function of the database and the functions that it is
+    built from.
+    """
 
     function: str
     right: str

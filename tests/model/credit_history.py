@@ -1,4 +1,4 @@
-"""A history of prepaid credits: what happens to accounts, step by step, as plain data. The model and the product read it.
+"""A history of prepaid credits: events of accounts, step by step, as plain data. The model and the product read it.
 
 Moments are whole seconds since the history began, each step later than the one ahead of it. Amounts are dollars as text.
 """
@@ -15,9 +15,9 @@ REPAY, KEEP = "repay", "keep"
 
 @dataclass(frozen=True)
 class Call:
-    """A call of LiteLLM's that was counted; `number` is its identity, `reserved` the call id of its reservation.
+    """A counted LiteLLM call; `number` is its identity, `reserved` the call id of its reservation.
 
-    Without `billed` its cost is billed, where the decision says that it is billed.
+    Without `billed` its cost is billed, if its decision is billable.
     """
 
     number: int
@@ -31,7 +31,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Given(Step):
-    """Credits come, or go back with a negative amount, with one key (`""`: none). `ends`: None = never."""
+    """Credits are added, or removed with a negative amount, with one key (`""`: none). `ends`: None = never."""
 
     account: str
     amount: str
@@ -42,7 +42,7 @@ class Given(Step):
 
 @dataclass(frozen=True)
 class Debited(Step):
-    """A service takes what something costs."""
+    """A service debits a cost."""
 
     account: str
     amount: str
@@ -51,7 +51,7 @@ class Debited(Step):
 
 @dataclass(frozen=True)
 class Reserved(Step):
-    """A call is to begin: its estimate, how long it may take, and the allowed overdraft."""
+    """A call is about to start: its estimate, the lifetime of the reservation, and the allowed overdraft."""
 
     account: str
     call: str
@@ -62,14 +62,14 @@ class Reserved(Step):
 
 @dataclass(frozen=True)
 class GivenBack(Step):
-    """The call did not happen."""
+    """The call was not made."""
 
     call: str
 
 
 @dataclass(frozen=True)
 class Settled(Step):
-    """A caller reports what the call has cost, because no record may come."""
+    """A caller reports the cost of the call, because no record may arrive."""
 
     call: str
     amount: str
@@ -77,7 +77,7 @@ class Settled(Step):
 
 @dataclass(frozen=True)
 class Counted(Step):
-    """Records of calls, each in one batch once; a batch may come again."""
+    """Records of calls, each in a batch once; a batch may be repeated."""
 
     calls: tuple[Call, ...]
 
@@ -89,12 +89,12 @@ class Replayed(Step):
 
 @dataclass(frozen=True)
 class Upkeep(Step):
-    """What is over is ended."""
+    """Expired credits and reservations are ended."""
 
 
 @dataclass(frozen=True)
 class Chosen(Step):
-    """An operator chooses what becomes of overdraft."""
+    """An operator chooses what happens with an overdraft."""
 
     account: str
     policy: str
@@ -110,13 +110,13 @@ _KEYS = ("", "", "", "k1", "k2")
 _GAPS = (1, 1, 1, 1, 2, 2, 20, 20, MINUTE, MINUTE, HOUR, HOUR, DAY)
 #: How often a step is one that has been before, such as a retry.
 _AGAIN = 0.15
-#: So many call ids has an account.
+#: The number of call ids of an account.
 _IDS = 3
 _NOT_YET = 0
 
 
 def history_of(number: int) -> History:
-    """The history of this number: it begins with credits, and ends when all that could expire has."""
+    """The history with this number: it starts with credits, and ends after everything that can expire has expired."""
     chance = random.Random(number)
     calls = [_call(chance, number) for number in range(10)]
     counted: dict[int, Call] = {}
@@ -142,7 +142,9 @@ def history_of(number: int) -> History:
 
 
 def _is_over(call_id: str, at: int, before: History) -> bool:
-    """Whether a call has ended that had this id: a proxy gives it to one call alone, and reserves before the call is counted."""
+    """Whether a call with this id has ended: a proxy gives an id to one call only, and reserves before the call is
+    counted.
+    """
     reserved = False
     for step in before:
         match step:
@@ -158,7 +160,7 @@ def _is_over(call_id: str, at: int, before: History) -> bool:
 
 
 def _call(chance: random.Random, number: int) -> Call:
-    """A call of that number, which may have a reservation of its account; it ended so long before it is counted."""
+    """A call with this number, maybe with a reservation of its account; it ended some time before it is counted."""
     account = chance.choice(_WHO)
     decision = chance.choice(["billable", "billable", "billable", "failed_with_cost", "failed_call"])
     billed = chance.choice([None, None, "3", "0.000123"])
@@ -168,7 +170,7 @@ def _call(chance: random.Random, number: int) -> Call:
 
 
 def _step(chance: random.Random, calls: list[Call]) -> Step:
-    """A step without its moment."""
+    """A step without its time."""
     account, amount, key = chance.choice(_WHO), chance.choice(_AMOUNTS), chance.choice(_KEYS)
     call = f"{account}#{chance.randrange(_IDS)}"
     match chance.choice("ggggg-ccccccrrrrrrrrrdddbssssssupoo"):

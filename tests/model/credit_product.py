@@ -1,7 +1,8 @@
-"""The product's accounts of a history: its functions in a real Postgres, its ledger for the API, its projector and its upkeep.
+"""The product's accounts for a history: its functions in a real Postgres, its ledger for the API, its projector and its
+upkeep.
 
-A history is one transaction, which is rolled back; a commit of the product is a savepoint in it. Where the product asks for
-the time, it gets the moment of the history: functions by `told_the_time`, statements by `Told`.
+A history is one transaction, which is rolled back; a commit of the product is a savepoint in it. When the product asks
+for the time, it gets that of the history: functions by `use_history_time`, statements by `ConnectionAtHistoryTime`.
 """
 
 import json
@@ -25,12 +26,12 @@ from schemas.topics import TopicNames
 from streams.agents.projector import PartitionPosition
 from tests.model import credit_history as h
 from tests.model.credits import CONFLICT
-from tests.support.history import Said
+from tests.support.history import TopicRecord
 
 BEGINS = datetime(2026, 11, 2, tzinfo=UTC)
 _TOPICS = TopicNames.with_prefix("")
 _CLOCKS = re.compile(r"\b(?:clock_timestamp|now)\(\)")
-_AS_TOLD = "told_now()"
+_HISTORY_NOW = "told_now()"
 _COMMANDS = {"BEGIN": "SAVEPOINT own", "COMMIT": "RELEASE SAVEPOINT own", "ROLLBACK": "ROLLBACK TO SAVEPOINT own"}
 
 
@@ -38,22 +39,24 @@ def moment(at: int) -> datetime:
     return BEGINS + timedelta(seconds=at)
 
 
-async def told_the_time(connection: Any) -> None:
-    """From now on the database's functions, and what accounts begin with, go by `told.now`."""
+async def use_history_time(connection: Any) -> None:
+    """From now on the database's functions, and the start of new accounts, use the time `told.now`."""
     await connection.execute(
-        f"CREATE FUNCTION {_AS_TOLD} RETURNS timestamptz LANGUAGE sql STABLE AS "
+        f"CREATE FUNCTION {_HISTORY_NOW} RETURNS timestamptz LANGUAGE sql STABLE AS "
         "$$ SELECT current_setting('told.now')::timestamptz $$"
     )
     query = """SELECT pg_get_functiondef(oid) FROM pg_proc
         WHERE pronamespace = current_schema()::regnamespace AND prosrc ~ '(clock_timestamp|\\mnow)\\(\\)'"""
     for (text,) in await connection.fetch(query):
-        await connection.execute(_told(text))
-    await connection.execute(f"ALTER TABLE user_credits ALTER prepaid_since SET DEFAULT {_AS_TOLD}")
+        await connection.execute(_at_history_time(text))
+    await connection.execute(f"ALTER TABLE user_credits ALTER prepaid_since SET DEFAULT {_HISTORY_NOW}")
     await connection.fetch("SELECT ensure_usage_month($1)", BEGINS.date())
 
 
 async def changed(connection: Any, function: str, change: Callable[[str], str]) -> list[str]:
-    """Change a function and those that it calls; returns the definitions of before. Raises: AssertionError: nothing changes."""
+    """Change a function and those that it calls; returns the definitions before the change. Raises: AssertionError:
+    nothing changes.
+    """
     query = """SELECT pg_get_functiondef(p.oid) FROM pg_proc p WHERE p.pronamespace = current_schema()::regnamespace
         AND p.prokind = 'f' AND (p.proname = $1 OR EXISTS (
             SELECT FROM pg_proc q WHERE q.pronamespace = p.pronamespace AND q.proname = $1
@@ -66,7 +69,7 @@ async def changed(connection: Any, function: str, change: Callable[[str], str]) 
     return before
 
 
-class Told:
+class ConnectionAtHistoryTime:
     """A connection in a history's transaction."""
 
     def __init__(self, connection: Any) -> None:
@@ -76,27 +79,27 @@ class Told:
         return self._connection.transaction()
 
     async def execute(self, statement: str, *arguments: Any) -> Any:
-        return await self._connection.execute(_COMMANDS.get(statement, _told(statement)), *arguments)
+        return await self._connection.execute(_COMMANDS.get(statement, _at_history_time(statement)), *arguments)
 
     async def fetch(self, statement: str, *arguments: Any) -> Any:
-        return await self._connection.fetch(_told(statement), *arguments)
+        return await self._connection.fetch(_at_history_time(statement), *arguments)
 
     async def fetchrow(self, statement: str, *arguments: Any) -> Any:
-        return await self._connection.fetchrow(_told(statement), *arguments)
+        return await self._connection.fetchrow(_at_history_time(statement), *arguments)
 
     async def fetchval(self, statement: str, *arguments: Any) -> Any:
-        return await self._connection.fetchval(_told(statement), *arguments)
+        return await self._connection.fetchval(_at_history_time(statement), *arguments)
 
 
-def _told(statement: str) -> str:
-    return _CLOCKS.sub(_AS_TOLD, statement)
+def _at_history_time(statement: str) -> str:
+    return _CLOCKS.sub(_HISTORY_NOW, statement)
 
 
 class OneConnection:
-    """In place of the pool."""
+    """Replaces the connection pool."""
 
     def __init__(self, connection: Any) -> None:
-        self._connection = Told(connection)
+        self._connection = ConnectionAtHistoryTime(connection)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
@@ -109,7 +112,7 @@ class Silent:
 
 
 class Product:
-    """One history's accounts. `log`: what lies in `litellm.usage.enriched`: a moment and a call."""
+    """The accounts of one history. `log`: the contents of `litellm.usage.enriched`: times and calls."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -121,7 +124,7 @@ class Product:
         self._log: list[tuple[int, h.Call]] = []
 
     async def takes(self, step: h.Step) -> Any:
-        """The answer to a step; the entries of its movements sum to zero."""
+        """The answer to a step; the entries of its movements must sum to zero."""
         await self._connection.execute("SELECT set_config('told.now', $1, true)", moment(step.at).isoformat())
         try:
             async with self._connection.transaction():
@@ -132,7 +135,7 @@ class Product:
             return CONFLICT
 
     async def state(self) -> dict[str, Any]:
-        """As `tests.model.credits.Book.state`."""
+        """Like `tests.model.credits.Book.state`."""
         query = """SELECT c.account, get_account_balance(c.account) AS balance, c.overdraft, (
                 SELECT COALESCE(sum(r.amount), 0) FROM credit_reservations r WHERE r.account = c.account
                     AND r.settled_at IS NULL AND r.released_at IS NULL AND r.expires_at > told_now()
@@ -146,39 +149,39 @@ class Product:
         }
 
     async def shown(self, account: str) -> tuple[Decimal, Decimal, Decimal]:
-        """What the API shows of it: balance, overdraft, what is reserved."""
+        """What the API shows: balance, overdraft, reserved amount."""
         held = await self._ledger.balance(account)
         return held.balance, held.overdraft, held.reserved
 
     async def sums(self) -> dict[tuple[str, str], tuple[int, Decimal]]:
-        """As `tests.model.credits.Book.sums`. Raises: AssertionError: the books do not balance."""
+        """Like `tests.model.credits.Book.sums`. Raises: AssertionError: the books do not balance."""
         assert await self._connection.fetch("SELECT * FROM credit_imbalances") == []
         query = """SELECT account, transaction_type, count(*) FILTER (WHERE transaction_type <> 'expiry'), sum(amount)
             FROM credit_transactions GROUP BY 1, 2"""
         return {(row[0], row[1]): (row[2], row[3]) for row in await self._connection.fetch(query)}
 
     async def _given(self, step: h.Given) -> Decimal:
-        told = {"idempotency_key": step.key} if step.key else {}
-        told |= {"expires_at": moment(step.ends).isoformat()} if step.ends is not None else {}
+        result = {"idempotency_key": step.key} if step.key else {}
+        result |= {"expires_at": moment(step.ends).isoformat()} if step.ends is not None else {}
         statement = "SELECT new_balance FROM add_account_credits($1, $2, $3, p_metadata => $4::jsonb)"
         balance: Decimal = await self._connection.fetchval(
-            statement, step.account, Decimal(step.amount), step.kind, json.dumps(told)
+            statement, step.account, Decimal(step.amount), step.kind, json.dumps(result)
         )
         return balance
 
     async def _debited(self, step: h.Debited) -> Any:
         statement = "SELECT * FROM debit_account_credits($1, $2, 'openai', 'gpt-5', 1, 1, 'eco', $3::jsonb)"
-        told = json.dumps({"idempotency_key": step.key} if step.key else {})
-        row = await self._connection.fetchrow(statement, step.account, Decimal(step.amount), told)
+        result = json.dumps({"idempotency_key": step.key} if step.key else {})
+        row = await self._connection.fetchrow(statement, step.account, Decimal(step.amount), result)
         return row["new_balance"] if row["success"] else row["error_message"]
 
     async def _reserved(self, step: h.Reserved) -> Any:
-        made = await self._ledger.authorize(
+        created = await self._ledger.authorize(
             step.account, Decimal(step.amount), step.seconds, step.call, Decimal(step.overdraft)
         )
-        if made.reservation_id is not None:
-            self._reservations[step.call] = made.reservation_id
-        return made.reservation_id is not None, made.available
+        if created.reservation_id is not None:
+            self._reservations[step.call] = created.reservation_id
+        return created.reservation_id is not None, created.available
 
     async def _givenback(self, step: h.GivenBack) -> bool:
         there = self._reservations.get(step.call)
@@ -207,14 +210,14 @@ class Product:
         await self._connection.execute(statement, step.account, step.policy)
 
     async def _projected(self, at: int, calls: Any) -> int:
-        """How many of the calls were debited."""
+        """Returns how many of the calls were debited."""
         if not calls:
             return 0
         tp = TopicPartition(_TOPICS.enriched, 0)
         place = await self._projection.begin(tp, PartitionPosition("id", 0))
         recorded_ms = int(moment(at).timestamp() * 1000)
         records = [
-            Said(place.next + n, recorded_ms, b"key", msgspec.json.encode(record_of(call)))
+            TopicRecord(place.next + n, recorded_ms, b"key", msgspec.json.encode(record_of(call)))
             for n, call in enumerate(calls)
         ]
         done = await self._projection.project(tp, place.next, place.next + len(records), records)
@@ -223,7 +226,7 @@ class Product:
 
 
 def record_of(call: h.Call) -> EnrichedUsage:
-    """A call of a user's account is made with the user's key; one of an org's by a user who has no account."""
+    """A call of a user's account is made with the user's key; a call of an org's account by a user without an account."""
     kind, _, name = call.account.partition(":")
     user, org = (name, "other") if kind == "user" else ("zoe", name)
     ended = moment(call.ended).strftime("%Y-%m-%dT%H:%M:%S.000000Z")

@@ -1,17 +1,18 @@
-"""What accounts of prepaid credits must be after a history: an account book of lists, slow and plain. Imports nothing of the product.
+"""The right state of prepaid credit accounts after a history: a slow and simple model with lists. Imports nothing of
+the product.
 
-The laws, as docs/credits.md has them:
+The rules, as in docs/credits.md:
 
-1. Credits come as grants with an end. What goes is taken from the grant that ends first; grants without an end come last.
-2. What goes beyond the balance is owed. What comes repays it first, unless the account's policy keeps it.
-3. At its end a grant is gone, as far as the rest of the balance covers what is reserved.
-4. A reservation is made if balance and allowed overdraft, without what is owed and reserved, cover it. It holds its amount
-   until it is settled, is given back, or its time is over.
-5. A counted call is debited once, at what it is billed, however often its record comes; if it ended and was counted since
+1. Credits are added as grants with an end. Debits use the grant that ends first; grants without an end are used last.
+2. A debit beyond the balance becomes debt. New credits repay it first, unless the account's policy keeps it.
+3. At its end a grant is removed, as far as the rest of the balance covers the reservations.
+4. A reservation is made if balance and allowed overdraft, minus debt and reservations, cover it. It holds its amount until
+   it is settled, released, or expired.
+5. A counted call is debited once, with its billed amount, for any number of its records; if it ended and was counted since
    its account is prepaid. It cannot be refused. It settles its reservation, also if it costs nothing.
-6. What was settled without a record stands for the first billed record of that call.
-7. A debit of a service is refused if the balance without what is reserved does not cover it.
-8. A key moves once: the same contents are answered as the first time, other contents are refused.
+6. A settlement without a record is matched with the first billed record of that call.
+7. A service's debit is refused if the balance minus the reservations does not cover it.
+8. A key moves credits once: a repeat with the same contents gets the first answer, other contents are refused.
 """
 
 from collections import Counter
@@ -80,7 +81,7 @@ class Account:
         self.owed += amount
 
     def lapse(self, now: int, reserved: Decimal) -> Decimal:
-        """Take off what has ended; returns how much."""
+        """Remove expired grants; returns the amount."""
         ended = sum((grant.left for grant in self.grants if grant.ends is not None and grant.ends <= now), ZERO)
         gone = max(min(ended, self.balance - reserved), ZERO)
         self.goes(gone)
@@ -89,7 +90,7 @@ class Account:
 
 @dataclass
 class Reservation:
-    """`settled`, `released`: it is over in this way; `stands_for`: the number of the call whose record settled it."""
+    """`settled`, `released`: how it ended; `stands_for`: the number of the call whose record settled it."""
 
     account: str
     call: str
@@ -101,7 +102,7 @@ class Reservation:
 
 
 class Book:
-    """All accounts. `seen` counts what a history was about; `trail` has what moved: account, type, amount."""
+    """All accounts. `seen` counts which features a history had; `trail` has the movements: account, type, amount."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -114,7 +115,7 @@ class Book:
         self.seen = Counter(dict.fromkeys(SEEN, 0))
 
     def takes(self, step: h.Step) -> Any:
-        """What the product must answer to a step."""
+        """The answer that the product must give to a step."""
         self.now = step.at
         self._lapse()
         answer = getattr(self, f"_{type(step).__name__.lower()}")(step)
@@ -122,7 +123,7 @@ class Book:
         return answer
 
     def state(self) -> dict[str, Any]:
-        """By account: balance, what is owed, what is reserved, and grants that have not ended: their end and what is left."""
+        """By account: balance, debt, reserved amount, and unexpired grants with their end and the rest."""
         return {
             name: (
                 account.balance,
@@ -138,7 +139,7 @@ class Book:
         }
 
     def sums(self) -> dict[tuple[str, str], tuple[int, Decimal]]:
-        """By account and type: how many movements (of expiries it does not matter), and their sum."""
+        """By account and type: the number of movements (not compared for expiries), and their sum."""
         found: dict[tuple[str, str], tuple[int, Decimal]] = {}
         for account, kind, amount in self.trail:
             count, total = found.get((account, kind), (0, ZERO))
@@ -274,7 +275,7 @@ class Book:
         return self.accounts.setdefault(name, Account(self.now))
 
     def _held(self, name: str) -> Decimal:
-        """What is reserved now."""
+        """The amount reserved now."""
         mine = [one for one in self.reservations if one.account == name and one.ends > self.now]
         return sum((one.amount for one in mine if not (one.settled or one.released)), ZERO)
 
@@ -291,7 +292,7 @@ class Book:
             self.seen["what is reserved does not expire"] += bool(over)
 
     def _once(self, key: str, contents: tuple[Any, ...], move: Any) -> Any:
-        """The answer of the first time; what was refused has not used its key."""
+        """Repeats the first answer; a refused request has not used its key."""
         if key in self.answers:
             before, answer = self.answers[key]
             self.seen["a key comes again"] += before == contents

@@ -1,4 +1,4 @@
-"""Small faults of the kinds that were found in the product, each as it would be made: one rule, replaced by a wrong one."""
+"""Small planted faults of the kinds that were found in the product: each replaces one rule by a wrong one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -34,33 +34,33 @@ _DAY_US = 24 * _HOUR_US
 
 
 def polls_are_billed_each_time(patch: pytest.MonkeyPatch) -> None:
-    """Item 1: a poll is known by its call id, as any call."""
+    """Item 1: a poll is identified by its call id, like any call."""
     patch.setattr(normalise, "tell_kind", lambda usage, call: None)
 
 
-def a_costless_copy_shuts_out_the_priced_one(patch: pytest.MonkeyPatch) -> None:
-    """Item 5."""
+def a_copy_without_cost_replaces_the_priced_copy(patch: pytest.MonkeyPatch) -> None:
+    """Item 5: the copy with a cost is not billed."""
     patch.setattr(fold, "COSTLESS", None)
 
 
-def only_the_subscription_s_life_counts(patch: pytest.MonkeyPatch) -> None:
-    """Item 10: whether the billing period is invoiced is not asked."""
+def invoiced_periods_are_not_checked(patch: pytest.MonkeyPatch) -> None:
+    """Item 10: whether the billing period is already invoiced is not checked."""
     patch.setattr(billing_periods, "running_since", lambda found, now_us: found.started_at)
 
 
-def what_waited_is_posted_as_it_is(patch: pytest.MonkeyPatch) -> None:
-    """Item 10: an outage over the month's end."""
+def delayed_events_are_posted_unchanged(patch: pytest.MonkeyPatch) -> None:
+    """Item 10: events that waited over the month's end during an outage."""
     patch.setattr(sink, "restamp_decision", lambda value, *_: RestampDecision(value))
 
 
-def whatever_subscription_runs_is_chosen(patch: pytest.MonkeyPatch) -> None:
-    """Item 11: the plan's charges are not looked at."""
+def any_running_subscription_is_chosen(patch: pytest.MonkeyPatch) -> None:
+    """Item 11: the plan's charges are not checked."""
     for module in (subscription_choice, billing_periods):
         patch.setattr(module, "charges", lambda found, code: True)
 
 
 def held_usage_is_merged_by_day(patch: pytest.MonkeyPatch) -> None:
-    """Item 12: across orgs and mapping versions."""
+    """Item 12: usage of several orgs and mapping versions is merged."""
     patch.setattr(
         close_window,
         "stretch",
@@ -80,29 +80,29 @@ def identities_are_forgotten_two_hours_early(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_horizon_is_an_hour_too_long(patch: pytest.MonkeyPatch) -> None:
-    """What may be forgotten is counted unseen."""
+    """Calls that may be forgotten are counted without a check."""
     oldest_us = fold.Fold._oldest_us
     patch.setattr(fold.Fold, "_oldest_us", lambda self, *now: oldest_us(self, *now) - _HOUR_US)
 
 
 def cents_are_rounded_in_every_event(patch: pytest.MonkeyPatch) -> None:
-    """Sums of rounded amounts."""
+    """A bill is then a sum of rounded amounts."""
     patch.setattr(lago_event, "cents_text", lambda usd: plain(Decimal(round(usd * 100))))
 
 
 def a_write_off_leaves_out_merged_windows(patch: pytest.MonkeyPatch) -> None:
-    """What was merged stays held."""
+    """Merged usage stays held."""
     meant = write_off._meant
     patch.setattr(write_off, "_meant", lambda window, order: not window.merged and meant(window, order))
 
 
 def the_kind_of_an_id_is_ignored(patch: pytest.MonkeyPatch) -> None:
-    """A client that names somebody else's id is billed to them."""
+    """A client that names another customer's id causes bills for that customer."""
     patch.setattr(versions, "covers", lambda version, id_kind: version.is_active)
 
 
-def a_move_takes_the_past_along(patch: pytest.MonkeyPatch) -> None:
-    """What one org held goes to the next org."""
+def a_move_applies_to_earlier_usage(patch: pytest.MonkeyPatch) -> None:
+    """Usage held for one org goes to the next org."""
     covering, covers = versions.covering, versions.covers
     patch.setattr(
         resolve,
@@ -114,22 +114,22 @@ def a_move_takes_the_past_along(patch: pytest.MonkeyPatch) -> None:
 
 
 def an_ended_subscription_is_billed(patch: pytest.MonkeyPatch) -> None:
-    """After its last invoice."""
+    """Usage is posted to a subscription after its last invoice."""
     patch.setattr(billing_periods, "over", lambda found, now_us: False)
     patch.setattr(subscription_choice, "over", lambda found, now_us: False)
 
 
-def a_backfilled_row_has_no_twins(patch: pytest.MonkeyPatch) -> None:
-    """The callback that comes after it is billed too."""
+def a_backfilled_row_is_not_recognised_as_a_copy(patch: pytest.MonkeyPatch) -> None:
+    """The callback that arrives after it is billed too."""
     patch.setattr(normalise, "_twins", lambda usage: ())
 
 
-def the_log_is_asked_for_the_identity_alone(patch: pytest.MonkeyPatch) -> None:
+def the_log_is_searched_by_identity_alone(patch: pytest.MonkeyPatch) -> None:
     """A row has another millisecond than the callback."""
     patch.setattr(matching, "same_call", lambda copy, row: copy.identity == row.identity)
 
 
-def identities_are_not_written_down(patch: pytest.MonkeyPatch) -> None:
+def identities_are_not_stored(patch: pytest.MonkeyPatch) -> None:
     """After a restart every copy is new."""
 
     def records(changes: Any) -> Iterator[tuple[bytes, bytes | None]]:
@@ -139,13 +139,13 @@ def identities_are_not_written_down(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(stand_ins, "records_of", records)
 
 
-def a_named_subscription_is_taken_at_its_word(patch: pytest.MonkeyPatch) -> None:
-    """Lago has none of this id, or another org has it, or it charges nothing."""
+def a_named_subscription_is_not_checked(patch: pytest.MonkeyPatch) -> None:
+    """Lago has no subscription with this id, or another org has it, or it charges nothing."""
     patch.setattr(resolve, "named", lambda org, subscription, *_: subscription_choice.Choice(subscription))
 
 
-def an_answer_of_the_api_notes_nothing(patch: pytest.MonkeyPatch) -> None:
-    """What Lago answered to a request of the API is not in the org's record."""
+def an_answer_of_the_api_is_not_recorded(patch: pytest.MonkeyPatch) -> None:
+    """Lago's answer to a request of the API is not stored in the org's record."""
 
     async def noting(*_: object) -> None:
         """Nothing."""
@@ -153,18 +153,18 @@ def an_answer_of_the_api_notes_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(org_accounts.OrgAccounts, "_note", noting)
 
 
-def what_an_end_overtook_stays_there(patch: pytest.MonkeyPatch) -> None:
-    """Lago took it, and no invoice counts it."""
+def events_after_an_end_stay_at_the_ended_subscription(patch: pytest.MonkeyPatch) -> None:
+    """Lago accepted it, and no invoice counts it."""
     patch.setattr(after_end, "gaps", lambda periods, since_us: [])
 
 
-def what_an_end_overtook_is_posted_with_its_old_moment(patch: pytest.MonkeyPatch) -> None:
-    """In a month that was invoiced."""
+def events_after_an_end_are_posted_with_their_old_time(patch: pytest.MonkeyPatch) -> None:
+    """Their time is in a month that was invoiced already."""
     patch.setattr(rebilled, "billed", lambda periods, subscription, at_us, *_, **__: billing_periods.Billed(at_us))
 
 
-def whatever_lago_stored_after_an_end_is_late(patch: pytest.MonkeyPatch) -> None:
-    """What its last invoice counted is billed twice."""
+def every_event_stored_after_an_end_is_late(patch: pytest.MonkeyPatch) -> None:
+    """Usage that its last invoice counted is billed twice."""
     patch.setattr(
         after_invoice,
         "overtaken",
@@ -173,11 +173,11 @@ def whatever_lago_stored_after_an_end_is_late(patch: pytest.MonkeyPatch) -> None
 
 
 def nothing_is_late_for_a_last_invoice(patch: pytest.MonkeyPatch) -> None:
-    """What Lago stored after it had counted is on none."""
+    """Usage that Lago stored after it had counted is on no invoice."""
     patch.setattr(after_invoice, "overtaken", lambda *_: InvoiceMatch())
 
 
-def an_invoice_that_is_not_there_yet_counted_nothing(patch: pytest.MonkeyPatch) -> None:
+def a_missing_invoice_counts_as_an_empty_one(patch: pytest.MonkeyPatch) -> None:
     """Lago counts it minutes after the end."""
 
     async def counted(lago: Any, org_id: str, life: Life, *rest: Any) -> Counted:
@@ -187,8 +187,8 @@ def an_invoice_that_is_not_there_yet_counted_nothing(patch: pytest.MonkeyPatch) 
     patch.setattr(after_invoice, "last_counted", counted)
 
 
-def within_a_second_ids_tell_what_was_counted(patch: pytest.MonkeyPatch) -> None:
-    """Lago reports whole seconds, and the first ones by their ids are taken for the first ones that came."""
+def ids_decide_what_was_counted_within_a_second(patch: pytest.MonkeyPatch) -> None:
+    """Lago reports whole seconds, and the first events by id are mistaken for the first that were stored."""
 
     def judged(earlier: Earlier, after: Sequence[CountableEvent], events: int, _cents: int) -> InvoiceMatch:
         found = sorted(after, key=lambda one: (one.created_us, one.transaction_id))
@@ -197,8 +197,8 @@ def within_a_second_ids_tell_what_was_counted(patch: pytest.MonkeyPatch) -> None
     patch.setattr(after_invoice, "overtaken", judged)
 
 
-def one_unclear_second_makes_all_of_it_unclear(patch: pytest.MonkeyPatch) -> None:
-    """Though Lago counted nothing that it stored later."""
+def one_unclear_second_makes_the_whole_invoice_unclear(patch: pytest.MonkeyPatch) -> None:
+    """Events that Lago stored later, and did not count, become unclear too."""
 
     def judged(earlier: Earlier, after: Sequence[CountableEvent], *fee: int) -> InvoiceMatch:
         found = overtaken(earlier, after, *fee)
@@ -207,20 +207,20 @@ def one_unclear_second_makes_all_of_it_unclear(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(after_invoice, "overtaken", judged)
 
 
-def a_last_invoice_s_sum_tells_nothing(patch: pytest.MonkeyPatch) -> None:
-    """Though only one choice of what was stored in one second adds up to it."""
+def the_sum_of_a_last_invoice_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    """The sum could decide which events of one second were counted: only one choice of them gives it."""
     told_apart = rule._compared_with_fee
     patch.setattr(
         rule, "_compared_with_fee", lambda then, number, *_: ((), then) if number > 0 else told_apart(then, number, *_)
     )
 
 
-def what_is_held_goes_by_the_oldest_version_that_is_kept(patch: pytest.MonkeyPatch) -> None:
-    """Though it was held for the org of one that is forgotten."""
+def the_oldest_kept_version_decides_about_held_usage(patch: pytest.MonkeyPatch) -> None:
+    """The usage was held for the org of a version that is removed."""
     patch.setattr(resolve, "forgotten", lambda *_: False)
 
 
-def the_sink_moves_what_is_late_whatever_the_policy(patch: pytest.MonkeyPatch) -> None:
+def the_sink_moves_late_events_under_every_policy(patch: pytest.MonkeyPatch) -> None:
     """With OUT_OF_PERIOD_POLICY=hold an operator decides."""
     patch.setattr(
         sink,
@@ -230,18 +230,18 @@ def the_sink_moves_what_is_late_whatever_the_policy(patch: pytest.MonkeyPatch) -
 
 
 def the_card_of_the_arrival_prices_a_call(patch: pytest.MonkeyPatch) -> None:
-    """Not that of the call's end."""
+    """The card at the call's end should price it."""
     at = cards.Rates.at
     patch.setattr(cards.Rates, "at", lambda self, _end_us: at(self, world()[0].us()))
 
 
-def the_factor_of_who_pays_applies_twice(patch: pytest.MonkeyPatch) -> None:
-    """To the price and to the sum."""
+def the_payers_factor_applies_twice(patch: pytest.MonkeyPatch) -> None:
+    """It applies to the price and again to the sum."""
     patch.setattr(Rated, "billed", property(lambda self: self.usd * self.factor * self.factor))
 
 
 def the_minimum_comes_before_markup_and_factors(patch: pytest.MonkeyPatch) -> None:
-    """A discount goes below it."""
+    """A discount then leads to less than the minimum."""
 
     def priced_by(tariff: price.Tariff, factors: Any, call: Any, unit: Decimal) -> Decimal:
         least = copy(call, cost=max(call.cost, tariff.minimum))
@@ -256,13 +256,13 @@ def cached_tokens_are_billed_as_input_too(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(price, "_counts", lambda call: (call.tokens_input, *counts(call)[1:]))
 
 
-def what_a_card_bills_stays_open_for_a_copy_with_a_cost(patch: pytest.MonkeyPatch) -> None:
+def a_call_priced_by_a_card_is_billed_again_with_a_cost(patch: pytest.MonkeyPatch) -> None:
     """LiteLLM learns the price later, and the call is billed twice."""
     patch.setattr(fold, "tag_of", lambda usage, *, billed: fingerprint(usage.cost) if usage.cost else COSTLESS)
 
 
 def held_usage_has_no_factor(patch: pytest.MonkeyPatch) -> None:
-    """Who pays was not known when it was counted."""
+    """The payer was not known when it was counted."""
     retarget = close_window._retarget
     patch.setattr(
         close_window, "_retarget", lambda window, target, policy, _rates: retarget(window, target, policy, None)
@@ -273,38 +273,38 @@ FAULTS: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
         polls_are_billed_each_time,
-        a_costless_copy_shuts_out_the_priced_one,
-        only_the_subscription_s_life_counts,
-        what_waited_is_posted_as_it_is,
-        whatever_subscription_runs_is_chosen,
+        a_copy_without_cost_replaces_the_priced_copy,
+        invoiced_periods_are_not_checked,
+        delayed_events_are_posted_unchanged,
+        any_running_subscription_is_chosen,
         held_usage_is_merged_by_day,
         identities_are_forgotten_two_hours_early,
         the_horizon_is_an_hour_too_long,
         cents_are_rounded_in_every_event,
         a_write_off_leaves_out_merged_windows,
         the_kind_of_an_id_is_ignored,
-        a_move_takes_the_past_along,
+        a_move_applies_to_earlier_usage,
         an_ended_subscription_is_billed,
-        a_backfilled_row_has_no_twins,
-        the_log_is_asked_for_the_identity_alone,
-        identities_are_not_written_down,
-        a_named_subscription_is_taken_at_its_word,
-        an_answer_of_the_api_notes_nothing,
-        what_an_end_overtook_stays_there,
-        what_an_end_overtook_is_posted_with_its_old_moment,
-        whatever_lago_stored_after_an_end_is_late,
+        a_backfilled_row_is_not_recognised_as_a_copy,
+        the_log_is_searched_by_identity_alone,
+        identities_are_not_stored,
+        a_named_subscription_is_not_checked,
+        an_answer_of_the_api_is_not_recorded,
+        events_after_an_end_stay_at_the_ended_subscription,
+        events_after_an_end_are_posted_with_their_old_time,
+        every_event_stored_after_an_end_is_late,
         nothing_is_late_for_a_last_invoice,
-        an_invoice_that_is_not_there_yet_counted_nothing,
-        within_a_second_ids_tell_what_was_counted,
-        one_unclear_second_makes_all_of_it_unclear,
-        a_last_invoice_s_sum_tells_nothing,
-        what_is_held_goes_by_the_oldest_version_that_is_kept,
-        the_sink_moves_what_is_late_whatever_the_policy,
+        a_missing_invoice_counts_as_an_empty_one,
+        ids_decide_what_was_counted_within_a_second,
+        one_unclear_second_makes_the_whole_invoice_unclear,
+        the_sum_of_a_last_invoice_is_ignored,
+        the_oldest_kept_version_decides_about_held_usage,
+        the_sink_moves_late_events_under_every_policy,
         the_card_of_the_arrival_prices_a_call,
-        the_factor_of_who_pays_applies_twice,
+        the_payers_factor_applies_twice,
         the_minimum_comes_before_markup_and_factors,
         cached_tokens_are_billed_as_input_too,
-        what_a_card_bills_stays_open_for_a_copy_with_a_cost,
+        a_call_priced_by_a_card_is_billed_again_with_a_cost,
         held_usage_has_no_factor,
     )
 }

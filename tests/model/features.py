@@ -1,4 +1,4 @@
-"""What a history is about: so that what matters is drawn often enough, and it is noticed when it no longer is."""
+"""The features of a history, to draw the important ones often enough and to notice if that stops."""
 
 from collections.abc import Callable
 from decimal import Decimal

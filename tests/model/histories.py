@@ -1,4 +1,4 @@
-"""Histories that were billed wrongly once, or are the least of their kind; each has a name, and stays right."""
+"""Histories that were once billed wrongly, or are minimal examples; each has a name, and must stay right."""
 
 from collections.abc import Iterator
 
@@ -43,7 +43,7 @@ _NOON = at("04-14 12:00:00")
 
 
 def _then(*steps: Step) -> History:
-    """And time goes on."""
+    """Add further steps, after some time has passed."""
     last = steps[-1].at + 2 * HOUR
     return (*steps, Tick(last), Tick(last + HOUR))
 
@@ -138,7 +138,7 @@ KNOWN: dict[str, History] = {
         _A,
         Subscribed(_BEGINS, "org_a", AI, number=1),
         Terminated(_NOON, "org_a", AI),
-        _call(_NOON, number=1),  # is held, so the worker has looked what it can release
+        _call(_NOON, number=1),  # is held, so the worker has checked what it can release
         Tick(_NOON + 1),
         _call(_NOON + MINUTE, ago=2 * MINUTE),
     ),

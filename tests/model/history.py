@@ -1,7 +1,7 @@
-"""A history: what happens to a deployment, step by step, as plain data. The model and the product both read it.
+"""A history: the events of a deployment, step by step, as plain data. The model and the product both read it.
 
-Moments are whole seconds since 1970 UTC, in order: a step never happens before the one ahead of it. Three customers
-use LiteLLM; two orgs pay, a third one is a mistake that no one subscribes.
+Times are whole seconds since 1970 UTC, in order: no step happens before the previous one. Three customers use LiteLLM;
+two orgs pay, a third org is a mistake and has no subscription.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 CUSTOMERS = ("ann", "bob", "eve")
 ORGS = ("org_a", "org_b")
 TYPO = "org_typo"
-#: What LiteLLM's calls cost, and what others measure: so many cents each.
+#: The two metrics: the cost of LiteLLM's calls, and searches that another program measures, at `SEARCH_CENTS` each.
 USAGE, SEARCHES = "ai_usage", "searches"
 SEARCH_CENTS = 3
 #: A plan that charges usage, one that charges searches, and one that charges both.
@@ -34,7 +34,7 @@ TURNS, TURN = 3, 3
 
 
 def at(text: str) -> int:
-    """Seconds since 1970 of a moment of 2026, `04-01 00:00:30`."""
+    """Seconds since 1970 of a time in 2026, `04-01 00:00:30`."""
     return int(datetime.strptime(f"2026-{text}", "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp())
 
 
@@ -49,8 +49,9 @@ def name_of(org: str, plan: str, number: int) -> str:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of LiteLLM's; `number` and `ended` make it, by whatever way it comes. `kind`: of the customer's id. `tokens`: of
-    input, of which cached and written; of output, of which reasoning. `level`: of power."""
+    """A LiteLLM call; `number` and `ended` identify it, on any route. `kind`: of the customer's id. `tokens`: input, of
+    these cached and written; output, of these reasoning. `level`: power level.
+    """
 
     number: int
     ended: int
@@ -61,12 +62,12 @@ class Call:
 
     @property
     def model(self) -> str:
-        """Which model was called."""
+        """The called model."""
         return MODELS[self.number % len(MODELS)]
 
     @property
     def customer(self) -> str:
-        """Who called."""
+        """The calling customer."""
         return CUSTOMERS[self.number % len(CUSTOMERS)]
 
 
@@ -89,7 +90,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Step:
-    """Something happens at a moment."""
+    """An event at a time."""
 
     at: int
 
@@ -103,7 +104,7 @@ class Arrives(Step):
 
 @dataclass(frozen=True)
 class Polled(Step):
-    """A batch job is asked for again; LiteLLM reports its cost as that of a new call."""
+    """A batch job is polled again; LiteLLM reports its cost like that of a new call."""
 
     job: int
     cost: str | None
@@ -111,14 +112,14 @@ class Polled(Step):
 
 @dataclass(frozen=True)
 class Backfilled(Step):
-    """An operator brings a row of LiteLLM's database, if the usage log does not know it."""
+    """An operator sends a row of LiteLLM's database, if the usage log does not know it."""
 
     call: Call
 
 
 @dataclass(frozen=True)
 class BackfilledJob(Step):
-    """The same, of the row that LiteLLM itself writes about a finished job."""
+    """The same for the row that LiteLLM itself writes about a finished job."""
 
     job: int
     cost: str | None
@@ -126,7 +127,7 @@ class BackfilledJob(Step):
 
 @dataclass(frozen=True)
 class Recorded(Step):
-    """Another service reports something that it measured for an org; `number` and org make it."""
+    """Another service reports usage that it measured for an org; `number` and org identify it."""
 
     org: str
     number: int
@@ -135,12 +136,12 @@ class Recorded(Step):
 
 @dataclass(frozen=True)
 class Requeued(Step):
-    """An operator puts back what came too late to be counted unseen."""
+    """An operator requeues calls that were too late to be counted without a check."""
 
 
 @dataclass(frozen=True)
 class Put(Step):
-    """A version of the rate card is written."""
+    """A version of the rate card is stored."""
 
     card: Card
 
@@ -148,7 +149,8 @@ class Put(Step):
 @dataclass(frozen=True)
 class Mapped(Step):
     """A customer is mapped to an org; `kind`: only for ids of this kind, `named`: to this subscription, `begins`: not
-    before that moment."""
+    before that time.
+    """
 
     customer: str
     org: str
@@ -159,7 +161,7 @@ class Mapped(Step):
 
 @dataclass(frozen=True)
 class Unmapped(Step):
-    """A customer's mapping ends; it is shown no more where it is `deleted`."""
+    """A customer's mapping ends; if `deleted`, it is no longer shown."""
 
     customer: str
     deleted: bool = False
@@ -167,8 +169,9 @@ class Unmapped(Step):
 
 @dataclass(frozen=True)
 class Subscribed(Step):
-    """An org gets a subscription in Lago, which began so many days ago; `own`: its record names it as the org's.
-    `way`: by which our record learns of it."""
+    """An org gets a subscription in Lago, which started this number of days ago; `own`: its record names it as the org's.
+    `way`: how our record learns of it.
+    """
 
     org: str
     plan: str
@@ -185,8 +188,9 @@ class Subscribed(Step):
 
 @dataclass(frozen=True)
 class Terminated(Step):
-    """A subscription ends in Lago. `way`: by which our record learns of it. Lago counts its last invoice at once; where
-    it is `slow`, when it is `Counted`."""
+    """A subscription ends in Lago. `way`: how our record learns of it. Lago counts its last invoice at once; if `slow`,
+    at the step `Counted`.
+    """
 
     org: str
     plan: str
@@ -202,14 +206,14 @@ class Terminated(Step):
 
 @dataclass(frozen=True)
 class Counted(Step):
-    """Lago counts what is on the last invoice of a subscription that has ended. What it stores from then on is not."""
+    """Lago counts the last invoice of an ended subscription. Events stored from then on are not on it."""
 
     subscription: str
 
 
 @dataclass(frozen=True)
 class Learnt(Step):
-    """Our record learns what Lago has of the org by now."""
+    """Our record learns the org's present state in Lago."""
 
     org: str
     way: str = WEBHOOK
@@ -217,26 +221,26 @@ class Learnt(Step):
 
 @dataclass(frozen=True)
 class Pruned(Step):
-    """The usage log forgets the calls of all months before this one, and that it did."""
+    """The usage log deletes the calls of all months before this one, and remembers that."""
 
 
 @dataclass(frozen=True)
 class WrittenOff(Step):
-    """An operator gives up what is held of a customer."""
+    """An operator writes off the held usage of a customer."""
 
     customer: str
 
 
 @dataclass(frozen=True)
 class Away(Step):
-    """Lago is not to be reached from now on; or again, where `away` is false."""
+    """Lago is unavailable from now on; or available again, if `away` is false."""
 
     away: bool
 
 
 @dataclass(frozen=True)
 class Restarted(Step):
-    """The worker is gone and comes back from its changelog, perhaps under other settings."""
+    """The worker ends and restarts from its changelog, maybe with other settings."""
 
     window: int = MINUTE
     group_by: tuple[str, ...] = ()
@@ -246,8 +250,9 @@ class Restarted(Step):
 
 @dataclass(frozen=True)
 class Tick(Step):
-    """Time passes: deleted mappings are forgotten, the worker does what time does, in `TURNS` turns; then what is sealed
-    is posted, and what an end overtook is billed again, unless Lago is away."""
+    """Time passes: deleted mappings are removed, the worker does its periodic work in `TURNS` turns; then sealed events
+    are posted, and events after an end are billed again, unless Lago is unavailable.
+    """
 
 
 History = tuple[Step, ...]

@@ -1,6 +1,6 @@
-"""Lago's sandbox in this process: the real application and the real client, with no socket between them.
+"""Lago's sandbox in this process: the real application and the real client, without a socket between them.
 
-The last invoice of a subscription is counted, and shown, when the history says. What is stored later is on none.
+The history says when the last invoice of a subscription is counted, and shown. Events stored later are on no invoice.
 """
 
 import asyncio
@@ -30,32 +30,32 @@ URL, KEY = "http://lago", "key"
 
 @dataclass
 class Clock:
-    """The one clock of deployment and Lago, whole seconds since 1970."""
+    """The common clock of deployment and Lago, whole seconds since 1970."""
 
     now: int
 
     def seconds(self) -> float:
-        """As the sandbox asks for it."""
+        """Return the time in the form that the sandbox requires."""
         return float(self.now)
 
     def us(self) -> int:
-        """As the product asks for it."""
+        """Return the time in the form that the product requires."""
         return self.now * 1_000_000
 
 
 class _Connection:
-    """What a request wants of its connection: nothing here."""
+    """What a request needs of its connection: nothing here."""
 
     transport = None
     peername = sockname = ssl_context = None
     _reading_paused = False
 
     def resume_reading(self, *, resume_parser: bool = False) -> None:
-        """The body is whole."""
+        """The body is complete."""
 
 
 class InProcess(httpx.AsyncBaseTransport):
-    """Hands requests to the application's own handler."""
+    """Passes requests to the application's own handler."""
 
     def __init__(self, app: web.Application) -> None:
         self._app = app
@@ -93,7 +93,7 @@ class CountedLater(SandboxInvoices):
         self._counting_us = 0
 
     def up_to(self, now_us: int, events: EventStore) -> list[SandboxInvoice]:
-        """All that Lago shows by now."""
+        """Everything that Lago shows by now."""
         self._counting_us = now_us
         waiting, self._waiting = self._waiting, []
         for bill in waiting:
@@ -109,13 +109,13 @@ class CountedLater(SandboxInvoices):
 
 
 def _state_of(app: web.Application) -> Sandbox:
-    """Of a sandbox's application."""
+    """The state of a sandbox's application."""
     owners = (getattr(route.handler, "__self__", None) for route in app.router.routes())
     return next(owner._sandbox for owner in owners if isinstance(owner, EventRoutes))
 
 
 class Lago:
-    """A sandbox with the metrics, the plans and the orgs; `client` is what the product asks it with."""
+    """A sandbox with the metrics, the plans and the orgs; the product uses `client` to ask it."""
 
     def __init__(self, clock: Clock) -> None:
         app = create_sandbox(api_key=KEY, clock=clock.seconds)
@@ -125,7 +125,7 @@ class Lago:
         self.client = LagoClient(httpx.AsyncClient(transport=self._wire, timeout=None), URL, KEY, now=clock.seconds)
 
     async def begin(self) -> None:
-        """Empty, but for what is sold, and to whom."""
+        """Empty, except for the plans and the customers."""
         await self._wire.ask("POST", "/__reset", b"", {})
         self._invoices = self._state.invoices = CountedLater(self._state.subscriptions)
         usage = {"name": "AI", "code": USAGE, "aggregation_type": "sum_agg", "field_name": "unit"}
@@ -143,7 +143,7 @@ class Lago:
             await self.save("/customers", customer={"external_id": org, "name": org, "currency": "USD"})
 
     async def save(self, path: str, **root: Any) -> Any:
-        """POST one object under its root key; what Lago answers under it."""
+        """POST one object under its root key; returns Lago's answer under it."""
         answer = await self._ask("POST", path, msgspec.json.encode(root))
         assert answer.status == 200, answer.body
         return msgspec.json.decode(_content(answer))[next(iter(root))]
@@ -154,7 +154,7 @@ class Lago:
         await self._ask("DELETE", f"/subscriptions/{subscription}", b"")
 
     def count(self, subscription: str = "") -> None:
-        """Lago counts what is on the last invoices of that subscription, or of all, where they wait for it."""
+        """Lago counts the last invoices that wait for it, of that subscription or of all."""
         self._state.current_invoices()
         self._invoices.pending -= {subscription} if subscription else {*self._invoices.pending}
         self._state.current_invoices()

@@ -1,4 +1,4 @@
-"""Calls as LiteLLM tells them: by its callback, and in its database."""
+"""Calls as LiteLLM reports them: by its callback, and in its database."""
 
 from typing import Any
 
@@ -7,35 +7,35 @@ import msgspec
 from schemas.moments import SECOND_US, to_iso
 from tests.model.history import BackfilledJob, Call, Polled
 
-#: Where a customer's id of a kind stands.
+#: The field that contains a customer's id of a kind.
 _FIELDS = {"end_user": "end_user", "user": "user_id"}
 
 
 def body_of(call: Call) -> bytes:
-    """As LiteLLM's callback sends it."""
+    """Return the body as LiteLLM's callback sends it."""
     return _encoded(call, f"call-{call.number}-{call.ended}", "acompletion", response_cost=call.cost, metadata={})
 
 
 def poll_of(step: Polled, number: int) -> bytes:
-    """A poll of a job has a call id and moments of its own, and the job's `id`."""
+    """A poll of a job has its own call id and times, and the job's `id`."""
     call = Call(step.job, step.at - 1, step.cost)
     return _encoded(call, f"poll-{number}", "aretrieve_batch", job_id(step.job), response_cost=call.cost, metadata={})
 
 
 def row_of(call: Call) -> bytes:
-    """As LiteLLM's database has it: times rounded to the millisecond, a cost that is never null."""
+    """The row in LiteLLM's database: times rounded to the millisecond, a cost that is never null."""
     started = {"startTime": to_iso((call.ended - 1) * SECOND_US + 1000)}
     return _encoded(call, f"call-{call.number}-{call.ended}", "acompletion", spend=call.cost or "0", **started)
 
 
 def job_row_of(step: BackfilledJob) -> bytes:
-    """A row about a job is named by it, with an ending."""
+    """A row about a job has the job's id with a suffix."""
     call = Call(step.job, step.at - 1, step.cost)
     return _encoded(call, "", "aretrieve_batch", f"{job_id(step.job)}_batch_cost", spend=call.cost or "0")
 
 
 def job_id(job: int) -> str:
-    """As a provider names a batch."""
+    """A batch id in a provider's form."""
     return f"batch_{job:024}"
 
 

@@ -1,6 +1,6 @@
-"""What stands in for Postgres: the enriched topic as the usage log, and the receipts as the rows of what was posted.
+"""Replaces Postgres: the enriched topic as the usage log, and the receipts as the rows of posted events.
 
-What is decided by them is decided by the product's own functions.
+Decisions from them are made by the product's own functions.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
@@ -29,7 +29,7 @@ from tests.model.stand_ins import TOPICS
 
 
 class Posted(NamedTuple):
-    """An event that was delivered: where, and with which moment; when Lago took it; `again` as of `UninvoicedEvent`."""
+    """A delivered event: the subscription, its time, when Lago accepted it; `again` as in `UninvoicedEvent`."""
 
     event: LagoEvent
     subscription: str
@@ -39,7 +39,7 @@ class Posted(NamedTuple):
 
 
 class Deliveries:
-    """As `DeliveredRows`."""
+    """Like `DeliveredRows`."""
 
     def __init__(self, posted: Iterable[Posted]) -> None:
         self._posted = [one for one in posted if one.event.code == h.USAGE]
@@ -66,7 +66,7 @@ class Deliveries:
 
 
 class Log:
-    """Of one deployment."""
+    """The log of one deployment."""
 
     def __init__(self, clock: Clock, lago: Lago, topics: dict[str, list[Any]]) -> None:
         self._clock = clock
@@ -80,60 +80,62 @@ class Log:
         self._desk._topics, self._desk._deployment = TOPICS, SimpleNamespace(name="d")  # type: ignore[assignment]
 
     def everything(self) -> Iterator[EnrichedUsage]:
-        """What was counted, and why it is billed or not."""
+        """Counted calls, and the reason why each is billed or not."""
         return (msgspec.json.decode(value, type=EnrichedUsage) for _, value in self._topics.get(TOPICS.enriched, []))
 
     def prune(self, now_us: int) -> None:
-        """The months before this one are forgotten."""
+        """The months before this one are deleted."""
         self._kept_from = to_datetime(now_us).date().replace(day=1)
 
     def judged(self, usage: Usage, policy: MeterPolicy) -> usage_log.LogJudgement:
-        """As `usage_log.log_judgements`."""
+        """Like `usage_log.log_judgements`."""
         rows = [_counted(row) for row in self.everything()]
         found = verdict(usage, [row for row in rows if to_datetime(row.start_us).date() >= self._kept_from], policy)
         forgotten = {month for month in usage_log._months_of(usage) if month < self._kept_from}
         return usage_log.LogJudgement(found, usage_log._refusal(usage, found, forgotten, usage_log.LogCheck(0, "", {})))
 
     async def rebill(self, orgs: Mapping[str, OrgRecord], policy: MeterPolicy) -> None:
-        """As `LearntEnds.once`: of every org whose record shows an end; Lago says which. Written, not posted."""
+        """Like `LearntEnds.once`: for every org whose record shows an end; Lago says which events. They are written,
+        not posted.
+        """
         now_us, self._unclear = self._clock.us(), {}
         for org in list(orgs.values()):
             ended = {one.external_id for one in org.periods if (one.terminated_at or 0) >= now_us - after_end.ENDED_US}
             posted = [one for one in self._posted() if one.event.properties.get("org_id") == org.org_id]
             if not any(one.subscription in ended for one in posted):
                 continue
-            told = await self._ends.of(org, now_us)
+            result = await self._ends.of(org, now_us)
             memory = self._memories.setdefault(org.org_id, {})
             late = await after_invoice.not_invoiced(
-                Deliveries(posted), told.lives, org.org_id, self._lago.client, now_us, h.USAGE, memory
+                Deliveries(posted), result.lives, org.org_id, self._lago.client, now_us, h.USAGE, memory
             )
-            found = [lost for life, named in late for lost in _named(told, posted, life, named, now_us)]
+            found = [lost for life, named in late for lost in _named(result, posted, life, named, now_us)]
             self._unclear |= {one.event.transaction_id: one for one in found if one.unclear}
             if policy.out_of_period_policy is OutOfPeriodPolicy.HOLD:
                 continue
-            for lost in [*_behind(told, posted, now_us), *found]:
+            for lost in [*_behind(result, posted, now_us), *found]:
                 for write in self._desk._writes(lost):
                     self._topics.setdefault(write.topic, []).append(write)
 
     def dead(self) -> dict[str, Decimal]:
-        """Dollars that the sink gave up, by org."""
+        """Dollars of events that the sink gave up, by org."""
         return _by_org(msgspec.json.decode(write.value)["properties"] for write in self._topics.get(TOPICS.dlq, []))
 
     def maybe_invoiced(self) -> dict[str, Decimal]:
-        """Dollars that may be on a last invoice or not, as it was found last; by org."""
+        """Dollars that may be on a last invoice or not, at the last check; by org."""
         return _by_org(one.event.properties for one in self._unclear.values())
 
     def _posted(self) -> list[Posted]:
-        """Events that were delivered, and are billed as far as is known."""
-        told = {}
+        """Delivered events that are billed as far as is known."""
+        result = {}
         for write in self._topics.get(TOPICS.receipts, []):
             receipt = msgspec.json.decode(write.value, type=Receipt)
-            told[receipt.transaction_id] = receipt
+            result[receipt.transaction_id] = receipt
         events = [msgspec.json.decode(write.value, type=LagoEvent) for write in self._topics.get(TOPICS.events, [])]
         return [
-            _posted(one, told[one.transaction_id])._replace(again=one.transaction_id + AGAIN in told)
+            _posted(one, result[one.transaction_id])._replace(again=one.transaction_id + AGAIN in result)
             for one in events
-            if told[one.transaction_id].status == "completed"
+            if result[one.transaction_id].status == "completed"
         ]
 
 
@@ -148,36 +150,36 @@ def _by_org(events: Iterable[Mapping[str, Any]]) -> dict[str, Decimal]:
 
 
 def _posted(event: LagoEvent, receipt: Receipt) -> Posted:
-    """A row of what was delivered."""
+    """A row of a delivered event."""
     moment = parse_us(receipt.timestamp or event.timestamp)
     return Posted(event, receipt.external_subscription_id, moment, receipt.at)
 
 
 def cents_of(event: LagoEvent) -> Decimal:
-    """What it bills."""
+    """The billed amount."""
     return Decimal(event.precise_total_amount_cents)
 
 
 def _named(
-    told: LagoHistory, posted: list[Posted], life: Life, named: Mapping[str, str], now_us: int
+    lago_history: LagoHistory, posted: list[Posted], life: Life, named: Mapping[str, str], now_us: int
 ) -> Iterator[UninvoicedEvent]:
-    """What may be on no invoice, as `delivered.lost_pages`."""
+    """Return events that may be on no invoice, like `delivered.lost_pages`."""
     for event, name, _, _, again in posted:
         why = named.get(event.transaction_id)
         if why is not None:
             lost = UninvoicedEvent(
-                event, told.org.org_id, name, life.ended_us, None, again, unclear="" if again else why
+                event, lago_history.org.org_id, name, life.ended_us, None, again, unclear="" if again else why
             )
-            yield after_end.redirected(lost, told.org, now_us, h.USAGE)
+            yield after_end.redirected(lost, lago_history.org, now_us, h.USAGE)
 
 
-def _behind(told: LagoHistory, posted: list[Posted], now_us: int) -> Iterator[UninvoicedEvent]:
-    """What has a moment behind an end, as `after_end.pages`."""
+def _behind(lago_history: LagoHistory, posted: list[Posted], now_us: int) -> Iterator[UninvoicedEvent]:
+    """Return events with a time after an end, like `after_end.pages`."""
     for event, name, at_us, *_ in posted:
-        for gap in told.gaps:
+        for gap in lago_history.gaps:
             if gap.subscription == name and gap.begins_us <= at_us < gap.ends_us:
-                lost = UninvoicedEvent(event, told.org.org_id, name, gap.begins_us, None, taken_by=gap.customer)
-                yield after_end.redirected(lost, told.org, now_us, h.USAGE)
+                lost = UninvoicedEvent(event, lago_history.org.org_id, name, gap.begins_us, None, taken_by=gap.customer)
+                yield after_end.redirected(lost, lago_history.org, now_us, h.USAGE)
 
 
 def _counted(row: EnrichedUsage) -> LoggedCall:

@@ -1,4 +1,4 @@
-"""What an operator of a history writes down for the product: rate cards and settings."""
+"""The files that a history's operator writes for the product: rate cards and settings."""
 
 from decimal import Decimal
 
@@ -9,11 +9,11 @@ from tests.model import history as h
 
 
 def card_of(card: h.Card, put_at: int) -> RateCard:
-    """As an operator's file says it."""
+    """The card in the form of an operator's file."""
     names = ("input", "cached", "cache_write", "output", "reasoning")
-    made = {"markup_percent": card.percent, "per_request": card.request, "minimum": card.minimum}
-    made |= dict(zip(names, card.tokens, strict=True))
-    entry = Entry(card.model or "*", **{name: Decimal(text) for name, text in made.items() if text is not None})
+    created = {"markup_percent": card.percent, "per_request": card.request, "minimum": card.minimum}
+    created |= dict(zip(names, card.tokens, strict=True))
+    entry = Entry(card.model or "*", **{name: Decimal(text) for name, text in created.items() if text is not None})
     factors = Factors({h.ECO: Decimal(card.eco)}, org={org: Decimal(factor) for org, factor in card.orgs})
     rate = RateCard(card.name, card.begins * SECOND_US, put_at, entries=(entry,), factors=factors)
     check_card(rate)
@@ -21,7 +21,7 @@ def card_of(card: h.Card, put_at: int) -> RateCard:
 
 
 def policy_of(step: h.Restarted) -> MeterPolicy:
-    """The settings that a worker is started with."""
+    """The settings with which a worker is started."""
     return MeterPolicy(
         deployment="d",
         window_us=step.window * SECOND_US,

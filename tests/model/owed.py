@@ -1,7 +1,7 @@
-"""The model: what is owed after a history, by the laws of docs/owed.md alone. It knows nothing of the product.
+"""The model: the owed amounts after a history, only by the rules in docs/owed.md. It knows nothing of the product.
 
-It is slow and short on purpose: who doubts the product reads this page, and those beside it: who pays by the
-mappings (`payers.py`), what there is of subscriptions (`lives.py`), what is kept of a call (`uses.py`).
+It is slow and short on purpose: to check the product, read this file and those beside it: the payer by the mappings
+(`payers.py`), the subscriptions (`lives.py`), and what is stored of a call (`uses.py`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,13 +15,13 @@ from tests.model.rounding import cost_of_call, in_cents
 from tests.model.uses import ZERO, Bill, Owed, Use
 
 GRACE, HORIZON, MEMORY = 5, 23 * h.HOUR, 24
-#: What is held so long is merged; within quarters of an hour.
+#: Usage that is held this long is merged, within quarters of an hour.
 MERGED_AFTER, QUARTER = h.HOUR, 15 * h.MINUTE
 CENT = Decimal("0.01")
 
 
 class Model:
-    """What is known while the history goes by."""
+    """The state during the history."""
 
     def __init__(self) -> None:
         self.now = self.clock = 0
@@ -36,7 +36,7 @@ class Model:
         self.cards: list[h.Card] = []
 
     def call(self, call: h.Call, identity: object = None) -> Use:
-        """As it is told."""
+        """The call as it is reported."""
         name = f"call-{call.number}-{call.ended}"
         cost = Decimal(call.cost or 0)
         use = Use(name, call.customer, call.kind, call.ended, h.USAGE, cost, identity or name, call.number % 2)
@@ -44,11 +44,12 @@ class Model:
         return use
 
     def arrives(self, use: Use, *, checked: bool = False) -> bool:
-        """What is used counts once, by its identity; a call only with a cost: a copy without one leaves the way open.
-        What ended so long ago that a copy of it may be forgotten is not counted unseen: it is looked for in the log of
-        calls, `checked`. Of what the log has forgotten no one can tell, nor of what began as the forgotten month ended: a call
-        lasts a second, and its start may have been rounded. A cost is rounded once, to the decimals of the
-        day, half to even. False: it waits, or is not sent."""
+        """Usage counts once, by its identity; a call only with a cost: after a copy without one, a copy with one still
+        counts. Usage that ended so long ago that a copy of it may be forgotten is not counted without a check: the log
+        of calls is asked, `checked`. The log cannot decide about calls that it has deleted, nor about calls that
+        started when the deleted month ended: a call lasts a second, and its start may have been rounded. A cost is
+        rounded once, to the day's number of decimals, half to even. False: it waits, or is not sent.
+        """
         if checked and use.ended <= self.pruned + 1:
             return use.identity in self.counted
         if checked and (use.identity in self.counted or (not use.cost and use.identity in self.costless)):
@@ -75,9 +76,11 @@ class Model:
         return True
 
     def prices(self, use: Use) -> bool:
-        """By the card in force at its end, as far as it is known when the call is counted. False: it is free.
+        """Prices by the card in force at the call's end, as far as it is known when the call is counted. False: it is
+        free.
 
-        What is reported of a job has no price without a cost: it repeats what its call was billed for, or is not all of it.
+        A report about a job without a cost has no price: it repeats what its call was billed for, or is only a part of
+        it.
         """
         if use.call is None:
             return True
@@ -87,13 +90,15 @@ class Model:
         return bool(use.cost) or (use.identity == use.name and prices.prices_use(use.card, use.call))
 
     def payer(self, use: Use) -> Life | None:
-        """The subscription that pays, None: it is held; none that has ended."""
+        """The subscription that pays; None: the usage is held. An ended one never pays."""
         found = (self.choice(use, org, named, use.at) for org, named in self.payers(use))
         return next((life for life in found if life), None)
 
     def choice(self, use: Use, org: str, named: str, moment: int, *, asked: bool = False) -> Life | None:
-        """Of the org's subscriptions that charge the metric: the one that ran at the moment; else the one that began
-        next; of several the org's own. `asked`: of those that Lago reports now; else of those on our record."""
+        """Of the org's subscriptions that charge the metric: the one that ran at the time; otherwise the one that
+        started next; of several the org's own. `asked`: of those that Lago reports now; otherwise of those in our
+        record.
+        """
         known = self.lives.of(org) if asked else self.lives.known.get(org, [])
         lives = [life for life in known if use.metric in h.CHARGED[life.plan]]
         free = not lives and use.metric != h.USAGE  # it has no amount: where no plan charges it, it goes to any of them
@@ -105,15 +110,19 @@ class Model:
         return (own or best)[0] if len(best) == 1 or own or (free and best) else None
 
     def follows(self, use: Use, life: Life) -> Life | None:
-        """That life, or where it has ended the next one of the same id. What our record has not is taken at its word."""
+        """That life, or the next one of the same id if it has ended. A life that our record does not have is accepted
+        as named.
+        """
         same = [one for one in self.lives.known.get(life.org, []) if one.name == life.name] or [life]
         charging = [one for one in same if use.metric in h.CHARGED[one.plan]]
         lives = charging if charging or use.metric == h.USAGE else same
         return min((one for one in lives if not one.over(self.now)), key=lambda one: one.start, default=None)
 
     def payers(self, use: Use) -> Iterator[Payer]:
-        """Orgs, with the subscription that is named: of the mapping that the end lies in, see `turns`. What was held for
-        an org when its mapping was forgotten stays with it. What comes only then is no one's."""
+        """The possible orgs, each with the named subscription: of the mapping version that contains the end, see
+        `turns`. Usage held for an org when its mapping was removed stays with it. Usage that arrives only later has no
+        payer.
+        """
         if use.kind == "org":
             yield use.customer, ""
         mapping = self.mappings.get(use.customer, Mapping())
@@ -132,7 +141,7 @@ class Model:
         yield from found
 
     def forgets(self, customer: str, mapping: Mapping, versions: list[Version], known_from: int) -> None:
-        """No record is kept of older versions: what is held is held for who would pay now."""
+        """Older versions are not kept: usage is held for the org that would pay now."""
         for use in self.counted.values() if versions != mapping.versions else ():
             if use.customer == customer and not use.sealed:
                 found = next(self.payers(use), None)
@@ -140,7 +149,7 @@ class Model:
         mapping.versions, mapping.known_from = versions, known_from
 
     def maps(self, step: h.Mapped | h.Unmapped) -> None:
-        """Who pays is another from some moment on."""
+        """The payer changes from some time on."""
         mapping = self.mappings.setdefault(step.customer, Mapping())
         if isinstance(step, h.Mapped):
             self.lives.asked(step.org, step.named, step.at)
@@ -148,13 +157,14 @@ class Model:
             self.forgets(step.customer, mapping, *mapping.forgets(step.at))
 
     def moved(self, use: Use, life: Life, moment: int) -> int:
-        """The first moment from that on which an invoice of that life, made in future, will hold."""
+        """The first time from that one on that a future invoice of that life will contain."""
         return max(moment, life.start, start_of_month(self.now))
 
     def seals(self, uses: list[Use]) -> None:
-        """One event is made of calls that go together, of a subscription that runs. It is judged by the last of them: it
-        is on the invoice of its own month, or, where that is made already or the subscription began later, on the
-        first one that can hold it; with OUT_OF_PERIOD_POLICY=hold it is held then."""
+        """One event is made of calls that belong together, for a running subscription. Its last call decides: it is on
+        the invoice of its own month, or, if that exists already or the subscription started later, on the first one
+        that can contain it; with OUT_OF_PERIOD_POLICY=hold it is held instead.
+        """
         at = max(use.at for use in uses)
         for use in uses:
             use.at, use.event = at, uses[0].identity
@@ -166,8 +176,10 @@ class Model:
         self.posts(uses)
 
     def posts(self, uses: Iterable[Use]) -> None:
-        """What is sealed goes to Lago, unless that is away. What waits until its subscription has ended is the org's
-        next one's, without one it is a dead letter; so is, with OUT_OF_PERIOD_POLICY=hold, whatever would be changed."""
+        """Sealed usage goes to Lago, unless Lago is unavailable. Usage that waits until its subscription has ended goes
+        to the org's next subscription, or becomes a dead letter without one; with OUT_OF_PERIOD_POLICY=hold every event
+        that would be changed is a dead letter.
+        """
         for use in uses:
             if self.away or not use.life or not use.sealed or use.posted or use.dead:
                 continue
@@ -183,17 +195,18 @@ class Model:
                     use.stored = self.lives.stores(use.event, life.name, moment, self.now, billed, use.billed)
 
     def rebills(self) -> None:
-        """What was posted with a moment behind an end that was not known then is on no invoice, nor is what was stored
-        only after Lago had counted the last invoice. Once our record shows an end of the org's, Lago is asked; then it
-        is billed again, of the subscription that pays by what Lago says."""
+        """An event posted with a time after an end that was not known then is on no invoice, nor is one that was stored
+        only after Lago had counted the last invoice. Once our record shows an end of the org's, Lago is asked; then the
+        usage is billed again, to the subscription that pays according to Lago.
+        """
         lost = [use for use in self.counted.values() if use.posted and use.life and not use.dead]
         for use in lost if self.settings.late != h.HOLD and not self.away else ():
             org, (name, moment) = use.life.org, use.posted  # type: ignore[union-attr,misc]
             ended = [life for life in self.lives.known.get(org, []) if life.over(self.now)]
-            # What is on another org's invoice is not billed again: Lago cannot take it from there (a person can).
+            # Usage on another org's invoice is not billed again: Lago cannot remove it there (a person can).
             taken = any(life.org != org and life.name == name and life.at(moment) for life in self.lives.true)
             behind = self.lives.behind_an_end(org, name, moment, self.now)
-            # What others measure has no amount, so Lago's fee shows nothing.
+            # A metered event has no amount, so Lago's fee shows nothing.
             missed = not use.bill and use.stored and self.lives.missed(org, use.stored, self.now)
             if ended and not taken and (behind or missed):
                 life = self.choice(use, org, "", use.moment, asked=True)
@@ -203,12 +216,12 @@ class Model:
         self.posts(lost)
 
     def is_unclear(self, use: Use) -> bool:
-        """Whether no one but Lago knows if it is on a last invoice: a person decides."""
+        """Whether only Lago can know if it is on a last invoice: a person decides."""
         known = use.life and use.posted and use.stored
         return bool(known) and self.lives.is_unclear(use.life.org, use.stored, self.now)  # type: ignore[union-attr,arg-type]
 
     def ticks(self) -> None:
-        """What is held and has a payer now is his; what is ripe is sealed; what is held for long is merged."""
+        """Held usage that has a payer now is released; due usage is sealed; usage held for long is merged."""
         for customer, mapping in self.mappings.items():
             if mapping.is_forgotten(self.now):
                 self.forgets(customer, mapping, [], 0)
@@ -239,7 +252,7 @@ class Model:
         self.rebills()
 
     def start(self, use: Use) -> int:
-        """Of its window."""
+        """The start of its window."""
         return use.at // use.window * use.window if use.window else use.at
 
     def ripe(self, use: Use) -> bool:
@@ -247,14 +260,15 @@ class Model:
         return self.now >= self.start(use) + use.window + GRACE
 
     def releases(self, use: Use) -> None:
-        """It goes to who pays by now; with OUT_OF_PERIOD_POLICY=hold not where its moment would have to be another."""
+        """It goes to the present payer; with OUT_OF_PERIOD_POLICY=hold not if its time would have to change."""
         use.life, use.window = self.payer(use), self.settings.window if use.metric == h.USAGE else 0
         if use.life and self.settings.late == h.HOLD and self.moved(use, use.life, use.at) != use.at:
             use.life = None
 
     def merges(self, held: list[Use]) -> None:
-        """Of one customer and model, and of a quarter of an hour in which nothing begins or ends as far as is known:
-        goes together from now on, by the last of them."""
+        """Usage of one customer and model within a quarter of an hour in which, as far as is known, nothing starts or
+        ends: it stays together from now on, judged by its last call.
+        """
         parts: dict[object, list[Use]] = {}
         for use in held:
             if use.at < self.now - MERGED_AFTER:
@@ -266,7 +280,9 @@ class Model:
                 use.at = max(other.at for other in part)
 
     def borders(self, customer: str) -> Iterator[int]:
-        """Where a version of the customer's mapping begins, or a subscription of its orgs begins or ends, as far as is known."""
+        """The times at which a version of the customer's mapping starts, or a subscription of its orgs starts or ends,
+        as far as is known.
+        """
         mapping = self.mappings.get(customer, Mapping())
         kept = mapping.versions
         yield from (mapping.known_from, *(begins for begins, _ in kept))
@@ -318,7 +334,7 @@ class Model:
                 self.ticks()
 
     def answer(self) -> Owed:
-        """After the last step: one rounding a fee, half up to the cent."""
+        """After the last step: one rounding for each fee, half up to the cent."""
         owed = Owed()
         exact: dict[tuple[Bill, int], Decimal] = {}
         for use in self.counted.values():
@@ -348,7 +364,7 @@ class Model:
 
 
 def owed(history: h.History) -> Owed:
-    """What is owed after a history."""
+    """The owed amounts after a history."""
     model = Model()
     for step in history:
         model.takes(step)

@@ -1,11 +1,11 @@
-"""Who pays by the mappings; docs/owed.md, 6 to 8."""
+"""The payer by the mappings; docs/owed.md, 6 to 8."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tests.model import history as h
 
-#: So many versions of a mapping are kept, and all by which usage of so long ago is decided.
+#: This number of versions of a mapping is kept, and also every version that decides about usage of this age.
 KEPT, KEPT_FOR = 8, 31 * h.DAY
 Change = h.Mapped | h.Unmapped
 Version = tuple[int, Change]
@@ -14,16 +14,18 @@ Payer = tuple[str, str]
 
 @dataclass
 class Mapping:
-    """The versions of one customer's mapping that are on record, `(since, which)`. What ended before `known_from` was
-    decided by versions that are not kept, and otherwise than by the oldest that is."""
+    """The stored versions of one customer's mapping, `(since, which)`. Usage that ended before `known_from` was decided
+    by versions that are not kept, and differently from the oldest kept one.
+    """
 
     versions: list[Version] = field(default_factory=list)
     known_from: int = 0
 
     def maps(self, step: Change) -> bool:
-        """From now and the lead on, or from the moment that it names. In the past only the first one may begin, and one
-        before `known_from`. What was announced for later stays, unless the mapping is ended: that takes it back. False:
-        nothing is changed."""
+        """From now plus the delay on, or from the time that it names. Only the first version may start in the past, and
+        one before `known_from`. An announced version stays, unless the mapping is ended, which withdraws it. False:
+        nothing is changed.
+        """
         kept, earliest_effective = self.versions, step.at + h.LEAD
         begins = (isinstance(step, h.Mapped) and step.begins) or earliest_effective
         if not kept:
@@ -40,7 +42,7 @@ class Mapping:
         return True
 
     def says(self, step: Change, begins: int) -> bool:
-        """Whether it is so already."""
+        """Whether the mapping says so already."""
         there = self.versions[covering(self.versions, begins)]
         if isinstance(step, h.Mapped):
             return decides(there[1]) == decides(step)
@@ -49,8 +51,9 @@ class Mapping:
         return ended or all(isinstance(one, h.Unmapped) and one.deleted for _, one in now)
 
     def forgets(self, now: int) -> tuple[list[Version], int]:
-        """Versions and `known_from` once those are forgotten that decide nothing of `KEPT_FOR`: beyond `KEPT`; and all of
-        them where no one has been mapped since before that."""
+        """Versions and `known_from` after the removal of those that decide nothing of `KEPT_FOR`: beyond `KEPT`; and
+        all of them if no org was mapped since before that.
+        """
         kept, known_from = self.versions, self.known_from
         while len(kept) > KEPT and kept[1][0] <= now - KEPT_FOR:
             known_from = kept[1][0] if decides(kept[0][1]) != decides(kept[1][1]) else known_from
@@ -58,16 +61,17 @@ class Mapping:
         return kept, known_from
 
     def is_forgotten(self, now: int) -> bool:
-        """No one has been mapped since before `KEPT_FOR`: no record is kept."""
+        """No org was mapped since before `KEPT_FOR`: no record is kept."""
         begun, last = self.versions[-1] if self.versions else (0, None)
         return isinstance(last, h.Unmapped) and last.deleted and begun < now - KEPT_FOR
 
 
 def turns(versions: list[Version], first: int, kind: str, now: int, had_one: Callable[[str], bool]) -> Iterator[Payer]:
-    """Orgs, with the subscription that is named: of the first of the versions on that is of any use to the call (it has
-    not ended, nor is it for another kind of id). After it, should it lead to no subscription, later ones to the same
-    org; and to another org only if it was deleted before its org had any subscription. Then that org is the one that
-    holds it, and the same is asked of it. None takes over before it has begun."""
+    """The possible orgs, each with the named subscription: first that of the first usable version (it has not ended,
+    and is not for another kind of id). If it leads to no subscription, later versions of the same org; and of another
+    org only if this version was deleted before its org had any subscription. Then that org holds the usage, and the
+    same is asked of it. No version takes over before it has started.
+    """
     holder = ""
     deleted = named = False
     for number, (begins, mapped) in enumerate(versions[first:]):
@@ -85,10 +89,10 @@ def turns(versions: list[Version], first: int, kind: str, now: int, had_one: Cal
 
 
 def covering(versions: list[Version], moment: int) -> int:
-    """The number of the version that the moment lies in; the first covers everything before it."""
+    """The number of the version that contains the time; the first also covers everything before it."""
     return max((number for number, (begins, _) in enumerate(versions) if begins <= moment), default=0)
 
 
 def decides(change: Change) -> object:
-    """What makes it bill otherwise than another one."""
+    """The fields that decide about billing."""
     return (change.org, change.kind, change.named) if isinstance(change, h.Mapped) else change.deleted

@@ -1,4 +1,4 @@
-"""Histories of rate cards: versions that begin between calls, calls that come late, and orgs that pay only later."""
+"""Histories of rate cards: versions that start between calls, calls that arrive late, and orgs that pay only later."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ moments = st.sampled_from(_ENDS)
 
 @st.composite
 def cards(draw: st.DrawFn, number: int) -> h.Card:
-    """A version; its name tells the order in which they are put."""
+    """A version; its name shows the order in which versions are stored."""
     factors = st.sampled_from(["0.5", "1.25", "0.0001", "3"])
     units = draw(st.sampled_from([True, True, False]))
     return h.Card(

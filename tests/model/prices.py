@@ -1,4 +1,4 @@
-"""What a call is billed at by a rate card: the law of docs/rates.md with fractions, slow and without the product."""
+"""The billed price of a call with a rate card: the rules of docs/rates.md with fractions, slow and without the product."""
 
 from decimal import Decimal
 from fractions import Fraction
@@ -8,7 +8,7 @@ from tests.model.rounding import EXACT, cost_of_call
 
 
 def in_force(cards: list[h.Card], ended: int) -> h.Card | None:
-    """The card that had begun last when the call ended; of two from one moment the one that was put later."""
+    """The card that had started last when the call ended; of two with the same start the one stored later."""
     found: h.Card | None = None
     for card in cards:
         if card.begins <= ended and (found is None or card.begins >= found.begins):
@@ -17,7 +17,7 @@ def in_force(cards: list[h.Card], ended: int) -> h.Card | None:
 
 
 def prices_use(card: h.Card | None, call: h.Call) -> bool:
-    """Whether the card bills the call although LiteLLM has no cost of it."""
+    """Whether the card bills the call although LiteLLM has no cost for it."""
     if card is None or not _matches(card, call):
         return False
     counted = any(Fraction(price or 0) and count for price, count in _kinds(card, call))
@@ -25,7 +25,7 @@ def prices_use(card: h.Card | None, call: h.Call) -> bool:
 
 
 def price(card: h.Card | None, call: h.Call, cost: Decimal, decimals: int) -> Decimal:
-    """Before the factor of who pays; rounded once."""
+    """The price before the payer's factor; rounded once."""
     if card is None:
         return cost
     usd, least = Fraction(cost), Fraction(0)
@@ -43,7 +43,7 @@ def price(card: h.Card | None, call: h.Call, cost: Decimal, decimals: int) -> De
 
 
 def factor(card: h.Card | None, org: str) -> Decimal:
-    """Of the org that pays."""
+    """The factor of the org that pays."""
     return Decimal(dict(card.orgs).get(org, "1")) if card else Decimal(1)
 
 

@@ -1,7 +1,7 @@
-"""The product, driven through a history in one process: the real rules, the real delivery, Lago's real sandbox.
+"""The product, run through a history in one process: the real rules, the real delivery, Lago's real sandbox.
 
-Only what stands outside them is made here: Kafka (lists), the clock (the history's) and Postgres (a list that answers
-as the usage log does). The turns of the worker and of the operator are steps of the history.
+Only what surrounds them is replaced: Kafka (by lists), the clock (by the history's) and Postgres (by a list that
+answers like the usage log). The turns of the worker and of the operator are steps of the history.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ _replace = msgspec.structs.replace
 
 @dataclass
 class Billed:
-    """What came of a history; money in dollars, but for `invoices`, which are in whole cents.
+    """The results of a history; money in dollars, except `invoices`, which are in whole cents.
 
     Fields:
         invoices: by org, subscription, month (`2026-04`) and metric.
@@ -130,7 +130,7 @@ class Product:
         self.policy = MeterPolicy(deployment="d")
 
     async def start(self, policy: MeterPolicy) -> None:
-        """A worker begins, or takes over from one that is gone."""
+        """A worker starts, or takes over from an earlier one."""
         self.policy = policy
         self.sink._config = replace(self.sink._config, policy=policy)
         self.ledger = Ledger(self.clock, self.topics, self.changelog)
@@ -149,7 +149,7 @@ class Product:
         await self.work.open()
 
     async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
-        """Kafka takes what the ingress sends, and the meter folds it."""
+        """Kafka accepts what the ingress sends, and the meter folds it."""
         await self.fold([(key or "", value) for topic, key, value, _ in records if topic == "raw"])
         return {}
 
@@ -165,7 +165,7 @@ class Product:
             await self.post()
 
     async def take(self, step: h.Step) -> None:
-        """One step of the history."""
+        """Execute one step of the history."""
         self.clock.now = step.at
         match step:
             case h.Arrives():
@@ -243,7 +243,7 @@ class Product:
                     await self.post()
 
     async def learn(self, org: str, way: str) -> None:
-        """The records of orgs are brought up to what Lago says."""
+        """The orgs' records are updated from Lago's answers."""
         match way:
             case h.WEBHOOK:
                 await self.truth.refresh(org)
@@ -256,7 +256,7 @@ class Product:
                 await self.discovery.discover_all()
 
     async def post(self) -> None:
-        """What lies in the events topic goes to Lago."""
+        """The events in the topic are posted to Lago."""
         written = self.topics.get(TOPICS.events, [])[self.posted :]
         if self.away or not written:
             return
@@ -267,20 +267,21 @@ class Product:
         self.posted = await self.sink.process(records)  # type: ignore[arg-type]
 
     async def backfill(self, row: bytes) -> None:
-        """As `connectors.operations.backfill` does, which asks Postgres: here the enriched topic answers."""
+        """Like `connectors.operations.backfill`, which asks Postgres: here the enriched topic answers."""
         stripped = strip(row, FLAT, self.clock.us(), CUSTOMER_ID_FIELDS, source=BACKFILL)
         assert stripped is not None
         await self.back_again([stripped])
 
     async def requeue(self) -> None:
-        """As `connectors.operations.requeue` does."""
+        """Like `connectors.operations.requeue`."""
         calls = self.rejected()
         self.back, self.left = len(self.topics.get(TOPICS.rejected, [])), []
         self.left = await self.back_again(calls)
 
     async def back_again(self, calls: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-        """Those that the log does not know, or knows without the price that they have now, go to the raw topic; those
-        that it cannot tell anything of are returned."""
+        """Calls that the log does not know, or knows without the price that they have now, go to the raw topic; calls
+        that it cannot decide about are returned.
+        """
         unit, left = quantum(self.policy.cost_decimals), []
         for key, value in calls:
             usage = usage_of(value, key, unit)
@@ -295,13 +296,13 @@ class Product:
         return left
 
     def rejected(self) -> list[tuple[str, bytes]]:
-        """What came too late to be counted unseen, and no one has put back."""
+        """Calls that were too late to be counted without a check and are not requeued."""
         new = self.topics.get(TOPICS.rejected, [])[self.back :]
-        told = [(key.decode(), msgspec.json.decode(value, type=Rejection)) for key, value in new]
-        return [*self.left, *((key, bytes(one.call)) for key, one in told if one.reason == "beyond_horizon")]  # type: ignore[arg-type]
+        result = [(key.decode(), msgspec.json.decode(value, type=Rejection)) for key, value in new]
+        return [*self.left, *((key, bytes(one.call)) for key, one in result if one.reason == "beyond_horizon")]  # type: ignore[arg-type]
 
     async def billed(self) -> Billed:
-        """After the last invoice."""
+        """The results after the last invoice."""
         invoices: dict[tuple[str, str, str, str], int] = {}
         self.lago.count()
         for listed in await self.lago.client.invoices():
@@ -325,14 +326,14 @@ class Product:
         )
 
     def late(self) -> set[str]:
-        """Calls that came too late to be counted unseen, and were not counted otherwise."""
+        """Calls that were too late to be counted without a check, and were not counted in another way."""
         stored = [msgspec.json.decode(value, type=RawRecord) for _, value in self.rejected()]
         names = {one.metered.transaction_id if one.metered else str(one.call.litellm_call_id) for one in stored}
         return names - {row.call_id or row.request_id for row in self.log.everything() if row.part}
 
 
 def _sink(clock: Clock, lago: Lago, orgs: Table, topics: dict[str, list[Any]]) -> DeliveryWork:
-    """The sink's work, its writer already open."""
+    """The sink's work, with its writer already open."""
     retries = RetryPolicy(random=Random(1).random)
     delivery = Delivery(
         lago.client,
@@ -362,7 +363,7 @@ def _sink(clock: Clock, lago: Lago, orgs: Table, topics: dict[str, list[Any]]) -
 
 
 async def _unaudited(_before: object, _after: object) -> None:
-    """A change that no one is told of."""
+    """A change without an audit line."""
 
 
 @cache
@@ -373,7 +374,7 @@ def world() -> tuple[Clock, Lago]:
 
 
 def live(history: h.History) -> Billed:
-    """Run a history, and time on until everything that can be invoiced is."""
+    """Run a history, and then advance time until everything that can be invoiced is."""
 
     async def living() -> Billed:
         clock, sandbox = world()

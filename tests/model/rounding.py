@@ -1,4 +1,4 @@
-"""How the models round money: every rounding of a law is here. Imports nothing of the product."""
+"""How the models round money: every rounding rule is here. Imports nothing of the product."""
 
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Context, Decimal
 

@@ -1,4 +1,4 @@
-"""What cannot be is taken out of a history that was drawn, and the worker gets its turns."""
+"""Removes impossible steps from a drawn history, and gives the worker its turns."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from tests.model.lives import start_of_month
 
 
 def sound(steps: list[h.Step], *, awake: bool) -> History:
-    """Without what cannot be; `awake`: the worker ticks after every moment at which something happened."""
+    """The history without impossible steps; `awake`: the worker ticks after every time at which something happened."""
     history: list[h.Step] = []
     state = _Books()
     earliest = 0
@@ -33,12 +33,12 @@ def sound(steps: list[h.Step], *, awake: bool) -> History:
 
 
 def ticking(moment: int) -> int:
-    """The worker's turn soon after: not while a window's time and grace run out."""
+    """The worker's next turn: not while a window's time and grace end."""
     return moment + 20 - moment % MINUTE + (MINUTE if moment % MINUTE > 10 else 0)
 
 
 class _Books:
-    """What there is in Lago, and whose mapping was changed when."""
+    """The state of Lago, and the time of the last change of each mapping."""
 
     def __init__(self) -> None:
         self._running: dict[str, h.Subscribed] = {}
@@ -47,7 +47,7 @@ class _Books:
         self._changes: set[tuple[str, int]] = set()
 
     def possible(self, step: h.Step) -> h.Step | None:
-        """The step as it can be; None: not at all."""
+        """The step in a possible form; None if there is none."""
         match step:
             case h.Mapped() | h.Unmapped():  # who pays for a customer changes once a moment
                 return None if self._twice((step.customer, step.at)) else step
@@ -75,10 +75,10 @@ class _Books:
         return twice
 
     def _subscribed(self, step: h.Subscribed) -> h.Step | None:
-        """An id of a subscription is used once, but for the shared one: by one org after the other, from then on.
+        """A subscription id is used once, except the shared one: by one org after the other.
 
-        What Lago stored under the id before it started again belongs to the new life if its moment is the same second. The
-        model decides when an event is stored, so a next life begins in a second of its own.
+        Events that Lago stored under the id before it started again belong to the new life if their time is in the same
+        second. The model decides when an event is stored, so each next life starts in a second of its own.
         """
         name, shared = step.subscription, step.number == h.SHARED
         if name in self._running or (name in self._names and not shared):

@@ -1,4 +1,4 @@
-"""What stands in for Kafka: records, tables and transactions in memory."""
+"""Replaces Kafka: records, tables and transactions in memory."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ TOPICS = TopicNames.with_prefix("")
 
 @dataclass
 class Raw:
-    """A record of the raw topic, as far as the meter reads it."""
+    """A record of the raw topic, with the fields that the meter reads."""
 
     offset: int
     timestamp: int
@@ -40,7 +40,7 @@ async def silently(_before: object, _after: object) -> None:
 
 @dataclass
 class Table:
-    """A compacted topic, written and followed; the table is never behind."""
+    """A compacted topic, written and read; the table is never behind."""
 
     table: dict[str, Any] = field(default_factory=dict)
     changes: int = 0
@@ -64,7 +64,7 @@ class Table:
         return self.table.get(key)
 
     async def change(self, key: str, make: Callable[[Any], Any], announce: Announce = silently) -> Any:
-        """As `CompactedTopicWriter` does; the same again writes nothing."""
+        """Like `CompactedTopicWriter`; an unchanged value is not written."""
         before = self.table.get(key)
         after = make(before)
         await announce(before, after)
@@ -78,7 +78,7 @@ class Table:
 
 
 class Orgs(Table):
-    """The orgs' records, changed as the product changes them."""
+    """The orgs' records, changed like in the product."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
@@ -89,13 +89,13 @@ class Orgs(Table):
     async def change(self, key: str, make: Callable[[Any], Any], announce: Announce = silently) -> Any:
         """See `OrgRecords`."""
         before = dict(self.table)
-        made = await self._records.change(key, make)
+        created = await self._records.change(key, make)
         self.changes += self.table != before
-        return made
+        return created
 
 
 class Ledger:
-    """`streams.state.ledger.Ledger` without Kafka: what a commit writes is kept, and the books are checked after each."""
+    """`streams.state.ledger.Ledger` without Kafka: what a commit writes is kept, and the ledger is verified after each."""
 
     partition = 0
 
@@ -112,7 +112,7 @@ class Ledger:
         return self.state
 
     async def commit(self, changes: Changes) -> None:
-        """As in one transaction."""
+        """Apply all changes, as in one transaction."""
         self._changelog.update(records_of(changes))
         for write in writes_of(changes, TOPICS, self.partition):
             self._topics.setdefault(write.topic, []).append(write)
@@ -125,12 +125,12 @@ class Ledger:
         """Gone."""
 
     def in_transaction(self) -> bool:
-        """Never."""
+        """Return False: there is never a transaction."""
         return False
 
 
 class Silent:
-    """Sensors."""
+    """Ignores every metric."""
 
     def __getattr__(self, _name: str) -> Callable[..., None]:
         return lambda *_: None
@@ -147,6 +147,6 @@ class Writer:
     async def commit(
         self, writes: Iterable[Write], tp: TopicPartition, offset: int | None, group: str, runs: Iterable[Run] = ()
     ) -> None:
-        """All of it."""
+        """Apply all changes."""
         for write in writes:
             self._topics.setdefault(write.topic, []).append(write)

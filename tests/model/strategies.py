@@ -1,4 +1,4 @@
-"""Histories at random: moments near the borders that rules have, few customers, few costs, so that things collide."""
+"""Random histories: times near the borders of rules, few customers, few costs, so that cases coincide."""
 
 from dataclasses import replace
 from functools import cache
@@ -23,7 +23,7 @@ _COSTS = ("0.01", "0.07", "1", "0.004", "0.0000091499999999999")
 _NUMBERS = (0, 6, 1, 7, 4, 0, 6, 1, 7, 4, 3, 2)
 _ANN_S = (0, 6)
 _OF_A_USER = 4
-#: Number of a subscription, and whether it is the org's own: a second one that is not leaves no one to choose.
+#: Number of a subscription, and whether it is the org's own: with a second one that is not, none is chosen.
 _WHICH = ((0, False), (1, True), (2, True), (1, False), (h.SHARED, False), (h.SHARED, True))
 #: By which way our record learns of a change in Lago: often by none, as webhooks get lost.
 _WAYS = (h.WEBHOOK, h.WEBHOOK, h.ANSWER, h.NOT, h.NOT, h.LEARNER)
@@ -52,7 +52,7 @@ Pool = list[int]
 
 
 def calls(pool: Pool, numbers: tuple[int, ...]) -> st.SearchStrategy[h.Call]:
-    """A call that ends near one of the moments."""
+    """A call that ends near one of the times."""
     return st.builds(
         lambda number, moment, apart, cost: h.Call(
             number, moment - apart, cost, "user" if number == _OF_A_USER else "end_user"
@@ -66,7 +66,7 @@ def calls(pool: Pool, numbers: tuple[int, ...]) -> st.SearchStrategy[h.Call]:
 
 @st.composite
 def deliveries(draw: st.DrawFn, pool: Pool, known: list[h.Call]) -> h.Step:
-    """Usage comes in: one of the calls, again perhaps, by one of the ways, with its cost, none, or another."""
+    """Usage arrives: one of the calls, maybe again, on one of the routes, with its cost, none, or another."""
     call = draw(st.sampled_from(known))
     moment = draw(st.sampled_from([other for other in pool if other >= call.ended] or [call.ended]))
     if not draw(st.integers(0, 3)):
@@ -85,7 +85,7 @@ def deliveries(draw: st.DrawFn, pool: Pool, known: list[h.Call]) -> h.Step:
 
 @st.composite
 def mapped(draw: st.DrawFn, moments: st.SearchStrategy[int], customer: str = "") -> h.Mapped:
-    """Somebody is mapped: for one kind of id perhaps, to a subscription by its name, from another moment on."""
+    """A customer is mapped: maybe for one kind of id, to a named subscription, or from another time on."""
     moment, org = draw(moments), draw(st.sampled_from([*h.ORGS, *h.ORGS, h.TYPO]))
     name = h.name_of(draw(orgs) if not draw(st.integers(0, 5)) else org, h.AI, draw(numbers))
     apart = draw(st.sampled_from(_BEGINS))
@@ -101,7 +101,9 @@ def mapped(draw: st.DrawFn, moments: st.SearchStrategy[int], customer: str = "")
 
 @cache
 def changes() -> st.SearchStrategy[h.Step]:
-    """Who pays is another from now on; `placed` says when. Made once: to make a strategy takes longer than to draw."""
+    """The payer changes from now on; `placed` sets the time. Built once, because building a strategy takes longer than
+    drawing.
+    """
     return st.one_of(
         mapped(_places),
         st.builds(
@@ -121,7 +123,7 @@ def changes() -> st.SearchStrategy[h.Step]:
 
 @cache
 def operations() -> st.SearchStrategy[h.Step]:
-    """Somebody or something intervenes; `placed` says when."""
+    """An operator or a failure intervenes; `placed` sets the time."""
     return st.one_of(
         st.builds(h.Tick, _places),
         st.builds(h.Tick, _places),
@@ -141,7 +143,7 @@ def operations() -> st.SearchStrategy[h.Step]:
 
 
 def placed(steps: list[h.Step], pool: Pool) -> list[h.Step]:
-    """At some of those moments: drawn is which."""
+    """At some of those times, which are drawn."""
     found = []
     for step in steps:
         moment = pool[step.at % len(pool)]
@@ -157,10 +159,10 @@ _few_changes, _few_operations = st.lists(changes(), max_size=2), st.lists(operat
 @st.composite
 def histories(draw: st.DrawFn) -> History:
     """A sound history."""
-    waits = not draw(st.integers(0, 2))  # one afternoon's usage of one customer, and no one is subscribed yet
+    waits = not draw(st.integers(0, 2))  # one afternoon's usage of one customer, and no org is subscribed yet
     pool = sorted(draw(st.lists(st.sampled_from(_BETWEEN if waits else MOMENTS), min_size=2, max_size=7, unique=True)))
     known = draw(st.lists(calls(pool, _ANN_S if waits else _NUMBERS), min_size=1, max_size=5))
-    # Some hours later held usage is merged; more hours later somebody does something about it.
+    # Some hours later held usage is merged; more hours later an operator acts.
     later = [*pool, pool[-1] + 3 * HOUR, pool[-1] + 6 * HOUR]
     drawn = [
         *draw(st.lists(deliveries(pool, known), max_size=12)),
@@ -181,7 +183,9 @@ def histories(draw: st.DrawFn) -> History:
 
 @st.composite
 def waiting(draw: st.DrawFn) -> History:
-    """An afternoon's usage of one customer, who moves from org to org; all of it is held, merged, and then billed or given up."""
+    """An afternoon's usage of one customer that moves from org to org; all of it is held, merged, and then billed or
+    written off.
+    """
     moments = st.sampled_from(_BETWEEN)
     arrivals = st.builds(
         lambda moment, number, cost: h.Arrives(moment, h.Call(number, moment, cost)),
@@ -201,8 +205,9 @@ def waiting(draw: st.DrawFn) -> History:
 
 @st.composite
 def ended(draw: st.DrawFn) -> History:
-    """A subscription ends in Lago, mostly unnoticed, while its org's usage comes in; another one begins, perhaps under the
-    same external id, perhaps of the other org; some time or other our records learn of it."""
+    """A subscription ends in Lago, mostly unnoticed, while its org's usage arrives; another one starts, maybe under the
+    same external id, maybe for the other org; at some time our records learn of it.
+    """
     pool = sorted(draw(st.lists(st.sampled_from([*_BETWEEN, *MOMENTS]), min_size=3, max_size=6, unique=True)))
     moments, end = st.sampled_from(pool), draw(st.sampled_from(pool[:2]))
     handed_on = draw(st.sampled_from([False, False, False, True]))  # the other org gets the external id
@@ -241,7 +246,8 @@ def ended(draw: st.DrawFn) -> History:
 @st.composite
 def aged(draw: st.DrawFn) -> History:
     """One customer's mapping changes many times within hours, or is deleted; more than a month later it changes again,
-    and what came too late is put back. What is held in between stays whose it was."""
+    and late calls are requeued. Usage held in between stays with its org.
+    """
     begins = at("04-02 00:00:00")
     drawn: list[h.Step] = [h.Mapped(begins, "ann", "org_a")]
     drawn += [
@@ -280,8 +286,9 @@ def aged(draw: st.DrawFn) -> History:
 
 @st.composite
 def overtaken(draw: st.DrawFn) -> History:
-    """A subscription ends, unnoticed mostly. Lago counts its last invoice at once, some time later, or never; usage of
-    before the end is stored before it and after it. Some time or other our records learn of the end."""
+    """A subscription ends, mostly unnoticed. Lago counts its last invoice at once, some time later, or never; usage
+    from before the end is stored before and after that. At some time our records learn of the end.
+    """
     end = draw(st.sampled_from([*_ENDS, *_ENDS, *_BORDERS]))
     number = draw(st.sampled_from([0, 0, 0, h.SHARED]))
     name = h.name_of("org_a", h.AI, number)
@@ -289,14 +296,14 @@ def overtaken(draw: st.DrawFn) -> History:
     moments = st.sampled_from([end + 30, end + 90, counted, counted, counted, counted + 1, counted + 10 * MINUTE])
     used = st.builds(h.Call, st.sampled_from(_ANN_S), st.sampled_from([end - HOUR, end - 30, end - 1, end]), costs)
     come = st.builds(lambda moment, call: h.Arrives(max(moment, call.ended), call), moments, used)
-    told = st.builds(
+    result = st.builds(
         lambda moment, number: h.Recorded(max(moment, end - 30), "org_a", number, end - 30), moments, st.integers(2, 5)
     )
     drawn: list[h.Step] = [
         h.Terminated(end, "org_a", h.AI, number, draw(st.sampled_from([*[h.NOT] * 7, h.WEBHOOK])), slow=True),
         *([h.Counted(counted, name)] if draw(st.integers(0, 7)) else []),
         *draw(st.lists(come, min_size=2, max_size=5)),
-        *draw(st.lists(told, max_size=2)),
+        *draw(st.lists(result, max_size=2)),
         h.Arrives(end - 2 * MINUTE, h.Call(0, end - 2 * MINUTE, draw(costs))),
     ]
     drawn = draw(st.permutations(drawn))  # within a second, it is this that decides
@@ -322,5 +329,5 @@ def overtaken(draw: st.DrawFn) -> History:
 
 
 def anything() -> st.SearchStrategy[History]:
-    """What the product is tried with."""
+    """Any of the kinds of histories."""
     return st.one_of(histories(), histories(), waiting(), ended(), aged(), overtaken())

@@ -1,4 +1,4 @@
-"""Faults that were found or feared, as histories: what is billed is what is owed."""
+"""Histories with errors that were found or feared: billed amounts equal owed amounts."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from tests.model.test_owed import compare
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_a_history_that_was_billed_wrongly_once(name: str) -> None:
+def test_a_history_that_was_once_billed_wrongly_is_billed_right(name: str) -> None:
     compare(KNOWN[name])

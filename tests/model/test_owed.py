@@ -1,4 +1,4 @@
-"""The product bills what the model says is owed, whatever happens."""
+"""The product bills what the model says is owed, for any history."""
 
 import os
 from collections import Counter
@@ -15,7 +15,7 @@ from tests.model.priced import priced
 from tests.model.product import live
 from tests.model.strategies import aged, ended, histories, overtaken, waiting
 
-#: Of those of every run, so many are of each kind.
+#: The number of histories of each kind in every run.
 SHARES: dict[Callable[[], st.SearchStrategy[History]], int] = {
     histories: 62,
     waiting: 45,
@@ -30,25 +30,25 @@ EXAMPLES = int(os.environ.get("OWED_EXAMPLES", ALWAYS))
 SEED = 2
 
 
-def told(history: History) -> str:
-    """A history for people."""
+def printed_history(history: History) -> str:
+    """A history in readable form."""
     return "\n".join(f"{datetime.fromtimestamp(step.at, UTC):%m-%d %H:%M:%S}  {step}" for step in history)
 
 
 def compare(history: History) -> None:
-    """Raises: AssertionError: they differ."""
-    assert vars(live(history)) == vars(owed(history)), told(history)
+    """Raises AssertionError if model and product differ."""
+    assert vars(live(history)) == vars(owed(history)), printed_history(history)
 
 
 def about(history: History) -> list[str]:
-    """Which of `FEATURES` it is about."""
+    """The `FEATURES` that the history has."""
     model = Model()
     for step in history:
         model.takes(step)
     return [name for name, (_, tells) in FEATURES.items() if tells(history, model)]
 
 
-def test_what_is_billed_is_what_is_owed() -> None:
+def test_the_billed_amounts_equal_the_models() -> None:
     seen = Counter[str]()
 
     def tried(history: History) -> None:

@@ -1,4 +1,4 @@
-"""What the model keeps of a call, and its answer."""
+"""What the model stores of a call, and its result."""
 
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,7 +13,7 @@ Bill = tuple[str, str, str, str]
 
 @dataclass
 class Owed:
-    """The answer, in the words of `tests.model.product.Billed`."""
+    """The result, with the fields of `tests.model.product.Billed`."""
 
     invoices: dict[Bill, int] = field(default_factory=dict)
     sealed: Decimal = ZERO
@@ -27,7 +27,7 @@ class Owed:
 
 @dataclass
 class Use:
-    """A call, or an org's use of something: `kind` is that of its customer's id, or `org`."""
+    """A call, or a metered event of an org: `kind` is that of its customer's id, or `org`."""
 
     name: str
     customer: str
@@ -43,11 +43,11 @@ class Use:
     life: Life | None = None  # None: held
     holder: str = ""  # the org that it was held for when that one's mapping was forgotten
     astray: bool = False  # it came when its mapping was forgotten already
-    sealed: bool = False  # an event of that subscription is made, at this moment
+    sealed: bool = False  # an event of that subscription is created, with this time
     moment: int = 0
     posted: tuple[str, int] | None = None  # to that subscription, with that moment
     event: object = None  # that it is a part of
-    stored: Stored | None = None  # what Lago has of it
+    stored: Stored | None = None  # Lago's data about it
     bill: Life | None = None  # and is on this one's invoice of this month; None: on none
     month: str = ""
     again: bool = False  # after an end that was not known
@@ -62,5 +62,5 @@ class Use:
 
     @property
     def billed(self) -> Decimal:
-        """At its price, times the factor of who pays."""
+        """The price times the payer's factor."""
         return self.price * prices.factor(self.card, self.life.org) if self.life else ZERO

@@ -1,1 +1,1 @@
-"""Small changes to the rules of money, mapping, signatures and access, each of which a test has to notice."""
+"""Small changes to the rules about money, mapping, signatures and access, each of which a test must notice."""

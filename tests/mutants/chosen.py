@@ -15,7 +15,7 @@ from cosmic_ray.ast import ast_nodes, get_ast  # type: ignore[import-not-found]
 from cosmic_ray.mutating import mutate_code  # type: ignore[import-not-found]
 from cosmic_ray.plugins import get_operator  # type: ignore[import-not-found]
 
-#: Those whose mutants are mistakes that somebody could make; types, decorators and shifts are left alone.
+#: Operators whose mutants are possible mistakes; types, decorators and shifts are left out.
 OPERATORS = (
     *(f"ReplaceComparisonOperator_{pair}" for pair in ("Eq_NotEq", "NotEq_Eq", "Is_IsNot", "IsNot_Is")),
     *(f"ReplaceComparisonOperator_{pair}" for pair in ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Lt_Gt", "Gt_Lt")),
@@ -37,7 +37,7 @@ def mutants(path: str, source: str) -> Iterator[dict[str, object]]:
 
 
 def completed(mutant: dict[str, object], source: str) -> dict[str, object] | None:
-    """With its text; None where the operator changes nothing that could be a mistake."""
+    """With its text; None if the operator changes nothing that could be a mistake."""
     becomes = mutate_code(source, get_operator(f"core/{mutant['operator']}")(), mutant["occurrence"])
     if becomes is None or becomes == source or not _is_python(becomes):
         return None
@@ -49,7 +49,7 @@ def completed(mutant: dict[str, object], source: str) -> dict[str, object] | Non
 
 
 def _is_python(text: str) -> bool:
-    """`*` between arguments is an operator to the tool."""
+    """The tool mistakes `*` between arguments for an operator."""
     try:
         compile(text, "mutant", "exec")
     except SyntaxError:
@@ -58,21 +58,22 @@ def _is_python(text: str) -> bool:
 
 
 def _means_the_same(was: str, becomes: str) -> bool:
-    """What a class or a function is decorated with, as the size of its cache; a `zip` that no longer checks what holds;
-    the length that numpy finds out itself."""
+    """Changes without an effect: a decorator's arguments, such as the size of a cache; a `zip` that no longer checks a
+    valid length; a length that numpy computes itself.
+    """
     same = was.replace("strict=True", "strict=False"), was.replace("reshape(-1,", "reshape(- 2,")
     return was.lstrip().startswith(("@", "class ")) or becomes in same
 
 
 def rank(mutant: dict[str, object], source: str, seed: str) -> str:
-    """A number like any other, the same for the same mutant."""
+    """A pseudo-random number, the same for the same mutant."""
     line = source.splitlines()[int(str(mutant["line"])) - 1].strip()
     words = (seed, mutant["file"], mutant["operator"], line, mutant["occurrence"])
     return sha256("\0".join(map(str, words)).encode()).hexdigest()
 
 
 def main() -> None:
-    """Print the chosen ones."""
+    """Print the chosen mutants."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", required=True)
     parser.add_argument("--most", type=int, default=0, help="0 = all")

@@ -1,4 +1,4 @@
-"""Which unit tests can notice a change of a module, the likeliest first: by what imports what."""
+"""Which unit tests can notice a change of a module, the likeliest first: computed from imports."""
 
 import ast
 from collections.abc import Collection, Iterator
@@ -12,14 +12,14 @@ _READ = ("schemas", "streams", "connectors", _SUPPORT, "tests/unit")
 
 
 def near(file: str) -> list[str]:
-    """The tests that import the module themselves or are named after it; where there is none, the nearest."""
+    """The tests that import the module themselves or are named after it; if there are none, the nearest."""
     away = _away(file)
     close = [test for test in away if away[test] == 1 or _named_after(test, file)]
     return close or [test for test in away if away[test] == min(away.values())]
 
 
 def rounds(file: str) -> list[list[str]]:
-    """All unit tests that import the module, however indirectly: the near ones, those one step further, the others."""
+    """All unit tests that import the module, directly or indirectly: the near ones, those one step further, the others."""
     away, close = _away(file), near(file)
     further = [test for test in away if away[test] == 2 and test not in close]
     others = [test for test in away if test not in close and test not in further]
@@ -55,7 +55,7 @@ def _importing(files: set[str], known: Collection[str]) -> set[str]:
 
 @cache
 def _imports() -> dict[str, frozenset[str]]:
-    """What each file of the repository imports of the others."""
+    """The imports of each file of the repository."""
     paths = [one for top in _READ for one in (ROOT / top).rglob("*.py")]
     there = {str(one.relative_to(ROOT)): one for one in paths}
     return {

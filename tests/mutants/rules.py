@@ -1,4 +1,4 @@
-"""Which modules are tried, the mistakes that are tried first, and the survivors that somebody has reviewed."""
+"""Which modules are mutated, the mistakes that are tried first, and the reviewed survivors."""
 
 import tomllib
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ NAMED = "named"
 
 
 class Mutant(msgspec.Struct):
-    """One small change of a file: `line` of it reads `was` and then `becomes`; `text` is the whole file after it."""
+    """One small change of a file: its `line` contains `was` and then `becomes`; `text` is the whole file after it."""
 
     file: str
     operator: str
@@ -42,8 +42,8 @@ class Mutant(msgspec.Struct):
     becomes: str
     text: str
 
-    def told(self) -> str:
-        """As it is printed."""
+    def printed(self) -> str:
+        """The text for the output."""
         return f"{self.file}:{self.line} {self.operator}\n    - {self.was}\n    + {self.becomes}"
 
 
@@ -66,7 +66,7 @@ class Mistake(msgspec.Struct):
 
 
 def rules() -> list[str]:
-    """The files that are tried where none is named, relative to the root."""
+    """The files that are mutated by default, relative to the root."""
     found = [one for folder in FOLDERS for one in sorted((ROOT / folder).rglob("*.py")) if one.name != "__init__.py"]
     inside = [str(one.relative_to(ROOT)) for one in found]
     return [file for file in inside if file not in LEFT_OUT] + list(OTHERS)

@@ -27,14 +27,14 @@ KILLED, SURVIVED, ACCEPTED = "killed", "survived", "accepted"
 
 
 def chosen(seed: str, most: int, files: Sequence[str]) -> tuple[int, list[Mutant]]:
-    """How many there are, and the sample."""
+    """Return how many there are, and the sample."""
     words = [str(TOOL), str(HERE / "chosen.py"), "--seed", seed, "--most", str(most), *files]
-    told = json.loads(subprocess.run(words, cwd=ROOT, check=True, capture_output=True).stdout)
-    return told["of"], msgspec.convert(told["chosen"], list[Mutant], strict=False)
+    result = json.loads(subprocess.run(words, cwd=ROOT, check=True, capture_output=True).stdout)
+    return result["of"], msgspec.convert(result["chosen"], list[Mutant], strict=False)
 
 
-def tried(mutants: Sequence[Mutant], seed: str, jobs: int) -> dict[str, list[Mutant]]:
-    """What became of each, `jobs` at a time; told as it happens."""
+def try_mutants(mutants: Sequence[Mutant], seed: str, jobs: int) -> dict[str, list[Mutant]]:
+    """Try each, `jobs` at a time, and print each result as it happens."""
     reviewed, found = accepted(), {KILLED: list[Mutant](), SURVIVED: list[Mutant](), ACCEPTED: list[Mutant]()}
     with tempfile.TemporaryDirectory(prefix="mutants-") as place, ThreadPoolExecutor(jobs) as pool:
         trees: SimpleQueue[Tree] = SimpleQueue()
@@ -54,12 +54,12 @@ def tried(mutants: Sequence[Mutant], seed: str, jobs: int) -> dict[str, list[Mut
         for number, (mutant, (fate, by, took_s)) in enumerate(zip(mutants, pool.map(fate_of, mutants), strict=True), 1):
             found[fate].append(mutant)
             whom = f" by {by}" if by else ""
-            print(f"{number}/{len(mutants)} {fate}{whom} in {took_s:.0f} s: {mutant.told()}", flush=True)
+            print(f"{number}/{len(mutants)} {fate}{whom} in {took_s:.0f} s: {mutant.printed()}", flush=True)
     return found
 
 
 def main() -> int:
-    """The exit code: 1 where a mutant survived that no one has reviewed."""
+    """The exit code: 1 if an unreviewed mutant survived."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", default="1", help="of the sample; the same seed is the same sample")
     parser.add_argument("--most", type=int, default=24, help="mutants at most, beside the named mistakes")
@@ -71,11 +71,11 @@ def main() -> int:
     named = [mistake.mutant() for mistake in mistakes(asked.files or None)]
     of, sample = (0, []) if asked.named else chosen(asked.seed, 0 if asked.all else asked.most, asked.files or rules())
     print(f"{len(named)} named mistakes, {len(sample)} of {of} mutants, seed {asked.seed}", flush=True)
-    found = tried([*named, *sample], asked.seed, asked.jobs)
+    found = try_mutants([*named, *sample], asked.seed, asked.jobs)
     counts = ", ".join(f"{len(some)} {fate}" for fate, some in found.items())
     print(f"\nseed {asked.seed}: {counts}")
     for mutant in found[SURVIVED]:
-        print(mutant.told())
+        print(mutant.printed())
     return 1 if found[SURVIVED] else 0
 
 

@@ -1,4 +1,4 @@
-"""Copies of the checkout in which mutants are tried, and what the tests say of each."""
+"""Copies of the checkout in which mutants are tried, and the results of the tests."""
 
 import os
 import re
@@ -47,7 +47,7 @@ class Tree:
                 shutil.copy2(ROOT / name, place / name)
 
     def killer(self, mutant: Mutant, seed: str) -> str:
-        """The test that notices the mutant; `""` where none does.
+        """The test that notices the mutant; `""` if none does.
 
         Raises:
             RuntimeError: that test fails without the mutant, too, or the tests could not be run.
@@ -67,38 +67,38 @@ class Tree:
         return by
 
     def _write(self, path: Path, text: str) -> None:
-        """With a time of its own: by time and length Python decides whether what it compiled is still right."""
+        """Write with an own timestamp: Python decides by time and length whether its compiled file is still right."""
         self._writes += 1
         path.write_text(text, encoding="utf-8")
         os.utime(path, (self._writes, self._writes))
 
     def _assure(self, test: str, seed: str) -> None:
-        """That a test passes as things are; looked at once."""
+        """Verify once that a test passes without a mutant."""
         with self._lock:
             if test not in self._sound and (by := self._failing([test], seed)):
                 raise RuntimeError(f"fails without any mutant: {by}")
             self._sound.add(test)
 
     def _failing(self, tests: Sequence[str], seed: str) -> str:
-        """The first test that fails, `""` if none does; run in a process of its own."""
+        """The first test that fails, `""` if none does; run in a separate process."""
         most_cpu_s = _CPU_S + _CPU_OF_A_FILE_S * len(tests)
         without = [word for plugin in _UNUSED for word in ("-p", f"no:{plugin}")]
         pytest = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", *without, f"--hypothesis-seed={seed}"]
         words = ["sh", "-c", f'ulimit -t {most_cpu_s}; exec "$@"', "sh", *pytest, *tests]
         environ = {**os.environ, "PYTHONPATH": str(self._place)}
-        with tempfile.TemporaryFile("w+") as told:
+        with tempfile.TemporaryFile("w+") as result:
             process = subprocess.Popen(
                 words,
                 cwd=self._place,
                 env=environ,
                 stdin=subprocess.DEVNULL,
-                stdout=told,
+                stdout=result,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
             code = _waited_for(process)
-            told.seek(0)
-            text = told.read()
+            result.seek(0)
+            text = result.read()
         if code in _PASSED:
             return ""
         if code < 0:

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from tests.plugin_trial.decisions import decided
-from tests.plugin_trial.endpoints import tried
+from tests.plugin_trial.endpoints import try_endpoints
 from tests.plugin_trial.kills import killed
 from tests.plugin_trial.latency import BOUND_MS, measured
 from tests.proxy.proxy import install
@@ -32,7 +32,7 @@ def main() -> int:
     print(f"logs in {folder}", flush=True)
     failed = False
     if chosen.endpoints:
-        wrong = asyncio.run(tried(folder / "endpoints"))[0] + asyncio.run(decided(folder / "decisions"))
+        wrong = asyncio.run(try_endpoints(folder / "endpoints"))[0] + asyncio.run(decided(folder / "decisions"))
         print("\n".join(wrong))
         print(f"{'MISMATCH' if wrong else 'DECIDED'}: before the call")
         return int(bool(wrong))

@@ -1,4 +1,4 @@
-"""Clients of a proxy that note which calls they had answered in full: those are what must be billed."""
+"""Clients of a proxy that record which calls were answered completely: those must be billed."""
 
 import asyncio
 import itertools
@@ -69,7 +69,7 @@ class Clients:
         return took
 
     async def load(self, url: str, clients: int, stop: asyncio.Event) -> None:
-        """Call until `stop` is set."""
+        """Send calls until `stop` is set."""
         limits = httpx.Limits(max_connections=clients)
         headers = {"Authorization": f"Bearer {KEY}"}
         async with httpx.AsyncClient(headers=headers, timeout=30, trust_env=False, limits=limits) as client:

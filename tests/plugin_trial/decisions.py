@@ -1,5 +1,6 @@
-"""With a real proxy: a user's own key reaches its provider alone and ends when it is revoked, a power level gets its model and its
-price, and where Meterbridge does not answer about credit the operator's bound holds."""
+"""With a real proxy: a user's own key reaches only its provider and ends when it is revoked, a power level gets its
+model and its price, and if Meterbridge does not answer about credit the operator's limit applies.
+"""
 
 import asyncio
 import json
@@ -23,7 +24,7 @@ _OPEN_USD = "0.02"
 
 
 class Checks:
-    """Collects what is wrong."""
+    """Collects the errors."""
 
     def __init__(self) -> None:
         self.wrong = list[str]()
@@ -45,7 +46,7 @@ def _with_fallbacks(text: dict[str, Any], _provider: str) -> None:
 
 
 async def own_keys(folder: Path, check: Checks) -> None:
-    """A key of the user's; the provider and the model of the fallback are watched."""
+    """A key of the user's own; the provider and the model of the fallback are recorded."""
     provider, api = Provider(), Api()
     api.keys["trial-user", "openai"] = OWN_KEY
     environ = {"METERBRIDGE_OWN_KEYS": "billed", "METERBRIDGE_OWN_KEY_SECONDS": str(_CACHED_S)}
@@ -97,7 +98,7 @@ async def own_keys(folder: Path, check: Checks) -> None:
 
 
 async def levels(folder: Path, check: Checks) -> None:
-    """The client asks for a level."""
+    """The client asks for a power level."""
     provider, api = Provider(), Api()
     await asyncio.to_thread(folder.mkdir, parents=True)
     (folder / "levels.json").write_text(json.dumps(_LEVELS))
@@ -130,7 +131,7 @@ async def levels(folder: Path, check: Checks) -> None:
 
 
 async def levels_everywhere(folder: Path, check: Checks) -> None:
-    """At each kind of endpoint: a record that has the level is one of a call that had its model. That model has a key of its own."""
+    """At each kind of endpoint: a record with the level belongs to a call with its model. That model has its own key."""
     provider, api = Provider(), Api()
     models: dict[str, str] = {}
 
@@ -155,7 +156,7 @@ async def levels_everywhere(folder: Path, check: Checks) -> None:
 
 
 async def credit(folder: Path, check: Checks) -> None:
-    """Meterbridge answers 429 to each second question, or to all."""
+    """Meterbridge answers 429 to each second request, or to all."""
     provider, api = Provider(), Api()
     environ = {"METERBRIDGE_AUTHORIZE": "on", "METERBRIDGE_FAIL": "open", "METERBRIDGE_FAIL_OPEN_USD": _OPEN_USD}
     async with proxy_with(folder, provider, api, **environ) as (_, client):
@@ -178,7 +179,7 @@ async def credit(folder: Path, check: Checks) -> None:
 
 
 async def decided(folder: Path) -> list[str]:
-    """Run all of it; what is wrong."""
+    """Run all of it; returns the errors."""
     check = Checks()
     for trial in (own_keys, levels, levels_everywhere, credit):
         await trial(folder / trial.__name__, check)

@@ -1,4 +1,6 @@
-"""Each kind of endpoint of a real proxy: is the plugin asked before the call, with which id, and is it logged under that id?"""
+"""For each kind of endpoint of a real proxy: is the plugin asked before the call, with which id, and is the call logged
+under that id?
+"""
 
 import asyncio
 import json
@@ -184,7 +186,7 @@ async def _talk(url: str, message: dict[str, Any], headers: dict[str, str]) -> i
             return getattr(error, "status", 0)
 
 
-async def tried(folder: Path) -> tuple[list[str], list[str]]:
+async def try_endpoints(folder: Path) -> tuple[list[str], list[str]]:
     """Try each endpoint: as it is, with an id that the client chose, by a user with an own key, and while the provider fails.
 
     Returns:
@@ -241,8 +243,8 @@ async def _row(name: str, notes: Path, client: httpx.AsyncClient, provider: Prov
     failed = await call(client, name)
     await asyncio.sleep(_LOGGED_S)
     provider.fails.clear()
-    made = {*api.reserved} - asked
-    back = "yes" if made and made <= {*api.released} else "no" if made else ""
+    created = {*api.reserved} - asked
+    back = "yes" if created and created <= {*api.released} else "no" if created else ""
     print(
         "   ",
         name,
@@ -258,16 +260,16 @@ async def _row(name: str, notes: Path, client: httpx.AsyncClient, provider: Prov
 
 
 def ring_of(folder: Path) -> list[dict[str, Any]]:
-    """The records in the ring: nothing takes them in these trials."""
+    """The records in the ring: nothing posts them in these trials."""
     segments = sorted((folder / "ring").glob("*.seg"))
     return [json.loads(record) for path in segments for record, _ in frames(path.read_bytes())]
 
 
 def files_with(text: str, folder: Path) -> list[Path]:
-    """The files below a folder that contain a text, in any place: logs, the ring, what the probe noted."""
+    """The files below a folder that contain a text: logs, the ring, the probe's records."""
     return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
 
 
 def read(notes: Path) -> list[dict[str, Any]]:
-    """What the probe has noted."""
+    """What the probe has recorded."""
     return [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []

@@ -1,4 +1,6 @@
-"""The judge: the product's ingress, with a store that notes each record, away now and then; and what the meter makes of them."""
+"""Judges the results: the product's ingress with a store that is sometimes unavailable; and the meter's reading of the
+records.
+"""
 
 import asyncio
 import random
@@ -25,7 +27,7 @@ TOPICS = ("raw", "rejected")
 
 @dataclass
 class Notes:
-    """A store in memory. `away` is how likely it is that a post is not stored."""
+    """A store in memory. `away` is the probability that a post is not stored."""
 
     away: float = 0.1
     records: list[Record] = field(default_factory=list)
@@ -40,7 +42,7 @@ class Notes:
 
 @dataclass
 class Verdict:
-    """What is billed: the cost of each identity by call id; and what should not be."""
+    """The billed cost of each identity by call id; and what should not be billed."""
 
     costs: dict[str, list[Decimal]]
     copies: int
@@ -57,7 +59,7 @@ class Verdict:
 
 
 def judge(notes: Notes) -> Verdict:
-    """Normalise each record and know copies by their identity, as the meter does."""
+    """Normalise each record and recognise copies by their identity, like the meter."""
     seen: Counter[bytes] = Counter()
     costs: dict[str, list[Decimal]] = defaultdict(list)
     rejected = 0
@@ -75,7 +77,7 @@ def judge(notes: Notes) -> Verdict:
 
 @asynccontextmanager
 async def judging(notes: Notes) -> AsyncIterator[str]:
-    """An ingress that takes what is signed; its URL."""
+    """An ingress that accepts signed posts; its URL."""
     assert BILLED  # the decisions that are billed exist
     auth = WebhookAuth((SECRET,), (), timestamp_required=True)
     async with serving(store_in(notes), auth=auth) as ingress:

@@ -1,4 +1,4 @@
-"""`kill -9` of proxies under load; afterwards each call that a client had answered is billed once."""
+"""`kill -9` of proxies under load; afterwards each call that was answered to a client is billed once."""
 
 import asyncio
 import random
@@ -30,8 +30,11 @@ async def served_provider() -> tuple[web.AppRunner, str]:
 
 
 async def killed(folder: Path, kills: int, seed: int, answer_after: str) -> list[str]:
-    """Run the trial; a line for each thing that was wrong. The next proxy starts while the one before is under load, so two
-    processes share the ring, and the ring of a killed one is posted by the next."""
+    """Run the trial; a line for each error.
+
+    The next proxy starts while the one before is under load, so two processes share the ring, and the ring of a killed one is
+    posted by the next.
+    """
     chance, notes, clients = random.Random(seed), Notes(), Clients()
     wheel, ring = build_wheel(folder), folder / "ring"
     runner, provider = await served_provider()

@@ -26,7 +26,9 @@ def quantile(values: list[float], share: float) -> float:
 
 
 async def measured(folder: Path, calls: int, answer_after: str) -> float:
-    """Print p50 and p99 of each kind of call through each proxy; the largest addition to the p99 in milliseconds."""
+    """Print p50 and p99 of each kind of call through each proxy; returns the largest addition to the p99 in
+    milliseconds.
+    """
     notes = Notes(away=0.0)
     wheel = build_wheel(folder)
     runner, provider = await served_provider()
@@ -49,10 +51,10 @@ async def measured(folder: Path, calls: int, answer_after: str) -> float:
             await proxy.stop()
         forks.close()
     await runner.cleanup()
-    return max(_told(times, kind) for kind in _KINDS)
+    return max(_print_quantiles(times, kind) for kind in _KINDS)
 
 
-def _told(times: dict[tuple[str, str], list[float]], kind: str) -> float:
+def _print_quantiles(times: dict[tuple[str, str], list[float]], kind: str) -> float:
     """Print the quantiles of a kind of call; by how many milliseconds the plugin's p99 is higher.
 
     That is the median over parts of the run, so a moment in which the machine does something else decides nothing.
@@ -71,7 +73,9 @@ def _told(times: dict[tuple[str, str], list[float]], kind: str) -> float:
 
 
 async def _times(urls: dict[str, str], calls: int) -> dict[tuple[str, str], list[float]]:
-    """Seconds of each call; the order of proxies and kinds is random, so what else the machine does hits all alike."""
+    """Seconds of each call; the order of proxies and kinds is random, so that other work of the machine affects all of
+    them.
+    """
     clients, chance = Clients(), random.Random(1)
     times: dict[tuple[str, str], list[float]] = {(name, kind): [] for name in urls for kind in _KINDS}
     headers = {"Authorization": f"Bearer {KEY}"}

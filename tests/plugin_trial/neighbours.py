@@ -1,4 +1,6 @@
-"""On loopback: a provider of every kind of call that notes with which key it is asked, and a management API that notes its questions."""
+"""On loopback: a provider for every kind of call that records the key of each request, and a management API that
+records the plugin's requests.
+"""
 
 import json
 from dataclasses import dataclass, field

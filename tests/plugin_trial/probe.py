@@ -1,4 +1,6 @@
-"""Runs in LiteLLM's environment, as a second callback: notes which hook LiteLLM calls for which endpoint, and the id that it has there."""
+"""Runs in LiteLLM's environment, as a second callback: records which hook LiteLLM calls for which endpoint, and the id
+in it.
+"""
 
 import json
 from pathlib import Path

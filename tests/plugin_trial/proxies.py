@@ -1,4 +1,4 @@
-"""LiteLLM proxies with the plugin, as others run it: its wheel on PYTHONPATH, nothing else of Meterbridge."""
+"""LiteLLM proxies with the plugin, as users run it: its wheel on PYTHONPATH, nothing else of Meterbridge."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ async def user_api_key_auth(request, api_key):
 
 
 def build_wheel(folder: Path) -> Path:
-    """The plugin's wheel, one file that Python imports from; the folder is made."""
+    """The plugin's wheel, one file that Python imports from; the folder is created."""
     folder.mkdir(parents=True)
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--wheel-dir", str(folder), str(ROOT / "connectors/litellm/plugin")], check=True)
@@ -46,7 +46,7 @@ def config(provider: str, callbacks: list[str]) -> str:
 
 
 def launcher(folder: Path, wheel: Path, environ: Mapping[str, str]) -> Launcher:
-    """What starts proxies with the plugin of that wheel and these variables."""
+    """Starts proxies with the plugin of that wheel and these variables."""
     return Launcher(folder, VENV / "bin" / "python", {"PYTHONPATH": str(wheel), **environ})
 
 

@@ -1,4 +1,4 @@
-"""`make trial`: jobs that are polled through a real LiteLLM proxy are billed once, whatever is restarted in between.
+"""`make trial`: jobs that are polled through a real LiteLLM proxy are billed once, with any restarts in between.
 
 The last line begins with `BILLED ONCE` or `MISMATCH`, and says whether a week lay between the halves; the exit code says
 the same. Numbers as arguments try these configurations alone.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.proxy.clock import Clock, compiler
 from tests.proxy.proxy import Configuration, install
-from tests.proxy.trial import BATCH_POLLS, RESPONSE_POLLS, VIDEO_POLLS, tried
+from tests.proxy.trial import BATCH_POLLS, RESPONSE_POLLS, VIDEO_POLLS, run_trial
 from tests.support.kafka import broker_kind
 
 _CONFIGURATIONS = (
@@ -26,7 +26,7 @@ _CONFIGURATIONS = (
 
 
 def clock_of() -> Clock | None:
-    """A clock that can be put forward; None, and the reason printed, where a process could not follow it."""
+    """A clock that can be moved forward; None, with the reason printed, if a process could not follow it."""
     found = compiler()
     if found is None:
         print("without the week: it needs Linux and a C compiler (Debian: apt-get install gcc libc6-dev)")
@@ -38,7 +38,7 @@ def clock_of() -> Clock | None:
 
 
 def main() -> int:
-    """0 when each job was billed once under every configuration."""
+    """0 if each job was billed once with every configuration."""
     install()
     wanted, problems, apart = sys.argv[1:], [], "a restart"
     for number, configuration in enumerate(_CONFIGURATIONS, 1):
@@ -49,7 +49,7 @@ def main() -> int:
         folder = Path(tempfile.mkdtemp(prefix="meterbridge-trial-"))
         print(f"{number}. {configuration.name}: logs in {folder}", flush=True)
         try:
-            wrong = asyncio.run(tried(folder, clock, configuration))
+            wrong = asyncio.run(run_trial(folder, clock, configuration))
         finally:
             if clock:
                 clock.remove()

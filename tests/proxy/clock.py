@@ -1,4 +1,4 @@
-"""A clock that processes share and that can be put forward: a small library (ahead.c), loaded into each of them."""
+"""A clock that processes share and that can be moved forward: a small library (ahead.c), loaded into each of them."""
 
 import shutil
 import subprocess
@@ -12,12 +12,12 @@ _DAY_S = 86_400
 
 
 def compiler() -> str | None:
-    """The C compiler; None where there is none, or no Linux to load a library with."""
+    """The C compiler; None if there is none, or without Linux, which loads the library."""
     return shutil.which("cc") if sys.platform == "linux" else None
 
 
 class Clock:
-    """The machine's clock until it is put forward; `environ` is what a process needs to follow it."""
+    """The machine's clock until it is moved forward; `environ` contains what a process needs to follow it."""
 
     def __init__(self, compiled_by: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="meterbridge-clock-"))
@@ -30,7 +30,7 @@ class Clock:
         self.environ: Mapping[str, str] = {"LD_PRELOAD": str(library), "AHEAD_FILE": str(self._file)}
 
     def forward(self, days: int) -> None:
-        """Let what is started from now on be so many days ahead of the machine."""
+        """Let the clocks of processes started from now on be this number of days ahead of the machine's."""
         self._file.write_text(f"{days * _DAY_S}\n")
         self._file.chmod(0o644)
 

@@ -61,7 +61,7 @@ class ForkedProxy:
 
 
 class Launcher:
-    """Imports LiteLLM once, then forks a proxy for each configuration. Its end ends none of them.
+    """Imports LiteLLM once, then forks a proxy for each configuration. When it ends, the proxies continue.
 
     Args:
         folder: for the log of the launcher; it is made.
@@ -89,7 +89,7 @@ class Launcher:
                 raise RuntimeError(f"LiteLLM cannot be imported; see {folder / 'launcher.log'}")
 
     def started(self, folder: Path, files: Mapping[str, str], port: int) -> ForkedProxy:
-        """A proxy that is starting in `folder`, which is made and gets `files`; one of them is `config.yaml`."""
+        """A proxy that is starting in `folder`, which is created and gets `files`; one of them is `config.yaml`."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (folder / name).write_text(text)

@@ -13,7 +13,7 @@ import sys
 from litellm.proxy import proxy_cli, proxy_server
 
 assert proxy_server.app is not None
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no one waits for the forks: no zombies
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the forks are not waited for: no zombies
 print("ready", flush=True)
 for line in sys.stdin:
     wanted = json.loads(line)

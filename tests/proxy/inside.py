@@ -27,10 +27,10 @@ _FREE_READS = bool(os.environ.get("TRIAL_FREE_READS"))
 
 
 class PostingWriter(db_spend_update_writer.DBSpendUpdateWriter):
-    """LiteLLM's writer, but for the INSERT."""
+    """LiteLLM's writer, without the INSERT."""
 
     async def _record_spend_log(self, payload: Any, *args: Any, **kwargs: Any) -> bool:
-        """False: another poll wrote the row with this job's cost before. A costless poll of a job has no row."""
+        """False: another poll wrote the row with this job's cost before. A poll of a job without a cost has no row."""
         of_a_job = db_spend_update_writer._is_settle_once_cost_row(payload)
         if of_a_job and payload["spend"] <= 0:
             return True
@@ -43,10 +43,10 @@ class PostingWriter(db_spend_update_writer.DBSpendUpdateWriter):
 
 
 class Logger(_ProxyDBLogger):
-    """LiteLLM's callback beside a database, and the one step of its `managed_files` hook that changes a price."""
+    """LiteLLM's callback with a database, and the one step of its `managed_files` hook that changes a price."""
 
     async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: Any, call_type: Any) -> Any:
-        """Mark the read of a background response as LiteLLM does."""
+        """Mark the read of a background response like LiteLLM does."""
         read = call_type in managed_files._MANAGED_RESPONSE_READ_CALL_TYPES
         if _FREE_READS and read and managed_files._addresses_a_proxy_issued_response(data):
             return managed_files._with_managed_background_marker(data)
@@ -54,7 +54,7 @@ class Logger(_ProxyDBLogger):
 
 
 class Table:
-    """As much of a table of Prisma's as LiteLLM's poller asks for."""
+    """The part of a Prisma table that LiteLLM's poller uses."""
 
     def __init__(self) -> None:
         self.rows: list[SimpleNamespace] = []
@@ -83,7 +83,7 @@ _prisma = SimpleNamespace(db=SimpleNamespace(litellm_managedobjecttable=_objects
 
 @proxy_server.app.post("/trial/poller")
 async def poll(made: dict[str, str]) -> dict[str, int]:
-    """Let LiteLLM's own poller look once at the background response `id`, made by `user` with `model`."""
+    """Let LiteLLM's own poller check the background response `id` once, created by `user` with `model`."""
     now = datetime.now(UTC)
     known = {"status": "queued", "file_object": {"model": made["model"]}, "created_by": made["user"]}
     ids = {"id": made["id"], "unified_object_id": made["id"], "model_object_id": decrypted_response_id(made["id"])}

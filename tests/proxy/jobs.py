@@ -1,4 +1,4 @@
-"""Responses and batches as OpenAI names them: jobs that a client polls."""
+"""Responses and batches in OpenAI's format: jobs that a client polls."""
 
 from typing import Any
 

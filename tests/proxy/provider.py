@@ -19,7 +19,7 @@ _RESPONSE_TOKENS = jobs.response_tokens(1000, 500)
 
 
 class Provider:
-    """State of one provider: what was made, and how often it was polled."""
+    """State of one provider: the created objects, and how often each was polled."""
 
     def __init__(self) -> None:
         self._polls: Counter[str] = Counter()
@@ -46,9 +46,9 @@ class Provider:
         return app
 
     def _id(self, kind: str) -> str:
-        made = f"{kind}_{len(self._made):04d}{time.time_ns():x}"
-        self._made[made] = int(time.time())
-        return made
+        created = f"{kind}_{len(self._made):04d}{time.time_ns():x}"
+        self._made[created] = int(time.time())
+        return created
 
     def _done(self, job: str) -> bool:
         self._polls[job] += 1
@@ -128,8 +128,8 @@ class Provider:
 
 def _completion(completion_id: str, model: str) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}
-    made = {"id": completion_id, "object": "chat.completion", "created": int(time.time()), "model": model}
-    return {**made, "choices": [choice], "usage": _TOKENS}
+    created = {"id": completion_id, "object": "chat.completion", "created": int(time.time()), "model": model}
+    return {**created, "choices": [choice], "usage": _TOKENS}
 
 
 async def _streamed(request: web.Request, whole: dict[str, Any]) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""The LiteLLM proxy itself: its own environment, its configuration, its process, and the requests of a client."""
+"""The LiteLLM proxy: its environment, its configuration, its process, and a client's requests."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ async def user_api_key_auth(request, api_key):
 
 
 def install() -> None:
-    """Make the environment, once for each release; pip's errors end the trial."""
+    """Create the environment, once for each release; pip's errors end the trial."""
     mark = VENV / f"litellm-{LITELLM}"
     if mark.exists():
         return
@@ -169,7 +169,7 @@ class Proxy:
         return self._process
 
     async def stop(self) -> None:
-        """Let it flush for three seconds, then SIGTERM: the order that loses nothing."""
+        """Let it flush for three seconds, then SIGTERM: this order loses nothing."""
         if self._process is None:
             return
         await asyncio.sleep(3)
@@ -181,14 +181,14 @@ class Proxy:
         self._process = None
 
     async def kill(self) -> None:
-        """SIGKILL: what it has not sent yet is lost."""
+        """SIGKILL: calls that it has not posted yet are lost."""
         if self._process is not None:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
             self._process = None
 
     async def make(self, path: str, **body: Any) -> str:
-        """POST JSON; the id of what was made."""
+        """POST JSON; returns the id of the created object."""
         answer = await self.client.post(path, json=body)
         answer.raise_for_status()
         return str(answer.json()["id"])
@@ -201,7 +201,7 @@ class Proxy:
         return str(answer.json()["id"])
 
     async def look(self, response: str, model: str) -> None:
-        """Let LiteLLM's own poller look at a background response that is finished.
+        """Let LiteLLM's own poller check a finished background response.
 
         Raises:
             RuntimeError: the poller did not report it.

@@ -1,4 +1,4 @@
-"""LiteLLM's own database for a trial: its tables from its migrations, and the rows that its proxy writes into them."""
+"""LiteLLM's own database for a trial: its tables from its migrations, and the rows that its proxy writes."""
 
 import json
 from collections.abc import Sequence
@@ -27,22 +27,22 @@ class SpendLogs:
         self._columns = columns
 
     @classmethod
-    async def made(cls, url: str, migrations: Sequence[Path]) -> "SpendLogs":
-        """All of LiteLLM's tables in the empty database at `url`."""
+    async def create(cls, url: str, migrations: Sequence[Path]) -> "SpendLogs":
+        """Create all of LiteLLM's tables in the empty database at `url`."""
         pool = await asyncpg.create_pool(url, min_size=0, max_size=4)
         for migration in migrations:
             await pool.execute(migration.read_text())
         return cls(pool, dict(await pool.fetch(_COLUMNS)))
 
     async def insert(self, row: dict[str, Any]) -> bool:
-        """Keep a row as the proxy writes it; False when there was one of this `request_id`, which stays."""
+        """Store a row like the proxy writes it; False if one with this `request_id` exists, which stays."""
         known = {name: self._value(name, value) for name, value in row.items() if name in self._columns}
         columns = ", ".join(f'"{name}"' for name in known)
         done = await self._pool.execute(_INSERT.format(columns=columns), json.dumps(known))
         return str(done).endswith(" 1")
 
     def _value(self, name: str, value: Any) -> Any:
-        """JSON columns come as text."""
+        """JSON columns arrive as text."""
         return json.loads(value) if self._columns[name] == "jsonb" and isinstance(value, str) else value
 
     async def rows(self) -> list[tuple[str, str, float]]:
@@ -51,7 +51,7 @@ class SpendLogs:
         return [tuple(row) for row in await self._pool.fetch(query)]
 
     def route(self) -> web.RouteDef:
-        """`POST /spend`: one row; `{"new": false}` when it was there."""
+        """`POST /spend`: one row; `{"new": false}` if it existed."""
         return web.post("/spend", self._post)
 
     async def _post(self, request: web.Request) -> web.Response:
@@ -62,5 +62,5 @@ class SpendLogs:
         await self._pool.expire_connections()
 
     async def close(self) -> None:
-        """Close every connection for good."""
+        """Close every connection permanently."""
         self._pool.terminate()

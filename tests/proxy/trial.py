@@ -1,4 +1,4 @@
-"""One trial: jobs are polled through a real LiteLLM proxy, in two halves that lie a restart, or a week, apart.
+"""One trial: jobs are polled through a real LiteLLM proxy, in two halves with a restart, or a week, between them.
 
 What LiteLLM posts and what it writes into its database are both billed from: by the ingress, and by `meterbridge
 backfill` after each half. Besides the job of each kind that is polled through both halves there is a batch whose polls
@@ -51,7 +51,7 @@ _COMMAND_LIMIT_S = 240.0
 
 @dataclass(slots=True)
 class Trial:
-    """Everything of one trial; `wrong` is what was not as it should be."""
+    """The state of one trial; `wrong` lists the errors."""
 
     configuration: Configuration
     world: World
@@ -62,7 +62,7 @@ class Trial:
     wrong: list[str] = field(default_factory=list)
 
     async def run(self) -> None:
-        """Both halves, each with its backfill and its proof."""
+        """Run both halves of the trial, each with its backfill and its reconciliation."""
         await self._map()
         await self.proxy.start()
         try:
@@ -76,7 +76,7 @@ class Trial:
             await self.proxy.client.aclose()
 
     async def _make(self) -> dict[str, str]:
-        """Path to poll of each job by its name."""
+        """The path to poll for each job, by its name."""
         batch = {"input_file_id": "file-in", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
         jobs = {
             name: "/v1/batches/" + await self.proxy.make("/v1/batches", **batch) for name in ("batch", "lost", "late")
@@ -111,7 +111,7 @@ class Trial:
         await self._proved(WHOLE)
 
     async def _proved(self, owed: Decimal) -> None:
-        """What LiteLLM's database has and what it posts are billed together, and are all there."""
+        """Calls in LiteLLM's database and posted calls are billed once together, and none is missing."""
         span = ["--from", f"{WEEK_DAYS + 1}d", "--to", "0s"]
         if self.configuration.database:
             await self._command("backfill", "--source", "litellm-db", "--comment", "trial", *span)
@@ -124,7 +124,7 @@ class Trial:
         await self.proxy.poll(jobs["video"], VIDEO_POLLS // 2)
 
     async def _until_written(self, job: str, ending: str) -> None:
-        """Until LiteLLM's database has the row with the job's cost, whose id is the job's with this ending.
+        """Wait until LiteLLM's database has the row with the job's cost, whose id is the job's with this suffix.
 
         Raises:
             TimeoutError: it has none after a minute.
@@ -135,13 +135,13 @@ class Trial:
                 await asyncio.sleep(0.2)
 
     async def _restart(self) -> None:
-        """Every process of the product is killed and started again."""
+        """Every process of the product is killed and restarted."""
         names = [name for name, process in self.world.processes.items() if process.wanted and name != "sandbox"]
         await self._kill(names)
         await self._up(names)
 
     async def _week(self, clock: Clock) -> None:
-        """Everything stands still for a week: the product, Lago, Kafka and Postgres."""
+        """Everything is stopped for a week: the product, Lago, Kafka and Postgres."""
         names = [name for name, process in self.world.processes.items() if process.wanted]
         await self._kill(names)
         await self.spend.away()
@@ -165,7 +165,7 @@ class Trial:
             (await http.post(self.world.url("api") + "/customers/mapping", json=body)).raise_for_status()
 
     async def _command(self, *arguments: str) -> None:
-        """Run a command of the product; it has to end with 0."""
+        """Run a command of the product; it must exit with 0."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "connectors", *arguments),
             env=self.world.environ("api"),
@@ -179,7 +179,7 @@ class Trial:
             self.wrong.append(f"meterbridge {arguments[0]} ended with {process.returncode}")
 
     async def _billed(self, owed: Decimal) -> None:
-        """Wait until what is owed is billed and nothing more comes."""
+        """Wait until the owed amount is billed and no more arrives."""
         billed, changed = Decimal(0), time.monotonic()
         deadline = time.monotonic() + _BILLED_LIMIT_S
         while time.monotonic() < deadline and not (billed == owed and time.monotonic() - changed > _QUIET_S):
@@ -197,8 +197,10 @@ class Trial:
         return Decimal(stats["subscriptions"].get("sub-" + ORGS[0], {}).get("billed_cents", "0"))
 
 
-async def tried(folder: Path, clock: Clock | None, configuration: Configuration) -> list[str]:
-    """One configuration of the proxy, from nothing; what was wrong. `clock`: None = no week between the halves."""
+async def run_trial(folder: Path, clock: Clock | None, configuration: Configuration) -> list[str]:
+    """One configuration of the proxy, from an empty state; returns the errors. `clock`: None = no week between the
+    halves.
+    """
     async with AsyncExitStack() as stack:
         postgres: Postgres = start_postgres(os.environ) if clock is None else LocalPostgres(clock.environ)
         stack.callback(postgres.stop)
@@ -207,7 +209,7 @@ async def tried(folder: Path, clock: Clock | None, configuration: Configuration)
         ours = await stack.enter_async_context(fresh_database(postgres.url))
         theirs = await stack.enter_async_context(fresh_database(postgres.url))
         await migrate(ours)
-        spend = await SpendLogs.made(theirs, migrations())
+        spend = await SpendLogs.create(theirs, migrations())
         stack.push_async_callback(spend.close)
         provider = await _serving(stack, spend)
         common = {"DATABASE_URL": ours, "LITELLM_DATABASE_URL": theirs, **(clock.environ if clock else {})}
@@ -230,7 +232,9 @@ def _end(broker: Kafka, folder: Path) -> None:
 
 
 async def _serving(stack: AsyncExitStack, spend: SpendLogs) -> str:
-    """The provider, and where the proxy posts its rows, in this process, whose clock is always right; their URL."""
+    """The provider, and the address where the proxy posts its rows, in this process, whose clock is always right; their
+    URL.
+    """
     app = Provider().app()
     app.add_routes([spend.route()])
     runner = web.AppRunner(app, access_log=None)

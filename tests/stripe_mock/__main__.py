@@ -28,7 +28,7 @@ ORDER = Order("p-1", "Starter", 1000, "usd", "https://shop.example/ok", "https:/
 
 
 async def sessions_and_customers(url: str) -> None:
-    """Stripe's document knows every parameter that we send, and the answers have what we read."""
+    """Stripe's document knows every parameter that we send, and its answers have every field that we read."""
     gateway = StripeGateway(KEY, url, "trial")
     customer = await gateway.customer("user:ada")
     assert customer.startswith("cus_"), customer
@@ -41,7 +41,7 @@ async def sessions_and_customers(url: str) -> None:
 
 
 async def shapes(url: str) -> dict[str, dict[str, Any]]:
-    """Stripe's example of each object that our webhook reads, whole."""
+    """Stripe's complete example of each object that our webhook reads."""
     paths = {"session": "checkout/sessions/cs_test_1", "charge": "charges/ch_1", "dispute": "disputes/dp_1"}
     async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {KEY}"}) as http:
         found = {name: (await http.get(f"{url}/v1/{path}")).json() for name, path in paths.items()}
@@ -49,21 +49,23 @@ async def shapes(url: str) -> dict[str, dict[str, Any]]:
     assert session.fact == Payment(found["session"]["amount_total"] or 0, found["session"]["currency"] or "")
     charge = read_event(body_of(event("charge.refunded", found["charge"] | {"payment_intent": "pi_1"})))
     assert charge.fact == Payment(refunded=found["charge"]["amount_refunded"])
-    told = found["dispute"]
-    dispute = read_event(body_of(event("charge.dispute.created", told | {"payment_intent": "pi_1"})))
-    assert dispute.fact == Payment(disputes={told["id"]: Dispute(told["amount"], told["currency"], told["status"])})
+    result = found["dispute"]
+    dispute = read_event(body_of(event("charge.dispute.created", result | {"payment_intent": "pi_1"})))
+    assert dispute.fact == Payment(
+        disputes={result["id"]: Dispute(result["amount"], result["currency"], result["status"])}
+    )
     return found
 
 
-async def signed_by_the_library(api: CreditApi, told: dict[str, Any]) -> str:
-    """Send an event with a signature of the library's own."""
-    body = body_of(told)
+async def signed_by_the_library(api: CreditApi, stripe_event: dict[str, Any]) -> str:
+    """Send an event with a signature that Stripe's library created."""
+    body = body_of(stripe_event)
     header = stripe.WebhookSignature.generate_signature_header(body.decode(), SECRET)
-    return await api.deliver(told, **{"Stripe-Signature": header})
+    return await api.deliver(stripe_event, **{"Stripe-Signature": header})
 
 
 async def bought(url: str, postgres: str, objects: dict[str, dict[str, Any]]) -> None:
-    """A purchase through the mock server; then its objects as webhooks, with our amounts and ids in them."""
+    """A purchase through the mock server; then its objects as webhooks, with our amounts and ids."""
     async with migrated_database(postgres) as database, credit_api(database) as api:
         gateway = StripeGateway(KEY, url, "trial")
         api.stripe.customer = gateway.customer  # type: ignore[method-assign]
@@ -88,8 +90,8 @@ async def bought(url: str, postgres: str, objects: dict[str, dict[str, Any]]) ->
         await gateway.close()
 
 
-async def tried() -> None:
-    """All of it."""
+async def run_all() -> None:
+    """Run everything."""
     postgres = await asyncio.to_thread(start_postgres, os.environ)
     try:
         async with stripe_mock() as url:
@@ -102,7 +104,7 @@ async def tried() -> None:
 def main() -> int:
     """The exit code."""
     try:
-        asyncio.run(tried())
+        asyncio.run(run_all())
     except NoGoError:
         print("NOT TRIED: Go is needed to build Stripe's mock server")
         return 2

@@ -1,4 +1,4 @@
-"""Stripe's mock server, which checks requests against Stripe's OpenAPI document and answers with its examples.
+"""Stripe's mock server, which validates requests with Stripe's OpenAPI document and answers with its examples.
 
 Source: https://github.com/stripe/stripe-mock. It is built once from the Go module proxy, at a fixed version, into a folder of this
 machine's user.

@@ -1,1 +1,1 @@
-"""Real neighbours for the tests: a Kafka broker and a Postgres cluster on loopback."""
+"""Real services for the tests: a Kafka broker and a Postgres cluster on loopback."""

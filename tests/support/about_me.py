@@ -1,4 +1,4 @@
-"""A program that says what it is: its words, environment, session and parent, or the hash of a text; it ends with 3."""
+"""A program that prints its arguments, environment, session and parent, or the hash of a text; it exits with 3."""
 
 import os
 import sys

@@ -50,7 +50,7 @@ class Authority:
         return self._sign(name, None, password)
 
     def key(self) -> bytes:
-        """Its own key as PEM, for who signs with another program."""
+        """The authority's own key as PEM, for tests that sign with another program."""
         plain = serialization.NoEncryption()
         return self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
 
@@ -66,11 +66,11 @@ class Authority:
         if password:
             sealed = serialization.BestAvailableEncryption(password.encode())
         text = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, sealed)
-        made = Signed(*(self._folder / f"{name}.{ending}" for ending in ("crt", "key", "pem")))
-        made.certificate.write_bytes(certificate)
-        made.key.write_bytes(text)
-        made.both.write_bytes(text + certificate)
-        return made
+        created = Signed(*(self._folder / f"{name}.{ending}" for ending in ("crt", "key", "pem")))
+        created.certificate.write_bytes(certificate)
+        created.key.write_bytes(text)
+        created.both.write_bytes(text + certificate)
+        return created
 
     def _begun(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
         now = datetime.now(UTC)

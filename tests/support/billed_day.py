@@ -35,7 +35,7 @@ def calls(numbers: range, customer: str, **fields: Any) -> list[Raw]:
 
 
 class BilledDay:
-    """What is billed of it lies in the topics, in Postgres and at Lago."""
+    """A billed day: its records are in the topics, in Postgres and in Lago."""
 
     def __init__(self, stage: Stage, database: str, lago: Lago) -> None:
         self.stage, self.database, self.lago = stage, database, lago
@@ -62,7 +62,7 @@ class BilledDay:
         return await meterbridge(self.stage, *words, "--json", **access, **env)
 
     async def tamper(self, statement: str) -> None:
-        """Change the tables behind the product's back."""
+        """Change the tables directly, without the product."""
         connection = await asyncpg.connect(self.database)
         try:
             await connection.execute(statement)

@@ -1,4 +1,4 @@
-"""A Lago in memory for code that keeps the orgs' records, and those records. Other clients may change both in between."""
+"""A Lago in memory for code that keeps the orgs' records, and those records. Other clients may change both between two requests."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ class Books:
     """Customers and subscriptions.
 
     Fields:
-        away: orgs that there is no answer for.
-        asked: about whose subscriptions, `""` = everybody's.
+        away: orgs for which Lago does not answer.
+        asked: the orgs whose subscriptions were requested; `""` = those of all orgs.
         meanwhile: changes by other clients between a response of the method with this name and its arrival;
             `subscriptions and ended` if ended ones were requested.
-        posted: subscriptions that were asked for.
-        catalogue: plans, by code; others charge nothing, but those that are `absent`.
+        posted: subscriptions whose creation was requested.
+        catalogue: plans, by code. Other plans exist and charge nothing, except those that are `absent`.
     """
 
     customers: dict[str, Customer] = field(default_factory=dict)
@@ -40,9 +40,9 @@ class Books:
         return self.customers.get(external_id)
 
     async def save_customer(self, wanted: NewCustomer, metadata: Mapping[str, str] | None) -> Customer:
-        made = self.customers[wanted.external_id] = Customer(wanted.external_id)
+        created = self.customers[wanted.external_id] = Customer(wanted.external_id)
         self._others("save_customer")
-        return made
+        return created
 
     async def subscription(self, external_id: str, status: str = "active") -> Subscription | None:
         found = (one for many in self.listed.values() for one in many if one.external_id == external_id)

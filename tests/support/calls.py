@@ -1,4 +1,4 @@
-"""Calls as they lie in the raw topic, made for tests."""
+"""Calls for tests, in the form that they have in the raw topic."""
 
 import json
 from dataclasses import dataclass

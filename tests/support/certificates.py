@@ -17,16 +17,16 @@ def share_certificates() -> None:
 
     httpx takes the latter where it heeds the environment.
     """
-    made = ssl.create_default_context
+    created = ssl.create_default_context
     files = {certifi.where(), os.environ.get("SSL_CERT_FILE", certifi.where())}
 
     @cache
     def shared(file: str) -> ssl.SSLContext:
-        return made(cafile=file)
+        return created(cafile=file)
 
     def create_default_context(*args: Any, **options: Any) -> ssl.SSLContext:
         if not args and list(options) == ["cafile"] and options["cafile"] in files:
             return shared(options["cafile"])
-        return made(*args, **options)
+        return created(*args, **options)
 
     ssl.create_default_context = create_default_context

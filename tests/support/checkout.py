@@ -1,4 +1,4 @@
-"""Another commit of this repository, as it is installed in a folder: its program beside ours."""
+"""Another commit of this repository, installed in a folder, so that its program can run beside ours."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,12 @@ class Checkout:
 
     @property
     def program(self) -> tuple[str, ...]:
-        """The command line of its `meterbridge`; the folder that it is started in does not matter."""
+        """The command line of the checkout's `meterbridge`; the folder that it is started in does not matter."""
         return (str(self._program),)
 
     @property
     def python(self) -> str:
-        """Its interpreter, which imports its modules."""
+        """The interpreter of the checkout, which imports the checkout's modules."""
         return str(self.folder / ".venv" / "bin" / "python")
 
     @property

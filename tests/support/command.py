@@ -66,8 +66,8 @@ async def ended(
                 await asyncio.sleep(0.01)
         finally:
             process.kill()
-        told = []
+        result = []
         for file in (out, err):
             file.seek(0)
-            told.append(file.read().decode())
-        return Ended(process.wait(), *told)
+            result.append(file.read().decode())
+        return Ended(process.wait(), *result)

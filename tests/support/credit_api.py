@@ -16,7 +16,7 @@ from connectors.credits.stripe_gateway import Order, Session
 from connectors.http.endpoint import Principal, endpoints_of
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
-from tests.support.entrance import House, Known, running_house
+from tests.support.entrance import GuardedApp, Known, running_house
 from tests.support.stripe_events import SECRET, body_of, session, signed
 from tests.support.stripe_events import event as stripe_event
 
@@ -36,7 +36,7 @@ CALLERS = {
 
 @dataclass
 class ScriptedStripe:
-    """`PaymentGateway` in memory; by idempotency key as Stripe does."""
+    """`PaymentGateway` in memory. As at Stripe, one idempotency key creates one session."""
 
     away: bool = False
     live: bool = False
@@ -55,8 +55,8 @@ class ScriptedStripe:
             self.orders.append(order)
             self.paying.append(customer)
             number = len(self.sessions) + 1
-            made = Session(f"cs_test_{number}", f"https://checkout.stripe.com/c/pay/{number}", self.live)
-            self.sessions[order.purchase_id] = made
+            created = Session(f"cs_test_{number}", f"https://checkout.stripe.com/c/pay/{number}", self.live)
+            self.sessions[order.purchase_id] = created
         return self.sessions[order.purchase_id]
 
     async def existing(self, session_id: str) -> Session:
@@ -73,9 +73,9 @@ class ScriptedStripe:
 
 @dataclass
 class CreditApi:
-    """A running one. `counted`: outcomes of Stripe's events."""
+    """A running credit API. `counted`: outcomes of Stripe's events."""
 
-    house: House
+    house: GuardedApp
     stripe: ScriptedStripe
     counted: Counter[str]
 
@@ -86,8 +86,8 @@ class CreditApi:
         headers = {"Authorization": f"Bearer {token}"} | ({} if key is None else {"Idempotency-Key": key})
         answer = await self.house.http.request(verb, f"{CREDITS}/{path}", headers=headers, timeout=60, **options)
         assert answer.status_code == status, (answer.status_code, answer.text)
-        told: dict[str, Any] = answer.json()
-        return told
+        result: dict[str, Any] = answer.json()
+        return result
 
     async def balance(self, account: str) -> Decimal:
         return Decimal((await self.ask("GET", "balance", params={"account": account}))["balance"])
@@ -98,9 +98,9 @@ class CreditApi:
             "POST", "purchase", token, 201, json={"package_id": package_id} | URLS | more.pop("body", {}), **more
         )
 
-    async def deliver(self, told: dict[str, Any], status: int = 200, **headers: str) -> str:
+    async def deliver(self, sent: dict[str, Any], status: int = 200, **headers: str) -> str:
         """Send a webhook; return the status or the reason of the response."""
-        body = body_of(told)
+        body = body_of(sent)
         answer = await self.house.http.post("/webhooks/stripe", content=body, headers=headers or signed(body))
         assert answer.status_code == status, (answer.status_code, answer.text)
         return str(answer.json()["status" if status == 200 else "reason"])

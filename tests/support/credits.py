@@ -1,4 +1,4 @@
-"""Prepaid credits for tests: the functions of the database in short, and what must always be true of the books."""
+"""Prepaid credits for tests: short calls of the database's functions, and a check that must always hold."""
 
 import json
 from datetime import datetime
@@ -14,9 +14,9 @@ async def give(
     url: str, account: str, amount: str, kind: str = "purchase", expires_at: datetime | None = None, **facts: Any
 ) -> Any:
     """Add credits; the row of the answer."""
-    told = facts | ({"expires_at": expires_at.isoformat()} if expires_at else {})
+    result = facts | ({"expires_at": expires_at.isoformat()} if expires_at else {})
     statement = "SELECT * FROM add_account_credits($1, $2, $3, p_metadata => $4::jsonb)"
-    return (await rows(url, statement, account, Decimal(amount), kind, json.dumps(told)))[0]
+    return (await rows(url, statement, account, Decimal(amount), kind, json.dumps(result)))[0]
 
 
 async def take(url: str, user: str, cost: str, **facts: Any) -> Any:

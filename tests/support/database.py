@@ -18,7 +18,7 @@ from schemas.topics import TopicNames
 from streams.agents.projector import Projected, Projection
 from streams.components import Components
 from tests.support.eventually import PATIENCE
-from tests.support.stage import Quiet, Stage
+from tests.support.stage import RecordedSensors, Stage
 
 #: The name of a database with our tables that others are copies of, by the URL of its server. A copy takes a fifth of the
 #: CPU time of the migrations; by file, where no file waits for a disk, it takes two thirds of a copy by log.
@@ -95,7 +95,7 @@ async def rows(url: str, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
 async def until(url: str, query: str, wanted: Callable[[Any], bool], limit_s: float = 20.0) -> Any:
     """Return the first value of the query that is wanted. Raises: AssertionError after `limit_s`, with the last value."""
     deadline = time.monotonic() + limit_s * PATIENCE
-    connection = await asyncpg.connect(url)  # one for all tries: to connect takes Postgres longer than to answer
+    connection = await asyncpg.connect(url)  # one for all attempts: connecting to Postgres takes longer than a query
     try:
         while not wanted(found := await connection.fetchval(query)):
             assert time.monotonic() < deadline, f"still {found!r} after {limit_s} s"
@@ -106,8 +106,8 @@ async def until(url: str, query: str, wanted: Callable[[Any], bool], limit_s: fl
 
 
 @dataclass
-class Watching(Quiet):
-    """Sensors that also keep what the projector tells."""
+class Watching(RecordedSensors):
+    """Sensors that also keep what the projector reports."""
 
     rows: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
@@ -115,8 +115,8 @@ class Watching(Quiet):
     oldest: dict[tuple[str, int], int | None] = field(default_factory=dict)
 
     def projected(self, topic: str, projected: Projected) -> None:
-        for kept, told in ((self.rows, projected.rows), (self.skipped, projected.skipped)):
-            for name, count in told.items():
+        for kept, result in ((self.rows, projected.rows), (self.skipped, projected.skipped)):
+            for name, count in result.items():
                 kept[name] = kept.get(name, 0) + count
 
     def projection_failed(self, reason: str) -> None:

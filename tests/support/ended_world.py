@@ -1,4 +1,4 @@
-"""A product whose org's subscription has ended in Lago, and which does not know of it yet."""
+"""A running product with an org whose subscription has ended in Lago; the product does not know this yet."""
 
 import asyncio
 import time
@@ -55,7 +55,7 @@ def calls(numbers: range, at_us: int | None = None) -> list[Raw]:
 
 @dataclass
 class LagoHistory:
-    """What the task tells."""
+    """Keeps what the task reports."""
 
     outcomes: dict[str, int] = field(default_factory=dict)
     waits: tuple[int, Decimal] = (0, Decimal(0))
@@ -77,7 +77,7 @@ class World:
     def __init__(self, stage: Stage, database: str, lago: Lago, partition_tasks: Any, http: httpx.AsyncClient) -> None:
         self.stage, self.url, self.lago, self.partition_tasks = stage, database, lago, partition_tasks
         self.pool = Database(database, size=1)
-        self.told = LagoHistory()
+        self.reported = LagoHistory()
         self.asked: list[str] = []
         self.client = LagoClient(http, lago.url, KEY, lambda name, *_: self.asked.append(name))
         self.ended_us = 0
@@ -96,7 +96,9 @@ class World:
         options = {"lago": self.client, "make_rebilling": make_rebilling, "monotonic": lambda: float("inf"), **changes}
         lago = options.pop("lago")
         lagos = {} if lago is None else {"": lago}
-        return LearntEnds(deployment, self.pool, self.partition_tasks, self.told, lagos, make_sender=sender, **options)
+        return LearntEnds(
+            deployment, self.pool, self.partition_tasks, self.reported, lagos, make_sender=sender, **options
+        )
 
     async def learn(self, *periods: Period) -> None:
         """Set the org's record, and wait until the projector has read it, as after a webhook or a poll."""
@@ -118,13 +120,13 @@ class World:
         return int(count)
 
     async def overtaken(self, numbers: range) -> None:
-        """Calls from before the end reach Lago now: something held them up."""
+        """Calls from before the end of the subscription reach Lago only now, because they were delayed."""
         [(before,)] = await rows(self.url, COMPLETED)
         self.stage.put(calls(numbers, self.ended_us - SECOND_US))
         await until(self.url, COMPLETED, lambda count: count == before + len(numbers))
 
     async def billed_cents(self, cents: int) -> None:
-        """So much is on invoices, and of all the events each was posted once."""
+        """Wait until the invoices contain this number of cents; then check that each event was posted once."""
         async with asyncio.timeout(60):
             while (await self.lago.stats())["totals"]["billed_cents"] != str(cents):
                 await asyncio.sleep(0.05)
@@ -156,7 +158,7 @@ async def ended_world(stage: Stage, database: str, lago: Lago, *, invoiced: bool
             how = {} if invoiced else {"on_termination_invoice": "skip"}
             answer = await lago.http.delete("/api/v1/subscriptions/sub-a", params=how)
             world.ended_us = parse_us(answer.json()["subscription"]["terminated_at"])
-            # Lago reports an end to the second, so what happens within it is not known to be after it.
+            # Lago reports an end to the second, so usage within that second may be before or after it.
             await soon(lambda: time.time_ns() // 1000 > world.ended_us + SECOND_US)
             stage.put(calls(range(2, 5)))
             await until(database, COMPLETED, lambda count: count == 5)

@@ -1,4 +1,4 @@
-"""Enriched calls as the meter writes them, numbered, put into the topic without a meter."""
+"""Enriched calls as the meter writes them, with numbers. They are written to the topic without a meter."""
 
 from decimal import Decimal
 from typing import Any

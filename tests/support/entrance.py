@@ -24,7 +24,7 @@ from schemas.records import AuditRecord
 
 @dataclass
 class Clock:
-    """Seconds that pass when told."""
+    """Seconds, advanced by the test."""
 
     now: float = 1_000_000.0
 
@@ -57,7 +57,7 @@ class Topic:
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """Return the whole content of the topic."""
         return msgspec.json.encode(self.lines).decode()
 
 
@@ -76,7 +76,7 @@ class Body(BaseModel):
 
 
 async def answer(asked: AuthorizedRequest) -> web.Response:
-    """Return the one who was let in, and what they brought."""
+    """Return the accepted caller and its data."""
     name = asked.body.name if asked.body is not None else ""
     if asked.request.method in ("POST", "PUT"):
         await asked.changing({"name": "before"}, {"name": name, "token": "mb_0123_" + "s" * 40})
@@ -84,7 +84,7 @@ async def answer(asked: AuthorizedRequest) -> web.Response:
 
 
 async def own_orgs(asked: AuthorizedRequest) -> web.Response:
-    """For an org that is named in the query."""
+    """Return the response for an org that the query names."""
     return json_response({"org": asked.for_org(asked.request.query["org"])})
 
 
@@ -104,7 +104,7 @@ ENDPOINTS = (
 
 
 @dataclass
-class House:
+class GuardedApp:
     """A running application."""
 
     http: httpx.AsyncClient
@@ -135,7 +135,7 @@ async def running_house(
     per_second: float = 0,
     endpoints: Sequence[Endpoint] = ENDPOINTS,
     calls_per_second: float = 0,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[GuardedApp]:
     """Yield an application on a free port; loopback is believed in `X-Forwarded-For`."""
     topic, clock = Topic(), Clock()
     audit = Audit(topic, "billing.audit", clock, lambda: 1_700_000_000_000_000, topic.chain_head)
@@ -148,6 +148,6 @@ async def running_house(
     port = int(runner.addresses[0][1])
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
-            yield House(http, port, topic, clock, audit)
+            yield GuardedApp(http, port, topic, clock, audit)
     finally:
         await runner.cleanup()

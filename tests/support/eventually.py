@@ -32,7 +32,7 @@ def eventually(probe: Callable[[], T], limit_s: float = 10.0, every_s: float = 0
 
 
 async def soon(probe: Callable[[], T], limit_s: float = 10.0) -> T:
-    """Return `eventually`, for what happens in this event loop meanwhile; `probe` may block, it has a thread."""
+    """Do the same as `eventually` while this event loop continues to run; `probe` may block, because it runs in a thread."""
     deadline = time.monotonic() + limit_s * PATIENCE
     begun = time.monotonic()
     while not (answer := await asyncio.to_thread(probe)):

@@ -23,7 +23,7 @@ CENTS = Decimal(50)
 
 @dataclass
 class Clock:
-    """A wall clock that stands still until it is set going, so that windows stay open."""
+    """A wall clock that is stopped until a test starts it, so that windows stay open."""
 
     us: int = field(default_factory=lambda: time.time_ns() // 1000)
     going_since_ns: int = 0
@@ -34,11 +34,11 @@ class Clock:
         return self.us + gone_ns // 1000
 
     def pass_by(self, seconds: int) -> None:
-        """Set it forward."""
+        """Advance the clock."""
         self.us += seconds * SECOND_US
 
     def go(self) -> None:
-        """Let it run from here on."""
+        """Let the clock run from now on."""
         self.going_since_ns = self.going_since_ns or time.monotonic_ns()
 
 
@@ -56,9 +56,11 @@ class Growing:
     def calls(self, numbers: Iterable[int], names: Sequence[str] = NAMES) -> list[Raw]:
         """Calls of 50 cents, customer after customer; each is billed once, however often it is put."""
         at = self.clock()
-        made = [raw(0, slp(n, at_us=at, cost="0.5"), customer=names[n % len(names)], received_us=at) for n in numbers]
-        self.sent |= dict(zip(numbers, made, strict=True))
-        return made
+        created = [
+            raw(0, slp(n, at_us=at, cost="0.5"), customer=names[n % len(names)], received_us=at) for n in numbers
+        ]
+        self.sent |= dict(zip(numbers, created, strict=True))
+        return created
 
     def put_by_new_clients(self, records: Sequence[Raw]) -> None:
         """Write records by a producer that begins now, so that it knows today's number of partitions."""
@@ -68,7 +70,7 @@ class Growing:
         producer.flush(10)
 
     def parts(self) -> Components:
-        """Under the names that commands know."""
+        """Return the parts, by the names that commands use."""
         return self.stage.parts(group_prefix=f"{self.prefix}meterbridge-", now_us=self.clock)
 
     async def meter(self, *, until: int, sealed: bool = False) -> None:
@@ -84,11 +86,11 @@ class Growing:
                 await soon(lambda: not any(task.work._state.open for task in tasks.values()), limit_s=40)
 
     async def meter_has_counted(self, count: int) -> None:
-        """Wait until the meter that runs has decided about so many calls."""
+        """Wait until the running meter has decided about this number of calls."""
         await soon(lambda: sum(self.stage.sensors.calls.values()) >= count, limit_s=40)
 
     async def halted(self, count: int) -> None:
-        """Wait until so many partitions have halted."""
+        """Wait until this number of partitions has halted."""
         await soon(lambda: len({place for _, place, _ in self.stage.sensors.halted}) >= count, limit_s=40)
 
     async def bill(self, count: int) -> None:
@@ -98,7 +100,7 @@ class Growing:
         async with self.stage.running("meter", self.parts()) as role:
             await soon(lambda: self.billed()[0] >= count, limit_s=40)
             await soon(lambda: not self.unread(), limit_s=40)
-            tasks: Any = role.partition_tasks  # what was counted twice would still be open
+            tasks: Any = role.partition_tasks  # a call counted twice would still be open
             await soon(lambda: not any(task.work._state.open for task in tasks.values()), limit_s=40)
 
     async def expand(self, *words: str, partitions: int | None = None) -> Ended:

@@ -4,7 +4,7 @@ from typing import NoReturn
 
 
 async def log_partitions(*_: object) -> NoReturn:
-    """Stands for a fault of ours in the task that logs which partitions a worker has."""
+    """Simulates a bug of ours in the task that logs which partitions a worker has."""
     raise ValueError("planted")
 
 

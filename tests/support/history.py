@@ -31,7 +31,7 @@ _FATES = (("completed",), ("processing", "completed"), ("processing", "failed"),
 
 
 @dataclass(slots=True)
-class Said:
+class TopicRecord:
     """A record of a topic."""
 
     offset: int
@@ -45,7 +45,7 @@ class Said:
 class History:
     """Records by topic and partition, and the ledger they were made with."""
 
-    logs: dict[tuple[str, int], list[Said]] = field(default_factory=dict)
+    logs: dict[tuple[str, int], list[TopicRecord]] = field(default_factory=dict)
     ledger: LedgerState = field(default_factory=lambda: LedgerState(Position()))
     decisions: Counter[str] = field(default_factory=Counter)
     released: int = 0
@@ -55,12 +55,12 @@ class History:
         for topic, partition, key, value, headers in writes:
             place = partition if partition >= 0 else sum(key or b"") % _PARTITIONS
             log = self.logs.setdefault((topic, place), [])
-            log.append(Said(len(log), at_us // 1000, key, value, tuple(headers)))
+            log.append(TopicRecord(len(log), at_us // 1000, key, value, tuple(headers)))
 
 
 def history(seed: int, calls: int = 60) -> History:
     """Return the same records for the same seed."""
-    chance, told = random.Random(seed), History()
+    chance, result = random.Random(seed), History()
     versions = (MappingVersion(0, "org", "tenant"),)
     customers = {"acme": CustomerRecord("acme", versions, 0, 0)}
     orgs = {"org": OrgRecord("org", periods=(Period("sub", 0),))}
@@ -71,21 +71,21 @@ def history(seed: int, calls: int = 60) -> History:
             raw(start + n, _call(chance, start + n, now_us), customer=chance.choice(_CUSTOMERS), received_us=now_us)
             for n in range(10)
         ]
-        changes = fold(told.ledger, records, Resolver(customers, orgs))
-        told.decisions.update(changes.decisions)
-        _step(told, changes, now_us)
+        changes = fold(result.ledger, records, Resolver(customers, orgs))
+        result.decisions.update(changes.decisions)
+        _step(result, changes, now_us)
         for late, when in (("late-1", calls // 3), ("late-2", 2 * calls // 3)):
             if start >= when:
                 customers[late] = CustomerRecord(late, versions, 0, 0)
         if chance.random() < 0.3:
-            _step(told, coalesce(told.ledger, customers, orgs, POLICY, now_us + 2 * HOUR_US, 100), now_us)
-        _release(told, customers, orgs, now_us)
+            _step(result, coalesce(result.ledger, customers, orgs, POLICY, now_us + 2 * HOUR_US, 100), now_us)
+        _release(result, customers, orgs, now_us)
         if chance.random() < 0.5:
-            _seal(told, chance, orgs, now_us + 40 * SECOND_US)
+            _seal(result, chance, orgs, now_us + 40 * SECOND_US)
         now_us += 7 * SECOND_US
-    _release(told, customers, orgs, now_us)
-    _seal(told, chance, orgs, now_us + HOUR_US)
-    return told
+    _release(result, customers, orgs, now_us)
+    _seal(result, chance, orgs, now_us + HOUR_US)
+    return result
 
 
 def _call(chance: random.Random, number: int, at_us: int) -> dict[str, object]:
@@ -93,23 +93,23 @@ def _call(chance: random.Random, number: int, at_us: int) -> dict[str, object]:
     return slp(number, at_us=at_us - chance.randrange(20 * SECOND_US), cost=cost, model=chance.choice(["a", "b"]))
 
 
-def _step(told: History, changes: Changes, now_us: int) -> None:
+def _step(content: History, changes: Changes, now_us: int) -> None:
     runs = [Write(run.topic, 0, *record) for run in runs_of(changes, TOPICS, 0) for record in run.records]
-    told.write([*runs, *writes_of(changes, TOPICS, 0)], now_us)
-    apply(told.ledger, changes, now_us)
+    content.write([*runs, *writes_of(changes, TOPICS, 0)], now_us)
+    apply(content.ledger, changes, now_us)
 
 
-def _release(told: History, customers: dict[str, CustomerRecord], orgs: dict[str, OrgRecord], now_us: int) -> None:
-    while not (changes := release(told.ledger, customers, orgs, POLICY, 5)).empty:
-        told.released += len(changes.windows)
-        _step(told, changes, now_us)
+def _release(content: History, customers: dict[str, CustomerRecord], orgs: dict[str, OrgRecord], now_us: int) -> None:
+    while not (changes := release(content.ledger, customers, orgs, POLICY, 5)).empty:
+        content.released += len(changes.windows)
+        _step(content, changes, now_us)
 
 
-def _seal(told: History, chance: random.Random, orgs: dict[str, OrgRecord], now_us: int) -> None:
-    if not (due := due_windows(told.ledger, now_us, POLICY, 100)):
+def _seal(content: History, chance: random.Random, orgs: dict[str, OrgRecord], now_us: int) -> None:
+    if not (due := due_windows(content.ledger, now_us, POLICY, 100)):
         return
-    changes = seal(told.ledger.position, due, orgs, POLICY, PREFIX, 0, now_us)
-    _step(told, changes, now_us)
+    changes = seal(content.ledger.position, due, orgs, POLICY, PREFIX, 0, now_us)
+    _step(content, changes, now_us)
     for sealed in changes.sealed:
         for number, status in enumerate(chance.choice(_FATES), 1):
             at = now_us + number * SECOND_US
@@ -123,4 +123,4 @@ def _seal(told: History, chance: random.Random, orgs: dict[str, OrgRecord], now_
                 number,
                 "" if status == "completed" else "poison",
             )
-            told.write([receipt_write(TOPICS, receipt)], at)
+            content.write([receipt_write(TOPICS, receipt)], at)

@@ -1,4 +1,4 @@
-"""What is sent to Lago in tests: a metric, a plan, a subscription."""
+"""Request bodies for Lago in tests: a plan, a subscription."""
 
 from typing import Any
 

@@ -30,11 +30,11 @@ class LimitedLago:
     """Implements `LagoEventsApi`.
 
     Fields:
-        headers: what of the limit's headers an answer tells; a dialect.
-        latency_s: of a request, drawn for each.
+        headers: returns the rate limit's headers of a response, in the form of one version of Lago.
+        latency_s: returns the latency of the next request.
         away: `[from, to)` in which connections are refused.
-        lago: what answers the requests that are within the limit.
-        posts: moments of the requests that were counted.
+        lago: answers the requests that are within the limit.
+        posts: times of the requests that the limit counted.
     """
 
     limit: SandboxLimit
@@ -46,7 +46,7 @@ class LimitedLago:
     refused: list[float] = field(default_factory=list)
 
     async def post_batch(self, body: bytes) -> HttpResponse:
-        """Count a post when it arrives, and answer it later, as Lago Cloud does."""
+        """Count a post when it arrives, and answer it later, like Lago Cloud does."""
         half_s = self.latency_s() / 2
         await asyncio.sleep(half_s)
         now = virtual_now()
@@ -60,16 +60,16 @@ class LimitedLago:
         return HttpResponse(answer.status, answer.headers | headers, answer.body)
 
     async def get_event(self, transaction_id: str) -> LagoEvent | None:
-        """Not limited here: delivery looks events up on another limit."""
+        """Return an event without a limit: delivery's look-ups have another limit."""
         return await self.lago.get_event(transaction_id)
 
     @property
     def stored(self) -> Counter[str]:
-        """How often each event is stored."""
+        """Return how often each event is stored."""
         return Counter(one.transaction_id for one in self.lago.store)
 
     async def healthy(self) -> bool:
-        """Not while it is away."""
+        """Return False while connections are refused."""
         await asyncio.sleep(0.01)
         return not self.away[0] <= virtual_now() < self.away[1]
 
@@ -78,7 +78,7 @@ class Fleet:
     """Worker processes that share nothing but Lago; events are dealt to their partition tasks in turn.
 
     Attributes:
-        breakers: one of each process.
+        breakers: one for each process.
     """
 
     def __init__(self, lago: LimitedLago, processes: int, batch_size: int = 1) -> None:
@@ -95,7 +95,7 @@ class Fleet:
                 self._tasks.append(asyncio.ensure_future(self._lane(delivery, self._queues[-1])))
 
     def offer(self, events: int) -> None:
-        """So many new events."""
+        """Offer this number of new events."""
         for _ in range(events):
             self._queues[self.offered % len(self._queues)].put_nowait(item(f"e-{self.offered}"))
             self.offered += 1

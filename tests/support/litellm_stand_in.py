@@ -35,8 +35,8 @@ class _Proxy(BaseHTTPRequestHandler):
         [deployment] = [one for one in self.config["model_list"] if one["model_name"] == asked["model"]]
         call_id, said = str(uuid.uuid4()), deployment["litellm_params"]["mock_response"]
         choice = {"index": 0, "message": {"content": said, "role": "assistant"}}
-        told = {"id": f"chatcmpl-{call_id}", "choices": [choice], "usage": _TOKENS}
-        self._answer(200, told, {"x-litellm-call-id": call_id, "x-litellm-response-cost": str(_COST)})
+        result = {"id": f"chatcmpl-{call_id}", "choices": [choice], "usage": _TOKENS}
+        self._answer(200, result, {"x-litellm-call-id": call_id, "x-litellm-response-cost": str(_COST)})
         self._report(call_id, deployment["litellm_params"]["model"], asked["user"])
 
     def _report(self, call_id: str, model: str, user: str) -> None:

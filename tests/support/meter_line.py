@@ -1,4 +1,4 @@
-"""A partition's meter without Kafka: its real work, on a changelog of a dictionary."""
+"""A partition's meter without Kafka: the real code, with a dictionary as its changelog."""
 
 import asyncio
 from collections import Counter
@@ -91,7 +91,7 @@ class Line(OwnChangelog):
         asyncio.run(self.work.open())
 
     def map(self, name: str, begins_us: int = 0) -> None:
-        """Onto `org`; what is held is no one's until a later beginning."""
+        """Map to `org`; held usage has no payer until a later start."""
         version = MappingVersion(begins_us, "org", "tenant")
         before = (MappingVersion(0, "org", "tenant", is_active=False),) if begins_us else ()
         self.customers.set(name, CustomerRecord(name, (*before, version), 0, 0))
@@ -110,21 +110,21 @@ class Line(OwnChangelog):
         asyncio.run(self.work.process(records))
 
     def order(self, customer: str, until_s: int) -> Any:
-        """Return a record that gives up what is held of the customer."""
+        """Return a record that writes off what is held for the customer."""
         order = WriteOff("a", NOON, NOON + until_s * SECOND_US)
         record = raw(self.ledger.position.next, slp(0), customer=customer)
         value = msgspec.json.encode(order)
         return SimpleNamespace(**{**asdict(record), "value": value}, headers=((CONTROL, WRITE_OFF),))
 
     def punctuate(self) -> None:
-        """Until nothing more comes back from disk."""
+        """Run until no more windows are read back from disk."""
         asyncio.run(self.work.punctuate())
         while self.work._on_disk.busy:
             asyncio.run(self.work.punctuate())
         verify(self.ledger)
 
     def give_up(self, customer: str, match: str, until_s: int, limit: int = 4) -> list[str]:
-        """Return the ids of the windows that left."""
+        """Apply a write-off order until it is complete; return the ids of the windows that it removes."""
         order, offset, gone = (
             WriteOff("a", NOON, NOON + until_s * SECOND_US, match=match),
             self.ledger.position.next,
@@ -137,7 +137,7 @@ class Line(OwnChangelog):
         return gone
 
     def windows(self) -> list[Window]:
-        """Wherever they are: as a command reads them, which has no bound."""
+        """All windows, in memory and on disk, as a command reads them, without a bound."""
         ledger = LedgerState(Position())
         restore(ledger, snapshot_from(0, self.values), 0)
         return list(ledger.windows.values())

@@ -1,4 +1,4 @@
-"""Usage that others measured, as it lies in the raw topic; made by what stores it."""
+"""Metered events as records of the raw topic; created by the code that stores them."""
 
 from connectors.billing.metered_events import Value, metered
 from connectors.billing.usage_recorder import record_of

@@ -1,4 +1,4 @@
-"""A Lago with users that are to become orgs, and what outlives the process that makes them."""
+"""A Lago with users that are to become orgs, and everything that is kept when the migrating process ends."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,9 @@ SENT = [False, True]
 
 @dataclass
 class Stored:
-    """What outlives a process but for Lago: ids, records, the audit log. It may die at a write."""
+    """Everything except Lago that is kept when a process ends: ids, records, the audit log. A process may die at a
+    write.
+    """
 
     ids: InMemoryIds = field(default_factory=InMemoryIds)
     customers: dict[str, CustomerRecord] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class Stored:
         if wanted != self.customers.get(customer_id):
             self._write(lambda: self.customers.update({customer_id: wanted}))
 
-    def told(self, entry: UserOrg, steps: Sequence[str]) -> None:
+    def reported(self, entry: UserOrg, steps: Sequence[str]) -> None:
         self._write(lambda: self.audit.append((entry.user_id, tuple(steps))))
 
 
@@ -76,7 +78,7 @@ class Refusing(MortalWire):
 
 
 class Overtaken(MortalWire):
-    """Once the org's subscriptions have been asked for `times`, somebody subscribes it to another plan."""
+    """Once the org's subscriptions have been requested `times` times, another program subscribes it to another plan."""
 
     def __init__(self, lago: Lago, org_id: str, plan: str, times: int) -> None:
         super().__init__()
@@ -119,7 +121,7 @@ class World:
                 stored.map(request, world.now_us())
 
         async def announce(entry: UserOrg, steps: Sequence[str]) -> None:
-            stored.told(entry, steps)
+            stored.reported(entry, steps)
 
         async def loose() -> UsageInFlight:
             self.asked += 1
@@ -138,7 +140,7 @@ class World:
         )
 
     async def user(self, user_id: str, plan: str = "starter", *customers: str, **fields: Any) -> None:
-        """Make a user with a subscription, who pays for these LiteLLM customers."""
+        """Create a user with a subscription, who pays for these LiteLLM customers."""
         await self.lago.subscribe(f"of {user_id}", user_id, plan, **fields)
         for customer in customers:
             self.stored.map(MappingRequest(customer, user_id, "tenant", plan), self.now_us() - HOUR_US)
@@ -148,8 +150,8 @@ class World:
         customers = (await self.lago.get("/customers")).json()["customers"]
         states = ["active", "pending", "terminated", "canceled"]
         listed = (await self.lago.get("/subscriptions", **{"status[]": states})).json()["subscriptions"]
-        told = sorted((one["external_customer_id"], one["plan_code"], one["status"]) for one in listed)
-        return sorted(one["external_id"] for one in customers), told
+        result = sorted((one["external_customer_id"], one["plan_code"], one["status"]) for one in listed)
+        return sorted(one["external_id"] for one in customers), result
 
     def payer(self, customer: str, at_us: int) -> tuple[str, str]:
         """Org and subscription of a call that ended then."""

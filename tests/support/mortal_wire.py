@@ -7,15 +7,15 @@ from tests.support.sandbox import KEY
 
 
 class Killed(BaseException):
-    """As if the process were gone: nothing catches it."""
+    """Simulates the end of the process: nothing catches it."""
 
 
 class MortalWire(httpx.AsyncBaseTransport):
-    """Passes requests on, and notes them, until it dies.
+    """Passes requests on, and records them, until it dies.
 
     Args:
-        dies_at: number of the fatal request, from 1; None: it lives.
-        sent: whether Lago still gets that one.
+        dies_at: number of the fatal request, from 1; None: the connection never dies.
+        sent: whether Lago still receives the fatal request.
     """
 
     def __init__(self, dies_at: int | None = None, *, sent: bool = False) -> None:

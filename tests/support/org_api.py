@@ -1,4 +1,4 @@
-"""The endpoints of orgs, customers and plans on a loopback port, before a Lago sandbox; their tables in memory."""
+"""The endpoints of orgs, customers and plans on a loopback port, with a Lago sandbox; their tables in memory."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -31,7 +31,7 @@ ORGS = "/api/v1/billing/org/organizations"
 
 
 class InMemoryRecords:
-    """`OrgRecords` of one process; what it holds outlives the process where a test says so."""
+    """`OrgRecords` of one process; a test may keep its content for another process."""
 
     def __init__(self) -> None:
         self.all: dict[str, OrgRecord] = {}
@@ -44,8 +44,8 @@ class InMemoryRecords:
         if self.away:
             raise Unavailable("kafka_unavailable", "the org's record was not stored in time")
         known = self.all.get(org_id) or OrgRecord(org_id)
-        self.all[org_id] = made = make(known)
-        return msgspec.structs.replace(made, org_id=org_id)
+        self.all[org_id] = created = make(known)
+        return msgspec.structs.replace(created, org_id=org_id)
 
 
 class InMemoryIdentities:
@@ -68,15 +68,15 @@ class InMemoryIdentities:
             raise Unavailable("kafka_unavailable", "the customer's record was not stored in time")
         wanted = identity_of(external_id, plan)
         if wanted is not None and wanted.litellm_customer_id not in self.all:
-            made = set_mapping(None, wanted, self._now_us(), SECOND_US)
-            await announce(None, made)
-            self.all[wanted.litellm_customer_id] = made
+            created = set_mapping(None, wanted, self._now_us(), SECOND_US)
+            await announce(None, created)
+            self.all[wanted.litellm_customer_id] = created
         return await self.of(external_id)
 
 
 @dataclass
 class OpenAccess:
-    """Lets everybody in as `principal`, and remembers what was to be changed."""
+    """Accepts everybody as `principal`, and records the changes to be made."""
 
     principal: Principal = field(default_factory=lambda: Principal("test", frozenset({"*"})))
     changes: list[tuple[Any, Any]] = field(default_factory=list)
@@ -95,12 +95,12 @@ class OpenAccess:
         self.changes.append((before, after))
 
     def refused(self, request: web.Request, problem: Problem) -> None:
-        """No one reads it."""
+        """Nothing reads it."""
 
 
 @dataclass
 class OrgApi:
-    """A running API; `http` speaks to it, `lago` is what stands behind."""
+    """A running API; `http` is its client, `lago` the sandbox behind it."""
 
     http: httpx.AsyncClient
     lago: Lago
@@ -135,7 +135,7 @@ class OrgApi:
         return await self.org("POST", "/setup", status, org=org, json=body)
 
     def later(self, seconds: float) -> None:
-        """Time goes by, for Lago and for caches."""
+        """Advance the time, for Lago and for caches."""
         self.clock.now += seconds
         self.ticks[0] += seconds
 

@@ -22,7 +22,7 @@ from streams.runtime.compacted_table import CompactedTable
 
 
 class Behind(CompactedTable[OrgRecord]):
-    """A view that stands still when it is told to, as on a machine that is too busy."""
+    """A table that stops updating when told to, as on a machine that is too busy."""
 
     def __init__(self, kafka: Mapping[str, str], topic: str) -> None:
         super().__init__(kafka, topic, OrgRecord, time.monotonic, "orgs")
@@ -30,12 +30,12 @@ class Behind(CompactedTable[OrgRecord]):
         self._may.set()
 
     async def stand_still(self) -> None:
-        """Return once nothing is taken in any more."""
+        """Stop updating; return when no more records are read."""
         self._may.clear()
         await self._stands.wait()
 
     def go_on(self) -> None:
-        """Take in what has come meanwhile."""
+        """Continue updating, with the records that arrived in between."""
         self._stands.clear()
         self._may.set()
 
@@ -67,7 +67,7 @@ async def viewed_records(bootstrap: str, prefix: str) -> AsyncIterator[tuple[Org
         await orgs.stop()
 
 
-def one_more(org: OrgRecord, name: str) -> OrgRecord:
+def with_one_more(org: OrgRecord, name: str) -> OrgRecord:
     """Return the org with 1 more in the limit `name`."""
     return msgspec.structs.replace(org, limits={**org.limits, name: org.limits.get(name, 0) + 1})
 
@@ -80,7 +80,7 @@ async def _run(bootstrap: str, prefix: str, org_id: str, name: str, times: int, 
         if not frozen:
             frozen = True
             os.kill(os.getpid(), signal.SIGSTOP)
-        return one_more(org, name)
+        return with_one_more(org, name)
 
     async with org_records(bootstrap, prefix) as records:
         for _ in range(times):

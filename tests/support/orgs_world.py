@@ -1,4 +1,4 @@
-"""A Lago with plans, and what outlives the processes that bill orgs in it."""
+"""A Lago with plans, and everything that is kept when the processes that bill orgs in it end."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ from tests.support.sandbox import Clock, Lago, lago_sandbox
 
 @dataclass
 class World:
-    """A Lago with plans, and what outlives a process: the ids and the recorded usage."""
+    """A Lago with plans, and everything that is kept when a process ends: the ids and the recorded usage."""
 
     lago: Lago
     clock: Clock
@@ -44,8 +44,8 @@ class World:
         customers = (await self.lago.get("/customers")).json()["customers"]
         states = ["active", "pending", "terminated", "canceled"]
         listed = (await self.lago.get("/subscriptions", **{"status[]": states})).json()["subscriptions"]
-        told = sorted((one["external_customer_id"], one["plan_code"], one["status"]) for one in listed)
-        return sorted(one["external_id"] for one in customers), told
+        result = sorted((one["external_customer_id"], one["plan_code"], one["status"]) for one in listed)
+        return sorted(one["external_id"] for one in customers), result
 
 
 @asynccontextmanager

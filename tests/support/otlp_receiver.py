@@ -38,7 +38,7 @@ class OtlpReceiver:
 
     @property
     def endpoint(self) -> str:
-        """For `OTEL_EXPORTER_OTLP_ENDPOINT`."""
+        """The value for `OTEL_EXPORTER_OTLP_ENDPOINT`."""
         return f"http://127.0.0.1:{self.port}"
 
     def of_trace(self, trace: str) -> dict[str, SpanReceived]:

@@ -1,4 +1,6 @@
-"""A ledger without Kafka: its steps are written to a changelog of a dictionary, and its books may be read back from it."""
+"""A ledger without Kafka: its steps are written to a changelog in a dictionary, and the ledger can be read back from
+it.
+"""
 
 from dataclasses import dataclass, field
 
@@ -11,13 +13,13 @@ from tests.support.snapshots import snapshot_from
 
 @dataclass
 class OwnChangelog:
-    """Books, and the last value of each key that was ever written."""
+    """A ledger, and the last value of each key that was ever written."""
 
     ledger: LedgerState = field(default_factory=lambda: LedgerState(Position()))
     values: dict[bytes, bytes | None] = field(default_factory=dict)
 
     def commit(self, changes: Changes, now_us: int) -> None:
-        """A step of a ledger; its books must add up, and its position shows how many windows are held."""
+        """A step of a ledger; it must add up, and its position shows how many windows are held."""
         changes.position.held = held_after(self.ledger, changes)
         self.values.update(records_of(changes))
         apply(self.ledger, changes, now_us)
@@ -25,17 +27,17 @@ class OwnChangelog:
         assert self.ledger.position.held == self.ledger.held_windows()
 
     def restored(self, now_us: int = 0) -> LedgerState:
-        """Return the books as another worker finds them."""
+        """Return the ledger as another worker finds it."""
         ledger = LedgerState(Position())
         restore(ledger, snapshot_from(0, self.values), now_us)
         return ledger
 
     def taken_over(self, now_us: int) -> None:
-        """Another worker has the partition from here on."""
+        """From now on another worker has the partition."""
         self.ledger = self.restored(now_us)
         verify(self.ledger)
 
 
 def image_of(ledger: LedgerState) -> tuple[object, ...]:
-    """Return all of the ledger that is a function of the changelog, comparable."""
+    """Return all state of the ledger that follows from the changelog, in a comparable form."""
     return ledger.windows, ledger.index, set(ledger.open), ledger.held, ledger.metered, ledger.jobs, ledger.position

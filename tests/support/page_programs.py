@@ -1,4 +1,4 @@
-"""Python programs of a documentation page, run as they stand."""
+"""Python programs on a documentation page, run unchanged."""
 
 import asyncio
 import os

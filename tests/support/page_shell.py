@@ -44,8 +44,8 @@ _END = "-- end of the block --"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One shell block. `how`: `""`, `not run` or `repeated`; `why` it is not run; what it `prints`, `""` = not said; the
-    `chapter` that it stands in, as its heading begins."""
+    """One shell block. `how`: `""`, `not run` or `repeated`; `why` it is not run; what it `prints`, `""` = not shown; the
+    `chapter` that contains it, by the first words of its heading."""
 
     place: str
     text: str
@@ -56,7 +56,7 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """Yield all of a page, in order."""
+    """Yield all blocks of a page, in order."""
     text = page.read_text(encoding="utf-8")
     for found in _BLOCK.finditer(text):
         line = text[: found.start("text")].count("\n")
@@ -65,7 +65,7 @@ def blocks(page: Path) -> Iterator[Block]:
         yield Block(f"{page.relative_to(ROOT)}:{line}", textwrap.dedent(found["text"]), how, why, prints, chapter)
 
 
-def as_told(prints: str, output: str) -> bool:
+def prints_as_documented(prints: str, output: str) -> bool:
     """Return whether the output has the words of a page's text in this order; white space does not count."""
     parts = [r"\s*".join(map(re.escape, part.split())) for part in prints.split("...")]
     parts = [rf"(?<!\d){part}" if part[:1].isdigit() else part for part in parts]  # 3 is not 13
@@ -110,7 +110,7 @@ class PageShell:
         guard.adopt(-self._process.pid, signal.SIGKILL, self._folder)  # its group, should this process be killed
 
     async def stop(self) -> None:
-        """End it and all that it started."""
+        """End the shell and every process that it started."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -129,10 +129,14 @@ class PageShell:
         limit_s *= PATIENCE
         deadline = time.monotonic() + limit_s
         output = await self._typed(block, limit_s)
-        while block.how == "repeated" and not as_told(block.prints, output) and time.monotonic() < deadline:
+        while (
+            block.how == "repeated" and not prints_as_documented(block.prints, output) and time.monotonic() < deadline
+        ):
             await asyncio.sleep(0.5)
             output = await self._typed(block, limit_s)
-        assert as_told(block.prints, output), f"{block.place} says\n{block.prints}\nand it printed\n{output}"
+        assert prints_as_documented(block.prints, output), (
+            f"{block.place} says\n{block.prints}\nand it printed\n{output}"
+        )
 
     async def _typed(self, block: Block, limit_s: float) -> str:
         assert self._process is not None

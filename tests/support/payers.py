@@ -1,4 +1,4 @@
-"""Who pays by a customer's mapping, where orgs, their subscriptions and the kind of id play no part."""
+"""The payer by a customer's mapping, for cases where orgs, their subscriptions and the kind of id do not matter."""
 
 import msgspec
 
@@ -7,6 +7,6 @@ from streams.core.mapping.versions import payers
 
 
 def payer(record: CustomerRecord, at_us: int, now_us: int | None = None) -> str | None:
-    """Return the org that pays for usage of `at_us`, asked at `now_us`; None = all versions have begun then."""
+    """Return the org that pays for usage at `at_us`, asked at `now_us`; None = all versions have started then."""
     versions = tuple(msgspec.structs.replace(version, id_kind="") for version in record.versions)
     return next((version.lago_customer_id for version in payers(versions, at_us, "", {}, now_us)), None)

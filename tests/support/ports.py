@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 #: Which run this is, of the two that `make test` has at once: the first word of its `-m`.
 RUN = "PYTEST_RUN_MARKER"
-#: For so many workers of each run.
+#: The number of workers of each run that have ports.
 WORKERS = 8
 _BOTTOM, _PORTS = 12_000, 1_250
 
@@ -30,7 +30,7 @@ _handed_out: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a loopback TCP port no one listens on, never handed out twice by this process.
+    """Return a loopback TCP port without a listener, never the same twice in this process.
 
     Raises:
         RuntimeError: a thousand draws were all taken.
@@ -44,7 +44,7 @@ def free_port() -> int:
 
 
 def free_ports_in_a_row(count: int) -> list[int]:
-    """So many free ports, each one more than the last: the roles of a worker count up.
+    """Return this number of consecutive free ports: a worker gives each of its roles the next port.
 
     Raises:
         RuntimeError: as `free_port`, or a hundred draws had a taken neighbour.

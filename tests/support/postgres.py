@@ -51,7 +51,7 @@ def start_postgres(environ: Mapping[str, str]) -> Postgres:
 
 
 class ConfiguredPostgres:
-    """Somebody else's server: used, never killed."""
+    """Another program's server: used, never killed."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -66,7 +66,7 @@ class ConfiguredPostgres:
         self.kill()
 
     def stop(self) -> None:
-        """Left as it was found."""
+        """Leave it unchanged."""
 
 
 class LocalPostgres:

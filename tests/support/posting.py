@@ -1,4 +1,4 @@
-"""Events on a stage, and a delivery that loses patience within a test."""
+"""Events on a stage, and a delivery that times out within a test."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ Headers = list[tuple[str, str | bytes | None]]
 
 
 def quick_delivery(lago: Lago, http: httpx.AsyncClient, *, isolate_after: int = 2, alone_after: int = 3) -> Delivery:
-    """Return one that loses patience within a test."""
+    """Return a delivery with short timeouts."""
     policy = RetryPolicy(
         random.random,
         base_s=0.01,
@@ -67,7 +67,7 @@ def put(stage: Stage, events: Sequence[LagoEvent | bytes]) -> None:
     stage.producer.flush(10)
 
 
-def put_back(stage: Stage, value: bytes, headers: Headers, tier: int = 0) -> None:
+def put_into_retry(stage: Stage, value: bytes, headers: Headers, tier: int = 0) -> None:
     """Put a record into the retry topic."""
     stage.producer.produce(stage.topics.retry, value, "sub", partition=tier, headers=headers)
     stage.producer.flush(10)
@@ -79,7 +79,7 @@ def statuses(stage: Stage) -> dict[str, str]:
 
 
 async def opened(role: Role) -> None:
-    """Return when every partition task knows where it stands."""
+    """Return when every partition task knows its position."""
     await soon(
         lambda: (
             bool(role.partition_tasks)

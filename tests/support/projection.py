@@ -1,4 +1,4 @@
-"""The projector's SQL without Kafka: a writer that takes records as they would lie in a topic, and what it has written."""
+"""The projector's SQL without Kafka: a writer that takes records of a topic, and what it has written."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -12,7 +12,7 @@ from connectors.postgres.projection import PostgresProjection
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt
 from streams.agents.projector import PartitionPosition, Projected
 from tests.support.database import rows
-from tests.support.history import PREFIX, TOPICS, History, Said
+from tests.support.history import PREFIX, TOPICS, History, TopicRecord
 
 TABLES = (
     *("llm_usage_log", "usage_parts", "rejected_calls", "projector_offsets"),
@@ -21,7 +21,7 @@ TABLES = (
 
 
 class Writer:
-    """The projection and how far it has read each partition."""
+    """The projection and its position in each partition."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -34,8 +34,8 @@ class Writer:
     async def __aexit__(self, *_: object) -> None:
         self.database.terminate()
 
-    async def take(self, topic: str, partition: int, records: Sequence[Said]) -> Projected | None:
-        """Project records of a partition, from where it stands."""
+    async def take(self, topic: str, partition: int, records: Sequence[TopicRecord]) -> Projected | None:
+        """Project records of a partition, from its position on."""
         tp = TopicPartition(topic, partition)
         place = await self.projection.begin(tp, PartitionPosition("id", records[0].offset))
         return await self.projection.project(tp, place.next, records[-1].offset + 1, records)
@@ -44,7 +44,7 @@ class Writer:
         """Project these values, as the next records of partition 0."""
         place = await self.projection.begin(TopicPartition(topic, 0), PartitionPosition("id", 0))
         records = [
-            Said(
+            TopicRecord(
                 place.next + n,
                 1_795_176_000_000,
                 b"acme",
@@ -57,7 +57,7 @@ class Writer:
 
 
 async def snapshot(url: str) -> dict[str, list[str]]:
-    """Return all that is in the tables, and the queue that is seen of it."""
+    """Return the content of all tables, and the queue that operators see."""
     return {
         name: sorted(map(repr, await rows(url, f"SELECT * FROM {name}")))
         for name in (*TABLES[:3], "event_queue", "held_parts", "lago_events")
@@ -65,12 +65,12 @@ async def snapshot(url: str) -> dict[str, list[str]]:
 
 
 async def emptied(url: str) -> None:
-    """Begin again."""
+    """Empty the tables."""
     await rows(url, f"TRUNCATE {', '.join(TABLES)}")
 
 
 async def in_order(url: str, told: History) -> dict[str, list[str]]:
-    """Return the tables after each topic was projected whole, one after the other."""
+    """Return the tables after each topic was projected completely, one after the other."""
     async with Writer(url) as writer:
         for (topic, partition), log in told.logs.items():
             await writer.take(topic, partition, log)
@@ -94,9 +94,9 @@ def usage(number: int = 1, **fields: Any) -> EnrichedUsage:
 
 
 def event(first: int = 7, **properties: str) -> LagoEvent:
-    """Return the event of the part that begins at offset `first`."""
-    told = {"unit": "1", "user_id": "acme", "org_id": "org", **properties}
-    return LagoEvent(f"{PREFIX}{first}", "sub", "ai_usage", "1795176000.000", "1.45", told)
+    """Return the event of the part that starts at offset `first`."""
+    result = {"unit": "1", "user_id": "acme", "org_id": "org", **properties}
+    return LagoEvent(f"{PREFIX}{first}", "sub", "ai_usage", "1795176000.000", "1.45", result)
 
 
 def manifest(*windows: int, first: int = 7) -> bytes:
@@ -105,7 +105,7 @@ def manifest(*windows: int, first: int = 7) -> bytes:
 
 
 def receipt(status: str, at: int, **fields: Any) -> Receipt:
-    """About the event of part 7; `at` in seconds."""
+    """A receipt about the event of part 7; `at` in seconds."""
     return Receipt(f"{PREFIX}7", status, at * 1_000_000, "sub", "1.45", 2, **fields)
 
 

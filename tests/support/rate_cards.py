@@ -10,8 +10,8 @@ from tests.support.calls import NOON
 
 def card(*entries: Entry, name: str = "r1", begins: int = 0, default: Entry | None = None, **factors: Any) -> RateCard:
     """Return a version; factors by kind, `plan={"pro": "0.9"}`."""
-    made = {kind: {each: Decimal(factor) for each, factor in by.items()} for kind, by in factors.items()}
-    return RateCard(name, begins, entries=entries, default=default, factors=Factors(**made) if made else None)
+    created = {kind: {each: Decimal(factor) for each, factor in by.items()} for kind, by in factors.items()}
+    return RateCard(name, begins, entries=entries, default=default, factors=Factors(**created) if created else None)
 
 
 def entry(model: str = "*", provider: str = "*", **prices: str) -> Entry:

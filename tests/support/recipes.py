@@ -1,4 +1,4 @@
-"""The SQL of docs/downstream.md, as it stands there, and records as the meter writes them to `enriched`."""
+"""The SQL of docs/downstream.md, unchanged, and records as the meter writes them to `enriched`."""
 
 import re
 from collections.abc import Iterable

@@ -19,7 +19,7 @@ _MOVED: Final = (datetime.now(UTC) - _LAST) // _HOUR * _HOUR
 _MOMENT: Final = re.compile(r"2026-11-20 23:\d\d:\d\d(\.\d+)?")
 _MOMENTS_OF_A_CALL: Final = ("startTime", "endTime", "completionStartTime")
 _FIRST_DAY: Final = (_LAST + _MOVED - _HOUR).date()
-#: The words with which a command is told of the day.
+#: The options that give a command the day.
 DAY: Final = ("--from", str(_FIRST_DAY), "--to", str(_FIRST_DAY + timedelta(days=2)))
 
 
@@ -49,6 +49,6 @@ def table() -> str:
 
 
 def _moved(found: re.Match[str]) -> str:
-    """In the same form: as many decimals as there were."""
+    """Return the moved time in the same format, with the same number of decimals."""
     moment = datetime.fromisoformat(found[0]) + _MOVED
     return moment.strftime("%Y-%m-%d %H:%M:%S") + (found[1] or "")

@@ -1,4 +1,4 @@
-"""A Lago sandbox on a loopback port, reached over HTTP as the real one would be."""
+"""A Lago sandbox on a loopback port, reached over HTTP like the real one."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ DAY = 86_400.0
 
 @dataclass
 class Clock:
-    """Seconds since 1970, moved by the test."""
+    """Seconds since 1970, set by the test."""
 
     now: float = NOW
 

@@ -156,9 +156,9 @@ class ScriptedLago:
 
 
 def _as_stored(one: LagoEvent) -> Event:
-    made = attempt(Incoming(**{**msgspec.structs.asdict(one), "properties": msgspec.Raw(b"{}")}), 0, 1)
-    assert isinstance(made, Event)
-    return made
+    created = attempt(Incoming(**{**msgspec.structs.asdict(one), "properties": msgspec.Raw(b"{}")}), 0, 1)
+    assert isinstance(created, Event)
+    return created
 
 
 def _fail(fault: str, ids: list[str]) -> HttpResponse:

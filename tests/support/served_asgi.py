@@ -17,7 +17,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def served_asgi(app: Any) -> AsyncIterator[str]:
-    """Its address; inside, its lifespan has begun, and it ends with the block."""
+    """Yield the address of a running application; its lifespan begins before the block and ends with it."""
     server = _Server(uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="on", log_level="critical"))
     task = asyncio.ensure_future(server.serve())
     while not server.started:

@@ -1,4 +1,4 @@
-"""`meterbridge serve` in this process, on free ports, against real neighbours."""
+"""`meterbridge serve` in this process, on free ports, with real services."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ BEARER = {"Authorization": f"Bearer {MASTER_KEY}"}
 
 @dataclass
 class Server:
-    """A running server; `http` names no token by itself."""
+    """A running server; `http` sends no token by default."""
 
     ports: dict[str, int]
     http: httpx.AsyncClient
@@ -35,25 +35,25 @@ class Server:
         return await self.http.post("/customers/mapping", json=body, headers=BEARER)
 
     async def mapping(self, customer: str = "customer-1") -> httpx.Response:
-        """Send `GET /customers/{id}/mapping` with the master key; the id as it stands in a path."""
+        """Send `GET /customers/{id}/mapping` with the master key; the id must be quoted for a path."""
         return await self.http.get(f"/customers/{customer}/mapping", headers=BEARER)
 
-    async def stats(self, until: Callable[[dict[str, Any]], bool] = lambda _told: True) -> dict[str, Any]:
+    async def stats(self, until: Callable[[dict[str, Any]], bool] = lambda _answer: True) -> dict[str, Any]:
         """Send `GET /webhooks/stats`, once the topics have been read as far as `until` wants: before, it is 503 or
         less.
         """
         deadline = time.monotonic() + 10 * PATIENCE
         while True:
             answer = await self.http.get("/webhooks/stats", headers=BEARER)
-            told: dict[str, Any] = answer.json()
-            if answer.status_code == HTTPStatus.OK and until(told):
-                return told
-            assert time.monotonic() < deadline, f"still {answer.status_code}: {told}"
+            result: dict[str, Any] = answer.json()
+            if answer.status_code == HTTPStatus.OK and until(result):
+                return result
+            assert time.monotonic() < deadline, f"still {answer.status_code}: {result}"
             await asyncio.sleep(0.05)
 
 
 def settings_for(kafka: Kafka, prefix: str, **other: Any) -> Settings:
-    """Settings for a broker and a prefix whose topics exist; Lago is away unless `lago_api_url` says otherwise."""
+    """Settings for a broker and a prefix whose topics exist; Lago is unavailable unless `lago_api_url` is given."""
     settings = Settings(
         **{
             "kafka_bootstrap_servers": kafka.bootstrap,
@@ -76,7 +76,7 @@ def settings_for(kafka: Kafka, prefix: str, **other: Any) -> Settings:
 async def running_server(
     settings: Settings, parts: Collection[str] = PARTS, learn_every_s: float = 3600
 ) -> AsyncIterator[Server]:
-    """Yield a server that is ready; the API alone gets a free port as well."""
+    """Yield a ready server; the API alone gets a free port as well."""
     if WEBHOOKS not in parts and settings.api_port is None:
         settings = settings.model_copy(update={"api_port": 0})
     async with serving(settings, parts, learn_every_s) as served:

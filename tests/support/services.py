@@ -1,8 +1,8 @@
 """A Kafka and a Postgres to try Meterbridge out with, in the background: `make services`, `make services-stop`.
 
 They are the servers of the tests, on free ports of loopback, with data that is deleted when they stop. Servers that
-`KAFKA_BOOTSTRAP_SERVERS` and `DATABASE_URL` name are taken instead of own ones. Where they are stands in
-`.meterbridge/services.env`, which a shell can source.
+`KAFKA_BOOTSTRAP_SERVERS` and `DATABASE_URL` name are used instead. Their addresses are in `.meterbridge/services.env`,
+which a shell can source.
 """
 
 import os
@@ -22,7 +22,7 @@ _START_LIMIT_S = 600
 
 
 def _start() -> int:
-    """Start them unless they run; returns when both answer."""
+    """Start both servers unless they run; return when both answer."""
     if _runs():
         print("Kafka and Postgres run already.")
         return _say_where()
@@ -55,7 +55,7 @@ def _say_where() -> int:
 
 
 def _run() -> int:
-    """Be the process whose end is theirs."""
+    """Run the background process; when it ends, the servers end."""
 
     def end(*_: object) -> None:
         raise KeyboardInterrupt

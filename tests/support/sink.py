@@ -1,4 +1,4 @@
-"""A delivery with its neighbours at hand, in virtual time."""
+"""A delivery with access to its dependencies, in virtual time."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ POLICY = RetryPolicy(random=lambda: 0.5)
 
 
 class Sink:
-    """A delivery with its neighbours at hand; several made from one `breaker` are partition tasks of one process."""
+    """A delivery with access to its dependencies; several made from one `breaker` are partition tasks of one process."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ def deliver(
     return run_virtually(main())
 
 
-def said(outcomes: Sequence[EventOutcome]) -> list[tuple[str, str]]:
+def kinds_and_reasons(outcomes: Sequence[EventOutcome]) -> list[tuple[str, str]]:
     return [(outcome.kind, outcome.reason) for outcome in outcomes]
 
 

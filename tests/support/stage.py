@@ -35,8 +35,8 @@ QUICK = MeterPolicy(window_us=SECOND_US, grace_us=SECOND_US // 5, quiet_us=SECON
 
 
 @dataclass
-class Quiet:
-    """Sensors that keep what they are told."""
+class RecordedSensors:
+    """Metrics that a test can read."""
 
     halted: list[tuple[str, int, str]] = field(default_factory=list)
     resumed: list[tuple[str, int, str]] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Quiet:
 
 
 class Stage:
-    """One test's corner of a broker."""
+    """A part of a broker for one test."""
 
     def __init__(self, bootstrap: str, prefix: str, partitions: int = 2) -> None:
         self.settings: Settings = load_settings(
@@ -95,7 +95,7 @@ class Stage:
         self.deployment = deployment_of(self.settings)
         create_topics(self.connection, layout)
         self.topics = TopicNames.with_prefix(prefix)
-        self.sensors = Quiet()
+        self.sensors = RecordedSensors()
         self.kafka = aiokafka_config(self.connection)
         self.producer = Producer(
             {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True}
@@ -174,7 +174,7 @@ class Stage:
 
     @asynccontextmanager
     async def running(self, name: str, parts: Components) -> AsyncIterator[Role]:
-        """Yield a role, until the block ends."""
+        """Yield a running role, until the block ends."""
         role, stop = ROLES[name](parts), asyncio.Event()
         task = asyncio.ensure_future(run_role(role, stop))
         try:

@@ -1,4 +1,4 @@
-"""What a topic holds, read once from its beginning to its end."""
+"""The content of a topic, read once from its beginning to its end."""
 
 from confluent_kafka import Consumer, TopicPartition
 

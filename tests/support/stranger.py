@@ -1,6 +1,6 @@
-"""A stranger in a process of its own: `python -m tests.support.stranger KIND WEBHOOKS API METRICS SECONDS`.
+"""An attacker without a credential, in its own process: `python -m tests.support.stranger KIND WEBHOOKS API METRICS SECONDS`.
 
-It has no credential and sends at most 10 MB/s, from addresses that are not the honest senders'. It ends by itself and
+It sends at most 10 MB/s, from addresses that are not the honest senders'. It ends by itself and
 prints what it sent.
 """
 
@@ -38,7 +38,7 @@ class Budget:
 
 
 def bomb(size: int) -> bytes:
-    """gzip of so many blanks: one block is packed, and repeated."""
+    """Return this number of blanks as gzip: one block is compressed, and repeated."""
     blanks, packer, checksum = b" " * (1 << 20), zlib.compressobj(9, wbits=-15), 0
     block = packer.compress(blanks) + packer.flush(zlib.Z_FULL_FLUSH)
     for _ in range(size >> 20):
@@ -91,7 +91,7 @@ class Stranger:
             writer.close()
 
     async def silent(self, number: int, port: int) -> None:
-        """Connections that never say a word; each is opened again when it is closed."""
+        """Silent connections; each is opened again when it is closed."""
         while time.monotonic() < self._until:
             with suppress(OSError):
                 await self.budget.take(300)

@@ -30,7 +30,7 @@ def session(
     purchase: str, session_id: str, intent: str | None = "pi_1", amount: int = 1000, **changes: Any
 ) -> dict[str, Any]:
     """Return a Checkout session that is paid."""
-    told = {
+    result = {
         "id": session_id,
         "object": "checkout.session",
         "amount_subtotal": amount,
@@ -45,12 +45,12 @@ def session(
         "status": "complete",
         "url": None,
     }
-    return told | changes
+    return result | changes
 
 
 def charge(refunded: int, intent: str | None = "pi_1", amount: int = 1000, **changes: Any) -> dict[str, Any]:
     """Return a charge of which `refunded` was refunded in all."""
-    told = {
+    result = {
         "id": "ch_1",
         "object": "charge",
         "amount": amount,
@@ -64,12 +64,12 @@ def charge(refunded: int, intent: str | None = "pi_1", amount: int = 1000, **cha
         "refunded": refunded == amount,
         "status": "succeeded",
     }
-    return told | changes
+    return result | changes
 
 
 def dispute(status: str, intent: str | None = "pi_1", amount: int = 1000, **changes: Any) -> dict[str, Any]:
     """Return a dispute about a charge."""
-    told = {
+    result = {
         "id": "dp_1",
         "object": "dispute",
         "amount": amount,
@@ -82,11 +82,11 @@ def dispute(status: str, intent: str | None = "pi_1", amount: int = 1000, **chan
         "reason": "fraudulent",
         "status": status,
     }
-    return told | changes
+    return result | changes
 
 
 def signed(body: bytes, secret: str = SECRET, at: float | None = None) -> dict[str, str]:
-    """Return the header, made by hand from Stripe's description of it."""
+    """Return the header, computed from Stripe's description of it and without Stripe's library."""
     moment = int(time.time() if at is None else at)
     digest = hmac.new(secret.encode(), f"{moment}.".encode() + body, sha256).hexdigest()
     return {"Stripe-Signature": f"t={moment},v1={digest},v0={'0' * 64}"}

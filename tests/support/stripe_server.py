@@ -11,18 +11,18 @@ from tests.support.usage_api import serving
 
 @asynccontextmanager
 async def stripe_server() -> AsyncIterator[tuple[str, dict[str, dict[str, Any]]]]:
-    """Its address, and the Checkout sessions by id."""
+    """Yield the server's address, and the Checkout sessions by id."""
     sessions: dict[str, dict[str, Any]] = {}
-    made: dict[str, dict[str, Any]] = {}
+    created: dict[str, dict[str, Any]] = {}
 
     async def customer(request: web.Request) -> web.Response:
         key = request.headers["Idempotency-Key"]
-        return web.json_response(made.setdefault(key, {"id": f"cus_{len(made)}", "object": "customer"}))
+        return web.json_response(created.setdefault(key, {"id": f"cus_{len(created)}", "object": "customer"}))
 
     async def session(request: web.Request) -> web.Response:
         key, form = request.headers["Idempotency-Key"], await request.post()
-        if key not in made:
-            told = {
+        if key not in created:
+            result = {
                 "id": f"cs_test_{len(sessions)}",
                 "object": "checkout.session",
                 "livemode": False,
@@ -30,8 +30,8 @@ async def stripe_server() -> AsyncIterator[tuple[str, dict[str, dict[str, Any]]]
                 "client_reference_id": form["client_reference_id"],
                 "amount_total": int(str(form["line_items[0][price_data][unit_amount]"])),
             }
-            made[key] = sessions[str(told["id"])] = told
-        return web.json_response(made[key])
+            created[key] = sessions[str(result["id"])] = result
+        return web.json_response(created[key])
 
     async def existing(request: web.Request) -> web.Response:
         return web.json_response(sessions[request.match_info["id"]])

@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 
 @contextmanager
 def own_topic_prefix(bootstrap: str) -> Iterator[str]:
-    """Yield a prefix that no one else has; its topics are deleted afterwards."""
+    """Yield a prefix that no other test has; its topics are deleted afterwards."""
     prefix = f"t{uuid.uuid4().hex[:8]}."
     yield prefix
     admin = AdminClient({"bootstrap.servers": bootstrap})

@@ -1,4 +1,4 @@
-"""The way of a call in real processes with traces: ingress, meter, sink and a sandbox of Lago."""
+"""A call's path through real processes with traces: ingress, meter, sink and a Lago sandbox."""
 
 import asyncio
 import sys
@@ -18,7 +18,7 @@ from tests.support.ports import free_port
 from tests.support.stage import Stage
 
 TOKEN = "webhook-token"
-_SAID = {"lago": "Lago sandbox on", "ingress": '"event": "ready"'}
+_READY_WORDS = {"lago": "Lago sandbox on", "ingress": '"event": "ready"'}
 _COMMANDS = {
     "lago": ("lago-sandbox",),
     "ingress": ("serve", "--only", "webhooks"),
@@ -29,7 +29,7 @@ _COMMANDS = {
 
 @dataclass
 class TracedLine:
-    """The processes, and what is known of their doing."""
+    """The processes, and access to their results."""
 
     processes: dict[str, Process]
     ports: dict[str, int]
@@ -93,7 +93,7 @@ async def traced_line(kafka: Kafka, prefix: str, folder: Path, **environ: str) -
     for name, words in _COMMANDS.items():
         command = [sys.executable, "-m", "connectors", *words]
         command += ["--port", str(ports["lago"])] if name == "lago" else []
-        word = _SAID.get(name, '"event": "worker_started"')
+        word = _READY_WORDS.get(name, '"event": "worker_started"')
         there = {**base, "METRICS_PORT": str(ports[name])}
         processes[name] = Process(name, command, there, folder, time.monotonic, lambda log, w=word: w in log)
     try:

@@ -54,7 +54,7 @@ class TypedCommands:
         self._accepting.start()
 
     def stop(self) -> None:
-        """Return once all commands have ended; who stops this has ended their shell."""
+        """Return once all commands have ended; whoever calls this has ended their shell."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join()
@@ -75,7 +75,7 @@ def _run(asked: socket.socket) -> None:
     """Run one command from its start to its end."""
     with asked:
         data, files, _, _ = socket.recv_fds(asked, _BIGGEST_ORDER, 3)
-        if not data:  # killed before it could say what it wanted
+        if not data:  # killed before it could send its request
             return
         order = json.loads(data)
         command = [sys.executable, "-m", "connectors", *order["words"]]
@@ -94,16 +94,16 @@ def _run(asked: socket.socket) -> None:
 
 
 def _pass_signals_on(asked: socket.socket, process: warm.Started) -> None:
-    """Until the process has ended; SIGKILL when the one who asked is gone."""
+    """Pass signals on until the process has ended; SIGKILL when the program that asked is gone."""
     ended = os.pidfd_open(process.pid)
     try:
         while True:
             ready, _, _ = select.select([asked, ended], [], [])
             if ended in ready:
                 return
-            told = asked.recv(16)
-            process.send_signal(int(told) if told else signal.SIGKILL)
-            if not told:
+            result = asked.recv(16)
+            process.send_signal(int(result) if result else signal.SIGKILL)
+            if not result:
                 return
     finally:
         os.close(ended)

@@ -1,4 +1,4 @@
-"""The management API's door for usage, as other services see it: scripted, on a loopback port."""
+"""The management API's usage endpoint, as other services see it: scripted, on a loopback port."""
 
 import asyncio
 import json
@@ -21,12 +21,12 @@ CUT, STORED_AND_CUT, SILENT = "cut", "stored and cut", "silent"
 
 @dataclass
 class UsageApi:
-    """A running one.
+    """A running endpoint.
 
     Fields:
-        script: what the next requests get, each a status, CUT, STORED_AND_CUT or SILENT; then all is well.
-        stored: usage by its transaction id, as it came first.
-        bodies: of every request, as they came.
+        script: the responses to the next requests, each a status, CUT, STORED_AND_CUT or SILENT; later requests succeed.
+        stored: the first usage of each transaction id.
+        bodies: the body of every request, in order.
         awake: ends every silence.
     """
 
@@ -65,7 +65,7 @@ class UsageApi:
 
 @asynccontextmanager
 async def usage_api() -> AsyncIterator[UsageApi]:
-    """Yield one of them, gone afterwards."""
+    """Yield a running endpoint; it is stopped afterwards."""
     api = UsageApi()
     app = web.Application()
     app.router.add_post(RECORD, api.record)
@@ -88,7 +88,7 @@ async def serving(app: web.Application) -> AsyncIterator[str]:
 
 @dataclass
 class Sleeps:
-    """A sleep that takes no time and is noted."""
+    """A sleep that takes no time and is recorded."""
 
     waits: list[float] = field(default_factory=list)
 
@@ -100,5 +100,5 @@ class Sleeps:
 def sdk_client(
     api: UsageApi, http: httpx.AsyncClient, key: str = KEY, sleep: Any = None, **options: Any
 ) -> MeterbridgeClient:
-    """Return a client of it whose waits are not slept."""
+    """Return a client of it that does not sleep."""
     return MeterbridgeClient(http, api.url, key, random_number=lambda: 1.0, sleep=sleep or Sleeps(), **options)

@@ -1,4 +1,4 @@
-"""What `connectors.config.connections` makes of settings, for tests that begin with those."""
+"""The values that `connectors.config.connections` builds from settings, for tests that start with settings."""
 
 from connectors.config.connections import kafka_connection, topic_layout
 from connectors.config.kafka_connection import KafkaConnection, TopicLayout

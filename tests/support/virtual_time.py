@@ -15,7 +15,7 @@ LIMIT_S = 7 * 24 * 3600.0
 
 
 class NeverEnds(AssertionError):
-    """Nothing is scheduled any more, or virtual time has run out."""
+    """Nothing is scheduled any more, or the limit of virtual time is reached."""
 
 
 class _Instant(selectors.DefaultSelector):

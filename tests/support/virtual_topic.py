@@ -1,4 +1,4 @@
-"""A topic and its consumer in virtual time: how long each answer takes, and what it may not know yet, is chosen by the test."""
+"""A topic and its consumer in virtual time: the test chooses how long each response takes, and how old its content is."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -23,8 +23,8 @@ class Answer(NamedTuple):
     """How the broker treats a request for the end.
 
     Fields:
-        there, back: seconds that the request and its answer travel.
-        fails: it is refused, as it is after a change of the leader.
+        there, back: seconds that the request takes, and its response.
+        fails: whether the broker refuses the request, as after a change of the leader.
     """
 
     there: float = 0.0
@@ -61,7 +61,7 @@ class VirtualTopic:
 
     @asynccontextmanager
     async def reading(self, *_topics: str, **options: Any) -> AsyncIterator["VirtualTopic"]:
-        """In the place of `streams.runtime.plain_consumer.reading`."""
+        """Replaces `streams.runtime.plain_consumer.reading`."""
         self.options = options
         yield self
 
@@ -73,7 +73,7 @@ class VirtualTopic:
         return set(range(self.partitions))
 
     def unsubscribe(self) -> None:
-        """Nothing is subscribed."""
+        """Do nothing: nothing is subscribed."""
 
     def assign(self, tps: list[TopicPartition]) -> None:
         self._positions = dict.fromkeys(tps, 0)

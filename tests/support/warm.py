@@ -1,11 +1,11 @@
 """Processes of the product that start fast: forked from a server that has the product's modules loaded.
 
-A start costs a second of CPU for imports, and the tests start hundreds of processes. What is forked here is a process
-like any other and our own child: it has its own pid, session, environment, files and exit code, and runs the module as
-`python -m` would. Two servers take turns, so that two processes one after the other differ in what Python draws at a
-start, the order of sets above all; a worker and the one that takes over from it must not.
+A start costs a second of CPU for imports, and the tests start hundreds of processes. A forked process is a
+normal process and our own child: it has its own pid, session, environment, files and exit code, and runs the module as
+`python -m` would. Two servers take turns, so that two consecutive processes have different random
+values of Python, above all another order of sets: a worker and its successor must not have the same.
 
-What tests a start itself, or how much memory a process takes, starts a process without this.
+A test of the start itself, or of the memory of a process, starts its process without this module.
 """
 
 import ctypes
@@ -53,7 +53,7 @@ class Forked:
         self._lock = threading.Lock()
 
     def poll(self) -> int | None:
-        """Its exit code, negative for a signal; None while it runs."""
+        """Return the exit code, negative for a signal; None while the process runs."""
         with self._lock:
             if self.returncode is None:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -61,7 +61,7 @@ class Forked:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code, once it has ended.
+        """Return the exit code, once the process has ended.
 
         Raises:
             subprocess.TimeoutExpired: it has not within `timeout` seconds.
@@ -138,7 +138,7 @@ def _needs_its_own_start(command: Sequence[str], environ: Mapping[str, str]) -> 
 
 
 class _Server:
-    """The parent of processes to be: one thread, nothing open, every module of the product loaded."""
+    """The parent of the forked processes: it has one thread, no open files, and every module of the product loaded."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -158,16 +158,16 @@ class _Server:
     def fork(self, order: Mapping[str, Any], files: Sequence[int]) -> int:
         """Return the pid of a new child of ours. `files`: its stdout, its stderr, and its stdin if it has one."""
         with self._lock, _adopting:
-            # What loses its parent in this moment becomes a child of this process.
+            # A process that loses its parent now becomes a child of this process.
             _subreaper(is_one=True)
             try:
                 socket.send_fds(self._socket, [json.dumps(order).encode()], list(files))
-                told = [int(self._socket.recv(64) or b"0") for _ in range(2)]
+                result = [int(self._socket.recv(64) or b"0") for _ in range(2)]
             finally:
                 _subreaper(is_one=False)
-        if 0 in told:
+        if 0 in result:
             raise RuntimeError("the server of forked processes has ended")
-        return max(told)
+        return max(result)
 
 
 _adopting = threading.Lock()
@@ -193,7 +193,8 @@ _choosing = threading.Lock()
 
 
 def _next_order(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Returns in each forked process, with what it is to be; the server itself goes on until no one asks any more."""
+    """Return in each forked process, with the command that it has to run. The server itself continues until the last
+    request."""
     while True:
         data, files, _, _ = socket.recv_fds(asked, _BIGGEST_ORDER, len(_PLACES))
         if not data:
@@ -204,7 +205,7 @@ def _next_order(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:
             before = os.getpid()
             if os.fork():
                 os._exit(0)
-            while os.getppid() == before:  # what it does next it does as the tests' own child
+            while os.getppid() == before:  # from here on it is the tests' own child
                 time.sleep(_POLL_S / 10)
             if order["new_session"]:
                 os.setsid()

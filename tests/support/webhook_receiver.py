@@ -1,4 +1,6 @@
-"""A program that takes outgoing webhooks, and the task that sends them: in this process, or by itself to be killed."""
+"""A program that receives outgoing webhooks, and the task that sends them: in this process, or in its own process that
+a test kills.
+"""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""A wire between a client and a server on loopback that a test can cut, hold still, or make slow."""
+"""A relay between a client and a server on loopback that a test can disconnect, stop, or make slow."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ class Wire:
         self._ends: set[asyncio.StreamWriter] = set()
 
     async def join(self) -> None:
-        """Listen."""
+        """Start to listen."""
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
 
     async def cut(self) -> None:
@@ -44,7 +44,7 @@ class Wire:
         await self.reset()
 
     async def reset(self) -> None:
-        """Reset every connection there is; new ones pass."""
+        """Reset every present connection; new ones pass."""
         for end in list(self._ends):
             raw = end.get_extra_info("socket")
             with contextlib.suppress(OSError):
@@ -70,7 +70,7 @@ class Wire:
                 way.cancel()
             self._ways -= ways
         except OSError:
-            pass  # no one listens behind: to the client a refused connection and one that ends are the same
+            pass  # nothing listens behind: for the client a refused connection and one that ends are the same
         finally:
             self._ends -= ends
             for end in ends:

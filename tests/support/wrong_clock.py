@@ -7,7 +7,7 @@ _now_ns = time.time_ns
 
 
 def set_clock(ahead_s: float) -> None:
-    """Move the wall clock of this process; the clock that only runs stays."""
+    """Move the wall clock of this process; the monotonic clock is not changed."""
     ahead_ns = int(ahead_s * 1e9)
     time.time_ns = lambda: _now_ns() + ahead_ns
     time.time = lambda: time.time_ns() / 1e9

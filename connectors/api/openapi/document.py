@@ -170,11 +170,25 @@ def _answers(endpoint: Endpoint, names: _Names) -> Json:
             "403": "The credential lacks the scope, or is for other orgs.",
             "429": "Too many requests; `Retry-After` says when to try again.",
         }
+    refusals |= {str(status): _one_of(reasons) for status, reasons in _reasons(endpoint).items()}
     refusals["503"] = "It cannot be done now; `Retry-After` says when to try again."
     refusals["default"] = "Any other error; `reason` says which."
     for refused, sentence in refusals.items():
         answers.setdefault(refused, problem(sentence))
     return answers
+
+
+def _reasons(endpoint: Endpoint) -> dict[int, tuple[str, ...]]:
+    """Return the reasons that docs/errors-api.md explains, by status; a body or a query may also have wrong fields."""
+    reasons = dict(endpoint.refuses)
+    if endpoint.body is not None or endpoint.query is not None:
+        reasons[422] = ("invalid_fields", *reasons.get(422, ()))
+    return dict(sorted(reasons.items()))
+
+
+def _one_of(reasons: tuple[str, ...]) -> str:
+    named = " or ".join(f"`{reason}`" for reason in reasons)
+    return f"The `reason` is {named}: docs/errors-api.md has the cause and the next step."
 
 
 def _operation_id(method: str, path: str) -> str:

@@ -13,6 +13,8 @@ Json = dict[str, Any]
 _ENTRY: Final = re.compile(r"^ {4}([a-z]\w*(?:, [a-z]\w*)*): (.+)$")
 #: What pydantic adds to the name of a model that is both a body and an answer, and has two schemas.
 _READ_OR_WRITTEN: Final = re.compile("-(Input|Output)$")
+#: Values of JSON, which are written as JSON has them at the beginning of a text, too.
+_LITERALS: Final = ("true", "false", "null")
 _FIELDS: Final = "\nFields:\n"
 
 #: A model whose field means more than this says so in its docstring.
@@ -26,15 +28,15 @@ SHARED: Final[Mapping[str, str]] = {
     "created_by": "Who created it: a key or a user, as the audit log names them.",
     "currency": "ISO 4217 code of the currency, e.g. `USD`.",
     "customer_prefixes": "LiteLLM customers whose ids begin with one of these may be mapped by the key; null = no such rule.",
-    "deleted": "True: from `effective_from` on there is no mapping.",
+    "deleted": "true: from `effective_from` on there is no mapping.",
     "description": "A text for people.",
     "detail": "What is wrong, for people. It may change with a release.",
-    "dry_run": "True: only say what would be done, and change nothing.",
+    "dry_run": "true: only say what would be done, and change nothing.",
     "email": "Where Lago sends invoices; null or empty = no address.",
     "errors": "What is wrong, one entry for each field.",
     "external_id": "The customer's id in Lago, chosen by you; in the other endpoints `org_id`.",
     "external_subscription_id": "Lago's `external_id` of the subscription.",
-    "has_more": "True: there are older entries.",
+    "has_more": "true: there are older entries.",
     "invoices": "The invoices, the latest first.",
     "key_name": "The name by which the user tells keys for one provider apart.",
     "keys": "The keys, the latest first.",
@@ -118,7 +120,7 @@ def describe(schemas: Mapping[str, Json], models: Mapping[str, type[BaseModel]])
             text = of_field.get("description") or texts.get(field) or SHARED.get(field)
             if text is None:
                 raise KeyError(f"{name}.{field} has no text: write it into the docstring of {name}, below Fields:")
-            of_field["description"] = text[0].upper() + text[1:]
+            of_field["description"] = text if text.startswith(_LITERALS) else text[0].upper() + text[1:]
 
 
 def models_in(models: Iterable[type[BaseModel]]) -> dict[str, type[BaseModel]]:

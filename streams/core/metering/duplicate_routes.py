@@ -7,6 +7,7 @@ shows that one customer was reported by two routes within an hour, which does no
 from collections import OrderedDict
 from typing import Final
 
+from schemas.customer_id import UNATTRIBUTED
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP
 
 #: Shapes with a common namespace of identities are one route, because a call in both shapes is counted once.
@@ -36,9 +37,11 @@ class Routes:
         self._pairs: list[tuple[str, str, str]] = []
 
     def saw(self, shape: str, customer_id: str, at_ms: int) -> None:
-        """Register usage of a customer in this shape. Metered events have none of these shapes and are ignored."""
+        """Register usage of a customer in this shape. Metered events have none of these shapes and are ignored, as is
+        usage that names no customer: it comes from several senders.
+        """
         route = _ROUTES.get(shape)
-        if route is None or not customer_id:
+        if route is None or not customer_id or customer_id.startswith(UNATTRIBUTED):
             return
         self.watching = self.watching or route != MAIN
         _remember(self._last, (customer_id, route), at_ms)

@@ -1,4 +1,4 @@
-"""What breaks in a trial, by the file of the rules: each fault begins, and is fixed when its block ends."""
+"""The faults of a trial, by the file of the rules: each fault starts, and is repaired at the end of its block."""
 
 from typing import Final
 

@@ -7,12 +7,12 @@ from typing import Final
 
 import httpx
 
-from tests.alarms.breakage.scene import Fault, Scene, gone, lago_answers
+from tests.alarms.breakage.scene import Fault, Scene, killed, lago_answers
 from tests.faults.world import KEY
 
 
 @contextlib.asynccontextmanager
-async def event_of_the_canary_is_there_twice(scene: Scene) -> AsyncIterator[None]:
+async def event_of_the_canary_is_stored_twice(scene: Scene) -> AsyncIterator[None]:
     org = "org_meterbridge-canary"
     headers = {"Authorization": f"Bearer {KEY}"}
     async with httpx.AsyncClient(base_url=scene.world.url("sandbox"), headers=headers, trust_env=False) as http:
@@ -29,6 +29,6 @@ async def event_of_the_canary_is_there_twice(scene: Scene) -> AsyncIterator[None
 FAULTS: Final[dict[str, Fault]] = {
     # Lago answers 200 and stores nothing.
     "MeterbridgeCanaryNotBilled": lago_answers(kind="lose"),
-    "MeterbridgeCanaryWrong": event_of_the_canary_is_there_twice,
-    "MeterbridgeCanaryGone": gone("canary"),
+    "MeterbridgeCanaryWrong": event_of_the_canary_is_stored_twice,
+    "MeterbridgeCanaryGone": killed("canary"),
 }

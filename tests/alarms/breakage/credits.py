@@ -38,7 +38,7 @@ async def call_without_a_reservation_is_dear(scene: Scene) -> AsyncIterator[None
 
 @contextlib.asynccontextmanager
 async def client_names_a_prepaid_user(scene: Scene) -> AsyncIterator[None]:
-    """As the end user of its call, which any client may write."""
+    """By the end user of its call, which any client may write."""
     await scene.grant("user:eva", 10)
     await scene.map("eva", ORGS[0])
     await asyncio.sleep(2)
@@ -59,7 +59,7 @@ async def payment_is_for_an_unknown_purchase(scene: Scene) -> AsyncIterator[None
 
 
 @contextlib.asynccontextmanager
-async def stripes_secret_is_another_one(scene: Scene) -> AsyncIterator[None]:
+async def stripes_secret_is_wrong(scene: Scene) -> AsyncIterator[None]:
     async with scene.api() as api:
         for _ in range(12):
             body = json.dumps(event("charge.refunded", {"id": "ch_1"})).encode()
@@ -70,7 +70,7 @@ async def stripes_secret_is_another_one(scene: Scene) -> AsyncIterator[None]:
 
 
 async def _reserve(scene: Scene, account: str, count: int, ttl_s: int) -> None:
-    """Reserve for calls, by the function that the api calls."""
+    """Reserve credits for calls, with the function that the api uses."""
     reserve = "SELECT authorize_credits($1, 0.01, $2, $3 || number) FROM generate_series(1, $4) AS number"
     await rows(scene.database, reserve, account, ttl_s, f"{uuid.uuid4()}-", count)
 
@@ -84,7 +84,7 @@ async def reserved_calls_do_not_come(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def function_is_missing(scene: Scene) -> AsyncIterator[None]:
-    """The database's function that ends reservations is gone, as after a restore of an older dump."""
+    """The database function that ends reservations is missing, as after a restore of an older dump."""
     await scene.grant("user:fay", 10)
     await rows(scene.database, "ALTER FUNCTION expire_credits(text, integer) RENAME TO expired_credits")
     await _reserve(scene, "user:fay", 1, 1)
@@ -94,7 +94,7 @@ async def function_is_missing(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def stored_key_is_changed(scene: Scene) -> AsyncIterator[None]:
-    """A byte of an encrypted provider key is another one."""
+    """A byte of an encrypted provider key is changed."""
     key: dict[str, Any] = {"provider": "openai", "api_key": "sk-" + uuid.uuid4().hex, "user_id": "gus"}
     async with scene.api() as api:
         (await api.post("/api/v1/provider-keys", json=key)).raise_for_status()
@@ -112,7 +112,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "MeterbridgeOverdraftGrows": call_without_a_reservation_is_dear,
     "MeterbridgeCallsUndebited": client_names_a_prepaid_user,
     "MeterbridgePaymentWithoutCredits": payment_is_for_an_unknown_purchase,
-    "MeterbridgeStripeUnsigned": stripes_secret_is_another_one,
+    "MeterbridgeStripeUnsigned": stripes_secret_is_wrong,
     "MeterbridgeReservationsGrow": reserved_calls_do_not_come,
     "MeterbridgeCreditUpkeepFails": function_is_missing,
     "MeterbridgeProviderKeysUnreadable": stored_key_is_changed,

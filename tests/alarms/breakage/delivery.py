@@ -1,4 +1,4 @@
-"""Faults of the alarms about what goes to Lago (deploy/prometheus/rules/delivery.yml)."""
+"""Faults of the alarms about delivery to Lago (deploy/prometheus/rules/delivery.yml)."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from typing import Final
 import httpx
 
 from tests.alarms import damage
-from tests.alarms.breakage.scene import Fault, Scene, gone, lago_answers
+from tests.alarms.breakage.scene import Fault, Scene, killed, lago_answers
 from tests.faults.world import KEY
 
 _REFUSED: Final = {
@@ -30,7 +30,7 @@ async def key_of_an_organization_expired(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def records_are_half_as_old_as_they_may_be(scene: Scene) -> AsyncIterator[None]:
-    """Lago is slow, and the topic keeps events for a minute: Kafka looks for what is old every five minutes."""
+    """Lago is slow, and the topic keeps events for a minute: Kafka deletes old records every five minutes."""
     events = scene.world.topics.events
     await scene.lago(kind="slow", seconds=5)
     await asyncio.to_thread(damage.keep, scene.kafka.bootstrap, events, 40_000)
@@ -41,7 +41,7 @@ async def records_are_half_as_old_as_they_may_be(scene: Scene) -> AsyncIterator[
 
 @contextlib.asynccontextmanager
 async def lago_is_an_older_release(scene: Scene) -> AsyncIterator[None]:
-    """Processes that start later, and the others within an hour, learn its version."""
+    """Processes that start later see its version at once, and the others within an hour."""
     await scene.lago(kind="status", status=200, body=_OLD, path="/health", method="GET")
     await scene.restarted("sink-0")
     yield
@@ -51,7 +51,7 @@ async def lago_is_an_older_release(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def usage_is_older_than_its_subscription(scene: Scene) -> AsyncIterator[None]:
-    """A subscription begins now, and calls of the last hour come: they are billed from its start on."""
+    """A subscription starts now, and calls of the last hour arrive: they are billed from its start on."""
     name = f"latecomer-{time.time_ns()}"
     begins = datetime.now(UTC).isoformat()
     subscription = {"external_customer_id": name, "external_id": f"sub-{name}", "plan_code": "ai"}
@@ -67,9 +67,9 @@ async def usage_is_older_than_its_subscription(scene: Scene) -> AsyncIterator[No
 
 
 FAULTS: Final[dict[str, Fault]] = {
-    "MeterbridgeLagoDown": gone("sandbox"),
+    "MeterbridgeLagoDown": killed("sandbox"),
     "MeterbridgeLagoKeyRefused": lago_answers(kind="status", status=401, path="/api/v1/"),
-    "MeterbridgeLagoOrganizationDown": gone("sandbox-eu"),
+    "MeterbridgeLagoOrganizationDown": killed("sandbox-eu"),
     "MeterbridgeLagoOrganizationKeyRefused": key_of_an_organization_expired,
     "MeterbridgeDeadLetters": lago_answers(kind="status", status=422, body=_REFUSED, count=3),
     "MeterbridgeDeliveryBehind": lago_answers(kind="slow", seconds=5),

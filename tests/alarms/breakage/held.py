@@ -53,7 +53,7 @@ async def more_is_held_than_memory_is_for(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def subscription_ended_unnoticed(scene: Scene) -> AsyncIterator[None]:
-    """Calls go to a subscription that has ended in Lago; its webhook comes late, and no other subscription follows."""
+    """Calls go to a subscription that has ended in Lago; its webhook is late, and no other subscription follows."""
     name = f"leaver-{time.time_ns()}"
     headers = {"Authorization": f"Bearer {KEY}"}
     subscription = {"external_customer_id": name, "external_id": f"sub-{name}", "plan_code": "ai"}
@@ -85,7 +85,7 @@ async def subscription_ended_unnoticed(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def all_mappings_end(scene: Scene) -> AsyncIterator[None]:
-    """But for that of the canary, who is no customer."""
+    """Except the mapping of the canary, which is no customer."""
     async with scene.api() as api:
         listed = (await api.get("/customers/mappings", params={"active": "true", "limit": 200})).json()["mappings"]
         own = [row for row in listed if not row["litellm_customer_id"].endswith("-canary")]

@@ -1,4 +1,4 @@
-"""Faults of the alarms about what comes in (deploy/prometheus/rules/ingest.yml)."""
+"""Faults of the alarms about incoming usage (deploy/prometheus/rules/ingest.yml)."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ _AHEAD_S: Final = 2 * 3600
 
 
 def ingress_command() -> tuple[str, ...]:
-    """The command line of the ingress of a trial, without its words."""
+    """The command line of a trial's ingress, without its arguments."""
     return (_tool("prlimit"), f"--nofile={DESCRIPTORS}", *OURS)
 
 
@@ -86,7 +86,7 @@ async def kafka_away_for_long(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def one_address_opens_many_connections(scene: Scene) -> AsyncIterator[None]:
-    """And says nothing on them."""
+    """It sends nothing on them."""
     writers: list[asyncio.StreamWriter] = []
 
     async def open_more() -> None:
@@ -104,7 +104,7 @@ async def one_address_opens_many_connections(scene: Scene) -> AsyncIterator[None
 
 @contextlib.asynccontextmanager
 async def clock_is_ahead(scene: Scene) -> AsyncIterator[None]:
-    """The ingress starts on a machine whose clock is two hours ahead. Calls tell their own times."""
+    """The ingress starts on a machine whose clock is two hours ahead. Calls have their own times."""
     ingress = scene.world.processes["ingress"]
     scene.traffic.flows.clear()
 

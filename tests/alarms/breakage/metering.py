@@ -1,4 +1,4 @@
-"""Faults of the alarms about what is counted (deploy/prometheus/rules/metering.yml)."""
+"""Faults of the alarms about the meter (deploy/prometheus/rules/metering.yml)."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ async def partition_halted(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def ledger_off(scene: Scene) -> AsyncIterator[None]:
-    """A call is counted once too often in what a ledger has written down."""
+    """A call is counted once too often in a ledger's changelog."""
     topic = scene.world.topics.changelog
     await scene.stopped("meter-0")
     place, value = await asyncio.to_thread(damage.position, scene.kafka.bootstrap, topic)
@@ -52,14 +52,14 @@ async def ledger_off(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def unknown_worker_joins(scene: Scene) -> AsyncIterator[None]:
-    """A worker that Prometheus does not know takes half of the partitions."""
+    """A worker that Prometheus does not scrape takes half of the partitions."""
     async with scene.joined_by("meter-1", scraped=False):
         yield
 
 
 @contextlib.asynccontextmanager
 async def meters_network_is_slow(scene: Scene) -> AsyncIterator[None]:
-    """While more calls come than it can carry."""
+    """While more calls arrive than the network can carry."""
     scene.relays["meter-0"].bytes_per_s = _SLOW
     for _ in range(4):
         calls = [scene.traffic.call(CALLERS[0], cost_usd="0.0000001", id=secrets.token_hex(300)) for _ in range(1000)]
@@ -84,7 +84,7 @@ async def stranger_writes_a_rate_card(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def late_call_of_a_pruned_month(scene: Scene) -> AsyncIterator[None]:
-    """The calls of its month are deleted, so whether it was billed is not known any more."""
+    """The calls of its month are deleted, so that it is unknown whether it was billed."""
     ended_s = time.time() - _PRUNED_DAYS * 86_400
     await scene.traffic.send(scene.traffic.at(OTHER, ended_s, spend=0.001), "/webhook/litellm/usage")
     logged = "SELECT count(*) FROM llm_usage_log WHERE ended_at < now() - interval '100 days'"

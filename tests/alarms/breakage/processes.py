@@ -12,7 +12,7 @@ import asyncpg
 from confluent_kafka import TopicPartition
 
 from tests.alarms import damage
-from tests.alarms.breakage.scene import Fault, Scene, gone, meanwhile
+from tests.alarms.breakage.scene import Fault, Scene, killed, meanwhile
 from tests.faults.world import COMMANDS, OURS
 from tests.support.database import rows
 from tests.support.ports import free_port
@@ -24,7 +24,7 @@ _GONE, _TAKEN = 410, 204
 
 
 def certificate_ends_in(days: int) -> Fault:
-    """The file that `KAFKA_SSL_CAFILE` names has another certificate."""
+    """The file in `KAFKA_SSL_CAFILE` contains another certificate."""
 
     @contextlib.asynccontextmanager
     async def fault(scene: Scene) -> AsyncIterator[None]:
@@ -43,7 +43,7 @@ async def prometheus_asks_at_a_wrong_address(scene: Scene) -> AsyncIterator[None
 
 
 @contextlib.asynccontextmanager
-async def one_of_two_is_gone(scene: Scene) -> AsyncIterator[None]:
+async def one_of_two_processes_has_ended(scene: Scene) -> AsyncIterator[None]:
     async with scene.joined_by("sink-1"):
         await scene.world.processes["sink-1"].terminate()
         yield
@@ -57,7 +57,7 @@ async def upgrade_was_not_finished(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def task_fails_again_and_again(scene: Scene) -> AsyncIterator[None]:
-    """A fault of ours is planted: the task that logs the partitions of the retry role ends by an error each time."""
+    """A planted bug: the task that logs the partitions of the retry role always ends with an error."""
     retry = scene.world.processes["retry-0"]
     await scene.stopped("retry-0")
     retry.becomes([sys.executable, "-m", "tests.support.failing_task", *COMMANDS["retry-0"]])
@@ -83,7 +83,7 @@ async def stranger_writes_a_call(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def postgres_refuses_the_sums(scene: Scene) -> AsyncIterator[None]:
-    """A constraint that somebody added by hand."""
+    """An operator has added a constraint to the table."""
     database = scene.database
     await rows(database, "ALTER TABLE usage_summary_days ADD CONSTRAINT by_hand CHECK (calls < 0) NOT VALID")
     yield
@@ -93,7 +93,7 @@ async def postgres_refuses_the_sums(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def receiver_is_gone(scene: Scene) -> AsyncIterator[None]:
-    """The receiver of outgoing webhooks answers 410 to the message that usage of a customer began to be held."""
+    """The receiver of outgoing webhooks answers 410 to the message that a customer's usage is now held."""
     scene.receiver.status = _GONE
     await scene.traffic.send(scene.traffic.call("homeless", cost_usd="0.001"))
     yield
@@ -104,7 +104,7 @@ async def receiver_is_gone(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def requests_hold_all_connections(scene: Scene) -> AsyncIterator[None]:
-    """Somebody's transaction locks the table of provider keys, and requests for keys wait for it."""
+    """A foreign transaction locks the table of provider keys, and requests for keys wait for it."""
     body = {"user_id": "ada", "provider": "openai"}
     connection = await asyncpg.connect(scene.database)
     try:
@@ -123,7 +123,7 @@ async def requests_hold_all_connections(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def audit_line_is_forged(scene: Scene) -> AsyncIterator[None]:
-    """A line is written again, by another name. It stays, so nothing after this is quiet."""
+    """A line is written again under another name. It stays, so this alarm keeps firing."""
     topic = scene.world.topics.audit
     line = await asyncio.to_thread(damage.first, scene.kafka.bootstrap, topic)
     forged = json.dumps({**json.loads(line), "actor": "eve"}).encode()
@@ -134,8 +134,8 @@ async def audit_line_is_forged(scene: Scene) -> AsyncIterator[None]:
 
 FAULTS: Final[dict[str, Fault]] = {
     "MeterbridgeNothingScraped": prometheus_asks_at_a_wrong_address,
-    "MeterbridgeRoleMissing": gone("sink-0"),
-    "MeterbridgeTargetDown": one_of_two_is_gone,
+    "MeterbridgeRoleMissing": killed("sink-0"),
+    "MeterbridgeTargetDown": one_of_two_processes_has_ended,
     "MeterbridgeCertificateEndsSoon": certificate_ends_in(10),
     "MeterbridgeCertificateEnds": certificate_ends_in(1),
     "MeterbridgeProjectorBehind": postgres_away,

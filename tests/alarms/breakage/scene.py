@@ -1,4 +1,4 @@
-"""Everything that a fault of a trial needs, and what several faults have in common."""
+"""Everything that the faults of a trial need, and what several of them share."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ _UP_S, _MAPPED_S = 90.0, 400.0
 
 @dataclass(slots=True)
 class Scene:
-    """A running product with all around it.
+    """A running product with all its services.
 
     Fields:
         eu: the URL of the further Lago organisation, a process `sandbox-eu` of the world.
@@ -54,11 +54,11 @@ class Scene:
         return self.world.common["DATABASE_URL"]
 
     async def stranger_writes(self, topic: str, value: bytes) -> None:
-        """Somebody else writes a record into one of the product's topics, which it cannot read."""
+        """Write a record into one of the product's topics that the product cannot read."""
         await asyncio.to_thread(damage.put, self.kafka.bootstrap, TopicPartition(topic, 0), value, b"somebody")
 
     async def lago(self, at: str = "", **rule: object) -> None:
-        """Let the stand-in for Lago at this URL, the default one, fail; without a rule it is well again."""
+        """Make the stand-in for Lago at this URL fail, by default the first one; without a rule it works again."""
         async with httpx.AsyncClient(base_url=at or self.world.url("sandbox"), trust_env=False) as http:
             if rule:
                 (await http.post("/__faults", json={"rules": [rule]})).raise_for_status()
@@ -66,7 +66,7 @@ class Scene:
                 (await http.delete("/__faults")).raise_for_status()
 
     async def stopped(self, name: str) -> None:
-        """End a process, and let no one start it."""
+        """End a process, and keep it stopped."""
         await self.world.processes[name].kill()
 
     async def started(self, name: str) -> None:
@@ -81,7 +81,7 @@ class Scene:
 
     @contextlib.asynccontextmanager
     async def joined_by(self, name: str, *, scraped: bool = True) -> AsyncIterator[None]:
-        """A further process runs within the block, and Prometheus has asked it, too."""
+        """A further process runs within the block, and Prometheus scrapes it, too."""
         await self.started(name)
         if scraped:
             port = self.world.ports[f"metrics-{name}"]
@@ -97,7 +97,7 @@ class Scene:
         return httpx.AsyncClient(base_url=self.world.url("api"), headers=headers, trust_env=False, timeout=30)
 
     async def map(self, customer: str, org: str, organization: str = "main") -> None:
-        """Map a customer, as an operator would: again until it is done."""
+        """Map a customer, as an operator would: repeated until it succeeds."""
         body = {"litellm_customer_id": customer, "lago_customer_id": org, "lago_organization_id": organization}
         await insist(self.world.url("api") + "/customers/mapping", body, MASTER_KEY, _MAPPED_S)
 
@@ -112,7 +112,7 @@ class Scene:
         )
 
     async def written_off(self, customer: str) -> None:
-        """Forget what is held of a customer."""
+        """Write off everything that is held for a customer."""
         await self.command("held", "write-off", "--customer", customer, "--comment", "trial")
 
 
@@ -130,8 +130,8 @@ async def command(world: World, *words: str) -> None:
 Fault = Callable[[Scene], AbstractAsyncContextManager[None]]
 
 
-def gone(*names: str) -> Fault:
-    """These processes are killed and do not come back."""
+def killed(*names: str) -> Fault:
+    """Kill these processes; they are not restarted."""
 
     @contextlib.asynccontextmanager
     async def fault(scene: Scene) -> AsyncIterator[None]:
@@ -143,7 +143,7 @@ def gone(*names: str) -> Fault:
 
 
 def lago_answers(**rule: Any) -> Fault:
-    """The stand-in for Lago answers by a rule of connectors/lago_sandbox/faults.py."""
+    """Make the stand-in for Lago answer by a rule of connectors/lago_sandbox/faults.py."""
 
     @contextlib.asynccontextmanager
     async def fault(scene: Scene) -> AsyncIterator[None]:
@@ -155,7 +155,7 @@ def lago_answers(**rule: Any) -> Fault:
 
 
 def sent(*bodies: Callable[[Traffic], object], path: str = "/webhook/litellm/usage") -> Fault:
-    """These bodies are posted; what they do ends by itself."""
+    """Post these bodies; their effect ends by itself."""
 
     @contextlib.asynccontextmanager
     async def fault(scene: Scene) -> AsyncIterator[None]:
@@ -168,7 +168,7 @@ def sent(*bodies: Callable[[Traffic], object], path: str = "/webhook/litellm/usa
 
 
 async def again_and_again(work: Callable[[], Any], every_s: float) -> None:
-    """Do it until cancelled."""
+    """Repeat it until cancelled."""
     while True:
         await work()
         await asyncio.sleep(every_s)

@@ -1,1 +1,1 @@
-"""The contracts with those who use this product, as the last release recorded them, and what would break them."""
+"""Contracts with the users of this product, as the last release recorded them, and which changes break them."""

@@ -1,4 +1,5 @@
-"""Says what breaks, and records the contracts of a release: `python -m tests.contract.compatibility [--record]`.
+"""Prints incompatible changes, or records the contracts of a release: `python -m tests.contract.compatibility
+[--record]`.
 
 Without `--record` it prints every incompatible change since the last recorded contract; exit code 1 if the changelog does
 not accept one. With it the present contracts are recorded under the version of pyproject.toml. It refuses while a break is

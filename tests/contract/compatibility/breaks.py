@@ -1,4 +1,4 @@
-"""What an incompatible change is, and how it is accepted: by a line in CHANGELOG.md's list of breaking changes."""
+"""What an incompatible change is, and how the changelog accepts it: by a line in its list of breaking changes."""
 
 import re
 from pathlib import Path
@@ -29,13 +29,13 @@ class Break(NamedTuple):
     instead: str = ""
 
     def sentence(self) -> str:
-        """What changed, whom it breaks, and how to go on."""
+        """The change, whom it breaks, and what to do about it."""
         how = " ".join(filter(None, (self.instead, _HOW.format(subject=self.subject))))
         return f"{self.subject}: {self.what}. {self.effect} {how}"
 
 
 def accepted(changelog: str) -> frozenset[str]:
-    """The subjects in the list "Breaking" of the newest version of a changelog's text."""
+    """The subjects in the list "Breaking" of the newest version in a changelog's text."""
     newest = _VERSION.split(changelog)[1]
     listed = newest.partition("### Breaking\n")[2].partition("\n#")[0]
     return frozenset(re.findall(r"^- `([^`]+)`: .{10}", listed, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""The contracts of this source: what topics, HTTP, metrics, reasons, settings and commands promise to others."""
+"""The contracts of this source tree: what topics, HTTP, metrics, reasons, settings and commands promise to users."""
 
 import asyncio
 import json
@@ -36,7 +36,9 @@ _ISSUER: Final = "https://issuer.example"
 
 
 def topics() -> Json:
-    """Each public topic, and the JSON Schema of each record; who writes a value says which way it may change."""
+    """Each public topic, and the JSON Schema of each record; the writer of a value decides in which direction it may
+    change.
+    """
     channels = {
         channel.topic.name: {
             "key": channel.key,
@@ -53,13 +55,13 @@ def topics() -> Json:
 
 
 def http() -> Json:
-    """What the OpenAPI document promises, without what only people read."""
-    told = openapi()
-    return {"paths": _without_words(told["paths"]), "components": _without_words(told["components"])}
+    """What the OpenAPI document promises, without texts for people."""
+    result = openapi()
+    return {"paths": _without_words(result["paths"]), "components": _without_words(result["components"])}
 
 
 def openapi() -> Json:
-    """The OpenAPI document of a server that has every route. No neighbour is asked."""
+    """The OpenAPI document of a server with every route, without any other service."""
     return asyncio.run(_openapi())
 
 
@@ -97,7 +99,7 @@ def metrics() -> Json:
 
 
 def reasons() -> Json:
-    """Reason codes and outcomes, by the list that has them."""
+    """Reason codes and outcomes, by the list that contains them."""
     lists = {
         name.lower(): sorted(map(str, value))
         for name, value in vars(closed_lists).items()
@@ -113,7 +115,7 @@ def reasons() -> Json:
 
 
 def settings() -> Json:
-    """The JSON Schema of each variable's value, by variable; `default` is what it is where it is not set."""
+    """The JSON Schema of each variable's value, by variable; `default` is the value of an unset variable."""
     whole = Settings.model_json_schema()
     found: Json = {}
     for variable, name in VARIABLES.items():
@@ -148,8 +150,8 @@ CONTRACTS: Final[Mapping[str, Callable[[], Json]]] = {
 
 
 def contracts() -> dict[str, Json]:
-    """All contracts, as they are read back from JSON."""
-    return {name: json.loads(json.dumps(made())) for name, made in CONTRACTS.items()}
+    """All contracts, in the form in which they are read back from JSON."""
+    return {name: json.loads(json.dumps(created())) for name, created in CONTRACTS.items()}
 
 
 def _settings() -> Settings:
@@ -162,7 +164,7 @@ def _settings() -> Settings:
 
 
 def _without_words(schema: Any) -> Any:
-    """A schema without what only people read. A property may be called `description`: its value is an object."""
+    """A schema without texts for people. A property may be called `description`: its value is an object."""
     if isinstance(schema, list):
         return [_without_words(part) for part in schema]
     if not isinstance(schema, dict):

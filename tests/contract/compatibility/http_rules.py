@@ -1,4 +1,4 @@
-"""What breaks a program that calls the HTTP API, from two OpenAPI documents."""
+"""Changes of the HTTP API that break its callers, found from two OpenAPI documents."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -12,7 +12,7 @@ _MISREAD: Final = "A program that reads the answer breaks or misreads it."
 
 
 def http_breaks(old: Json, new: Json) -> Iterator[Break]:
-    """A request of today stays valid, and its answer can be read as before."""
+    """A request that is valid today stays valid, and its answer can be read as before."""
     for path, methods in old["paths"].items():
         for method in (word for word in methods if word in _METHODS):
             subject = f"http {method.upper()} {path}"
@@ -73,7 +73,9 @@ def _answers(subject: str, was: Json, now: Json, old: Json, new: Json) -> Iterat
 
 
 def _access(subject: str, was: Json, now: Json) -> Iterator[Break]:
-    """Each way to be let in stays: a list of alternatives, each with its scopes; without one, everybody is."""
+    """Each way of authentication stays: a list of alternatives, each with its scopes; an empty list means none is
+    needed.
+    """
     before, after = was.get("security") or [{}], now.get("security") or [{}]
     for way in before:
         if not any(_lets_in(other, way) for other in after):
@@ -86,5 +88,5 @@ def _access(subject: str, was: Json, now: Json) -> Iterator[Break]:
 
 
 def _lets_in(needed: Json, given: Json) -> bool:
-    """Whether who has `given` fulfils `needed`."""
+    """Whether a caller with `given` fulfils `needed`."""
     return all(scheme in given and set(scopes) <= set(given[scheme]) for scheme, scopes in needed.items())

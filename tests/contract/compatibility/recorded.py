@@ -1,4 +1,6 @@
-"""The contracts that releases recorded: `tests/contract/compatibility/recorded/VERSION/NAME.json`, never edited but for words."""
+"""The contracts that releases recorded: `tests/contract/compatibility/recorded/VERSION/NAME.json`, never edited except
+their texts.
+"""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What breaks whom, contract by contract: the changes between a recorded contract and the present one."""
+"""Which changes break whom, contract by contract: the differences between a recorded contract and the present one."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -17,7 +17,7 @@ _KEEP_RENAMED: Final = (
 
 
 def topic_breaks(old: Json, new: Json) -> Iterator[Break]:
-    """Topics are only added; a new shape of a record is a new topic whose name ends in .v2."""
+    """Topics are only added; a new form of a record needs a new topic whose name ends in .v2."""
     for name, was in old["topics"].items():
         subject, now = f"topic {name}", new["topics"].get(name)
         if now is None:
@@ -60,7 +60,7 @@ _OF_TOPICS: Final = {
 
 
 def metric_breaks(old: Json, new: Json) -> Iterator[Break]:
-    """Metrics and their labels stay; label values that rules name stay, too."""
+    """Metrics and their labels stay; label values that alarm rules use stay, too."""
     for name, was in old.items():
         subject, now = f"metric {name}", new.get(name)
         if now is None:
@@ -83,7 +83,7 @@ def metric_breaks(old: Json, new: Json) -> Iterator[Break]:
 
 
 def reason_breaks(old: Json, new: Json) -> Iterator[Break]:
-    """A code that is given today is given by the next release, too; new codes may be added."""
+    """A code that exists today stays; new codes may be added."""
     for kind, codes in old.items():
         for code in sorted(set(codes) - set(new.get(kind, ()))):
             effect = "Programs, alarms and commands that name it (`dlq list --reason`) find nothing."
@@ -125,7 +125,7 @@ def command_breaks(old: Json, new: Json) -> Iterator[Break]:
 
 
 def _option(options: Json, names: list[str], name: str) -> Json | None:
-    """The option that has one of the names; the longest name of an option is the one that scripts use."""
+    """The option that has one of the names; the longest name of an option is the one for scripts."""
     same = (one for one in options.values() if set(one["names"]) & set(names))
     found: Json | None = options.get(name) or next(same, None)
     return found
@@ -159,6 +159,6 @@ RULES: Final[Mapping[str, Callable[[Any, Any], Iterator[Break]]]] = {
 
 
 def breaks_between(old: Mapping[str, Json], new: Mapping[str, Json]) -> list[Break]:
-    """Every incompatible change from the recorded contracts to the present ones; a subject has one sentence."""
+    """Every incompatible change from the recorded contracts to the present ones; each subject has one sentence."""
     found = (one for name, rule in RULES.items() for one in rule(old[name], new[name]))
     return list({(one.subject, one.what): one for one in found}.values())

@@ -1,4 +1,4 @@
-"""Compares two JSON Schemas from the side of who reads, or who writes, the values that they describe.
+"""Compares two JSON Schemas from the side of the reader, or the writer, of the values that they describe.
 
 What this product writes may not get wider: a reader would meet what it does not expect. What it reads may not get
 narrower: a sender would be refused. In both directions a property stays, and keeps its meaning when it is absent. A new
@@ -17,7 +17,7 @@ _MISSING: Final = object()
 
 
 class Side(NamedTuple):
-    """Two documents that hold the schemas and their parts, and who is the other side of the contract."""
+    """Two documents that contain the schemas and their parts, and the role of the other party of the contract."""
 
     old: Json
     new: Json
@@ -25,7 +25,7 @@ class Side(NamedTuple):
 
 
 def changes(old: Json, new: Json, side: Side, place: str) -> Iterator[tuple[str, str]]:
-    """Place and sentence of every incompatible change from `old` to `new`."""
+    """Place and description of every incompatible change from `old` to `new`."""
     yield from _compared(old, new, side, place, set())
 
 
@@ -53,7 +53,7 @@ def _compared(old: Json, new: Json, side: Side, place: str, seen: set[tuple[str,
 
 
 def _alternatives(schema: Json, document: Json) -> Iterator[Json]:
-    """Schemas of one type each, of which a value fits one."""
+    """Schemas of one type each; a value fits exactly one of them."""
     while "$ref" in schema:
         target: Any = document
         for part in schema["$ref"].removeprefix("#/").split("/"):
@@ -80,7 +80,7 @@ def _kind(schema: Json) -> str:
 
 
 def _peer(one: Json, others: list[Json]) -> Json | None:
-    """The alternative that a value of `one` could be of; of several, the one with the most in common."""
+    """The alternative that a value of `one` could match; of several, the one with the most in common."""
     fitting = [other for other in others if _holds(other, one)]
     return max(fitting, key=lambda other: _likeness(one, other), default=None)
 

@@ -1,4 +1,4 @@
-"""What this source promises to others still holds what the last release promised (docs/compatibility.md)."""
+"""The contracts of this source tree are compatible with those of the last release (docs/compatibility.md)."""
 
 import re
 
@@ -15,7 +15,7 @@ def present() -> dict[str, Json]:
     return contracts()
 
 
-def test_nothing_breaks_that_the_changelog_does_not_announce(present: dict[str, Json]) -> None:
+def test_every_break_is_announced_in_the_changelog(present: dict[str, Json]) -> None:
     breaks = open_breaks(breaks_between(read(latest()), present), CHANGELOG.read_text(encoding="utf-8"))
     assert not breaks, "\n\n".join(one.sentence() for one in breaks)
 
@@ -25,12 +25,12 @@ def test_every_contract_has_its_rules_and_is_recorded() -> None:
 
 
 def test_every_release_has_recorded_its_contracts() -> None:
-    """`python -m tests.contract.compatibility --record` does it."""
+    """Run `python -m tests.contract.compatibility --record`."""
     released = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-", CHANGELOG.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(released) <= {path.name for path in FOLDER.iterdir()}
 
 
-def test_there_is_much_to_keep(present: dict[str, Json]) -> None:
+def test_the_contracts_have_enough_entries(present: dict[str, Json]) -> None:
     assert len(present["topics"]["topics"]) >= 12
     assert len(present["http"]["paths"]) > 40
     assert len(present["metrics"]) > 60

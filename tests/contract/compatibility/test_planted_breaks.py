@@ -1,4 +1,4 @@
-"""Every kind of incompatible change is caught and explained; a compatible one passes."""
+"""Every kind of incompatible change is found and explained; a compatible one passes."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -17,7 +17,7 @@ BALANCE = "/api/v1/credits/balance"
 Planted = Callable[[dict[str, Json]], Any]
 
 
-def found(plant: Planted) -> list[Break]:
+def breaks_of(plant: Planted) -> list[Break]:
     new = deepcopy(OLD)
     plant(new)
     return breaks_between(OLD, new)
@@ -271,24 +271,24 @@ COMPATIBLE: dict[str, Planted] = {
 
 
 @pytest.mark.parametrize("name", BREAKING)
-def test_a_planted_break_is_caught_and_says_what_breaks_and_how_to_go_on(name: str) -> None:
+def test_a_planted_break_is_found_and_explained_with_the_next_step(name: str) -> None:
     plant, subject, words = BREAKING[name]
-    breaks = [one for one in found(plant) if one.subject.startswith(subject) and words in one.sentence()]
-    assert breaks, [one.sentence() for one in found(plant)]
+    breaks = [one for one in breaks_of(plant) if one.subject.startswith(subject) and words in one.sentence()]
+    assert breaks, [one.sentence() for one in breaks_of(plant)]
     assert 'below "### Breaking" of the newest version in CHANGELOG.md' in breaks[0].sentence()
     assert breaks[0].effect.endswith(".")
 
 
 @pytest.mark.parametrize("name", COMPATIBLE)
 def test_a_compatible_change_passes(name: str) -> None:
-    assert found(COMPATIBLE[name]) == []
+    assert breaks_of(COMPATIBLE[name]) == []
 
 
-def test_what_does_not_change_breaks_nothing() -> None:
-    assert found(lambda _: None) == []
+def test_unchanged_contracts_have_no_break() -> None:
+    assert breaks_of(lambda _: None) == []
 
 
-def test_a_setting_that_was_renamed_may_go_once_a_start_says_its_new_name() -> None:
+def test_a_renamed_setting_may_be_removed_once_the_start_reports_its_new_name() -> None:
     new = {**OLD["settings"], "LEVEL_OF_LOGS": OLD["settings"]["LOG_LEVEL"]}
     new.pop("LOG_LEVEL")
     assert [one.subject for one in setting_breaks(OLD["settings"], new, {})] == ["setting LOG_LEVEL"]
@@ -313,5 +313,5 @@ def test_the_list_of_an_older_version_accepts_nothing() -> None:
     assert accepted(text) == set()
 
 
-def test_a_line_without_words_accepts_nothing() -> None:
+def test_a_line_without_an_explanation_accepts_nothing() -> None:
     assert accepted(changelog("- `topic c`:")) == set()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The commands of Lago's images under their names: what Lago would miss is an error here too."""
+"""The commands of Lago's images under their names: what would be missing for Lago is an error here too."""
 
 import asyncio
 import base64

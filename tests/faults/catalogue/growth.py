@@ -14,9 +14,9 @@ ROWS = (
         "no worker starts before it is finished; the next run finishes it; what was counted, open, held or unread before is billed "
         "once",
         (
-            "faults/test_expansion.py::test_an_expansion_that_is_killed_under_load_is_finished_by_the_next_run_to_the_cent",
-            "integration/test_expansion.py::test_what_was_counted_open_held_or_unread_before_is_billed_once_after_it",
-            "integration/test_expansion.py::test_a_second_expansion_keeps_what_the_first_one_copied",
+            "faults/test_expansion.py::test_an_expansion_killed_under_load_is_finished_by_the_next_run_to_the_cent",
+            "integration/test_expansion.py::test_usage_counted_open_held_or_unread_before_is_billed_once_afterwards",
+            "integration/test_expansion.py::test_a_second_expansion_keeps_the_copies_of_the_first",
         ),
     ),
     Row(
@@ -26,8 +26,8 @@ ROWS = (
         (LOST, TWICE, MONEY, BOOKS, SAYS_SO),
         "ledgers that have moved halt with `partitions_changed`, the others continue; no new ledger is begun",
         (
-            "faults/test_expansion.py::test_a_worker_that_comes_between_two_runs_halts_what_has_moved_and_bills_nothing_twice",
-            "integration/test_expansion.py::test_a_topic_that_was_grown_by_hand_is_read_by_no_new_ledger_until_they_moved",
+            "faults/test_expansion.py::test_a_worker_that_starts_between_two_runs_halts_the_moved_partitions_and_bills_nothing_twice",
+            "integration/test_expansion.py::test_a_topic_that_was_grown_by_hand_is_read_by_no_new_ledger_until_its_keys_moved",
         ),
     ),
     Row(
@@ -38,11 +38,11 @@ ROWS = (
         (LOST, TWICE, MONEY, BOOKS, SAYS_SO),
         "the partitions halt; `ledger rebuild` builds the ledgers from the other topics, or reports the data that is missing there",
         (
-            f"{_REBUILD}test_a_ledger_that_is_lost_at_a_random_moment_of_a_random_history_bills_each_call_once",
-            f"{_REBUILD}test_a_damaged_ledger_is_rebuilt_and_a_sound_one_left_alone",
-            f"{_REBUILD}test_a_rebuild_that_is_cut_off_is_done_again_and_no_worker_takes_half_of_it_for_a_ledger",
-            f"{_REBUILD}test_a_grown_deployment_comes_back_with_what_its_ledgers_had_from_their_parents",
-            f"{_REBUILD}test_where_the_topics_do_not_tell_everything_any_more_it_refuses_and_says_what_is_missing",
+            f"{_REBUILD}test_a_ledger_lost_at_a_random_moment_of_a_random_history_bills_each_call_once",
+            f"{_REBUILD}test_a_damaged_ledger_is_rebuilt_and_a_correct_one_not_changed",
+            f"{_REBUILD}test_an_interrupted_rebuild_is_repeated_and_no_worker_uses_half_of_it",
+            f"{_REBUILD}test_a_grown_deployment_is_restored_with_what_its_ledgers_had_from_their_parents",
+            f"{_REBUILD}test_if_the_topics_no_longer_contain_everything_it_refuses_and_says_what_is_missing",
         ),
     ),
     Row(
@@ -51,7 +51,7 @@ ROWS = (
         "its folder deleted and filled from the last copy, by the commands of disaster-recovery.md",
         (LOST, TWICE, MONEY, BOOKS, GOES_ON),
         "everything continues from its position",
-        ("faults/test_disaster_recovery.py::test_a_broker_that_lost_its_disk_goes_on_from_its_last_copy",),
+        ("faults/test_disaster_recovery.py::test_a_broker_that_lost_its_disk_continues_from_its_last_copy",),
     ),
     Row(
         160,
@@ -69,8 +69,8 @@ ROWS = (
         "`recover` restores mappings, orgs and unsent events; after two backfills of everything and a repeat of every webhook, each call is billed once",
         (
             "faults/test_empty_cluster.py::test_each_cent_is_billed_once_after_all_topics_were_lost",
-            "integration/test_recovered_records.py::test_mappings_orgs_and_rates_come_back_as_they_were",
-            "integration/test_recovered_records.py::test_events_that_lago_has_not_taken_wait_for_it_and_dead_letters_stay_dead",
+            "integration/test_recovered_records.py::test_mappings_orgs_and_rates_are_restored_unchanged",
+            "integration/test_recovered_records.py::test_events_not_delivered_to_lago_wait_for_it_and_dead_letters_stay_dead",
         ),
         ("calls", "lost", "waiting"),
     ),
@@ -80,7 +80,7 @@ ROWS = (
         "the same, with events that only Lago has; the calls of one event are in no row",
         (TWICE, MONEY, SAYS_SO),
         "Lago is asked for its events; calls without a row are reported, and their copies are refused until a person decides",
-        ("faults/test_empty_cluster.py::test_what_only_lago_knows_is_not_billed_again",),
+        ("faults/test_empty_cluster.py::test_events_that_only_lago_has_are_not_billed_again",),
     ),
     Row(
         176,
@@ -90,8 +90,8 @@ ROWS = (
         "`partition.halted` arrives once by an outgoing webhook, and `partition.resumed` once it goes on; a refused report is written "
         "later and holds up nothing",
         (
-            "integration/test_partition_reports.py::test_a_worker_whose_ledger_is_gone_is_announced_and_so_is_its_recovery",
-            "integration/test_partition_reports.py::test_each_change_is_reported_once_and_what_could_not_be_written_again",
+            "integration/test_partition_reports.py::test_a_worker_with_a_lost_ledger_is_announced_and_so_is_its_recovery",
+            "integration/test_partition_reports.py::test_each_change_is_reported_once_and_a_report_that_could_not_be_written_again",
             "integration/test_partition_reports.py::test_a_partition_that_flaps_is_announced_once_in_ten_minutes",
         ),
     ),
@@ -102,11 +102,11 @@ ROWS = (
         (TWICE, MONEY, SAYS_SO),
         "held parts that add up to what the event bills are in it and are not billed again; what does not add up is decided by a person first",
         (
-            "faults/test_empty_cluster.py::test_usage_that_was_released_into_an_event_that_only_lago_has_is_billed_once",
-            "integration/test_recovered_releases.py::test_held_parts_that_add_up_to_what_the_event_bills_are_in_it",
-            "integration/test_recovered_releases.py::test_what_does_not_add_up_is_undecided_and_a_plan_changes_nothing",
-            "integration/test_recovered_releases.py::test_a_person_decides_what_does_not_add_up",
-            "integration/test_recovered_releases.py::test_lago_is_asked_for_an_event_of_which_only_the_receipt_is_known",
+            "faults/test_empty_cluster.py::test_usage_released_into_an_event_that_only_lago_has_is_billed_once",
+            "integration/test_recovered_releases.py::test_held_parts_with_the_sum_that_the_event_bills_are_in_it",
+            "integration/test_recovered_releases.py::test_sums_that_do_not_agree_are_undecided_and_a_dry_run_changes_nothing",
+            "integration/test_recovered_releases.py::test_a_person_decides_about_sums_that_do_not_agree",
+            "integration/test_recovered_releases.py::test_lago_is_asked_for_an_event_known_only_by_its_receipt",
             "integration/test_recovery.py::test_nothing_is_changed_before_a_person_has_decided_about_usage_that_may_be_billed",
         ),
     ),
@@ -118,13 +118,13 @@ ROWS = (
         (TWICE, MONEY, SAYS_SO),
         "`recover` takes no other deployment's events for its own, asks for what it does not know, and refuses what it cannot know",
         (
-            "integration/test_recovery.py::test_another_deployment_s_database_is_refused",
-            "integration/test_recovery.py::test_events_of_a_deployment_whose_name_goes_on_are_not_taken_for_ours",
+            "integration/test_recovery.py::test_another_deployments_database_is_refused",
+            "integration/test_recovery.py::test_events_of_a_deployment_with_a_longer_name_are_not_taken_for_ours",
             "integration/test_recovery.py::test_orgs_of_a_closed_organisation_are_not_asked_for_and_those_of_a_missing_one_are",
-            "integration/test_recovered_records.py::test_an_event_waits_for_the_organisation_of_its_org_whether_that_has_a_row_or_not",
-            "integration/test_recovery.py::test_a_rate_card_of_which_no_line_tells_is_named_and_a_person_decides",
-            "integration/test_recovery.py::test_a_call_of_a_clock_that_is_ahead_waits_for_the_log",
-            "integration/test_recovery.py::test_lago_is_asked_for_all_new_events_whatever_orgs_and_periods_are_known",
+            "integration/test_recovered_records.py::test_an_event_waits_for_its_orgs_organisation_with_or_without_an_org_row",
+            "integration/test_recovery.py::test_a_rate_card_without_a_line_is_reported_and_a_person_decides",
+            "integration/test_recovery.py::test_a_call_with_a_clock_that_is_ahead_waits_for_the_log",
+            "integration/test_recovery.py::test_lago_is_asked_for_all_new_events_for_any_known_orgs_and_periods",
         ),
     ),
 )

@@ -2,7 +2,7 @@
 
 from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
-_STRANGER = "faults/test_strangers.py::test_a_stranger_who_does_his_worst_keeps_no_one_waiting"
+_STRANGER = "faults/test_strangers.py::test_a_client_without_a_credential_delays_no_other_sender"
 _LONGER = "`SECONDS=60`, and held to 250 ms"
 
 
@@ -19,7 +19,7 @@ ROWS = (
         "without a credential to every port, and with an invalid signature; honest senders and probes at the same time",
         (LOST, GOES_ON),
         "nothing is decompressed before the sender is known, and nothing is kept; a refused body is not read",
-        (_STRANGER, "integration/test_connections.py::test_what_a_refusal_left_unread_is_never_read"),
+        (_STRANGER, "integration/test_connections.py::test_the_unread_rest_of_a_refused_body_is_never_read"),
         shows=_damage("bombs", "signed_bombs", "large_bodies"),
         longer=_LONGER,
     ),
@@ -31,8 +31,8 @@ ROWS = (
         "they are closed after WEBHOOK_TIMEOUT; if all places are taken, the oldest idle connection is closed",
         (
             _STRANGER,
-            "integration/test_connections.py::test_the_one_who_says_nothing_is_closed_in_time_and_the_one_who_was_admitted_is_not",
-            "integration/test_connections.py::test_where_all_places_are_taken_the_one_who_is_silent_makes_room",
+            "integration/test_connections.py::test_a_silent_connection_is_closed_in_time_and_an_authenticated_one_is_not",
+            "integration/test_connections.py::test_if_all_places_are_taken_a_silent_connection_is_closed_for_a_new_one",
         ),
         shows=_damage("silence"),
         longer=_LONGER,
@@ -45,7 +45,7 @@ ROWS = (
         "ten per second and address are answered at once, others after a second; they are counted, and logged once a minute without the guess",
         (
             _STRANGER,
-            "integration/test_strangers.py::test_guesses_are_counted_and_told_once_a_minute_and_never_with_the_guess",
+            "integration/test_strangers.py::test_guesses_are_counted_and_logged_once_a_minute_and_never_with_the_guess",
         ),
         shows=_damage("guesses"),
         longer=_LONGER,
@@ -56,7 +56,7 @@ ROWS = (
         "a NaN with 8 Mi numbers, objects or brackets, 16 kB compressed, between two valid calls",
         (LOST, GOES_ON, SAYS_SO),
         "that element is `too_complex`: 202; the other elements are stored, and other senders are served in the meantime",
-        ("integration/test_ingress_bounds.py::test_a_damaged_element_of_a_million_parts_costs_itself",),
+        ("integration/test_ingress_bounds.py::test_a_damaged_element_of_a_million_parts_is_refused_alone",),
     ),
     Row(
         105,
@@ -65,7 +65,7 @@ ROWS = (
         (LOST, SAYS_SO),
         "each is listed in the response; above a hundred they share one rejection",
         (
-            "integration/test_ingress_bounds.py::test_elements_without_anything_of_a_call_share_a_rejection_beyond_a_hundred",
+            "integration/test_ingress_bounds.py::test_elements_without_any_field_of_a_call_share_a_rejection_beyond_a_hundred",
         ),
     ),
     Row(
@@ -83,7 +83,7 @@ ROWS = (
         "inputs that the fuzzer found, and inputs with very many repetitions, to every reader of outside bytes; `make fuzz` searches for more",
         (GOES_ON, SAYS_SO),
         "read, or refused with a reason, with bounded CPU time and memory for each byte",
-        ("fuzz/test_corpus.py::test_what_was_found_is_read_or_refused_in_little_time_and_memory",),
+        ("fuzz/test_corpus.py::test_every_kept_input_is_read_or_refused_in_little_time_and_memory",),
         simulated="thousands of inputs a second are tried directly on the readers, without a process",
     ),
     Row(
@@ -92,7 +92,7 @@ ROWS = (
         "a broker that denies everything without an access-control list; each process has its own account, by password (SCRAM) and by certificate",
         (LOST, SAYS_SO),
         "each role and each command does its work; the broker allows no account a topic, group or transactional id of another role",
-        ("faults/test_acls.py::test_every_role_does_its_work_with_its_own_account_and_can_do_no_others",),
+        ("faults/test_acls.py::test_every_role_works_with_its_own_account_and_cannot_do_another_roles_work",),
     ),
     Row(
         109,
@@ -100,7 +100,9 @@ ROWS = (
         "in each field, header, metadata and tag that a client of LiteLLM can write",
         (MONEY, SAYS_SO),
         "if a key determines CUSTOMER_ID_FIELDS, no bill changes; by default the doctor reports `client_names_payer`",
-        ("unit/streams/core/metering/test_client_names_a_payer.py::test_nothing_that_a_client_writes_names_who_pays",),
+        (
+            "unit/streams/core/metering/test_client_names_a_payer.py::test_no_field_that_a_client_can_write_decides_who_pays",
+        ),
         simulated="only the reader of the ingress is tested; recorded bodies show what LiteLLM makes of a request",
     ),
     Row(
@@ -110,8 +112,8 @@ ROWS = (
         (MONEY, SAYS_SO),
         "only ids under its prefixes are mapped; the response is the same for ids of others and for unknown ids",
         (
-            "integration/test_mapping_orgs.py::test_an_id_under_none_of_its_prefixes_is_not_adopted",
-            "integration/test_mapping_orgs.py::test_one_answer_for_another_orgs_and_for_no_ones",
+            "integration/test_mapping_orgs.py::test_an_id_without_one_of_its_prefixes_cannot_be_mapped",
+            "integration/test_mapping_orgs.py::test_the_answer_is_the_same_for_another_orgs_id_and_for_an_unknown_one",
         ),
     ),
     Row(
@@ -129,7 +131,7 @@ ROWS = (
         "on every command that prints names",
         (SAYS_SO,),
         "the name is shown escaped, in one row",
-        ("integration/test_hostile_names.py::test_no_command_lets_a_name_steer_the_terminal",),
+        ("integration/test_hostile_names.py::test_no_command_lets_a_name_control_the_terminal",),
     ),
     Row(
         113,
@@ -138,8 +140,8 @@ ROWS = (
         (SAYS_SO,),
         "`meterbridge audit verify` names the first such line and ends with 1",
         (
-            "integration/test_audit_verify.py::test_what_was_done_to_the_topic_is_named_and_turns_the_exit_code",
-            "integration/test_audit_verify.py::test_a_row_that_is_not_what_its_line_says_is_named",
+            "integration/test_audit_verify.py::test_a_manipulation_of_the_topic_is_named_and_changes_the_exit_code",
+            "integration/test_audit_verify.py::test_a_row_that_differs_from_its_line_is_named",
         ),
     ),
     Row(
@@ -149,8 +151,8 @@ ROWS = (
         (LOST, GOES_ON),
         "the call is stored and summed up by the SHA-256 of its names; so are the other calls",
         (
-            "integration/test_long_names.py::test_a_call_with_names_of_any_length_is_stored_and_summed_up_beside_its_neighbours",
-            "integration/test_long_names.py::test_what_the_projector_and_the_sums_bound_fits_into_every_index",
+            "integration/test_long_names.py::test_a_call_with_names_of_any_length_is_stored_and_summed_with_the_others",
+            "integration/test_long_names.py::test_text_bounded_by_the_projector_and_the_sums_fits_into_every_index",
         ),
     ),
     Row(
@@ -160,9 +162,9 @@ ROWS = (
         (GOES_ON, SAYS_SO),
         "that day keeps its old sums and is tried again with growing waits; the other days are summed up; the failure is counted and logged",
         (
-            "integration/test_usage_refresh.py::test_a_day_that_fails_keeps_its_sums_and_all_others_go_on",
-            "integration/test_usage_refresh.py::test_a_day_that_takes_too_long_is_passed",
-            "integration/test_usage_refresh.py::test_a_refresh_that_fails_is_counted_and_waits_longer_and_longer",
+            "integration/test_usage_refresh.py::test_a_day_that_fails_keeps_its_sums_and_all_others_continue",
+            "integration/test_usage_refresh.py::test_a_day_that_takes_too_long_is_skipped",
+            "integration/test_usage_refresh.py::test_a_failed_refresh_is_counted_and_waits_longer_and_longer",
         ),
     ),
     Row(
@@ -180,11 +182,11 @@ ROWS = (
         (GOES_ON, SAYS_SO),
         "it waits, and logs this once a minute with the address; it ends with 0 within ten seconds",
         (
-            "faults/test_stop_at_any_moment.py::test_what_starts_while_kafka_is_away_waits_for_it_and_begins",
-            "faults/test_stop_at_any_moment.py::test_a_process_that_waits_for_its_neighbours_ends_with_0",
-            "faults/test_stop_at_any_moment.py::test_a_kafka_that_goes_away_while_a_role_starts_is_waited_for",
+            "faults/test_stop_at_any_moment.py::test_a_process_that_starts_while_kafka_is_unavailable_waits_for_it_and_starts",
+            "faults/test_stop_at_any_moment.py::test_a_process_that_waits_for_its_servers_ends_with_0",
+            "faults/test_stop_at_any_moment.py::test_a_kafka_that_becomes_unavailable_while_a_role_starts_is_waited_for",
             "faults/test_stop_at_any_moment.py::test_a_start_may_be_stopped_at_any_moment",
-            "faults/test_readiness.py::test_readiness_follows_kafka_and_a_spooling_ingress_stays_ready_and_says_so",
+            "faults/test_readiness.py::test_readiness_follows_kafka_and_an_ingress_with_a_spool_stays_ready_and_reports_it",
         ),
     ),
     Row(
@@ -194,7 +196,7 @@ ROWS = (
         (LOST, TWICE, MONEY, BOOKS, SAYS_SO),
         "all calls get 202 and are held, above the limit on disk; a mapped customer is billed to the cent, also after restarts",
         (
-            "integration/test_held_flood.py::test_one_of_a_flood_is_billed_when_it_is_mapped_and_the_rest_leaves_by_pattern",
+            "integration/test_held_flood.py::test_one_customer_of_a_flood_is_billed_when_it_is_mapped_and_the_others_are_written_off_by_pattern",
         ),
     ),
     Row(
@@ -218,7 +220,7 @@ ROWS = (
         (MONEY, BOOKS, SAYS_SO),
         "that user's credits and reservation do not change; the user of the key pays, and calls without a payer are counted and listed",
         (
-            "integration/test_credit_payers.py::test_a_client_that_names_another_user_spends_nothing_of_that_user",
+            "integration/test_credit_payers.py::test_a_client_that_names_another_user_spends_none_of_that_users_credits",
             "integration/test_credit_payers.py::test_a_call_with_the_id_of_anothers_call_neither_spends_nor_ends_its_reservation",
             "integration/test_credit_payers.py::test_a_client_that_names_an_end_user_is_debited_as_the_user_of_its_key",
         ),
@@ -230,9 +232,9 @@ ROWS = (
         (LOST, GOES_ON, SAYS_SO),
         "it is set aside in a file, counted and logged without its contents; all other records and rings are posted",
         (
-            "integration/test_plugin_ring.py::test_a_record_that_the_ingress_refuses_costs_itself_and_all_others_are_in_kafka_once",
-            "contract/test_plugin_posting.py::test_an_element_alone_is_refused_for_its_own_sake_where_the_ingress_takes_others",
-            "contract/test_plugin_posting.py::test_a_record_that_breaks_the_server_is_found_when_it_has_done_so_again_and_again",
+            "integration/test_plugin_ring.py::test_a_record_that_the_ingress_refuses_is_kept_apart_and_all_others_are_in_kafka_once",
+            "contract/test_plugin_posting.py::test_a_single_element_is_refused_for_itself_if_the_ingress_accepts_others",
+            "contract/test_plugin_posting.py::test_a_record_that_crashes_the_server_is_found_after_several_crashes",
         ),
     ),
     Row(

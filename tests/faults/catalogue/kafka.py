@@ -2,9 +2,9 @@
 
 from tests.faults.catalogue.row import EXACT, GOES_ON, LOST, SAYS_SO, TWICE, Row
 
-_CUT = "faults/test_kafka_away.py::test_a_frozen_broker_a_silent_network_and_cut_connections_cost_no_call"
+_CUT = "faults/test_kafka_away.py::test_a_frozen_broker_a_silent_network_and_lost_connections_lose_no_call"
 _SCALED = (
-    "faults/test_three_brokers.py::test_workers_that_scale_and_roll_while_a_broker_is_dead_lose_and_double_nothing"
+    "faults/test_three_brokers.py::test_workers_that_scale_and_roll_while_a_broker_is_down_lose_and_duplicate_nothing"
 )
 
 ROWS = (
@@ -14,7 +14,7 @@ ROWS = (
         "SIGKILL of the only broker three times a minute, restarted 0.5-2 s later",
         (*EXACT, GOES_ON),
         "producers and partition tasks wait and continue; if waiting is not possible, the process ends and is restarted",
-        ("faults/test_exactness.py::test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut",),
+        ("faults/test_exactness.py::test_every_cent_is_billed_once_with_any_kills_freezes_and_disconnections",),
         ("broker", "calls", "drained_s"),
         longer="`make soak` draws a new minute of all faults for each of MINUTES",
     ),
@@ -32,7 +32,7 @@ ROWS = (
         "SIGKILL of the ingress twice while the broker is dead, once while the spool drains",
         (LOST, GOES_ON),
         "every call that got 202 is in the raw topic afterwards; no sender waited longer than 5 s",
-        ("integration/test_spool.py::test_every_202_is_in_kafka_though_broker_and_ingress_were_killed_under_load",),
+        ("integration/test_spool.py::test_every_202_is_in_kafka_although_broker_and_ingress_were_killed_under_load",),
     ),
     Row(
         24,
@@ -40,9 +40,7 @@ ROWS = (
         "a file system of 4 MiB, Kafka down, load until it is full, then kill -9",
         (LOST, GOES_ON, SAYS_SO),
         "503 with Retry-After; no call that got 202 is lost, and the spool drains although a full disk refuses deletes",
-        (
-            "integration/test_spool.py::test_on_a_full_disk_the_answer_is_503_nothing_is_lost_and_it_drains_all_the_same",
-        ),
+        ("integration/test_spool.py::test_on_a_full_disk_the_answer_is_503_nothing_is_lost_and_it_is_drained",),
     ),
     Row(
         25,
@@ -50,7 +48,7 @@ ROWS = (
         "SPOOL_MAX_BYTES of 1 MiB, Kafka down",
         (LOST, GOES_ON, SAYS_SO),
         "503 `spool_full`; calls are accepted again when it is drained",
-        ("integration/test_spool.py::test_a_full_spool_is_a_503_and_takes_calls_again_once_drained",),
+        ("integration/test_spool.py::test_a_full_spool_is_a_503_and_accepts_calls_again_once_drained",),
     ),
     Row(
         26,
@@ -58,7 +56,7 @@ ROWS = (
         "kill -9 and restart while an ingress without a spool waits for the ack",
         (LOST, GOES_ON),
         "the post gets one 202, or 503 in time",
-        ("integration/test_ingress_bad_input.py::test_a_post_outlasts_a_broker_that_dies_and_comes_back",),
+        ("integration/test_ingress_bad_input.py::test_a_post_waits_for_a_broker_that_restarts",),
     ),
     Row(
         27,
@@ -66,7 +64,7 @@ ROWS = (
         "max.message.bytes of the dead-letter topic below the record",
         (LOST, TWICE, SAYS_SO),
         "the offset does not move: the worker ends, and its successor finishes the batch when the topic accepts the record",
-        ("integration/test_dead_letters.py::test_a_dead_letter_that_cannot_be_written_holds_its_offset",),
+        ("integration/test_dead_letters.py::test_if_a_dead_letter_cannot_be_written_its_offset_is_not_committed",),
     ),
     Row(
         28,
@@ -76,7 +74,7 @@ ROWS = (
         "the partition task halts with `offset_out_of_range` and does not begin at another offset",
         (
             "integration/test_ledger.py::test_a_position_beyond_the_log_stops_the_ledger",
-            "integration/test_projector.py::test_a_log_that_begins_beyond_what_was_projected_halts_its_lane_and_no_other",
+            "integration/test_projector.py::test_a_log_that_starts_after_the_projected_position_halts_only_its_partition",
         ),
     ),
     Row(
@@ -87,7 +85,7 @@ ROWS = (
         "the partition task halts with `topic_recreated`",
         (
             "integration/test_ledger.py::test_a_recreated_topic_stops_the_ledger",
-            "integration/test_projector.py::test_a_topic_that_was_made_anew_halts_its_lanes",
+            "integration/test_projector.py::test_a_recreated_topic_halts_its_partitions",
         ),
     ),
     Row(
@@ -96,7 +94,7 @@ ROWS = (
         "from 2 to 5",
         (TWICE, SAYS_SO),
         "the partition task halts with `partitions_changed`: keys have moved, so duplicates would not be recognised",
-        ("integration/test_ledger.py::test_a_regrown_topic_stops_the_ledger",),
+        ("integration/test_ledger.py::test_a_topic_with_more_partitions_stops_the_ledger",),
     ),
     Row(
         31,
@@ -112,7 +110,7 @@ ROWS = (
         "eight readers, kill -9, fetches under way",
         (GOES_ON,),
         "the reader's last error does not cancel the task that stopped it",
-        ("faults/test_laws_on_kafka.py::test_the_one_who_stops_a_reader_of_a_dead_broker_goes_on",),
+        ("faults/test_laws_on_kafka.py::test_stopping_a_reader_of_a_dead_broker_does_not_cancel_the_caller",),
     ),
     Row(
         33,
@@ -120,7 +118,7 @@ ROWS = (
         "SIGKILL of the broker, which is down for 9 s, and twice of the ingress; 120 calls/s through HTTP, from webhook to Lago",
         (*EXACT, GOES_ON),
         "calls get 202 with the spool; every cent of them is billed when Kafka is back",
-        ("faults/test_kafka_away.py::test_a_broker_that_is_away_while_the_ingress_is_killed_costs_no_call",),
+        ("faults/test_kafka_away.py::test_an_unavailable_broker_and_a_killed_ingress_lose_no_call",),
         longer="the broker is away for 60 s with `--long-faults`",
     ),
     Row(
@@ -158,7 +156,7 @@ ROWS = (
         "a commit of the sink that never ends",
         (*EXACT, GOES_ON, SAYS_SO),
         "after 45 s the partition is opened again with a new producer, which is logged; Lago's unique key refuses the repeats",
-        ("integration/test_sink.py::test_a_commit_that_stalls_without_a_word_is_done_again_with_another_producer",),
+        ("integration/test_sink.py::test_a_commit_that_stalls_without_an_error_is_repeated_with_another_producer",),
     ),
     Row(
         152,
@@ -166,7 +164,7 @@ ROWS = (
         "three real brokers, three copies, min.insync.replicas 2; SIGKILL of one after the other, including the controller",
         (*EXACT, GOES_ON),
         "partitions move to the other two brokers, where producers and transactions continue; a sender may get 503, and repeats",
-        ("faults/test_three_brokers.py::test_each_of_three_brokers_killed_under_load_costs_no_call_and_no_cent",),
+        ("faults/test_three_brokers.py::test_each_of_three_brokers_killed_under_load_loses_no_call_and_no_cent",),
         ("calls", "drained_s"),
     ),
     Row(
@@ -185,7 +183,7 @@ ROWS = (
         "lists removed and created on a broker with the StandardAuthorizer",
         (SAYS_SO,),
         "the doctor names the principal, the operation and the resource; `topics create --acls` creates it again",
-        ("faults/test_rights.py::test_the_doctor_names_the_right_that_was_taken_away_and_the_one_that_is_too_much",),
+        ("faults/test_rights.py::test_the_doctor_names_a_removed_right_and_an_additional_one",),
     ),
     Row(
         187,
@@ -202,8 +200,7 @@ ROWS = (
         (LOST, TWICE, GOES_ON),
         "the hidden commit is noticed by the high watermark: the transaction is ended or waited for, and the tail is read again",
         (
-            "integration/test_ledger.py::test_a_commit_of_unknown_outcome_is_found_behind_another_producers_unfinished_transaction",
-            "unit/streams/state/test_long_changelog.py::test_a_transaction_that_never_ends_is_reported_and_not_waited_for_without_end",
+            "integration/test_ledger.py::test_a_commit_with_an_unknown_outcome_is_found_behind_another_producers_unfinished_transaction",
         ),
     ),
     Row(
@@ -222,6 +219,6 @@ ROWS = (
         "an open transaction in the topic of events before a committed one; then a command reads the topic",
         (LOST, TWICE, SAYS_SO),
         "the command waits until Kafka has ended the transaction, and then reads the events behind it; after 30 s it gives up with an error",
-        ("integration/test_topic_scan.py::test_what_is_committed_behind_an_unfinished_transaction_is_read",),
+        ("integration/test_topic_scan.py::test_records_committed_behind_an_unfinished_transaction_are_read",),
     ),
 )

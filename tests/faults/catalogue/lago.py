@@ -1,12 +1,12 @@
-"""Lago: away, limited, forgetful, poisoned, of either event store."""
+"""Faults of Lago: unavailable, limited, without its memory of repeats, refusing single events, with either event store."""
 
 from tests.faults.catalogue.row import EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
 
-_EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut"
+_EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_with_any_kills_freezes_and_disconnections"
 _ORGANIZATIONS = "faults/test_lago_organizations.py"
 _MORE = "`make soak` draws a new minute of all faults for each of MINUTES"
-_CLICKHOUSE = "faults/test_sink_faults.py::test_on_clickhouse_an_event_whose_fate_is_unknown_is_billed_once"
-_AWAY = "faults/test_lago_away.py::test_what_lago_does_not_answer_waits_and_arrives_once"
+_CLICKHOUSE = "faults/test_sink_faults.py::test_on_clickhouse_an_event_with_an_unknown_outcome_is_billed_once"
+_AWAY = "faults/test_lago_away.py::test_an_event_that_lago_does_not_answer_waits_and_arrives_once"
 
 ROWS = (
     Row(
@@ -72,7 +72,7 @@ ROWS = (
         (LOST, TWICE, GOES_ON),
         "no 429; waiting events are delivered once; the speed is tested in `unit/streams/core/delivery/test_pacing_fleet.py`",
         (
-            "faults/test_sink_faults.py::test_two_workers_keep_a_limit_that_neither_was_told_alone_and_an_outage_costs_no_event",
+            "faults/test_sink_faults.py::test_two_workers_respect_a_limit_that_neither_knows_alone_and_an_outage_loses_no_event",
         ),
     ),
     Row(
@@ -81,7 +81,7 @@ ROWS = (
         "401 for every post; the worker is restarted with the correct key",
         (LOST, TWICE, SAYS_SO),
         "events wait: no retry, no dead letter; everything is delivered afterwards",
-        ("faults/test_sink_faults.py::test_a_refused_key_that_is_put_right_costs_no_event",),
+        ("faults/test_sink_faults.py::test_a_refused_key_that_is_repaired_loses_no_event",),
     ),
     Row(
         49,
@@ -89,7 +89,7 @@ ROWS = (
         "dropped connections, 503, 401, a 200 of HTML, 400, 413 and 422 that are not Lago's; 1.5 s each",
         (LOST, TWICE, GOES_ON),
         "events wait, and are delivered afterwards; retry topic and dead letters stay empty",
-        ("integration/test_sink.py::test_an_outage_gives_no_event_up",),
+        ("integration/test_sink.py::test_in_an_outage_no_event_is_given_up",),
     ),
     Row(
         50,
@@ -98,8 +98,8 @@ ROWS = (
         (LOST, TWICE, SAYS_SO),
         "its batch is halved until it is alone; after its retries it is a dead letter with reason and attempts",
         (
-            "integration/test_sink.py::test_a_poisoned_event_goes_through_its_retries_to_the_dead_letters_while_others_pass",
-            "integration/test_sink.py::test_an_event_that_heals_is_completed_by_the_retry_role",
+            "integration/test_sink.py::test_a_bad_event_goes_through_its_retries_to_the_dead_letters_while_others_pass",
+            "integration/test_sink.py::test_an_event_that_becomes_valid_is_completed_by_the_retry_role",
         ),
     ),
     Row(
@@ -108,7 +108,7 @@ ROWS = (
         "ten poisoned events in one batch of three",
         (LOST, TWICE, GOES_ON),
         "the ten events are isolated and become dead letters; the other events and batches are delivered",
-        ("integration/test_sink.py::test_a_batch_that_is_poison_through_and_through_fails_alone",),
+        ("integration/test_sink.py::test_a_batch_of_only_bad_events_fails_alone",),
     ),
     Row(
         52,
@@ -116,7 +116,9 @@ ROWS = (
         "a record repeated in the events topic, and one with another amount",
         (TWICE, MONEY, SAYS_SO),
         "never both in one post; the repeat is delivered, and the different event becomes a dead letter `id_conflict`",
-        ("integration/test_sink.py::test_an_id_twice_in_a_batch_is_billed_once_and_two_events_under_one_id_are_told",),
+        (
+            "integration/test_sink.py::test_an_id_twice_in_a_batch_is_billed_once_and_two_events_under_one_id_are_reported",
+        ),
     ),
     Row(
         53,
@@ -124,7 +126,7 @@ ROWS = (
         "401 for 24 hours of a virtual clock",
         (LOST, TWICE),
         "no event is given up, even after a day",
-        ("unit/streams/delivery/test_delivery_outages.py::test_a_key_that_is_refused_for_a_day_costs_no_event",),
+        ("unit/streams/delivery/test_delivery_outages.py::test_a_key_that_is_refused_for_a_day_loses_no_event",),
         simulated="a day",
     ),
     Row(
@@ -134,8 +136,8 @@ ROWS = (
         (LOST, TWICE, GOES_ON),
         "no 429; the backlog drains at half the limit or more over the middle 80 %",
         (
-            "unit/streams/core/delivery/test_pacing_fleet.py::test_three_hundred_a_second_for_half_a_minute_meet_no_429",
-            "unit/streams/core/delivery/test_pacing_fleet.py::test_what_an_outage_left_drains_at_half_the_limit_or_more_without_a_429",
+            "unit/streams/core/delivery/test_pacing_fleet.py::test_three_hundred_a_second_for_half_a_minute_get_no_429",
+            "unit/streams/core/delivery/test_pacing_fleet.py::test_a_backlog_after_an_outage_drains_at_half_the_limit_or_more_without_a_429",
         ),
         simulated="otherwise the load of the machine would be measured",
     ),
@@ -146,7 +148,7 @@ ROWS = (
         (LOST, TWICE, SAME),
         "every event is billed once or accounted for, by the first owner or the next owner",
         (
-            "unit/streams/delivery/test_delivery_sweep.py::test_every_event_is_billed_once_or_accounted_for",
+            "unit/streams/delivery/test_delivery_sweep.py::test_every_event_is_billed_once_or_has_an_outcome",
             "unit/streams/delivery/test_delivery_sweep.py::test_a_new_owner_after_a_kill_at_any_moment_bills_the_rest_once",
         ),
         simulated="thousands of runs, each reproducible by its seed",
@@ -188,8 +190,8 @@ ROWS = (
         (LOST, TWICE, SAYS_SO),
         "98 events of each batch are billed once; the invalid event becomes a dead letter with Lago's reason",
         (
-            "faults/test_bad_batches.py::test_one_bad_event_and_one_repeat_in_each_of_ten_batches_cost_no_one_anything",
-            "integration/test_sink.py::test_one_bad_event_in_each_batch_of_a_hundred_costs_its_neighbours_nothing",
+            "faults/test_bad_batches.py::test_one_bad_event_and_one_repeat_in_each_of_ten_batches_affect_no_other_event",
+            "integration/test_sink.py::test_one_bad_event_in_each_batch_of_a_hundred_does_not_affect_the_others",
         ),
     ),
     Row(
@@ -210,7 +212,7 @@ ROWS = (
         (LOST, TWICE, MONEY, GOES_ON, SAYS_SO),
         "the other organisation's events arrive in the meantime; the events with the expired key wait in their topic and are billed once; the log names the organisation",
         (
-            f"{_ORGANIZATIONS}::test_an_expired_key_holds_up_only_its_own_organisation_whose_events_are_billed_once_when_it_is_renewed",
+            f"{_ORGANIZATIONS}::test_an_expired_key_delays_only_its_own_organisation_and_its_events_are_billed_once_after_the_renewal",
         ),
     ),
     Row(
@@ -221,9 +223,9 @@ ROWS = (
         "its events wait in their topic, also for the next sink, and each is billed once when the organisation is configured; the default organisation's events continue; the log and "
         "`meterbridge_partition_halted` name it; events of a closed organisation become dead letters, `organization_closed`",
         (
-            f"{_ORGANIZATIONS}::test_events_of_an_organisation_that_is_not_configured_wait_until_it_is_and_are_sent_nowhere_else",
-            f"{_ORGANIZATIONS}::test_while_an_organisation_is_rolled_out_each_of_its_events_is_billed_once_whichever_sink_meets_it",
-            f"{_ORGANIZATIONS}::test_events_of_a_closed_organisation_become_dead_letters_which_it_never_posts_when_it_is_opened_again",
+            f"{_ORGANIZATIONS}::test_events_of_an_unconfigured_organisation_wait_until_it_is_configured_and_are_sent_nowhere_else",
+            f"{_ORGANIZATIONS}::test_during_the_rollout_of_an_organisation_each_of_its_events_is_billed_once_by_any_sink",
+            f"{_ORGANIZATIONS}::test_events_of_a_closed_organisation_become_dead_letters_that_are_never_posted_when_it_is_opened_again",
         ),
     ),
     Row(
@@ -232,7 +234,7 @@ ROWS = (
         "connections are closed, once after storing; then the default organisation answers 503 and the sink is killed",
         (LOST, TWICE, MONEY, GOES_ON),
         "events of the other organisation arrive in the meantime; each is billed once, to the cent",
-        (f"{_ORGANIZATIONS}::test_an_organisation_that_is_away_holds_up_nothing_of_the_other_one",),
+        (f"{_ORGANIZATIONS}::test_an_unavailable_organisation_delays_nothing_of_the_other",),
     ),
     Row(
         163,
@@ -240,7 +242,7 @@ ROWS = (
         "10 requests a second, one event a request, 80 events in each",
         (LOST, TWICE, MONEY, GOES_ON),
         "the other organisation gets all its events earlier; the limited organisation gets each event once",
-        (f"{_ORGANIZATIONS}::test_a_limited_organisation_slows_down_nothing_of_the_other_one",),
+        (f"{_ORGANIZATIONS}::test_a_rate_limited_organisation_delays_nothing_of_the_other",),
     ),
     Row(
         151,
@@ -249,6 +251,6 @@ ROWS = (
         (SAYS_SO,),
         "the canary's call is not at Lago when it is due: `meterbridge_canary_failing` is 1 for `not_billed`, and 0 again once a call is billed; "
         "the second event is `billed_twice`",
-        ("integration/test_canary.py::test_an_event_that_lago_answered_200_for_and_lost_is_told_by_the_canary",),
+        ("integration/test_canary.py::test_an_event_that_lago_accepted_and_lost_is_reported_by_the_canary",),
     ),
 )

@@ -9,7 +9,7 @@ ROWS = (
         "kill -9 of the server, restarted later",
         (LOST, TWICE, GOES_ON),
         "rows wait in the topics and are written once",
-        ("integration/test_projector.py::test_while_postgres_is_away_rows_wait_and_none_is_lost",),
+        ("integration/test_projector.py::test_while_postgres_is_unavailable_rows_wait_and_none_is_lost",),
     ),
     Row(
         82,
@@ -17,7 +17,7 @@ ROWS = (
         "commits are not awaited on disk; the server is killed",
         (LOST, TWICE),
         "rows and offset are lost together and are written again",
-        ("integration/test_projection.py::test_a_crash_of_postgres_takes_back_rows_and_offset_together",),
+        ("integration/test_projection.py::test_a_crash_of_postgres_reverts_rows_and_offset_together",),
     ),
     Row(
         83,
@@ -26,9 +26,9 @@ ROWS = (
         (LOST, TWICE, GOES_ON),
         "a projector with an old offset writes nothing; every row exists once",
         (
-            "faults/test_projector_processes.py::test_killed_and_frozen_projectors_leave_every_row_once",
+            "faults/test_projector_processes.py::test_killed_and_frozen_projectors_write_every_row_once",
             "integration/test_projection.py::test_two_owners_never_both_write",
-            "integration/test_projection.py::test_a_frozen_writer_does_not_hold_its_partition_forever",
+            "integration/test_projection.py::test_a_frozen_writer_does_not_block_its_partition_forever",
         ),
     ),
     Row(
@@ -48,7 +48,7 @@ ROWS = (
         "an impossible date; a value that fits no column",
         (LOST, GOES_ON, SAYS_SO),
         "it is set aside and listed with its place; all other records become rows",
-        ("integration/test_projector.py::test_a_record_that_becomes_no_row_costs_itself_and_is_listed",),
+        ("integration/test_projector.py::test_a_record_that_cannot_become_a_row_is_skipped_alone_and_listed",),
     ),
     Row(
         122,
@@ -58,11 +58,11 @@ ROWS = (
         "every call is debited once, also if the topic is read again from its beginning; a confirmed debit is on disk; entries sum to "
         "zero, balances are the sums of their entries",
         (
-            "faults/test_credit_faults.py::test_killed_projectors_and_a_killed_postgres_leave_the_books_balanced",
+            "faults/test_credit_faults.py::test_accounts_add_up_after_kills_of_projectors_and_postgres",
             "integration/test_credit_debits.py::test_a_projection_from_the_beginning_changes_no_balance",
-            "integration/test_credit_law.py::test_what_is_billed_and_what_is_debited_are_equal_to_the_unit",
-            "integration/test_credit_corrections.py::test_a_call_and_its_event_that_are_projected_at_once_agree",
-            "integration/test_credit_races.py::test_1000_authorisations_at_once_never_overspend",
+            "integration/test_credit_law.py::test_billed_and_debited_amounts_are_equal_to_the_smallest_unit",
+            "integration/test_credit_corrections.py::test_a_call_and_its_event_that_are_projected_concurrently_agree",
+            "integration/test_credit_races.py::test_1000_concurrent_authorisations_never_overspend",
         ),
     ),
     Row(
@@ -84,7 +84,7 @@ ROWS = (
         "was not answered, with the same key",
         (LOST, TWICE, MONEY),
         "each confirmed change exists exactly once; entries sum to zero, balances are the sums of their entries",
-        ("faults/test_credit_api_faults.py::test_a_killed_api_does_what_it_answered_exactly_once",),
+        ("faults/test_credit_api_faults.py::test_a_killed_api_has_done_what_it_answered_exactly_once",),
     ),
     Row(
         150,
@@ -94,8 +94,8 @@ ROWS = (
         (LOST, MONEY),
         "the month stays until its calls are debited by their event",
         (
-            "integration/test_credit_chunks.py::test_a_month_stays_while_an_event_is_delivered_but_not_projected",
-            "integration/test_credit_chunks.py::test_a_month_stays_while_the_calls_in_it_are_being_corrected",
+            "integration/test_credit_chunks.py::test_a_month_is_kept_while_an_event_is_delivered_but_not_projected",
+            "integration/test_credit_chunks.py::test_a_month_is_kept_while_its_calls_are_being_corrected",
         ),
     ),
     Row(
@@ -105,7 +105,7 @@ ROWS = (
         (LOST, GOES_ON),
         "the message arrives again with the same id, all others arrive once, none is missing",
         (
-            "integration/test_outgoing_webhooks.py::test_a_sender_that_is_killed_sends_again_with_the_same_id_and_leaves_nothing_out",
+            "integration/test_outgoing_webhooks.py::test_a_killed_sender_sends_again_with_the_same_id_and_leaves_nothing_out",
             "integration/test_outgoing_webhooks.py::test_two_processes_send_a_message_once",
         ),
     ),
@@ -117,8 +117,8 @@ ROWS = (
         "one attempt per round, with growing waits; the number of waiting messages is bounded, and a metric shows it; the other "
         "endpoints get their messages, and the projector does not wait",
         (
-            "integration/test_outgoing_webhooks.py::test_what_waits_for_a_dead_endpoint_is_bounded_and_the_others_get_theirs",
-            "integration/test_outgoing_webhooks.py::test_an_endpoint_that_is_away_gets_one_attempt_a_round_and_all_once_it_is_back",
+            "integration/test_outgoing_webhooks.py::test_messages_for_a_dead_endpoint_are_bounded_and_the_others_get_theirs",
+            "integration/test_outgoing_webhooks.py::test_an_unavailable_endpoint_gets_one_attempt_a_round_and_everything_once_it_is_back",
         ),
     ),
     Row(
@@ -127,7 +127,7 @@ ROWS = (
         "renamed, dropped and revoked in a database in use, as by a restore of an older dump",
         (GOES_ON, SAYS_SO),
         "each refused query is counted, and an alarm is raised; calls are billed and debited in the meantime",
-        ("integration/test_credit_upkeep.py::test_a_table_function_or_right_that_is_missing_is_counted_at_each_look",),
+        ("integration/test_credit_upkeep.py::test_a_missing_table_function_or_right_is_counted_at_each_look",),
     ),
     Row(
         183,
@@ -137,11 +137,11 @@ ROWS = (
         (TWICE, MONEY, SAYS_SO),
         "the parts are assigned so that each event has its own, and are not billed again; otherwise a person decides first",
         (
-            "integration/test_recovered_releases.py::test_alike_calls_of_two_windows_are_shared_out_so_that_both_events_are_explained",
+            "integration/test_recovered_releases.py::test_equal_calls_of_two_windows_are_distributed_so_that_both_events_are_explained",
             "integration/test_recovered_releases.py::test_a_window_that_became_held_at_its_seal_is_found_in_the_event_that_it_joined",
-            "integration/test_recovered_releases.py::test_what_cannot_be_shared_out_is_undecided",
-            "integration/test_recovered_releases.py::test_what_may_be_in_an_event_that_lago_does_not_show_is_undecided",
-            "integration/test_recovered_releases.py::test_a_receipt_of_an_event_that_no_row_and_no_lago_shows_means_unknown_calls",
+            "integration/test_recovered_releases.py::test_parts_that_cannot_be_distributed_are_undecided",
+            "integration/test_recovered_releases.py::test_parts_that_may_be_in_an_event_that_lago_does_not_show_are_undecided",
+            "integration/test_recovered_releases.py::test_a_receipt_of_an_event_without_row_and_without_lagos_data_means_unknown_calls",
         ),
     ),
     Row(
@@ -152,8 +152,8 @@ ROWS = (
         "an event of a single call names its deployment: events of the other deployment do not count as unknown calls, and the backfill continues; an event that names "
         "no deployment counts as ours",
         (
-            "integration/test_recovery.py::test_where_each_call_is_an_event_those_of_another_deployment_are_not_taken_for_ours",
-            "integration/test_recovery.py::test_a_call_that_was_billed_again_as_an_event_of_its_own_is_no_sign_of_another_deployment",
+            "integration/test_recovery.py::test_in_per_call_mode_events_of_another_deployment_are_not_taken_for_ours",
+            "integration/test_recovery.py::test_a_call_billed_again_as_its_own_event_is_no_sign_of_another_deployment",
         ),
     ),
 )

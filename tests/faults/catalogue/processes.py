@@ -2,7 +2,7 @@
 
 from tests.faults.catalogue.row import BOOKS, EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
 
-_EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut"
+_EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_with_any_kills_freezes_and_disconnections"
 _MORE = "`make soak` draws a new minute of all faults for each of MINUTES"
 
 ROWS = (
@@ -32,7 +32,7 @@ ROWS = (
         "SIGSTOP of meters and sinks for less than the transaction timeout (12 s), for more, and past the session (15 s)",
         (*EXACT, GOES_ON),
         "its producer is fenced: nothing that it writes afterwards is committed, and its role is restarted",
-        (_EXACTNESS, "integration/test_ledger.py::test_a_frozen_owners_late_transaction_is_refused"),
+        (_EXACTNESS, "integration/test_ledger.py::test_a_late_transaction_of_a_frozen_owner_is_refused"),
         ("freeze",),
         longer=_MORE,
     ),
@@ -44,7 +44,7 @@ ROWS = (
         "each ends with code 0 within 10 s; nothing it had begun is lost or repeated",
         (
             _EXACTNESS,
-            "integration/test_worker.py::test_a_worker_stopped_while_its_roles_are_still_starting_has_stopped_cleanly",
+            "integration/test_worker.py::test_a_worker_stopped_while_its_roles_are_still_starting_ends_cleanly",
         ),
         ("roll",),
         longer=_MORE,
@@ -75,8 +75,8 @@ ROWS = (
         (LOST, TWICE, SAME),
         "the next owner posts again what it cannot know; each event is stored and receipted once",
         (
-            "faults/test_post_steps.py::test_the_one_who_dies_at_a_step_of_a_post_doubles_nothing_and_loses_nothing",
-            "faults/test_post_steps.py::test_the_next_owner_posts_again_what_it_cannot_know",
+            "faults/test_post_steps.py::test_a_process_killed_at_a_step_of_a_post_duplicates_and_loses_nothing",
+            "faults/test_post_steps.py::test_the_next_owner_repeats_the_posts_with_an_unknown_outcome",
         ),
     ),
     Row(
@@ -86,8 +86,8 @@ ROWS = (
         (LOST, TWICE, GOES_ON),
         "the event is posted not before its moment, and its wait does not start again",
         (
-            "faults/test_sink_faults.py::test_a_retry_role_killed_while_it_waits_leaves_the_moment_as_it_was",
-            "integration/test_dead_letters.py::test_a_retry_that_is_restarted_waits_until_its_moment_and_not_longer",
+            "faults/test_sink_faults.py::test_a_retry_role_killed_while_it_waits_does_not_change_the_retry_time",
+            "integration/test_dead_letters.py::test_a_restarted_retry_waits_until_its_time_and_not_longer",
         ),
     ),
     Row(
@@ -96,7 +96,7 @@ ROWS = (
         "batches taken away between Faust and the partition task",
         (LOST, MONEY),
         "the partition task sees the gap and asks again",
-        ("integration/test_transport.py::test_a_chunk_the_meter_never_got_is_asked_for_again",),
+        ("integration/test_transport.py::test_a_fetch_batch_that_the_meter_never_got_is_fetched_again",),
     ),
     Row(
         10,
@@ -105,8 +105,8 @@ ROWS = (
         (LOST, TWICE),
         "the partition task sees the gap and asks again",
         (
-            "integration/test_sink.py::test_a_chunk_that_was_dropped_is_asked_for_again",
-            "integration/test_projector.py::test_a_chunk_that_was_dropped_is_asked_for_again",
+            "integration/test_sink.py::test_a_lost_fetch_batch_is_fetched_again",
+            "integration/test_projector.py::test_a_lost_fetch_batch_is_fetched_again",
         ),
     ),
     Row(
@@ -116,8 +116,8 @@ ROWS = (
         (BOOKS, SAYS_SO),
         "it is not opened: its partition task halts with `ledger_imbalance`, the others go on",
         (
-            "integration/test_ledger.py::test_books_that_do_not_add_up_are_not_opened",
-            "integration/test_meter.py::test_a_wrong_ledger_halts_its_lane_and_alarms_while_the_process_goes_on",
+            "integration/test_ledger.py::test_a_ledger_that_does_not_add_up_is_not_opened",
+            "integration/test_meter.py::test_a_wrong_ledger_halts_its_partition_and_raises_an_alarm_while_the_process_continues",
         ),
     ),
     Row(
@@ -126,7 +126,7 @@ ROWS = (
         "five meters; every second one is started, stopped or killed, for 15 s under 100 calls/s",
         (LOST, TWICE, MONEY, BOOKS, GOES_ON),
         "every partition has one owner at a time; every call is billed once, parts are numbered without a gap",
-        ("faults/test_storm.py::test_five_workers_that_join_and_leave_without_rest_bill_every_call_once",),
+        ("faults/test_storm.py::test_five_workers_that_join_and_leave_continuously_bill_every_call_once",),
         longer="the storm lasts 120 s with `--long-faults`",
     ),
     Row(
@@ -135,7 +135,7 @@ ROWS = (
         "SIGSTOP for 12 s; its session ends after 6 s, and another worker posts its events in the meantime",
         (LOST, TWICE),
         "Lago recognises the repeated posts, and the commit is refused: one delivery, one receipt",
-        ("faults/test_frozen_retry.py::test_a_retry_role_that_froze_past_its_session_delivers_its_events_once",),
+        ("faults/test_frozen_retry.py::test_a_retry_role_frozen_longer_than_its_session_delivers_its_events_once",),
     ),
     Row(
         14,
@@ -153,7 +153,7 @@ ROWS = (
         "posted once; no clock delays it for more than an hour after it was put into the retry topic",
         (
             "faults/test_wrong_clock.py::test_sink_and_retry_with_wrong_clocks_deliver_each_event_once",
-            "integration/test_dead_letters.py::test_a_moment_that_no_tier_can_mean_does_not_block_its_partition",
+            "integration/test_dead_letters.py::test_an_impossible_retry_time_does_not_block_its_partition",
         ),
     ),
     Row(
@@ -163,8 +163,8 @@ ROWS = (
         (LOST, TWICE, GOES_ON, SAYS_SO),
         "each call is stored at once with a time that Kafka accepts; /health shows `clock_ahead`, and the log has one line",
         (
-            "faults/test_wrong_ingress_clock.py::test_an_ingress_whose_clock_is_ahead_stores_every_call_at_once_and_says_so",
-            "faults/test_wrong_ingress_clock.py::test_what_a_wrong_clock_left_in_the_spool_does_not_stand_in_the_way",
+            "faults/test_wrong_ingress_clock.py::test_an_ingress_whose_clock_is_ahead_stores_every_call_at_once_and_reports_it",
+            "faults/test_wrong_ingress_clock.py::test_records_that_a_wrong_clock_left_in_the_spool_do_not_block_it",
         ),
     ),
     Row(
@@ -174,7 +174,7 @@ ROWS = (
         (TWICE, MONEY, SAYS_SO),
         "the first position is written with a common fence; the second deployment's partition tasks halt with `other_deployment`",
         (
-            "faults/test_two_deployments.py::test_of_two_deployments_that_begin_on_new_topics_one_bills_and_the_other_is_refused",
+            "faults/test_two_deployments.py::test_of_two_deployments_that_start_on_new_topics_one_bills_and_the_other_is_refused",
             "integration/test_ledger.py::test_another_deployments_ledger_is_not_taken_over",
         ),
     ),
@@ -192,7 +192,7 @@ ROWS = (
         "two meters with the same DEPLOYMENT_NAME",
         (LOST, TWICE),
         "they count as further workers and share the partitions",
-        ("faults/test_two_deployments.py::test_a_second_deployment_of_the_same_name_is_more_workers",),
+        ("faults/test_two_deployments.py::test_a_second_deployment_of_the_same_name_adds_workers",),
     ),
     Row(
         86,
@@ -220,8 +220,8 @@ ROWS = (
         (TWICE, GOES_ON),
         "the post ends first and its event is posted once; if nothing is accepted, the offset is still committed again",
         (
-            "integration/test_organization_lanes.py::test_a_post_under_way_ends_before_a_lane_is_opened_again",
-            "integration/test_organization_lanes.py::test_a_lane_without_progress_commits_its_offset_again_and_again",
+            "integration/test_organization_lanes.py::test_a_running_post_ends_before_a_partition_task_is_opened_again",
+            "integration/test_organization_lanes.py::test_a_partition_task_without_progress_commits_its_offset_again_and_again",
         ),
     ),
     Row(
@@ -230,7 +230,7 @@ ROWS = (
         "WORKER_PROCESSES=one; Kafka refuses a dead letter of the sink for a while, while the meter has calls",
         (*EXACT, GOES_ON),
         "that role is restarted in the same process after 0.5-10 s; meter and retry continue, and each event is at Lago once",
-        ("faults/test_one_process.py::test_an_error_of_one_role_starts_that_role_again_and_the_others_go_on",),
+        ("faults/test_one_process.py::test_an_error_of_one_role_restarts_that_role_and_the_others_continue",),
         ("restarts",),
     ),
     Row(
@@ -239,7 +239,7 @@ ROWS = (
         "WORKER_PROCESSES=one; an error ends the sink, and a topic that each role needs is deleted and created again",
         (LOST, GOES_ON, SAYS_SO),
         "the other roles go on, and that role is started again until it can work",
-        ("faults/test_one_process.py::test_a_role_that_cannot_be_started_again_does_not_end_the_others",),
+        ("faults/test_one_process.py::test_a_role_that_cannot_be_restarted_does_not_end_the_others",),
     ),
     Row(
         196,
@@ -247,6 +247,8 @@ ROWS = (
         "from the fetch of its reader; from a post",
         (LOST, TWICE, GOES_ON),
         "delivery to that organisation is restarted and its event posted once; the partition and the other organisations continue",
-        ("integration/test_organization_lanes.py::test_a_lane_goes_on_when_a_library_lets_a_cancellation_out",),
+        (
+            "integration/test_organization_lanes.py::test_a_partition_task_continues_when_a_library_raises_a_cancellation",
+        ),
     ),
 )

@@ -11,7 +11,7 @@ ROWS = (
         "a dead letter, byte for byte; the other events are delivered",
         (
             "integration/test_sink.py::test_a_record_that_is_no_event_is_a_dead_letter",
-            "integration/test_dead_letters.py::test_a_dead_letter_is_the_record_byte_for_byte_with_every_header_it_had",
+            "integration/test_dead_letters.py::test_a_dead_letter_is_the_unchanged_record_with_all_its_headers",
         ),
     ),
     Row(
@@ -21,9 +21,9 @@ ROWS = (
         (LOST, SAYS_SO),
         "each is refused with its reason; an invalid element does not affect the others",
         (
-            "integration/test_ingress_bad_input.py::test_a_bad_element_costs_its_neighbours_nothing",
-            "integration/test_ingress_bad_input.py::test_a_bad_line_costs_its_neighbours_nothing",
-            "integration/test_ingress_bad_input.py::test_an_oddity_is_billed_like_any_call",
+            "integration/test_ingress_bad_input.py::test_a_bad_element_does_not_affect_the_others",
+            "integration/test_ingress_bad_input.py::test_a_bad_line_does_not_affect_the_others",
+            "integration/test_ingress_bad_input.py::test_an_unusual_call_is_billed_like_any_other",
         ),
     ),
     Row(
@@ -33,8 +33,8 @@ ROWS = (
         (LOST, GOES_ON, SAYS_SO),
         "rejected with `too_large`; it blocks neither other calls nor the drain of the spool",
         (
-            "integration/test_ingress_bad_input.py::test_what_kafka_refuses_for_its_size_costs_its_neighbours_nothing",
-            "integration/test_spool.py::test_what_kafka_refuses_for_its_size_is_rejected_and_does_not_stand_in_the_way",
+            "integration/test_ingress_bad_input.py::test_a_record_that_kafka_refuses_as_too_large_does_not_affect_the_others",
+            "integration/test_spool.py::test_a_record_that_kafka_refuses_as_too_large_is_rejected_and_does_not_block_the_spool",
         ),
     ),
     Row(
@@ -43,7 +43,7 @@ ROWS = (
         "larger than MAX_BODY_BYTES, announced or not, plain or gzip",
         (GOES_ON, SAYS_SO),
         "413 in bounded memory",
-        ("integration/test_ingress_bad_input.py::test_too_large_a_body_is_refused_however_it_comes",),
+        ("integration/test_ingress_bad_input.py::test_a_body_that_is_too_large_is_refused_in_every_form",),
     ),
     Row(
         65,
@@ -52,7 +52,7 @@ ROWS = (
         (TWICE, MONEY, BOOKS),
         "counted once; the other copies are duplicates",
         (
-            "integration/test_meter.py::test_calls_become_events_once_however_often_they_are_delivered",
+            "integration/test_meter.py::test_calls_become_events_once_for_any_number_of_deliveries",
             "e2e/test_recorded_bodies.py::test_recorded_bodies_sent_three_times_are_billed_once",
         ),
     ),
@@ -62,7 +62,7 @@ ROWS = (
         "one after the other, the same calls",
         (TWICE, MONEY),
         "calls, tokens and cents at Lago do not change",
-        ("integration/test_backfill.py::test_one_day_fed_four_ways_is_billed_once",),
+        ("integration/test_backfill.py::test_one_day_sent_in_four_ways_is_billed_once",),
     ),
     Row(
         67,
@@ -78,7 +78,7 @@ ROWS = (
         "stopped in the middle, started again",
         (LOST, TWICE),
         "it continues from its position",
-        ("integration/test_replay.py::test_a_replay_that_was_cut_off_goes_on_where_it_stopped",),
+        ("integration/test_replay.py::test_an_interrupted_replay_continues_where_it_stopped",),
     ),
     Row(
         69,
@@ -87,8 +87,8 @@ ROWS = (
         (LOST, TWICE),
         "each is requeued once; of two commands the first one can no longer write",
         (
-            "integration/test_dlq.py::test_events_that_are_put_back_arrive_once_however_often_it_is_said",
-            "integration/test_dlq.py::test_of_two_desks_the_first_can_do_nothing_any_more",
+            "integration/test_dlq.py::test_requeued_events_arrive_once_however_often_the_command_is_repeated",
+            "integration/test_dlq.py::test_of_two_requeuers_the_first_is_fenced",
         ),
     ),
     Row(
@@ -98,7 +98,7 @@ ROWS = (
         (LOST, GOES_ON, SAYS_SO),
         "one rejection each, with length and hash or the call itself; the partition continues",
         (
-            "faults/test_strange_records.py::test_poison_in_the_raw_topic_is_rejected_with_its_reason_and_its_neighbours_are_billed",
+            "faults/test_strange_records.py::test_invalid_records_in_the_raw_topic_are_rejected_with_their_reason_and_the_others_are_billed",
         ),
     ),
     Row(
@@ -107,7 +107,7 @@ ROWS = (
         "an envelope of the next version, readable or not; unknown fields in an envelope of this version",
         (LOST, SAYS_SO),
         "`unknown_version`, kept unchanged until the workers are upgraded; unknown fields have no effect",
-        ("faults/test_strange_records.py::test_a_call_of_a_later_release_is_kept_and_not_guessed_at",),
+        ("faults/test_strange_records.py::test_a_call_of_a_later_release_is_stored_as_rejected_and_not_guessed",),
     ),
     Row(
         72,
@@ -123,6 +123,6 @@ ROWS = (
         "an unknown field in a record of the events topic",
         (LOST, TWICE),
         "posted byte for byte; Lago ignores unknown fields",
-        ("faults/test_strange_records.py::test_an_event_with_fields_of_a_later_release_is_posted_as_it_is",),
+        ("faults/test_strange_records.py::test_an_event_with_fields_of_a_later_release_is_posted_unchanged",),
     ),
 )

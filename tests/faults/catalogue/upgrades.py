@@ -1,4 +1,4 @@
-"""Upgrades: the version before left its topics, ledgers and spool; this one goes on with them.
+"""Upgrades: the earlier version left its topics, ledgers and spool; this version continues with them.
 
 A deployment that is upgraded under load is no row, for it needs both versions: `make upgrade` (docs/upgrade.md).
 """
@@ -14,6 +14,6 @@ ROWS = (
         (LOST, TWICE, MONEY, BOOKS, GOES_ON),
         "all of it is read, what waits is billed once, what was delivered or dead stays so, copies bill nothing; the sum is what "
         "the recorded calls owe",
-        ("faults/test_upgrades.py::test_what_an_earlier_version_left_is_billed_once_to_the_cent",),
+        ("faults/test_upgrades.py::test_the_work_that_an_earlier_version_left_is_billed_once_to_the_cent",),
     ),
 )

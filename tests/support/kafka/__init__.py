@@ -62,7 +62,7 @@ def broker_kind(environ: Mapping[str, str]) -> Literal["configured", "docker", "
 
 @dataclass
 class ConfiguredKafka:
-    """Somebody else's broker: used, never killed."""
+    """Another program's server: used, never killed."""
 
     bootstrap: str
 
@@ -76,4 +76,4 @@ class ConfiguredKafka:
         self.kill()
 
     def stop(self) -> None:
-        """Left as it was found."""
+        """Leave it unchanged."""

@@ -21,12 +21,12 @@ PRINCIPALS = {SCRAM: "User:meterbridge-", CERTIFICATE: "User:CN=meterbridge-{rol
 
 
 class SecuredKafka:
-    """A broker with a third door, PLAINTEXT, for the one who made it, who may do everything.
+    """A broker with a third listener, PLAINTEXT, for the test itself, which may do everything.
 
     `accounts` exist; `masters` of them may do everything.
 
     Attributes:
-        kafka: the broker; its `bootstrap` is the door PLAINTEXT.
+        kafka: the broker; its `bootstrap` is the listener PLAINTEXT.
     """
 
     def __init__(self, folder: Path, accounts: Sequence[str] = ACCOUNTS, masters: Sequence[str] = (ADMIN,)) -> None:
@@ -60,7 +60,7 @@ class SecuredKafka:
             raise
 
     def environ(self, account: str, door: str = SCRAM) -> Mapping[str, str]:
-        """Return the settings of a process with this account at this door."""
+        """Return the settings of a process with this account at this listener."""
         shown = self._certificates[account]
         proof = {
             "KAFKA_SSL_CERTFILE": str(shown.certificate),
@@ -90,7 +90,7 @@ class SecuredKafka:
 
     def _make_users(self, accounts: Sequence[str]) -> None:
         admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
-        made: dict[str, Any] = admin.alter_user_scram_credentials(
+        created: dict[str, Any] = admin.alter_user_scram_credentials(
             [
                 UserScramCredentialUpsertion(
                     name, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096), PASSWORD.encode()
@@ -98,5 +98,5 @@ class SecuredKafka:
                 for name in accounts
             ]
         )
-        for done in made.values():
+        for done in created.values():
             done.result(30)

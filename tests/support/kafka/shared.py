@@ -1,6 +1,6 @@
 """One broker for all workers of a parallel run: it starts once, and its code is compiled once.
 
-The main process holds it and starts it for the first worker that asks. Workers have prefixes of their own for their
+The main process owns the broker and starts it for the first worker that requests it. Workers have prefixes of their own for their
 topics, as on a configured broker. A test that kills a broker starts its own.
 """
 

@@ -37,8 +37,10 @@ def format_storage(cache: Path, command: Command, data: Path, node: str, cluster
 def _make(cache: Path, command: Command) -> None:
     place = Path(tempfile.mkdtemp(dir=cache.parent))
     try:
-        properties, made = place / "server.properties", place / "data"
-        properties.write_text("".join(f"{name}={value}\n" for name, value in single_node(1, str(made), None).items()))
+        properties, created = place / "server.properties", place / "data"
+        properties.write_text(
+            "".join(f"{name}={value}\n" for name, value in single_node(1, str(created), None).items())
+        )
         words = ("kafka.tools.StorageTool", "format", "-t", str(uuid.uuid4()), "-c", str(properties))
         done = subprocess.run(
             command(*words),
@@ -51,6 +53,6 @@ def _make(cache: Path, command: Command) -> None:
         if done.returncode:
             raise RuntimeError(f"Kafka could not format its storage:\n{done.stdout[-2000:]}")
         if not cache.is_dir():  # another run may have been faster
-            made.rename(cache)
+            created.rename(cache)
     finally:
         shutil.rmtree(place)

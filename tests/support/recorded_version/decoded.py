@@ -1,4 +1,4 @@
-"""What recorded records say, field by field, as the version says that runs this: it imports `schemas` and nothing else of ours.
+"""Recorded records, field by field, decoded by the version that runs this program. It imports only `schemas` of the product.
 
 `python -P decoded.py FOLDER` prints it as JSON lines, one a record, in the order of the file.
 """

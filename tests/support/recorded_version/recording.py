@@ -1,4 +1,4 @@
-"""Recordings as tests read them: what an earlier version stored, and what it said of it."""
+"""Recordings for tests: what an earlier version stored, and its own decoding of it."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ class Recording:
             yield from map(json.loads, lines)
 
     def spool(self, path: Path) -> Path:
-        """Its spool file, written to `path`."""
+        """Write the version's spool file to `path`."""
         path.write_bytes(gzip.decompress((self.folder / "spool.db.gz").read_bytes()))
         return path
 

@@ -1,4 +1,4 @@
-"""What is recorded: every kind of record that a deployment stores, left in the middle of its work.
+"""The recorded scenario: every kind of record that a deployment stores, in the middle of its work.
 
 The version's own processes take calls over HTTP and bill them at the sandbox, until each is stopped at a moment at which
 the next version has to go on: open and held windows, calls that are not folded, events that are not posted, one that waits
@@ -55,7 +55,7 @@ _HOUR_S = 3600.0
 
 
 async def recorded(checkout: Checkout, folder: Path, logs: Path) -> dict[str, Any]:
-    """Record it; topics and spool are written into `folder`.
+    """Record the scenario; topics and spool are written into `folder`.
 
     Returns:
         What the reader has to know: when, where, what is owed and what Lago has.
@@ -102,7 +102,7 @@ async def recorded(checkout: Checkout, folder: Path, logs: Path) -> dict[str, An
 
 
 class Installation:
-    """The running version, and what is owed for what it was sent."""
+    """The running version, and what is owed for the usage sent to it."""
 
     def __init__(self, world: World, checkout: Checkout) -> None:
         self.world = world
@@ -114,7 +114,7 @@ class Installation:
         self._evidence = Evidence(world.broker.bootstrap, world.topics, world.url("sandbox"))
 
     async def live(self) -> dict[str, Any]:
-        """Return all that is recorded; the sandbox's sums at the end."""
+        """Run the whole scenario; return all that is recorded, with the sandbox's sums at the end."""
         for customer in POLLERS:
             await self._map(customer)
         await self._poison()
@@ -170,7 +170,7 @@ class Installation:
         return texts
 
     def _once(self, name: str, customer: str, ago_s: float) -> list[str]:
-        """Return a call that is billed to no one in the end."""
+        """Return a call that is finally billed to no customer."""
         (call,) = (Calls(name).make(time.time() - ago_s) for _ in range(1))  # type: ignore[arg-type]
         fields = json.loads(call.text) | {
             "id": name,
@@ -190,7 +190,7 @@ class Installation:
     async def _post(self, texts: list[str]) -> None:
         body = f"[{','.join(texts)}]".encode()
         signed = {"X-Webhook-Signature": "sha256=" + hmac.digest(SECRET.encode(), body, sha256).hex()}
-        await _asked(self.world.url("ingress") + "/webhook/litellm/usage", body, signed)
+        await _post_until_accepted(self.world.url("ingress") + "/webhook/litellm/usage", body, signed)
 
     async def _map(self, customer: str) -> None:
         body = {"litellm_customer_id": customer, "lago_customer_id": ORG, "lago_organization_id": "tenant-1"}
@@ -208,12 +208,12 @@ class Installation:
 
     async def _api(self, path: str, body: dict[str, Any]) -> None:
         headers = {"Authorization": f"Bearer {MASTER_KEY}", "Content-Type": "application/json"}
-        await _asked(self.world.url("api") + path, json.dumps(body).encode(), headers)
+        await _post_until_accepted(self.world.url("api") + path, json.dumps(body).encode(), headers)
 
     async def _poison(self) -> None:
         """Refuse the first event of the next batch, and each repeat of it."""
         rule = [{"kind": "poison", "status": 500, "index": 0}]
-        await _asked(
+        await _post_until_accepted(
             self.world.url("sandbox") + "/__faults", json.dumps(rule).encode(), {"Content-Type": "application/json"}
         )
 
@@ -246,15 +246,15 @@ def _folded(found: Found) -> bool:
 
 
 def _posted(found: Found, but: int) -> bool:
-    """No window that has a payer is open, and every event but so many is delivered."""
+    """Return whether no window with a payer is open and all events except this number are delivered."""
     last = {receipt.transaction_id: receipt.status for receipt in found.receipts}
     open_windows = [one for ledger in found.ledger.values() for one in ledger.windows.values() if not one.held]
     sealed = {sent.event.transaction_id for sent in found.events}
     return not open_windows and sum(last.get(name) != "completed" for name in sealed) == but
 
 
-async def _asked(url: str, body: bytes, headers: dict[str, str]) -> None:
-    """POST until it is answered 2xx, as a sender does."""
+async def _post_until_accepted(url: str, body: bytes, headers: dict[str, str]) -> None:
+    """POST again until the response is 2xx, as a sender does."""
     deadline, said = time.monotonic() + _LIMIT_S, ""
     async with aiohttp.ClientSession() as session:
         while time.monotonic() < deadline:

@@ -1,7 +1,7 @@
-"""Topics of a broker as a file, and back onto another broker: bytes, whatever they mean.
+"""Writes the topics of a broker to a file, and the file to another broker. The bytes are not interpreted.
 
 A line of the file is a record: topic without prefix, partition, offset, time in milliseconds, key, value and headers in
-base64. What another broker chooses anew, the id of the raw topic, is replaced wherever it stands: it has the same length.
+base64. Another broker gives the raw topic another id of the same length, so every copy of the id is replaced.
 """
 
 import base64
@@ -73,7 +73,7 @@ def _partition(consumer: Consumer, topic: str) -> Iterator[Recorded]:
 
 
 def group_offsets(bootstrap: str, prefix: str, group_prefix: str) -> Offsets:
-    """Return where each role's group stands."""
+    """Return the committed offsets of each role's group."""
     admin, found = AdminClient({"bootstrap.servers": bootstrap}), Offsets()
     for role in _ROLES:
         asked = ConsumerGroupTopicPartitions(group_prefix + role)
@@ -85,7 +85,7 @@ def group_offsets(bootstrap: str, prefix: str, group_prefix: str) -> Offsets:
 
 
 def written(path: Path, records: Iterable[Recorded]) -> int:
-    """Write the file; how many records."""
+    """Write the file; return the number of records."""
     count = 0
     with gzip.GzipFile(path, "wb", mtime=0) as out:
         for record in records:
@@ -113,18 +113,18 @@ def read(path: Path) -> Iterator[Recorded]:
 def restored(
     bootstrap: str, prefix: str, records: Iterable[Recorded], replaced: Mapping[str, str], offsets: Mapping[str, Any]
 ) -> dict[str, dict[tuple[str, int], int]]:
-    """Write the records to empty topics, each with its partition, order and time. A key that changes has the partition of
-    the new one.
+    """Write the records to empty topics, each with its partition, order and time. A record whose key is
+    replaced goes to the partition of the new key.
 
     Args:
-        replaced: text of the same length in its stead, in keys, values and headers.
-        offsets: of `group_offsets`.
+        replaced: old text and new text of the same length, for keys, values and headers.
+        offsets: what `group_offsets` returned.
 
     Returns:
-        Where each role's group stands on this broker: by topic with prefix and partition.
+        The offset of each role's group on this broker, by topic (with prefix) and partition.
 
     Raises:
-        ValueError: a record of the raw topic would have another offset: its ledgers name it.
+        ValueError: a record of the raw topic would get another offset than the one that the ledgers name.
     """
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "partitioner": "murmur2_random"})
     swaps = [(old.encode(), new.encode()) for old, new in replaced.items()]
@@ -164,8 +164,8 @@ def restored(
     }
 
 
-def stand(bootstrap: str, group: str, at: Mapping[tuple[str, int], int]) -> None:
-    """Commit offsets for a group that no one is in."""
+def commit_offsets(bootstrap: str, group: str, at: Mapping[tuple[str, int], int]) -> None:
+    """Commit offsets for a group without members."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
     with closing(consumer):
         places = [TopicPartition(topic, partition, offset) for (topic, partition), offset in at.items()]

@@ -1,4 +1,6 @@
-"""Laws of users' provider keys: what is stored tells no key, each decryption is counted, and the log is not flooded."""
+"""Users' provider keys: the stored form does not reveal the key, every decryption is counted, and the log is not
+flooded.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -38,12 +40,12 @@ def stored(user: str = "ada", provider: str = "openai", api_key: str = KEY) -> P
         ("sk-short", "..."),
     ],
 )
-def test_a_key_is_known_by_its_beginning_and_its_last_four_characters(api_key: str, shown: str) -> None:
+def test_a_key_is_shown_by_its_first_and_its_last_four_characters(api_key: str, shown: str) -> None:
     assert masked(api_key) == shown
 
 
 @given(KEYS)
-def test_of_no_key_more_than_eleven_characters_are_shown(api_key: str) -> None:
+def test_at_most_eleven_characters_of_a_key_are_shown(api_key: str) -> None:
     shown = masked(api_key)
     beginning, _, end = shown.partition("...")
     assert len(beginning) <= 7 and len(end) <= 4 and api_key.startswith(beginning) and api_key.endswith(end)
@@ -52,16 +54,16 @@ def test_of_no_key_more_than_eleven_characters_are_shown(api_key: str) -> None:
 
 @example("provider")
 @given(KEYS)
-def test_what_is_encrypted_comes_back_and_is_in_no_text(api_key: str) -> None:
+def test_an_encrypted_key_decrypts_to_itself_and_appears_in_no_stored_text(api_key: str) -> None:
     cipher, key = KeyCipher([OLD]), stored(api_key=api_key)
     sealed = cipher.sealed(key, api_key)
     assert cipher.opened(key, sealed) == api_key
     assert api_key.encode() not in sealed.encrypted
-    name = f"{KeyCipher.__module__}.{KeyCipher.__qualname__}"  # a made key may be one of its words
+    name = f"{KeyCipher.__module__}.{KeyCipher.__qualname__}"  # a generated key may be one of its words
     assert api_key not in repr(cipher).replace(name, "") and "encrypted" not in repr(sealed)
 
 
-def test_an_older_secret_decrypts_and_the_newest_encrypts() -> None:
+def test_an_older_secret_decrypts_and_the_newest_secret_encrypts() -> None:
     key = stored()
     sealed = KeyCipher([OLD]).sealed(key, KEY)
     both = KeyCipher([NEW, OLD])
@@ -69,21 +71,21 @@ def test_an_older_secret_decrypts_and_the_newest_encrypts() -> None:
     assert KeyCipher([NEW]).opened(key, both.sealed(key, KEY)) == KEY
 
 
-def test_without_the_secret_it_is_said_which_setting_is_wrong() -> None:
+def test_without_the_secret_the_error_names_the_setting() -> None:
     with pytest.raises(Unavailable, match="PROVIDER_KEYS_SECRET") as refused:
         KeyCipher([NEW]).opened(stored(), KeyCipher([OLD]).sealed(stored(), KEY))
     assert refused.value.reason == "provider_keys_secret_wrong" and OLD not in str(refused.value)
 
 
 @pytest.mark.parametrize("change", [{"user_id": "eve"}, {"provider": "anthropic"}, {"key_id": "pk_0123456789abcdef"}])
-def test_bytes_that_were_moved_to_another_row_are_not_decrypted(change: dict[str, str]) -> None:
-    """Who can write to the table must not get a key by giving it to a user of his own."""
+def test_a_ciphertext_moved_to_another_row_is_not_decrypted(change: dict[str, str]) -> None:
+    """An attacker who can write to the table must not get a key by moving it to another user's row."""
     cipher, key = KeyCipher([OLD]), stored()
     with pytest.raises(Unavailable, match="provider_key_unreadable"):
         cipher.opened(replace(key, **change), cipher.sealed(key, KEY))
 
 
-def test_bytes_that_were_changed_are_not_decrypted() -> None:
+def test_a_changed_ciphertext_is_not_decrypted() -> None:
     cipher, key = KeyCipher([OLD]), stored()
     sealed = cipher.sealed(key, KEY)
     broken = SealedKey(sealed.encrypted[:-9] + b"AAAAAAAA=", sealed.secret_id)
@@ -91,19 +93,19 @@ def test_bytes_that_were_changed_are_not_decrypted() -> None:
         cipher.opened(key, broken)
 
 
-def test_the_name_of_a_secret_does_not_tell_it() -> None:
+def test_the_id_of_a_secret_does_not_reveal_the_secret() -> None:
     assert secret_id(OLD) != secret_id(NEW) and len(secret_id(OLD)) == 16
     assert secret_id(OLD) not in OLD
 
 
-def test_a_key_that_stands_in_a_path_by_mistake_does_not_get_into_the_audit_log() -> None:
+def test_a_key_put_into_a_path_by_mistake_is_not_written_to_the_audit_log() -> None:
     parts = {"provider_key_id": KEY, "org_id": "org_a"}
     assert shown_parts(parts) == {"provider_key_id": "[no key id]", "org_id": "org_a"}
     assert shown_parts({"provider_key_id": "pk_0123456789abcdef"}) == {"provider_key_id": "pk_0123456789abcdef"}
 
 
 class Log:
-    """A decryption log with a clock and lines that can be refused."""
+    """A log of decryptions with a clock, and with lines that the log may refuse."""
 
     def __init__(self) -> None:
         self.now, self.lines, self.away = 1000.0, list[Decryptions](), False
@@ -119,71 +121,73 @@ class Log:
         return [line.times for line in self.lines]
 
 
-async def test_500_calls_a_second_for_an_hour_are_two_lines_that_count_them_all() -> None:
-    """One before the first key is given away, one for the rest of the hour."""
-    told, key = Log(), stored()
+async def test_500_calls_a_second_for_an_hour_make_two_log_lines_that_count_all_of_them() -> None:
+    """One line before the key is used the first time, one for the rest of the hour."""
+    result, key = Log(), stored()
     for second in range(3600):
-        told.now = 1000.0 + second
+        result.now = 1000.0 + second
         for _ in range(5):
-            await told.log.giving("key mb_1", key, "::1")
-        await told.log.write_ended()
-    assert told.counts() == [1]
-    told.now = 1000.0 + HOUR_S
-    await told.log.write_ended()
-    assert told.counts() == [1, 3600 * 5 - 1]
-    assert told.lines[0] == Decryptions("key mb_1", key.key_id, "ada", "openai", 1, "::1")
+            await result.log.giving("key mb_1", key, "::1")
+        await result.log.write_ended()
+    assert result.counts() == [1]
+    result.now = 1000.0 + HOUR_S
+    await result.log.write_ended()
+    assert result.counts() == [1, 3600 * 5 - 1]
+    assert result.lines[0] == Decryptions("key mb_1", key.key_id, "ada", "openai", 1, "::1")
 
 
 @given(st.lists(st.tuples(st.sampled_from(["use", "look"]), st.floats(0, 3000)), max_size=60))
-async def test_lines_of_a_key_are_an_hour_apart_and_count_every_decryption(steps: list[tuple[str, float]]) -> None:
-    told, key, uses, at = Log(), stored(), 0, list[float]()
+async def test_log_lines_about_a_key_are_an_hour_apart_and_count_every_decryption(
+    steps: list[tuple[str, float]],
+) -> None:
+    result, key, uses, at = Log(), stored(), 0, list[float]()
     for step, wait_s in steps:
-        told.now += wait_s
-        before = len(told.lines)
+        result.now += wait_s
+        before = len(result.lines)
         if step == "use":
-            await told.log.giving("a", key, "")
+            await result.log.giving("a", key, "")
             uses += 1
-            assert told.lines and told.now - max([*at, told.now if len(told.lines) > before else 0]) < HOUR_S
+            assert result.lines and result.now - max([*at, result.now if len(result.lines) > before else 0]) < HOUR_S
         else:
-            await told.log.write_ended()
-        at += [told.now] * (len(told.lines) - before)
+            await result.log.write_ended()
+        at += [result.now] * (len(result.lines) - before)
     assert all(later - earlier >= HOUR_S for earlier, later in pairwise(at))
-    await told.log.write_ended(also_running=True)
-    assert sum(told.counts()) == uses
+    await result.log.write_ended(also_running=True)
+    assert sum(result.counts()) == uses
 
 
-async def test_requests_at_the_same_time_wait_for_one_line() -> None:
-    told, key = Log(), stored()
-    await asyncio.gather(*(told.log.giving("a", key, "") for _ in range(20)))
-    assert told.counts() == [1]
-    await told.log.write_ended(also_running=True)
-    assert told.counts() == [1, 19]
+async def test_concurrent_requests_wait_for_one_log_line() -> None:
+    result, key = Log(), stored()
+    await asyncio.gather(*(result.log.giving("a", key, "") for _ in range(20)))
+    assert result.counts() == [1]
+    await result.log.write_ended(also_running=True)
+    assert result.counts() == [1, 19]
 
 
-async def test_another_caller_or_another_key_has_a_line_of_its_own() -> None:
-    told = Log()
+async def test_another_caller_or_another_key_has_its_own_log_line() -> None:
+    result = Log()
     one, two = stored(), stored(provider="anthropic")
     for actor, key in (("a", one), ("b", one), ("a", two)):
-        await told.log.giving(actor, key, "")
-    assert len(told.lines) == 3
+        await result.log.giving(actor, key, "")
+    assert len(result.lines) == 3
 
 
-async def test_without_a_line_no_key_is_given_away_and_no_count_is_lost() -> None:
-    told, key = Log(), stored()
-    told.away = True
+async def test_no_key_is_used_before_its_log_line_is_written_and_no_count_is_lost() -> None:
+    result, key = Log(), stored()
+    result.away = True
     with pytest.raises(Unavailable):
-        await told.log.giving("a", key, "")
-    told.away = False
+        await result.log.giving("a", key, "")
+    result.away = False
     for _ in range(3):
-        await told.log.giving("a", key, "")
-    told.away, told.now = True, told.now + HOUR_S
-    await told.log.write_ended()
-    told.away = False
-    await told.log.giving("a", key, "")
-    assert told.counts() == [1, 3]
+        await result.log.giving("a", key, "")
+    result.away, result.now = True, result.now + HOUR_S
+    await result.log.write_ended()
+    result.away = False
+    await result.log.giving("a", key, "")
+    assert result.counts() == [1, 3]
 
 
-async def test_uses_are_stored_in_sums_and_those_that_could_not_be_stored_are_in_the_next() -> None:
+async def test_counts_of_uses_are_stored_in_sums_and_counts_that_failed_to_store_are_added_to_the_next_sum() -> None:
     counter, sums, away = UseCounter(), list[dict[str, Use]](), True
 
     async def store(uses: dict[str, Use]) -> None:

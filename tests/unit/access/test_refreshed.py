@@ -1,4 +1,6 @@
-"""Laws of a value that is read again when it is old: one read for all who wait, and the old value while reading fails."""
+"""A cached value that is read again when it is old: concurrent callers share one read, and the old value stays while a
+read fails.
+"""
 
 import asyncio
 
@@ -8,7 +10,7 @@ from connectors.access.refreshed import Refreshed
 
 
 class Source:
-    """Counts its reads; fails with `error` if there is one."""
+    """Counts how often it is read; raises `error` if it is set."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -25,13 +27,13 @@ class Source:
         return self.reads
 
 
-async def test_callers_at_the_same_time_share_one_read() -> None:
+async def test_concurrent_callers_share_one_read() -> None:
     source = Source()
     await asyncio.gather(*(source.value.if_older(10) for _ in range(5)))
     assert (source.reads, source.value.value, source.value.age_s()) == (1, 1, 0)
 
 
-async def test_a_young_value_is_not_read_again_unless_it_has_changed() -> None:
+async def test_a_fresh_value_is_not_read_again_unless_it_was_invalidated() -> None:
     source = Source()
     await source.value.if_older(10)
     source.now += 9
@@ -42,7 +44,7 @@ async def test_a_young_value_is_not_read_again_unless_it_has_changed() -> None:
     assert source.value.value == 2
 
 
-async def test_a_failed_read_keeps_the_value_and_is_not_repeated_at_once() -> None:
+async def test_a_failed_read_keeps_the_old_value_and_is_not_repeated_at_once() -> None:
     source = Source()
     await source.value.if_older(10)
     source.now += 11
@@ -57,7 +59,7 @@ async def test_a_failed_read_keeps_the_value_and_is_not_repeated_at_once() -> No
     assert (source.value.value, source.value.age_s()) == (3, 0)
 
 
-async def test_a_read_that_takes_too_long_has_failed() -> None:
+async def test_a_read_that_takes_too_long_counts_as_failed() -> None:
     source = Source()
     source.read = lambda: asyncio.sleep(1, 7)  # type: ignore[method-assign]
     value = Refreshed(0, source.read, source.failed.append, lambda: source.now, again_s=1.0, limit_s=0.01)
@@ -66,7 +68,7 @@ async def test_a_read_that_takes_too_long_has_failed() -> None:
     assert isinstance(source.failed[0], TimeoutError)
 
 
-async def test_an_error_that_the_owner_raises_is_not_hidden() -> None:
+async def test_an_unexpected_error_of_the_source_is_raised() -> None:
     def failed(error: Exception) -> None:
         raise error
 

@@ -1,4 +1,4 @@
-"""A scope that was renamed keeps its meaning in keys that were made before."""
+"""Renamed scopes: a key that was created under the old name keeps its rights."""
 
 from datetime import UTC, datetime
 
@@ -10,11 +10,11 @@ from connectors.access.scopes import FORMER, SCOPES, current_scopes
 OLD = {"calls:old": "usage:write"}
 
 
-def test_a_scope_under_its_old_name_is_read_under_its_new_one() -> None:
+def test_the_old_name_of_a_scope_is_read_as_the_new_name() -> None:
     assert current_scopes(["calls:old", "orgs:read"], OLD) == {"usage:write", "orgs:read"}
 
 
-def test_a_stored_key_keeps_what_it_may_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stored_key_keeps_its_rights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_store, "current_scopes", lambda stored: current_scopes(stored, OLD))
     row = {
         "key_id": "k",
@@ -33,7 +33,7 @@ def test_a_stored_key_keeps_what_it_may_do(monkeypatch: pytest.MonkeyPatch) -> N
     assert key_store._key(row).scopes == {"usage:write"}
 
 
-def test_every_new_name_is_a_scope_and_no_old_one_is() -> None:
+def test_every_new_name_is_a_scope_and_no_old_name_is() -> None:
     assert set(FORMER.values()) <= set(SCOPES)
     assert not set(FORMER) & set(SCOPES)
     assert current_scopes(FORMER) == frozenset(FORMER.values())

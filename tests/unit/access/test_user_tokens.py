@@ -1,4 +1,6 @@
-"""Laws of users' tokens: what the provider did not sign for us, now, is no one's; claims give scopes and orgs."""
+"""Users' OIDC tokens: a token that the provider did not sign for us, or that has expired, is refused; claims give
+scopes and orgs.
+"""
 
 import asyncio
 import base64
@@ -50,7 +52,7 @@ def jwk(key: Any, kid: str, **more: Any) -> dict[str, Any]:
 
 @dataclass
 class Provider:
-    """An identity provider behind a transport."""
+    """An identity provider behind an HTTP transport."""
 
     keys: list[dict[str, Any]] = field(default_factory=lambda: [jwk(RSA, "one", use="sig", alg="RS256")])
     away: bool = False
@@ -74,8 +76,8 @@ class Provider:
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
-class Desk:
-    """Users of one provider."""
+class UserTokensOfProvider:
+    """Verifies tokens of one provider."""
 
     def __init__(self, jwks_url: str = "https://id.example/keys", claims: tuple[str, str] = ("scope", "orgs")) -> None:
         self.provider, self.clock = Provider(), Clock()
@@ -95,8 +97,8 @@ class Desk:
 
 def claims(**changes: Any) -> dict[str, Any]:
     now = time.time()
-    told = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": now + 300, "scope": "orgs:read", "orgs": ["org_a"]}
-    return {name: value for name, value in {**told, **changes}.items() if value is not None}
+    result = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": now + 300, "scope": "orgs:read", "orgs": ["org_a"]}
+    return {name: value for name, value in {**result, **changes}.items() if value is not None}
 
 
 def token(key: Any = RSA, algorithm: str = "RS256", kid: str | None = "one", **changes: Any) -> str:
@@ -105,28 +107,28 @@ def token(key: Any = RSA, algorithm: str = "RS256", kid: str | None = "one", **c
 
 
 def by_hand(head: dict[str, Any], body: dict[str, Any], sign: Callable[[bytes], bytes]) -> str:
-    """A token no library would make."""
+    """A token that no library would create."""
     parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (head, body)]
     signature = base64.urlsafe_b64encode(sign(b".".join(parts))).rstrip(b"=")
     return b".".join([*parts, signature]).decode()
 
 
-async def test_a_token_of_the_provider_says_who_may_do_what_for_which_orgs() -> None:
-    assert await Desk().principal(token()) == Principal(
+async def test_a_valid_token_gives_the_user_scopes_and_orgs() -> None:
+    assert await UserTokensOfProvider().principal(token()) == Principal(
         "user ada", frozenset({"orgs:read"}), frozenset({"org_a"}), NOW + timedelta(days=30), user="ada"
     )
-    assert await Desk(jwks_url="").principal(token()) is not None, "where its discovery document says"
-    assert await Desk().principal(token(aud=["x", "other"])) is not None
+    assert await UserTokensOfProvider(jwks_url="").principal(token()) is not None, "where its discovery document says"
+    assert await UserTokensOfProvider().principal(token(aud=["x", "other"])) is not None
 
 
 @pytest.mark.parametrize(
     ("key", "algorithm"),
     [(RSA, "RS256"), (RSA, "RS512"), (RSA, "PS256"), (P256, "ES256"), (P384, "ES384"), (ED, "EdDSA")],
 )
-async def test_every_kind_of_key_that_signs_asymmetrically_is_taken(key: Any, algorithm: str) -> None:
-    requeuer = Desk()
-    requeuer.provider.keys = [jwk(key, "k")]
-    assert await requeuer.principal(token(key, algorithm, "k")) is not None
+async def test_every_asymmetric_signature_algorithm_is_accepted(key: Any, algorithm: str) -> None:
+    users = UserTokensOfProvider()
+    users.provider.keys = [jwk(key, "k")]
+    assert await users.principal(token(key, algorithm, "k")) is not None
 
 
 @pytest.mark.parametrize(
@@ -149,8 +151,8 @@ async def test_every_kind_of_key_that_signs_asymmetrically_is_taken(key: Any, al
     ],
     ids=str,
 )
-async def test_a_claim_that_is_wrong_or_missing_makes_a_token_no_ones(changes: dict[str, Any]) -> None:
-    assert await Desk().principal(_signed(changes)) is None
+async def test_a_token_with_a_wrong_or_missing_claim_is_refused(changes: dict[str, Any]) -> None:
+    assert await UserTokensOfProvider().principal(_signed(changes)) is None
 
 
 def _signed(changes: dict[str, Any]) -> str:
@@ -164,23 +166,27 @@ def _signed(changes: dict[str, Any]) -> str:
     )
 
 
-async def test_an_expired_token_is_told_apart_for_the_one_who_has_to_log_in_again() -> None:
+async def test_an_expired_token_has_its_own_reason_so_that_the_user_knows_to_log_in_again() -> None:
     with pytest.raises(Problem) as expired:
-        await Desk().principal(token(exp=time.time() - LEEWAY_S - 5))
+        await UserTokensOfProvider().principal(token(exp=time.time() - LEEWAY_S - 5))
     assert (expired.value.status, expired.value.reason) == (401, "token_expired")
-    assert await Desk().principal(token(exp=time.time() - LEEWAY_S + 5)) is not None, "clocks differ a little"
-    assert await Desk().principal(token(RSA_TOO, exp=1)) is None, "of a token that is forged nothing is told"
+    assert await UserTokensOfProvider().principal(token(exp=time.time() - LEEWAY_S + 5)) is not None, (
+        "clocks differ a little"
+    )
+    assert await UserTokensOfProvider().principal(token(RSA_TOO, exp=1)) is None, (
+        "of a token that is forged nothing is told"
+    )
 
 
-async def test_what_is_not_signed_or_signed_with_what_everybody_knows_is_no_ones() -> None:
-    """With HS256 the provider's public key would be the secret."""
+async def test_a_token_without_a_signature_or_signed_with_a_public_value_is_refused() -> None:
+    """With HS256 the provider's public key would serve as the secret."""
     public = RSA.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def hs(text: bytes) -> bytes:
         return hmac.digest(public, text, sha256)
 
-    requeuer = Desk()
-    requeuer.provider.keys.append({"kty": "oct", "k": base64.urlsafe_b64encode(b"s" * 48).decode(), "kid": "oct"})
+    users = UserTokensOfProvider()
+    users.provider.keys.append({"kty": "oct", "k": base64.urlsafe_b64encode(b"s" * 48).decode(), "kid": "oct"})
     forged = [
         by_hand({"alg": "none", "kid": "one"}, claims(), lambda _: b""),
         by_hand({"alg": "None"}, claims(), lambda _: b""),
@@ -196,82 +202,82 @@ async def test_what_is_not_signed_or_signed_with_what_everybody_knows_is_no_ones
         token().rpartition(".")[0] + ".",
     ]
     for one in forged:
-        assert await requeuer.principal(one) is None, one
+        assert await users.principal(one) is None, one
 
 
 @pytest.mark.parametrize("text", ["", "a", "a.b", "a.b.c", "..", "eyJ.eyJ.x", "a.b.c.d", "\ud800.\ud800.x", "é.é.é"])
-async def test_what_is_no_token_is_no_ones(text: str) -> None:
-    assert await Desk().principal(text) is None
+async def test_a_text_that_is_no_token_is_refused(text: str) -> None:
+    assert await UserTokensOfProvider().principal(text) is None
 
 
-async def test_a_key_in_the_token_itself_is_not_believed() -> None:
+async def test_a_key_contained_in_the_token_itself_is_not_trusted() -> None:
     headers = {
         "kid": "one",
         "jwk": jwk(RSA_TOO, "one"),
         "jku": "https://evil.example/keys",
         "x5u": "https://evil.example",
     }
-    requeuer = Desk()
-    assert await requeuer.principal(jwt.encode(claims(), RSA_TOO, "RS256", headers)) is None
-    assert requeuer.provider.asked == ["/keys"]
+    users = UserTokensOfProvider()
+    assert await users.principal(jwt.encode(claims(), RSA_TOO, "RS256", headers)) is None
+    assert users.provider.asked == ["/keys"]
 
 
-async def test_keys_to_encrypt_with_short_keys_and_malformed_ones_verify_nothing() -> None:
-    requeuer = Desk()
-    requeuer.provider.keys = [
+async def test_encryption_keys_short_keys_and_malformed_keys_verify_no_token() -> None:
+    users = UserTokensOfProvider()
+    users.provider.keys = [
         jwk(RSA, "one", use="enc"),
         jwk(SHORT, "short"),
         {"kty": "RSA", "kid": "half"},
         {"kty": 1},
         {},
     ]
-    assert await requeuer.principal(token()) is None
-    assert await requeuer.principal(token(SHORT, kid="short")) is None
+    assert await users.principal(token()) is None
+    assert await users.principal(token(SHORT, kid="short")) is None
 
 
-async def test_without_a_key_id_only_a_single_key_is_taken() -> None:
-    requeuer = Desk()
-    assert await requeuer.principal(token(kid=None)) is not None
-    requeuer = Desk()
-    requeuer.provider.keys.append(jwk(RSA_TOO, "two", alg="RS256"))
-    assert await requeuer.principal(token(kid=None)) is None
+async def test_a_token_without_a_key_id_is_accepted_only_if_the_provider_has_a_single_key() -> None:
+    users = UserTokensOfProvider()
+    assert await users.principal(token(kid=None)) is not None
+    users = UserTokensOfProvider()
+    users.provider.keys.append(jwk(RSA_TOO, "two", alg="RS256"))
+    assert await users.principal(token(kid=None)) is None
 
 
-async def test_a_new_key_is_looked_for_once_in_a_while_the_one_who_asks() -> None:
-    requeuer = Desk()
-    assert await requeuer.principal(token()) is not None
-    requeuer.provider.keys.append(jwk(RSA_TOO, "two"))
-    requeuer.clock.now += AGAIN_S + 1
-    assert await requeuer.principal(token(RSA_TOO, kid="two")) is not None
+async def test_an_unknown_key_id_causes_at_most_one_request_to_the_provider_in_an_interval() -> None:
+    users = UserTokensOfProvider()
+    assert await users.principal(token()) is not None
+    users.provider.keys.append(jwk(RSA_TOO, "two"))
+    users.clock.now += AGAIN_S + 1
+    assert await users.principal(token(RSA_TOO, kid="two")) is not None
     for number in range(100):
-        assert await requeuer.principal(token(kid=f"guess {number}")) is None
-    assert len(requeuer.provider.asked) == 2
+        assert await users.principal(token(kid=f"guess {number}")) is None
+    assert len(users.provider.asked) == 2
 
 
-async def test_a_key_that_is_withdrawn_is_forgotten() -> None:
-    requeuer = Desk()
-    assert await requeuer.principal(token()) is not None
-    requeuer.provider.keys.clear()
-    requeuer.clock.now += FRESH_S + 1
-    assert await requeuer.principal(token()) is None
+async def test_a_key_that_the_provider_withdrew_is_no_longer_accepted() -> None:
+    users = UserTokensOfProvider()
+    assert await users.principal(token()) is not None
+    users.provider.keys.clear()
+    users.clock.now += FRESH_S + 1
+    assert await users.principal(token()) is None
 
 
-async def test_while_the_provider_is_away_its_keys_are_believed_for_an_hour_and_no_one_is_called_wrong() -> None:
-    requeuer = Desk()
-    requeuer.provider.away = True
+async def test_while_the_provider_is_unavailable_its_keys_are_valid_for_an_hour_and_no_token_is_called_wrong() -> None:
+    users = UserTokensOfProvider()
+    users.provider.away = True
     with pytest.raises(Unavailable, match="issuer_away"):
-        await requeuer.principal(token())
-    requeuer.provider.away = False
-    requeuer.clock.now += AGAIN_S + 1
-    assert await requeuer.principal(token()) is not None
-    requeuer.provider.away = True
-    requeuer.clock.now += BELIEVED_S - 1
-    assert await requeuer.principal(token()) is not None
+        await users.principal(token())
+    users.provider.away = False
+    users.clock.now += AGAIN_S + 1
+    assert await users.principal(token()) is not None
+    users.provider.away = True
+    users.clock.now += BELIEVED_S - 1
+    assert await users.principal(token()) is not None
     with pytest.raises(Unavailable, match="issuer_away"):
-        await requeuer.principal(token(kid="two"))
-    requeuer.clock.now += 2
+        await users.principal(token(kid="two"))
+    users.clock.now += 2
     with pytest.raises(Unavailable, match="issuer_away"):
-        await requeuer.principal(token())
+        await users.principal(token())
 
 
 @pytest.mark.parametrize(
@@ -287,23 +293,23 @@ async def test_while_the_provider_is_away_its_keys_are_believed_for_an_hour_and_
     ],
     ids=lambda answer: str(answer.status_code) + str(answer.content[:9]),
 )
-async def test_an_answer_that_is_no_key_set_leaves_what_is_known(answer: httpx.Response) -> None:
-    requeuer = Desk()
-    assert await requeuer.principal(token()) is not None
-    requeuer.provider.answers["/keys"] = answer
-    requeuer.clock.now += FRESH_S + 1
-    assert await requeuer.principal(token()) is not None
-    assert len(requeuer.provider.asked) == 2
+async def test_an_answer_that_is_no_key_set_keeps_the_known_keys(answer: httpx.Response) -> None:
+    users = UserTokensOfProvider()
+    assert await users.principal(token()) is not None
+    users.provider.answers["/keys"] = answer
+    users.clock.now += FRESH_S + 1
+    assert await users.principal(token()) is not None
+    assert len(users.provider.asked) == 2
 
 
-async def test_another_issuers_discovery_document_is_not_believed() -> None:
-    requeuer = Desk(jwks_url="")
-    requeuer.provider.answers["/.well-known/openid-configuration"] = httpx.Response(
+async def test_the_discovery_document_of_another_issuer_is_refused() -> None:
+    users = UserTokensOfProvider(jwks_url="")
+    users.provider.answers["/.well-known/openid-configuration"] = httpx.Response(
         200, json={"issuer": "https://evil.example/", "jwks_uri": "https://evil.example/keys"}
     )
     with pytest.raises(Unavailable):
-        await requeuer.principal(token())
-    assert requeuer.provider.asked == ["/.well-known/openid-configuration"]
+        await users.principal(token())
+    assert users.provider.asked == ["/.well-known/openid-configuration"]
 
 
 @pytest.mark.parametrize(
@@ -321,27 +327,27 @@ async def test_another_issuers_discovery_document_is_not_believed() -> None:
         (("realm.roles", "realm.none.orgs"), {"realm": ["roles"]}, set(), set()),
     ],
 )  # fmt: skip
-async def test_claims_give_what_they_say_and_nothing_where_they_say_nothing(
+async def test_scopes_and_orgs_are_those_of_the_claims_and_none_without_claims(
     names: tuple[str, str], told: dict[str, Any], scopes: set[str], orgs: set[str] | None
 ) -> None:
-    """No org named is no org, never all of them."""
-    principal = await Desk(claims=names).principal(token(**told))
+    """A token that names no org has access to no org, never to all of them."""
+    principal = await UserTokensOfProvider(claims=names).principal(token(**told))
     assert principal is not None and scopes <= set(SCOPES)
     assert (principal.scopes, principal.orgs) == (scopes, orgs)
 
 
-async def test_a_key_that_no_one_knows_keeps_no_user_waiting() -> None:
-    requeuer = Desk()
-    assert await requeuer.principal(token()) is not None
-    requeuer.clock.now += AGAIN_S + 1
-    requeuer.provider.slow = True
-    asking = asyncio.ensure_future(requeuer.principal(token(kid="guess")))
+async def test_an_unknown_key_id_delays_no_other_user() -> None:
+    users = UserTokensOfProvider()
+    assert await users.principal(token()) is not None
+    users.clock.now += AGAIN_S + 1
+    users.provider.slow = True
+    asking = asyncio.ensure_future(users.principal(token(kid="guess")))
     await asyncio.sleep(0.01)
-    assert await asyncio.wait_for(requeuer.principal(token()), 0.1) is not None
+    assert await asyncio.wait_for(users.principal(token()), 0.1) is not None
     asking.cancel()
 
 
 @pytest.mark.parametrize("subject", ["ada\n", "ada\x1b[31m", "\u202eada", "a\u2066da", "ada\x00"])
-async def test_a_subject_that_could_forge_a_line_is_no_one(subject: str) -> None:
-    assert await Desk().principal(token(sub=subject)) is None
-    assert await Desk().principal(token(sub="Ada Lovelace, Ζωή")) is not None
+async def test_a_subject_that_could_forge_a_log_line_is_refused(subject: str) -> None:
+    assert await UserTokensOfProvider().principal(token(sub=subject)) is None
+    assert await UserTokensOfProvider().principal(token(sub="Ada Lovelace, Ζωή")) is not None

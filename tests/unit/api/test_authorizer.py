@@ -1,4 +1,6 @@
-"""Laws of the entrance: no one unknown comes in, no one sees another's org, and the one who tries leaves a line."""
+"""Authorisation of the management API: unknown callers are refused, no caller sees another's org, and every attempt
+leaves a line in the audit log.
+"""
 
 import asyncio
 import json
@@ -17,7 +19,7 @@ from connectors.api.provider_keys import ProviderKeyHandlers
 from connectors.http.endpoint import Endpoint, Principal
 from connectors.http.problem import Problem
 from connectors.http.request_limits import MAX_BODY
-from tests.support.entrance import ENDPOINTS, Clock, House, Known, Topic, running_house
+from tests.support.entrance import ENDPOINTS, Clock, GuardedApp, Known, Topic, running_house
 
 ALL = {
     "reader": Principal("reader", frozenset({"things:read", "orgs:read"})),
@@ -28,7 +30,7 @@ WRONG = "mb_0123456789ab_wrong-secret-that-must-not-be-written"
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
+async def house() -> AsyncIterator[GuardedApp]:
     async with running_house([FixedKeys("sk-master", "lago-key"), Known(ALL)]) as running:
         yield running
 
@@ -39,8 +41,8 @@ def refused(answer: httpx.Response, status: int) -> str:
     return str(answer.json()["reason"])
 
 
-async def raw(house: House, path: str, token: str = "reader") -> tuple[int, str]:
-    """The path byte by byte: a client would tidy it first."""
+async def raw(house: GuardedApp, path: str, token: str = "reader") -> tuple[int, str]:
+    """The path as raw bytes: an HTTP client would normalise it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
     writer.write(
         f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n".encode()
@@ -51,13 +53,13 @@ async def raw(house: House, path: str, token: str = "reader") -> tuple[int, str]
     return int(head.split()[1]), str(json.loads(body).get("reason")) if body.startswith(b"{") else ""
 
 
-async def test_the_master_key_may_do_everything(house: House) -> None:
+async def test_the_master_key_has_all_rights(house: GuardedApp) -> None:
     for path in ("/things", "/orgs/org_x", "/texts/a", "/api/customers", "/api/customers/x"):
         assert (await house.get(path, "sk-master")).json()["actor"] == "master key"
     assert (await house.post("/things", "sk-master")).status_code == 200
 
 
-async def test_lagos_key_is_taken_where_it_is_documented_and_nowhere_else(house: House) -> None:
+async def test_lagos_key_is_accepted_only_where_it_is_documented(house: GuardedApp) -> None:
     for path in ("/api/customers", "/api/customers/x"):
         assert (await house.get(path, "lago-key")).json()["actor"] == "lago key"
     assert (await house.post("/api/billing/plans", "lago-key")).status_code == 200
@@ -69,7 +71,7 @@ async def test_lagos_key_is_taken_where_it_is_documented_and_nowhere_else(house:
     "header",
     ["", "Bearer", "Bearer None", "Basic sk-master", "sk-master", "Bearer sk-masterx", "Bearer \xff"],
 )
-async def test_the_one_who_names_no_known_credential_stays_outside(house: House, header: str) -> None:
+async def test_a_request_without_a_known_credential_is_refused(house: GuardedApp, header: str) -> None:
     headers = {"Authorization": header.encode("latin-1")} if header else {}
     answer = await house.http.get("/things", headers=headers)
     assert refused(answer, 401) == "unknown_token"
@@ -77,26 +79,26 @@ async def test_the_one_who_names_no_known_credential_stays_outside(house: House,
 
 
 @pytest.mark.parametrize("keys", [FixedKeys(None, None), FixedKeys("", ""), FixedKeys("sk-master", None)])
-async def test_what_is_not_configured_is_no_ones_key(keys: FixedKeys) -> None:
-    """An empty key must not be everybody's."""
+async def test_a_credential_that_is_not_configured_matches_no_request(keys: FixedKeys) -> None:
+    """An empty configured key must not match an empty key in a request."""
     for token in ("", "None", " ", "\0"):
         for endpoint in ENDPOINTS:
             assert await keys.principal(token, endpoint) is None
 
 
-async def test_what_is_open_asks_no_one(house: House) -> None:
+async def test_an_open_endpoint_needs_no_credential(house: GuardedApp) -> None:
     assert (await house.get("/open")).json()["actor"] == "anybody"
 
 
-async def test_a_missing_scope_is_named(house: House) -> None:
+async def test_a_refusal_names_the_missing_scope(house: GuardedApp) -> None:
     answer = await house.post("/things", "reader")
     assert refused(answer, 403) == "missing_scope" and "things:write" in answer.json()["detail"]
     assert house.topic.lines == []
     assert [line.reason for line in await house.written()] == ["missing_scope"]
 
 
-async def test_a_credential_for_an_org_sees_that_org_and_no_other(house: House) -> None:
-    """The refusal is the same whether or not there is such an org."""
+async def test_a_credential_bound_to_an_org_reaches_only_that_org(house: GuardedApp) -> None:
+    """The refusal is the same for an org that exists and one that does not."""
     assert (await house.get("/orgs/org_acme", "acme")).status_code == 200
     assert (await house.get("/own?org=org_acme", "acme")).status_code == 200
     answers = [
@@ -109,8 +111,8 @@ async def test_a_credential_for_an_org_sees_that_org_and_no_other(house: House) 
     assert {answer.text for answer in answers} == {answers[0].text}
 
 
-async def test_what_is_about_all_orgs_is_closed_to_the_one_who_is_for_some(house: House) -> None:
-    """Closed by default: an endpoint has to say that it sees to it."""
+async def test_an_endpoint_about_all_orgs_refuses_a_credential_bound_to_some(house: GuardedApp) -> None:
+    """Refused by default: an endpoint has to declare that it filters by org."""
     assert refused(await house.get("/things", "acme"), 403) == "other_org"
     assert refused(await house.post("/things", "acme"), 403) == "other_org"
 
@@ -135,24 +137,24 @@ async def test_what_is_about_all_orgs_is_closed_to_the_one_who_is_for_some(house
         "/nowhere/a%2fb",
     ],
 )
-async def test_tricks_in_a_path_are_400_and_have_a_line(house: House, path: str) -> None:
+async def test_a_malicious_path_is_answered_400_and_logged(house: GuardedApp, path: str) -> None:
     assert await raw(house, path) == (400, "bad_path")
     [line] = await house.written()
     assert (line.action, line.reason) == ("access.refused", "bad_path")
 
 
-async def test_a_path_that_only_leads_nowhere_is_no_trick(house: House) -> None:
+async def test_an_unknown_path_is_not_treated_as_malicious(house: GuardedApp) -> None:
     assert (await raw(house, "/nowhere"))[0] == 404
     assert (await raw(house, "/nowhere/v1.2/a..b?x=%2f"))[0] == 404
     assert await house.written() == []
 
 
-async def test_a_customers_id_of_litellm_may_be_any_text(house: House) -> None:
+async def test_a_customer_id_in_a_path_may_be_any_text(house: GuardedApp) -> None:
     for path, text in (("/texts/a%2f..%2fb", "a/../b"), ("/texts/" + "a" * 1000, "a" * 1000)):
         assert (await house.get(path, "reader")).json()["parts"] == {"text": text}
 
 
-async def test_a_body_has_its_size_and_one_byte_more_is_413(house: House) -> None:
+async def test_a_body_of_the_maximum_size_is_accepted_and_one_more_byte_is_413(house: GuardedApp) -> None:
     def body(size: int) -> bytes:
         return b'{"name": "' + b"a" * (size - 12) + b'"}'
 
@@ -162,7 +164,9 @@ async def test_a_body_has_its_size_and_one_byte_more_is_413(house: House) -> Non
     assert [line.reason for line in await house.written()] == ["", "body_too_large"]
 
 
-async def test_a_body_that_does_not_say_its_size_is_counted_and_a_packed_one_unpacked(house: House) -> None:
+async def test_a_body_without_a_content_length_is_counted_and_a_compressed_one_is_decompressed(
+    house: GuardedApp,
+) -> None:
     import gzip
 
     async def fetch_batches() -> AsyncIterator[bytes]:
@@ -178,7 +182,7 @@ async def test_a_body_that_does_not_say_its_size_is_counted_and_a_packed_one_unp
     assert refused(await house.http.post("/things", content=bomb, headers=headers), 413) == "body_too_large"
 
 
-async def test_a_body_that_says_it_is_too_large_is_not_waited_for(house: House) -> None:
+async def test_a_body_with_a_too_large_content_length_is_refused_before_it_arrives(house: GuardedApp) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
     head = (
         f"POST /things HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-master\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n"
@@ -189,12 +193,12 @@ async def test_a_body_that_says_it_is_too_large_is_not_waited_for(house: House) 
     writer.close()
 
 
-async def test_no_one_unknown_has_a_body_read(house: House) -> None:
+async def test_the_body_of_an_unknown_caller_is_not_read(house: GuardedApp) -> None:
     answer = await house.post("/things", "wrong", json=None, content=b"x" * (MAX_BODY + 1))
     assert refused(answer, 401) == "unknown_token"
 
 
-async def test_a_change_has_its_line_before_it_is_answered_and_the_line_no_secret(house: House) -> None:
+async def test_a_change_is_logged_before_it_is_answered_and_the_line_has_no_secret(house: GuardedApp) -> None:
     assert (await house.post("/things", "sk-master", json={"name": "new"})).status_code == 200
     [line] = house.topic.lines
     assert (line.actor, line.action, line.address) == ("master key", "POST /things", "127.0.0.1")
@@ -203,13 +207,13 @@ async def test_a_change_has_its_line_before_it_is_answered_and_the_line_no_secre
     assert line.request_id
 
 
-async def test_what_cannot_be_recorded_is_not_done(house: House) -> None:
+async def test_a_change_that_cannot_be_logged_is_not_made(house: GuardedApp) -> None:
     house.topic.away = True
     answer = await house.post("/things", "sk-master")
     assert refused(answer, 503) == "kafka_unavailable" and answer.headers["retry-after"]
 
 
-async def test_a_value_too_large_for_a_line_is_told_by_its_length() -> None:
+async def test_a_value_too_large_for_a_log_line_is_replaced_by_its_length() -> None:
     topic = Topic()
     audit = Audit(topic, "audit", Clock(), lambda: 0, topic.chain_head)
     await audit.changing(Attempt("a", "b", {}, "", ""), None, {"text": "x" * MAX_VALUE})
@@ -217,8 +221,8 @@ async def test_a_value_too_large_for_a_line_is_told_by_its_length() -> None:
     assert json.loads(topic.lines[0].after) == {"characters_left_out": MAX_VALUE + 11}
 
 
-async def test_a_refused_attempt_has_a_line_without_the_credential(house: House) -> None:
-    """Nor has it the path of somebody unknown: a key may stand there by mistake."""
+async def test_a_refused_attempt_is_logged_without_the_credential(house: GuardedApp) -> None:
+    """Without the path of an unknown caller, too: it may contain a key by mistake."""
     await house.get(f"/orgs/{WRONG}", WRONG)
     await house.get(f"/{WRONG}/../x", WRONG)
     await house.get("/orgs/org_other", "acme")
@@ -230,19 +234,19 @@ async def test_a_refused_attempt_has_a_line_without_the_credential(house: House)
 
 
 class Expired:
-    """A credential that was right once."""
+    """A credential that was valid before."""
 
     async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:
         raise Problem(401, "token_expired")
 
 
-async def test_tokens_that_were_right_once_are_counted_with_the_wrong_ones() -> None:
+async def test_expired_tokens_count_as_wrong_credentials() -> None:
     async with running_house([Expired()]) as house:
         answers = [(await house.get("/things", "old")).status_code for _ in range(int(WRONG_PER_S) + 5)]
     assert answers == [401] * int(WRONG_PER_S) + [429] * 5
 
 
-async def test_a_flood_of_wrong_keys_is_a_few_lines_and_one_that_counts() -> None:
+async def test_a_flood_of_wrong_keys_makes_a_few_log_lines_and_one_with_their_count() -> None:
     topic, clock = Topic(), Clock()
     audit = Audit(topic, "audit", clock, lambda: 0, topic.chain_head)
     for _ in range(5000):
@@ -259,7 +263,7 @@ async def test_a_flood_of_wrong_keys_is_a_few_lines_and_one_that_counts() -> Non
     assert topic.lines[-1] is last, "a quiet minute has no line"
 
 
-async def test_a_flood_from_everywhere_is_bounded_too() -> None:
+async def test_a_flood_from_many_addresses_is_bounded_too() -> None:
     topic, clock = Topic(), Clock()
     audit = Audit(topic, "audit", clock, lambda: 0, topic.chain_head)
     for number in range(20_000):
@@ -272,7 +276,7 @@ async def test_a_flood_from_everywhere_is_bounded_too() -> None:
     assert len(topic.lines) == OF_ALL + 1 and topic.lines[-1].count == 20_000 - OF_ALL
 
 
-async def test_while_kafka_is_away_refusals_wait_in_bounds_and_are_written_later() -> None:
+async def test_while_kafka_is_unavailable_a_bounded_number_of_refusals_waits_and_is_logged_later() -> None:
     topic, clock = Topic(away=True), Clock()
     audit = Audit(topic, "audit", clock, lambda: 0, topic.chain_head)
     for minute in range(30):
@@ -286,7 +290,7 @@ async def test_while_kafka_is_away_refusals_wait_in_bounds_and_are_written_later
     assert sum(line.count for line in topic.lines) == 9000
 
 
-async def test_one_caller_too_often_is_429_with_retry_after_and_costs_others_nothing() -> None:
+async def test_a_caller_over_its_rate_limit_gets_429_with_retry_after_and_others_are_not_limited() -> None:
     async with running_house([FixedKeys("sk-master", None), Known(ALL)], per_second=2) as house:
         assert [(await house.get("/things", "reader")).status_code for _ in range(3)] == [200, 200, 429]
         answer = await house.get("/things", "reader")
@@ -297,8 +301,8 @@ async def test_one_caller_too_often_is_429_with_retry_after_and_costs_others_not
         assert await house.written() == []
 
 
-async def test_what_is_asked_for_each_call_has_a_limit_of_its_own() -> None:
-    """All proxies of one key share it, and a person who looks at the dashboard takes nothing from them."""
+async def test_requests_that_the_plugin_makes_for_every_call_have_their_own_rate_limit() -> None:
+    """All proxies share one key; a person who looks at the dashboard must not use up their limit."""
     kinds = [FixedKeys("sk-master", None), Known(ALL)]
     async with running_house(kinds, per_second=1, calls_per_second=4) as house:
         assert [(await house.get("/calls", "reader")).status_code for _ in range(6)] == [200] * 4 + [429] * 2
@@ -307,17 +311,17 @@ async def test_what_is_asked_for_each_call_has_a_limit_of_its_own() -> None:
         assert refused(answer, 429) == "too_many_requests" and "AUTHORIZE_RATE_LIMIT" in answer.json()["detail"]
 
 
-def test_the_endpoints_that_the_plugin_asks_for_each_call_are_marked() -> None:
+def test_the_endpoints_that_the_plugin_calls_for_every_call_are_marked() -> None:
     marked = {
-        (made().method, made().path)
+        (created().method, created().path)
         for handlers in (CreditHandlers, ProviderKeyHandlers, PowerLevelHandlers)
         for member in vars(handlers).values()
         if (
-            made := partial(member.__dict__["endpoint"], handler=answered)
+            created := partial(member.__dict__["endpoint"], handler=answered)
             if "endpoint" in getattr(member, "__dict__", ())
             else None
         )
-        and made().per_call
+        and created().per_call
     }
     assert marked == {
         ("POST", "/api/v1/credits/authorize"),
@@ -330,7 +334,7 @@ async def answered(_: object) -> web.Response:
     return web.Response()
 
 
-async def test_guessing_is_slowed_by_address_and_who_is_known_there_is_not_held_up(house: House) -> None:
+async def test_wrong_credentials_slow_down_an_address_but_not_known_callers_at_that_address(house: GuardedApp) -> None:
     async def tried(token: str, address: str = "192.0.2.1") -> int:
         return (await house.get("/things", token, **{"X-Forwarded-For": address})).status_code
 
@@ -342,8 +346,8 @@ async def test_guessing_is_slowed_by_address_and_who_is_known_there_is_not_held_
     assert await tried("guess") == 401
 
 
-async def test_a_network_of_ipv6_is_one_address(house: House) -> None:
-    """The one who has one has 2^64 of them."""
+async def test_an_ipv6_network_counts_as_one_address(house: GuardedApp) -> None:
+    """The owner of such a network has 2^64 addresses."""
     for number in range(int(WRONG_PER_S)):
         await house.get("/things", "guess", **{"X-Forwarded-For": f"2001:db8::{number}"})
     assert (await house.get("/things", "guess", **{"X-Forwarded-For": "2001:db8::ffff"})).status_code == 429
@@ -351,16 +355,16 @@ async def test_a_network_of_ipv6_is_one_address(house: House) -> None:
 
 
 @pytest.mark.parametrize("header", [None, "reader", "Basic cmVhZGVyOng=", "Bearer"])
-async def test_without_a_bearer_token_a_401_says_how_to_send_one(house: House, header: str | None) -> None:
+async def test_a_401_without_a_bearer_token_explains_how_to_send_one(house: GuardedApp, header: str | None) -> None:
     answer = await house.get("/things", **({"Authorization": header} if header is not None else {}))
     assert refused(answer, 401) == "unknown_token"
     assert answer.json()["detail"] == "no bearer token: send `Authorization: Bearer <key>`"
 
 
-async def test_a_wrong_token_is_told_that_it_is_unknown_and_no_more(house: House) -> None:
+async def test_a_401_for_a_wrong_token_says_only_that_it_is_unknown(house: GuardedApp) -> None:
     assert (await house.get("/things", WRONG)).json()["detail"] == "the bearer token is unknown"
 
 
-async def test_where_no_master_key_is_set_a_401_does_not_say_so() -> None:
+async def test_a_401_does_not_reveal_that_no_master_key_is_set() -> None:
     async with running_house([FixedKeys("", ""), Known(ALL)]) as house:
         assert (await house.get("/things", WRONG)).json()["detail"] == "the bearer token is unknown"

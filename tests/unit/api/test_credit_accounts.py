@@ -1,4 +1,4 @@
-"""Whose credits a request is about: one's own without a scope, everybody else's by scope and orgs."""
+"""Access to credit accounts: one's own account needs no scope, every other one needs a scope and the org."""
 
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ KEY = Principal("key", ALL)
 OF_A = Principal("key a", ALL, frozenset({"org_a"}))
 
 
-def asked(principal: Principal, named: str | None, **more: Any) -> tuple[int, str]:
+def answer_to(principal: Principal, named: str | None, **more: Any) -> tuple[int, str]:
     request = cast("AuthorizedRequest", AuthorizedRequest(cast("Any", None), principal, cast("Any", None)))
     try:
         return 200, account_of(request, "credits:read", named, **more)
@@ -43,12 +43,12 @@ def asked(principal: Principal, named: str | None, **more: Any) -> tuple[int, st
         (Principal("nothing"), None, (422, "account_needed")),
     ],
 )
-def test_an_account_is_ones_own_or_needs_scope_and_org(
+def test_an_own_account_needs_no_scope_and_another_needs_scope_and_org(
     principal: Principal, named: str | None, expected: tuple[int, str]
 ) -> None:
-    assert asked(principal, named) == expected
+    assert answer_to(principal, named) == expected
 
 
-def test_what_moves_credits_needs_the_scope_also_for_ones_own() -> None:
-    assert asked(ADA, None, own=False) == (403, "missing_scope")
-    assert asked(CLERK, None, own=False) == (200, "user:clerk")
+def test_moving_credits_needs_the_scope_also_for_an_own_account() -> None:
+    assert answer_to(ADA, None, own=False) == (403, "missing_scope")
+    assert answer_to(CLERK, None, own=False) == (200, "user:clerk")

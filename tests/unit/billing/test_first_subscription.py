@@ -1,4 +1,4 @@
-"""The one who makes an org's first subscription never changes one that somebody else has made meanwhile."""
+"""Creating an org's first subscription never changes a subscription that another process has created meanwhile."""
 
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ NOW = parse_us("2025-03-03T12:00:00Z")
 
 
 class World:
-    """A Lago where somebody subscribes org_1 as soon as it is a customer."""
+    """A Lago in which another process subscribes org_1 as soon as it is a customer."""
 
     def __init__(self, *theirs: Subscription) -> None:
         self.lago, self.ids, self.records = Books(), InMemoryIds(), Records()
@@ -28,7 +28,7 @@ class World:
 
     async def set_up(self, plan: str) -> None:
         async def silently(_before: Any, _after: Any) -> None:
-            """No one is told."""
+            """Notifies no listener."""
 
         wanted = OrgRequest("org_1", plan_code=plan)
         await OrgAccounts(self.billing, self.records, lambda: NOW).set_up(wanted, silently)
@@ -40,41 +40,41 @@ class World:
         return [(one.external_id, one.plan_code) for one in self.lago.posted]
 
 
-def theirs(plan: str, status: str = "active") -> Subscription:
+def foreign_subscription(plan: str, status: str = "active") -> Subscription:
     begun = "2025-03-03T11:59:59Z" if status == "active" else None
     return Subscription("sub_1", begun, plan, external_customer_id="org_1", status=status)
 
 
 @pytest.mark.parametrize("status", ["active", "pending"])
-async def test_an_org_that_got_another_plan_meanwhile_is_not_subscribed_by_itself(status: str) -> None:
-    world = World(theirs("professional", status))
+async def test_automatic_setup_keeps_a_plan_that_was_chosen_meanwhile(status: str) -> None:
+    world = World(foreign_subscription("professional", status))
     await world.subscribe_by_itself("starter")
     assert (world.posted(), world.ids.all) == ([], {})
 
 
 @pytest.mark.parametrize("status", ["active", "pending"])
-async def test_a_setup_that_finds_another_plan_at_last_is_refused(status: str) -> None:
-    world = World(theirs("professional", status))
+async def test_a_setup_that_finds_another_plan_in_the_end_is_refused(status: str) -> None:
+    world = World(foreign_subscription("professional", status))
     with pytest.raises(LagoRejected, match="other_plan"):
         await world.set_up("starter")
     assert (world.posted(), world.ids.all) == ([], {})
 
 
-async def test_a_change_that_waits_for_the_periods_end_is_not_taken_back() -> None:
-    """To Lago the running plan's own code says so."""
-    world = World(theirs("professional"), theirs("starter", "pending"))
+async def test_a_plan_change_at_the_end_of_the_period_is_not_undone() -> None:
+    """Until then Lago reports the running plan's own code."""
+    world = World(foreign_subscription("professional"), foreign_subscription("starter", "pending"))
     await world.subscribe_by_itself("professional")
     assert world.posted() == []
 
 
-async def test_the_same_plan_is_the_same_subscription() -> None:
+async def test_a_setup_with_the_same_plan_returns_the_existing_subscription() -> None:
     for ask in (World.set_up, World.subscribe_by_itself):
-        world = World(theirs("starter"))
+        world = World(foreign_subscription("starter"))
         await ask(world, "starter")
         assert (world.posted(), world.ids.all) == ([("sub_1", "starter")], {"org_1": "sub_1"})
 
 
-async def test_where_nothing_runs_there_is_a_first_one() -> None:
+async def test_without_a_running_subscription_one_is_created() -> None:
     for ask in (World.set_up, World.subscribe_by_itself):
         world = World()
         await ask(world, "starter")
@@ -82,14 +82,16 @@ async def test_where_nothing_runs_there_is_a_first_one() -> None:
         assert (external_id, plan) == (world.ids.all["org_1"], "starter")
 
 
-async def test_what_else_lago_refuses_is_still_told() -> None:
-    world = World(theirs("starter"), Subscription("sub_2", "2025-03-03T11:00:00Z", "starter", status="active"))
+async def test_any_other_refusal_by_lago_is_reported() -> None:
+    world = World(
+        foreign_subscription("starter"), Subscription("sub_2", "2025-03-03T11:00:00Z", "starter", status="active")
+    )
     with pytest.raises(LagoRejected, match="several_subscriptions"):
         await world.subscribe_by_itself("starter")
 
 
-async def test_the_one_who_means_a_change_of_plan_still_makes_one() -> None:
+async def test_a_setup_that_asks_for_a_plan_change_makes_one() -> None:
     world = World()
-    world.lago.listed["org_1"] = [theirs("starter")]
+    world.lago.listed["org_1"] = [foreign_subscription("starter")]
     await world.billing.subscribe("org_1", "professional", "anniversary", None)
     assert world.posted() == [("sub_1", "professional")]

@@ -1,4 +1,6 @@
-"""Mapping by identity: who is asked about, how often, and what happens while Lago is away."""
+"""Mapping by identity (`MAP_BY_IDENTITY`): which ids Lago is asked about, how often, and what happens while Lago is
+unavailable.
+"""
 
 from collections.abc import Iterable
 
@@ -16,7 +18,7 @@ KNOWN = msgspec.convert({"external_id": "acme"}, Customer)
 
 
 class World:
-    """Lago's customers, those that are held, and what was done."""
+    """Lago's customers, the held customers, and the mappings that were made."""
 
     def __init__(self, held: Iterable[str]) -> None:
         self.held = list(held)
@@ -41,7 +43,7 @@ class World:
         return None
 
 
-async def test_lagos_customers_are_mapped_and_others_are_not() -> None:
+async def test_lagos_customers_are_mapped_and_other_ids_are_not() -> None:
     world = World(["stranger", "acme", UNATTRIBUTED])
     await world.mapper.look()
     assert world.written == ["acme"]
@@ -49,8 +51,10 @@ async def test_lagos_customers_are_mapped_and_others_are_not() -> None:
     assert sorted(world.outcomes) == sorted([CUSTOMER, NO_CUSTOMER, NO_CUSTOMER])
 
 
-async def test_a_stranger_is_asked_about_ever_less_often_and_never_forgotten() -> None:
-    """Half a minute, doubled, a quarter of an hour at most: a customer that Lago gets later is found by itself."""
+async def test_lago_is_asked_about_an_unknown_customer_less_and_less_often_but_never_stops() -> None:
+    """After half a minute, then twice as long each time, at most a quarter of an hour: a customer that is added to Lago
+    later is found.
+    """
     world = World(["stranger"])
     asked_at = []
     for second in range(0, 5000, 2):
@@ -62,7 +66,7 @@ async def test_a_stranger_is_asked_about_ever_less_often_and_never_forgotten() -
     assert asked_at[6:] == [1830, 2730, 3630, 4530]
 
 
-async def test_a_flood_of_names_costs_lago_a_bounded_number_of_questions_a_round() -> None:
+async def test_a_flood_of_unknown_ids_causes_a_bounded_number_of_requests_a_round() -> None:
     world = World(f"name-{number}" for number in range(1000))
     await world.mapper.look()
     assert len(world.asked) == 50
@@ -71,7 +75,7 @@ async def test_a_flood_of_names_costs_lago_a_bounded_number_of_questions_a_round
     assert sorted(world.asked) == sorted(world.held), "everybody had a turn"
 
 
-async def test_while_lago_is_away_it_is_asked_a_few_times_and_no_one_is_taken_for_a_stranger() -> None:
+async def test_while_lago_is_unavailable_it_gets_few_requests_and_no_id_counts_as_unknown() -> None:
     world = World(f"name-{number}" for number in range(1000))
     world.error = LagoUnavailable("connect")
     await world.mapper.look()
@@ -82,7 +86,7 @@ async def test_while_lago_is_away_it_is_asked_a_few_times_and_no_one_is_taken_fo
     assert world.written == ["acme"]
 
 
-async def test_an_id_that_lago_cannot_have_is_a_strangers() -> None:
+async def test_an_id_that_lago_cannot_store_counts_as_unknown() -> None:
     world = World(["a/../b"])
     world.error = LagoRejected("unsafe_id")
     await world.mapper.look()
@@ -90,11 +94,11 @@ async def test_an_id_that_lago_cannot_have_is_a_strangers() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  ", "\0", UNATTRIBUTED, UNATTRIBUTED + "x"])
-def test_no_one_is_mapped_onto_no_one(name: str) -> None:
+def test_unattributed_usage_is_never_mapped(name: str) -> None:
     assert identity_of(name) is None
 
 
-def test_the_mapping_of_an_id_is_under_the_spelling_that_calls_have() -> None:
+def test_the_mapping_is_written_under_the_normalised_id_that_calls_have() -> None:
     wanted = identity_of("Cafe\u0301", "pro")
     assert wanted is not None
     assert (wanted.litellm_customer_id, wanted.lago_customer_id) == ("Caf\u00e9", "Cafe\u0301")

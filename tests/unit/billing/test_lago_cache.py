@@ -1,4 +1,4 @@
-"""Answers are kept for a while, in a bounded number, and never hide what was written since."""
+"""The cache of Lago's answers: bounded in time and number, and an answer never hides a later write."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from connectors.billing.answer_cache import Cache
 from connectors.billing.lago_directory import LagoDirectory
 
 
-class Asked:
-    """Counts the questions."""
+class CountingFetch:
+    """Counts how often it is asked."""
 
     def __init__(self, answer: str | None = "a") -> None:
         self.answer = answer
@@ -22,8 +22,8 @@ def cache(clock: list[float], most: int = 10) -> Cache[str, str]:
     return Cache(lambda: clock[0], kept_s=15.0, most=most)
 
 
-async def test_an_answer_is_asked_for_again_when_its_time_is_up() -> None:
-    clock, asked = [0.0], Asked()
+async def test_an_answer_is_fetched_again_when_it_has_expired() -> None:
+    clock, asked = [0.0], CountingFetch()
     kept = cache(clock)
     for moment, times in ((0.0, 1), (14.9, 1), (15.0, 2)):
         clock[0] = moment
@@ -31,22 +31,22 @@ async def test_an_answer_is_asked_for_again_when_its_time_is_up() -> None:
         assert asked.times == times
 
 
-async def test_that_there_is_nothing_is_asked_every_time() -> None:
-    """A customer that has just subscribed is not turned away."""
-    kept, asked = cache([0.0]), Asked(None)
+async def test_a_not_found_answer_is_not_cached() -> None:
+    """A customer that has just subscribed must be found."""
+    kept, asked = cache([0.0]), CountingFetch(None)
     assert [await kept.get("k", asked) for _ in range(2)] == [None, None]
     assert asked.times == 2
 
 
-async def test_what_was_changed_is_asked_again() -> None:
-    kept, asked = cache([0.0]), Asked()
+async def test_a_changed_value_is_fetched_again() -> None:
+    kept, asked = cache([0.0]), CountingFetch()
     await kept.get("k", asked)
     kept.forget("k")
     await kept.get("k", asked)
     assert asked.times == 2
 
 
-async def test_an_answer_from_before_a_change_is_not_kept() -> None:
+async def test_an_answer_from_before_a_change_is_not_cached() -> None:
     """
     get   ask ......... "old" arrives
     write      forget
@@ -58,11 +58,11 @@ async def test_an_answer_from_before_a_change_is_not_kept() -> None:
         return "old"
 
     assert await kept.get("k", overtaken) == "old"
-    assert await kept.get("k", Asked("new")) == "new"
+    assert await kept.get("k", CountingFetch("new")) == "new"
 
 
-async def test_the_oldest_makes_room() -> None:
-    kept, asked = cache([0.0], most=2), Asked()
+async def test_the_oldest_entry_is_evicted() -> None:
+    kept, asked = cache([0.0], most=2), CountingFetch()
     for key in ("a", "b", "c"):
         await kept.get(key, asked)
     await kept.get("c", asked)
@@ -72,8 +72,8 @@ async def test_the_oldest_makes_room() -> None:
     assert asked.times == 4
 
 
-async def test_an_answer_asked_for_again_is_a_young_one() -> None:
-    clock, asked = [0.0], Asked()
+async def test_an_answer_that_was_fetched_again_counts_as_new() -> None:
+    clock, asked = [0.0], CountingFetch()
     kept = cache(clock, most=2)
     await kept.get("a", asked)
     clock[0] = 10.0
@@ -84,8 +84,8 @@ async def test_an_answer_asked_for_again_is_a_young_one() -> None:
     assert asked.times == 4
 
 
-async def test_plans_and_metrics_are_asked_for_once_in_five_minutes() -> None:
-    """Every setup and every preview looks for its plan; that there is none is asked every time."""
+async def test_plans_and_metrics_are_fetched_once_in_five_minutes() -> None:
+    """Every setup and every preview looks up its plan; a plan that does not exist is asked for every time."""
     asked: list[str] = []
     now = [0.0]
 

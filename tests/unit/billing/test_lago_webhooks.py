@@ -1,4 +1,4 @@
-"""Lago's webhooks: whose signature is good, what is done about each type, and what an org's record becomes."""
+"""Lago's webhooks: which signatures are valid, what each type causes, and how an org's record changes."""
 
 import asyncio
 import hmac
@@ -31,26 +31,26 @@ def signature(secret: str, body: bytes = BODY) -> str:
 
 
 def refused(headers: Mapping[str, str], body: bytes = BODY, secrets: Sequence[str] = ("one", "two")) -> str:
-    with pytest.raises(Rejected) as told:
+    with pytest.raises(Rejected) as result:
         check_signature(headers, body, secrets)
-    assert "one" not in str(told.value) and "two" not in str(told.value)
-    return told.value.reason
+    assert "one" not in str(result.value) and "two" not in str(result.value)
+    return result.value.reason
 
 
 @pytest.mark.parametrize("secret", ["one", "two"])
 @pytest.mark.parametrize("algorithm", [{"X-Lago-Signature-Algorithm": "hmac"}, {}])
-def test_every_live_secret_signs(secret: str, algorithm: dict[str, str]) -> None:
-    """While one is rotated both are good."""
+def test_a_signature_by_any_configured_secret_is_valid(secret: str, algorithm: dict[str, str]) -> None:
+    """While a secret is rotated, the old and the new one are valid."""
     check_signature({"X-Lago-Signature": f" {signature(secret)}\n", **algorithm}, BODY, ["one", "two"])
 
 
-def test_a_known_signature_is_the_one_that_lago_makes() -> None:
-    """Against a value made elsewhere: `printf '{"a":1}' | openssl dgst -sha256 -hmac key -binary | base64`."""
+def test_a_signature_equals_one_that_openssl_makes() -> None:
+    """Made by `printf '{"a":1}' | openssl dgst -sha256 -hmac key -binary | base64`."""
     check_signature({"X-Lago-Signature": "iKZ/JLvNrtDmyZdAS7eadDuvRMa6svTCcyjjAJ0i40I="}, b'{"a":1}', ["key"])
 
 
-def test_the_bytes_are_signed_not_what_they_mean() -> None:
-    """Lago writes & as an escape: the one who reads and writes the JSON again has another body."""
+def test_the_signature_covers_the_raw_bytes_of_the_body() -> None:
+    """Lago writes & as an escape: JSON that is parsed and written again has other bytes."""
     headers = {"X-Lago-Signature": signature("one")}
     assert refused(headers, json.dumps(json.loads(BODY), separators=(",", ":")).encode()) == "bad_signature"
     assert refused(headers, BODY + b" ") == "bad_signature"
@@ -70,16 +70,16 @@ def test_the_bytes_are_signed_not_what_they_mean() -> None:
         ({"X-Lago-Signature": signature("one"), "X-Lago-Signature-Algorithm": "JWT"}, "signed_by_jwt"),
     ],
 )
-def test_nothing_else_is_good(headers: dict[str, str], reason: str) -> None:
+def test_any_other_signature_is_refused(headers: dict[str, str], reason: str) -> None:
     assert refused(headers) == reason
 
 
-def test_without_a_secret_no_one_signs() -> None:
+def test_without_a_secret_every_signature_is_refused() -> None:
     assert refused({"X-Lago-Signature": signature("")}, secrets=()) == "bad_signature"
 
 
-class Office:
-    """The handlers' neighbours: orgs that are ours, and what was asked of them."""
+class HandlerStub:
+    """Stands in for what the handlers call: knows our orgs, and records the calls."""
 
     def __init__(self, *ours: str, down: bool = False) -> None:
         self.ours = set(ours)
@@ -110,17 +110,17 @@ class Office:
         *("subscription.trial_ended", "customer.created", "customer.updated"),
     ],
 )
-def test_what_touches_an_org_brings_its_record_up_to_date(kind: str) -> None:
-    office = Office("org_1")
+def test_a_webhook_about_an_org_refreshes_its_record(kind: str) -> None:
+    office = HandlerStub("org_1")
     object_type = kind.partition(".")[0]
     found = {"external_id": "org_1"} if object_type == "customer" else {"external_customer_id": "org_1"}
     assert office.take(kind, object_type, found) == "applied"
     assert office.refreshed == ["org_1"]
 
 
-def test_a_webhook_about_somebody_else_changes_nothing() -> None:
-    """One Lago may bill other products too."""
-    office = Office("org_1")
+def test_a_webhook_about_an_unknown_customer_changes_nothing() -> None:
+    """The same Lago may bill other products too."""
+    office = HandlerStub("org_1")
     assert office.take("subscription.started", "subscription", {"external_customer_id": "them"}) == "ignored"
     assert office.take("subscription.started", "subscription", {}) == "ignored"
     assert office.take("subscription.started", "subscription", None) == "ignored"
@@ -138,22 +138,22 @@ def test_a_webhook_about_somebody_else_changes_nothing() -> None:
         *(("payment.succeeded", "noted"), ("dunning_campaign.finished", "unknown"), ("", "unknown")),
     ],
 )
-def test_what_is_lagos_own_is_told_and_nothing_is_done(kind: str, outcome: str) -> None:
-    office = Office("org_1")
+def test_a_webhook_about_lagos_own_state_is_logged_and_changes_nothing(kind: str, outcome: str) -> None:
+    office = HandlerStub("org_1")
     with structlog.testing.capture_logs() as lines:
         assert office.take(kind, "thing", {"external_customer_id": "org_1"}) == outcome
     assert [(line["event"], line["type"]) for line in lines] == [(f"lago_webhook_{outcome}", kind)]
     assert office.refreshed == office.refused == []
 
 
-def test_while_lago_cannot_be_asked_the_webhook_is_not_taken() -> None:
+def test_a_webhook_is_not_acknowledged_while_lago_is_unavailable() -> None:
     with pytest.raises(Unavailable):
-        Office("org_1", down=True).take("subscription.started", "subscription", {"external_customer_id": "org_1"})
+        HandlerStub("org_1", down=True).take("subscription.started", "subscription", {"external_customer_id": "org_1"})
 
 
-def test_the_handler_takes_the_payload_as_it_is_documented() -> None:
+def test_the_handler_reads_the_documented_payload() -> None:
     """`{"customer": {"external_id": ...}}`, and as Lago nests it."""
-    office = Office("org_1")
+    office = HandlerStub("org_1")
     for payload in (
         {"customer": {"external_id": "org_1"}},
         {"object_type": "subscription", "subscription": {"customer": {"external_id": "org_1"}}},
@@ -177,8 +177,8 @@ def test_the_handler_takes_the_payload_as_it_is_documented() -> None:
         ("handle_events_errors", "ignored"),
     ],
 )
-def test_each_handler_may_be_called_by_its_name(name: str, outcome: str) -> None:
-    office = Office("org_1")
+def test_each_handler_can_be_called_by_its_name(name: str, outcome: str) -> None:
+    office = HandlerStub("org_1")
     payload = {"object_type": "subscription", "subscription": {"external_customer_id": "org_1"}}
     assert run_virtually(getattr(office.handlers, name)(payload)) == outcome
     assert office.refreshed == ["org_1"] * (outcome == "applied")
@@ -187,12 +187,12 @@ def test_each_handler_may_be_called_by_its_name(name: str, outcome: str) -> None
 @pytest.mark.parametrize(
     "payload", [{}, {"object_type": []}, {"object_type": "x", "x": [1]}, {"customer": {"external_id": 7}}]
 )
-def test_an_envelope_of_any_shape_names_no_one(payload: dict[str, Any]) -> None:
+def test_a_malformed_envelope_names_no_org(payload: dict[str, Any]) -> None:
     assert (org_of(payload), kind_of(payload)) == ("", "")
 
 
-def test_events_that_lago_will_not_bill_are_handed_on_by_reason() -> None:
-    office = Office()
+def test_events_that_lago_will_not_bill_are_passed_on_with_their_reason() -> None:
+    office = HandlerStub()
     found = {"invalid_code": ["a", "b", 3], "missing_group_key": None, "odd": "x", "invalid_filter_values": ["c"]}
     assert office.take("events.errors", "events_errors", found) == "applied"
     assert office.refused == [{"invalid_code": ["a", "b"], "invalid_filter_values": ["c"]}]
@@ -200,12 +200,12 @@ def test_events_that_lago_will_not_bill_are_handed_on_by_reason() -> None:
 
 
 class Topic:
-    """Receipts that were written, and states that are known."""
+    """Receipts that were written, and known event states."""
 
     def __init__(self, **states: str) -> None:
         self.states = states
         self.records: list[tuple[str, str, dict[str, Any]]] = []
-        self.told: list[tuple[str, int]] = []
+        self.reported: list[tuple[str, int]] = []
 
     def state(self, transaction_id: str) -> str | None:
         return self.states.get(transaction_id)
@@ -217,9 +217,9 @@ class Topic:
         return {}
 
 
-def test_an_event_of_ours_that_lago_will_not_bill_fails_once_and_others_are_left_alone() -> None:
+def test_an_own_event_that_lago_will_not_bill_fails_once_and_other_programs_events_are_ignored() -> None:
     topic = Topic(a="completed", b="failed", c="processing")
-    late = UnbillableEvents(topic, topic, "receipts", lambda *told: topic.told.append(told), lambda: NOW)
+    late = UnbillableEvents(topic, topic, "receipts", lambda *reported: topic.reported.append(reported), lambda: NOW)
     found = {"invalid_code": ["a", "a", "b", "foreign"], "surprise": ["c"]}
     assert run_virtually(late.unbillable(found)) == 2
     assert run_virtually(late.unbillable(found)) == 0
@@ -227,10 +227,10 @@ def test_an_event_of_ours_that_lago_will_not_bill_fails_once_and_others_are_left
         ("a", "failed", "unbillable_invalid_code"),
         ("c", "failed", "unbillable_other"),
     ]
-    assert topic.told == [("unbillable_invalid_code", 1), ("unbillable_other", 1)]
+    assert topic.reported == [("unbillable_invalid_code", 1), ("unbillable_other", 1)]
 
 
-def test_an_orgs_record_becomes_what_lago_says() -> None:
+def test_an_orgs_record_is_updated_from_lagos_answer() -> None:
     """
     old plan   [---------)
     new plan             [------>      the change of plan was not seen here: one still runs in the record
@@ -248,7 +248,7 @@ def test_an_orgs_record_becomes_what_lago_says() -> None:
     assert as_lago_says(changed, None, [old, new], NOW + DAY) is changed
 
 
-def test_a_period_ends_where_the_next_begins_though_lago_tells_only_the_second() -> None:
+def test_a_period_ends_where_the_next_begins_even_if_lago_reports_only_the_second() -> None:
     """
     Lago reports   [ 0.052 ........ 7.000 )        a call at 7.1 is the old plan's
                                   [ 7.242 ....>
@@ -267,13 +267,13 @@ def test_a_period_ends_where_the_next_begins_though_lago_tells_only_the_second()
     assert as_lago_says(OrgRecord("org"), None, [short], NOW + DAY).periods[0].terminated_at == NOW + 52_000
 
 
-def test_what_lago_does_not_have_any_more_has_ended() -> None:
+def test_a_subscription_that_lago_no_longer_has_is_recorded_as_ended() -> None:
     org = OrgRecord("org", periods=(Period("sub", NOW - DAY), Period("later", NOW + DAY)))
     assert as_lago_says(org, None, [], NOW).periods == (Period("sub", NOW - DAY, NOW), Period("later", NOW + DAY))
     assert as_lago_says(OrgRecord("new"), None, [], NOW) == OrgRecord("new")
 
 
-def test_what_ended_long_ago_stays_out_unless_it_is_known() -> None:
+def test_an_old_ended_subscription_is_not_added_unless_it_is_known() -> None:
     ancient = Period("old", NOW - 400 * DAY, NOW - 300 * DAY)
     known = OrgRecord("org", periods=(Period("old", NOW - 400 * DAY, NOW - 299 * DAY),))
     assert as_lago_says(OrgRecord("org"), None, [ancient], NOW).periods == ()
@@ -281,7 +281,7 @@ def test_what_ended_long_ago_stays_out_unless_it_is_known() -> None:
 
 
 class World:
-    """A Lago with subscriptions, and the two tables."""
+    """A Lago with subscriptions, and tables of orgs and mappings."""
 
     def __init__(self) -> None:
         self.running: dict[str, list[Subscription]] = {}
@@ -324,7 +324,7 @@ class World:
         self.running[org_id] = [one]
 
 
-def test_only_orgs_that_are_known_or_mapped_are_brought_up_to_date() -> None:
+def test_only_known_or_mapped_orgs_are_refreshed() -> None:
     world = World()
     world.run("mapped")
     world.run("stranger")
@@ -333,7 +333,7 @@ def test_only_orgs_that_are_known_or_mapped_are_brought_up_to_date() -> None:
     assert list(world.orgs) == ["mapped"] and world.asked == ["mapped"]
 
 
-def test_lago_that_is_slow_is_not_waited_for_longer_than_the_sender_waits() -> None:
+def test_a_slow_lago_is_not_waited_for_longer_than_the_sender_waits() -> None:
     world = World()
     world.slow_s = 60
 
@@ -345,7 +345,7 @@ def test_lago_that_is_slow_is_not_waited_for_longer_than_the_sender_waits() -> N
     assert run_virtually(slow()) < 30
 
 
-def test_a_poll_asks_once_for_all_and_again_only_for_orgs_that_differ() -> None:
+def test_a_poll_lists_all_subscriptions_once_and_then_asks_only_for_orgs_that_differ() -> None:
     world = World()
     for number in range(40):
         world.run(f"org_{number}")
@@ -362,7 +362,7 @@ def test_a_poll_asks_once_for_all_and_again_only_for_orgs_that_differ() -> None:
     assert run_virtually(world.truth.poll()) == 0 and world.asked[4:] == [""]
 
 
-def test_a_poll_is_bounded_and_paced() -> None:
+def test_a_poll_is_bounded_and_rate_limited() -> None:
     world = World()
     for number in range(1200):
         world.orgs[f"org_{number}"] = OrgRecord(f"org_{number}", periods=(Period("sub", NOW - DAY),))
@@ -370,7 +370,7 @@ def test_a_poll_is_bounded_and_paced() -> None:
     assert len(world.pauses) == 1198 and set(world.pauses) == {0.1}
 
 
-def test_the_first_poll_comes_a_minute_after_the_start_and_then_every_quarter_of_an_hour() -> None:
+def test_the_first_poll_runs_a_minute_after_the_start_and_then_every_quarter_of_an_hour() -> None:
     world = World()
     with pytest.raises(KeyboardInterrupt):
         run_virtually(world.truth.poll_every(900))

@@ -1,4 +1,6 @@
-"""No pass over all customers holds the event loop of the api: a million of them take a second of CPU time, and requests wait."""
+"""Loops over all customers do not block the event loop of the management API: a million customers take a second of CPU
+time, and other requests go on.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,7 +30,7 @@ def customers() -> dict[str, CustomerRecord]:
 
 
 class Turns:
-    """Counts how often another task gets its turn."""
+    """Counts how often another task runs."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -58,7 +60,7 @@ class Counted(dict[str, CustomerRecord]):
 
 
 def passes(table: dict[str, CustomerRecord]) -> dict[str, Callable[[], Awaitable[object]]]:
-    """What the api does with all customers, by its name."""
+    """Each loop of the management API over all customers, by its name."""
     records = Records(OrgRecord("org_1", periods=(Period("sub_1", 0),)))
     discovery = SubscriptionDiscovery(table, records.all, records, Books(), now_us=lambda: NOW)
     view, none = cast(Any, SimpleNamespace(table=table)), cast(Any, None)
@@ -74,14 +76,14 @@ def passes(table: dict[str, CustomerRecord]) -> dict[str, Callable[[], Awaitable
 
 
 @pytest.mark.parametrize("name", PASSES)
-async def test_other_tasks_have_their_turn_while_all_customers_are_looked_at(name: str) -> None:
+async def test_other_tasks_run_while_all_customers_are_read(name: str) -> None:
     turns, work = Turns(), passes(customers())[name]
     async with turns.counted():
         await work()
     assert turns.count >= SLICES
 
 
-async def test_a_table_that_changes_meanwhile_is_read_as_it_was() -> None:
+async def test_a_table_that_changes_during_the_loop_is_read_as_it_was_at_the_start() -> None:
     table = {number: number for number in range(10)}
     seen = []
     async for part in in_slices(table.values(), 4):
@@ -90,8 +92,8 @@ async def test_a_table_that_changes_meanwhile_is_read_as_it_was() -> None:
     assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-async def test_many_who_ask_at_once_for_the_number_of_customers_share_one_pass() -> None:
-    """Anybody may ask, and each pass holds a copy of the table."""
+async def test_concurrent_requests_for_the_number_of_customers_share_one_loop() -> None:
+    """Any caller may ask, and each loop holds a copy of the table."""
     table = Counted(customers())
     count = passes(table)["active customers"]
     assert await asyncio.gather(*(count() for _ in range(50))) == [SLICES * SLICE] * 50
@@ -99,7 +101,7 @@ async def test_many_who_ask_at_once_for_the_number_of_customers_share_one_pass()
     assert await count() == SLICES * SLICE and table.passes == 2
 
 
-async def test_the_customers_in_force_are_counted_across_slices() -> None:
+async def test_the_count_of_active_customers_is_right_across_slices() -> None:
     table = customers()
     ended = MappingVersion(1, "", "tenant", is_active=False, deleted=True)
     table["customer-1"] = CustomerRecord("customer-1", (ended,), 0, 0)

@@ -1,4 +1,6 @@
-"""Who was deleted is forgotten after a month, but not where mapping by identity would map him again."""
+"""The record of a deleted mapping is removed after a month, except where mapping by identity would map the customer
+again.
+"""
 
 from collections.abc import Iterable
 from typing import Any, cast
@@ -46,18 +48,18 @@ class World:
             self.table.pop(key, None)
 
     async def sleep(self, _seconds: float) -> None:
-        """No one waits here."""
+        """Returns at once."""
 
 
-async def test_a_month_after_the_deletion_the_record_goes_and_not_earlier() -> None:
+async def test_the_record_is_removed_a_month_after_the_deletion_and_not_earlier() -> None:
     young, ended = deleted("young", NOW - FORGET_US), deleted("ended", gone=False)
     world = World(deleted("old"), young, ended)
     await world.forgetting.look()
     assert (sorted(world.table), world.asked) == (["ended", "young"], ["old"])
 
 
-async def test_where_lago_has_a_customer_of_the_id_the_deletion_is_never_forgotten() -> None:
-    """`MAP_BY_IDENTITY` would ask Lago for the id, find the customer, and undo what a person decided."""
+async def test_the_record_stays_as_long_as_lago_has_a_customer_with_the_id() -> None:
+    """Otherwise `MAP_BY_IDENTITY` would ask Lago for the id, find the customer, and undo a person's decision."""
     world = World(deleted("acme"), deleted("person@example.com"), lagos=["acme"])
     for _ in range(3):
         await world.forgetting.look()
@@ -68,7 +70,7 @@ async def test_where_lago_has_a_customer_of_the_id_the_deletion_is_never_forgott
 
 
 @pytest.mark.parametrize("error", [LagoUnavailable("connect"), LagoRejected("unauthorized")])
-async def test_who_lago_has_no_answer_about_stays_and_holds_up_no_one_for_long(error: Exception) -> None:
+async def test_a_record_that_lago_does_not_answer_about_stays_and_delays_others_only_briefly(error: Exception) -> None:
     world = World(deleted("a"), deleted("b"))
     world.errors = {"a": error}
     with pytest.raises(type(error)):
@@ -79,14 +81,14 @@ async def test_who_lago_has_no_answer_about_stays_and_holds_up_no_one_for_long(e
     assert list(world.table) == ["a"]
 
 
-async def test_an_id_that_lago_cannot_have_is_forgotten() -> None:
+async def test_the_record_of_an_id_that_lago_cannot_store_is_removed() -> None:
     world = World(deleted("a/../b"))
     world.errors = {"a/../b": LagoRejected("unsafe_id")}
     await world.forgetting.look()
     assert not world.table
 
 
-async def test_those_that_stay_do_not_hold_up_the_others() -> None:
+async def test_records_that_stay_do_not_delay_the_others() -> None:
     kept = [f"a{number:04}" for number in range(ASKED)]
     world = World(*map(deleted, kept), deleted("z"), lagos=kept)
     await world.forgetting.look()
@@ -95,7 +97,7 @@ async def test_those_that_stay_do_not_hold_up_the_others() -> None:
     assert "z" not in world.table
 
 
-async def test_who_is_mapped_again_meanwhile_stays() -> None:
+async def test_the_record_of_a_customer_that_was_mapped_again_stays() -> None:
     world = World(deleted("acme"))
 
     async def customer(name: str) -> None:

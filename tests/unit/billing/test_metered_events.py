@@ -1,4 +1,6 @@
-"""Usage that others measured: counted once, never folded, billed one to one, held while its org has no subscription."""
+"""Metered events, which other services measured: counted once, never folded, billed one to one, held while the org has
+no subscription.
+"""
 
 from collections import Counter
 from dataclasses import replace
@@ -30,7 +32,7 @@ from streams.core.metering.step_changes import Changes, apply
 from streams.core.metering.write_off import write_off
 from streams.state.changelog import Snapshot, records_of, restore
 from tests.support.calls import NOON, Raw, raw, slp
-from tests.support.history import Said
+from tests.support.history import TopicRecord
 from tests.support.metered import recorded
 
 POLICY = MeterPolicy()
@@ -41,7 +43,7 @@ Customers = dict[str, CustomerRecord]
 
 
 class Meter:
-    """The rules of the meter, without Kafka."""
+    """The meter's rules, without Kafka."""
 
     def __init__(self, orgs: Orgs, customers: Customers | None = None, policy: MeterPolicy = POLICY) -> None:
         self.ledger = LedgerState(Position())
@@ -84,8 +86,8 @@ class Meter:
         self.rejected += [value for _, value in changes.rejected]
 
 
-def said(meter: Meter) -> set[tuple[str, ...]]:
-    """All of every event, whatever the order they were sealed in."""
+def content_of_events(meter: Meter) -> set[tuple[str, ...]]:
+    """The content of all events, independent of the order in which they were sealed."""
     return {
         (one.transaction_id, one.code, one.timestamp, one.external_subscription_id, str(sorted(one.properties.items())))
         for one in meter.events
@@ -107,8 +109,8 @@ def test_an_event_keeps_its_code_and_its_properties() -> None:
     assert event.precise_total_amount_cents == "0"
 
 
-def test_events_are_never_folded_not_with_calls_and_not_with_each_other() -> None:
-    """One minute, one org, one code: calls become one event, these stay three."""
+def test_metered_events_are_never_folded_with_calls_or_with_each_other() -> None:
+    """In one minute, for one org and one code: calls become one event, three metered events stay three."""
     customers = {"acme": CustomerRecord("acme", (MappingVersion(0, "org", "tenant"),), 0, 0)}
     meter = Meter(RUNNING, customers).fold(
         recorded("a"), raw(0, slp(1)), recorded("b"), raw(0, slp(2)), recorded("c", at_us=NOON)
@@ -120,8 +122,8 @@ def test_events_are_never_folded_not_with_calls_and_not_with_each_other() -> Non
     assert meter.ledger.position.seal_seq == 4
 
 
-def test_lagos_id_is_made_of_the_org_and_the_recorders_id_alone() -> None:
-    """A repeat that leaves its time out has another time: Lago, at last, knows it by this id."""
+def test_lagos_transaction_id_depends_only_on_the_org_and_the_senders_id() -> None:
+    """A repeat without a timestamp gets another time of receipt, and Lago still recognises it by this id."""
     ids = [
         Meter(RUNNING | {"other": OrgRecord("other", periods=(Period("s2", 0),))}).fold(record).events[0].transaction_id
         for record in (
@@ -135,7 +137,7 @@ def test_lagos_id_is_made_of_the_org_and_the_recorders_id_alone() -> None:
     assert all(len(one) == 32 for one in ids)
 
 
-def test_a_recorder_may_name_a_property_transaction_id_but_not_another_org() -> None:
+def test_a_sender_may_name_a_property_transaction_id_but_not_another_org() -> None:
     [event] = Meter(RUNNING).fold(recorded("tx", transaction_id="mine")).events
     assert event.properties["transaction_id"] == "mine"
     record = recorded("tx-2")
@@ -163,7 +165,7 @@ mixed = st.lists(
 )
 
 
-def once(records: list[Raw]) -> list[Raw]:
+def unique(records: list[Raw]) -> list[Raw]:
     """One content for each identity."""
     found: dict[object, Raw] = {}
     for record in records:
@@ -175,11 +177,13 @@ def once(records: list[Raw]) -> list[Raw]:
 
 @settings(max_examples=60)
 @given(records=mixed, data=st.data(), step=st.integers(1, 9))
-def test_order_repetition_and_cutting_change_nothing(records: list[Raw], data: st.DataObject, step: int) -> None:
-    records = once(records)
+def test_order_repetition_and_slicing_do_not_change_what_is_billed(
+    records: list[Raw], data: st.DataObject, step: int
+) -> None:
+    records = unique(records)
     again = data.draw(st.permutations([*records, *data.draw(st.lists(st.sampled_from(records), max_size=10))]))
     plain, repeated = Meter(RUNNING).fold(*records), Meter(RUNNING).fold(*again, step=step)
-    assert said(plain) == said(repeated)
+    assert content_of_events(plain) == content_of_events(repeated)
     counters = repeated.ledger.position.counters
     assert counters.duplicate.calls == len(again) - len(records)
     assert counters.folded == plain.ledger.position.counters.folded
@@ -188,16 +192,16 @@ def test_order_repetition_and_cutting_change_nothing(records: list[Raw], data: s
 
 @settings(max_examples=40)
 @given(records=mixed, data=st.data())
-def test_what_was_held_is_billed_as_if_it_never_had_been(records: list[Raw], data: st.DataObject) -> None:
-    records = once(records)
+def test_a_released_event_is_billed_as_if_it_had_never_been_held(records: list[Raw], data: st.DataObject) -> None:
+    records = unique(records)
     late = Meter({}).fold(*data.draw(st.permutations(records)))
     assert not late.events
     late.orgs.update(RUNNING)
-    assert said(late.punctuate()) == said(Meter(dict(RUNNING)).fold(*records))
+    assert content_of_events(late.punctuate()) == content_of_events(Meter(dict(RUNNING)).fold(*records))
     assert not late.ledger.metered
 
 
-def test_an_org_without_a_subscription_is_waited_for() -> None:
+def test_an_event_is_held_while_its_org_has_no_subscription() -> None:
     orgs: Orgs = {}
     meter = Meter(orgs).fold(recorded("tx")).punctuate()
     assert [window.held for window in meter.ledger.windows.values()] == [NO_SUBSCRIPTION]
@@ -210,7 +214,7 @@ def test_an_org_without_a_subscription_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("mapped_to", ["org", "elsewhere", None])
-def test_a_customer_of_litellm_with_the_same_name_does_not_matter(mapped_to: str | None) -> None:
+def test_a_litellm_customer_with_the_orgs_name_does_not_matter(mapped_to: str | None) -> None:
     customers = {} if mapped_to is None else {"org": CustomerRecord("org", (MappingVersion(0, mapped_to, "t"),), 0, 0)}
     meter = Meter(dict(RUNNING), customers).fold(recorded("tx"), raw(0, slp(1), customer="org"))
     assert [event.external_subscription_id for event in meter.events] == ["sub"]
@@ -218,7 +222,7 @@ def test_a_customer_of_litellm_with_the_same_name_does_not_matter(mapped_to: str
     assert held == ({None} if mapped_to != "org" else set())
 
 
-def test_an_orgs_currency_does_not_matter_where_no_money_is_known() -> None:
+def test_the_orgs_currency_does_not_matter_for_an_event_without_an_amount() -> None:
     euros = OrgRecord("org", currency="EUR", periods=(Period("sub", 0),))
     assert len(Meter({"org": euros}).fold(recorded("tx")).events) == 1
 
@@ -232,7 +236,7 @@ def test_an_orgs_currency_does_not_matter_where_no_money_is_known() -> None:
         (OutOfPeriodPolicy.HOLD, Period("sub", 0, NOON + HOUR_US), NOON, ""),
     ],
 )
-def test_a_period_bills_it_or_it_is_moved_or_held(
+def test_an_event_is_billed_in_its_period_or_moved_or_held(
     late: OutOfPeriodPolicy, period: Period, billed_us: int | None, held: str
 ) -> None:
     orgs = {"org": OrgRecord("org", periods=(period,))}
@@ -248,7 +252,7 @@ def test_a_period_bills_it_or_it_is_moved_or_held(
     assert ("usage_end" in event.properties) == (billed_us != NOON)
 
 
-def test_what_has_waited_longer_than_identities_are_remembered_is_still_known() -> None:
+def test_an_event_that_was_held_longer_than_the_dedupe_retention_is_still_recognised() -> None:
     later = NOON + 60 * HOUR_US
     meter = Meter({}).fold(recorded("tx"), recorded("filler", at_us=later), recorded("tx", at_us=later), step=1)
     assert meter.ledger.position.counters.duplicate.calls == 1
@@ -257,7 +261,7 @@ def test_what_has_waited_longer_than_identities_are_remembered_is_still_known() 
     assert len(meter.punctuate(later + HOUR_US).events) == 2
 
 
-def test_beyond_the_horizon_it_is_refused_unless_it_was_checked() -> None:
+def test_an_event_beyond_the_dedupe_retention_is_refused_unless_it_was_checked() -> None:
     old = NOON - 30 * HOUR_US
     meter = Meter(RUNNING).fold(recorded("new"), recorded("old", at_us=old, received_us=NOON))
     assert [event.properties["transaction_id"] for event in meter.events] == ["new"]
@@ -268,8 +272,8 @@ def test_beyond_the_horizon_it_is_refused_unless_it_was_checked() -> None:
     assert [event.properties["transaction_id"] for event in meter.events] == ["new", "old"]
 
 
-def test_only_so_many_are_held_and_the_others_can_come_again() -> None:
-    """None can become one with another, so memory would have no bound; the one who has a subscription is not kept out."""
+def test_the_number_of_held_events_is_bounded_and_refused_ones_can_be_sent_again() -> None:
+    """Events cannot be merged, so memory would be unbounded; an event whose org has a subscription is still accepted."""
     tight = replace(POLICY, max_held_metered=5)
     meter = Meter({"rich": OrgRecord("rich", periods=(Period("s", 0),))}, policy=tight)
     meter.fold(*(recorded(f"tx-{n}") for n in range(8)), recorded("r", org="rich"), step=3)
@@ -282,12 +286,12 @@ def test_only_so_many_are_held_and_the_others_can_come_again() -> None:
     assert meter.ledger.position.counters.duplicate.calls == 5
 
 
-def test_held_ones_are_not_made_one() -> None:
+def test_held_events_are_not_merged() -> None:
     meter = Meter({}).fold(recorded("a"), recorded("b"))
     assert coalesce(meter.ledger, {}, {}, POLICY, NOON + 30 * HOUR_US, 100).empty
 
 
-def test_an_operator_may_give_them_up() -> None:
+def test_an_operator_may_write_held_events_off() -> None:
     meter = Meter({}).fold(recorded("a"), recorded("b"), raw(0, slp(1), customer="org"))
     order = WriteOff("audit-1", NOON, NOON, ORG)
     changes = write_off(meter.ledger, meter.ledger.position.next, NOON // 1000, "org", order, PREFIX)
@@ -297,8 +301,8 @@ def test_an_operator_may_give_them_up() -> None:
     assert {receipt.transaction_id for receipt in changes.receipts} == {one.part for one in meter.enriched[:2]}
 
 
-def test_the_ledger_asks_for_this_release_as_soon_as_it_holds_what_an_older_one_would_misread() -> None:
-    """An older one would bill a waiting event as tokens, and would not know the identities again."""
+def test_a_ledger_requires_this_release_as_soon_as_it_holds_what_an_older_release_would_misread() -> None:
+    """An older release would bill a held event as tokens, and would not recognise the identities."""
 
     def stored(changes: Changes) -> tuple[Snapshot, int]:
         snapshot = Snapshot(0)
@@ -341,35 +345,35 @@ def test_the_ledger_asks_for_this_release_as_soon_as_it_holds_what_an_older_one_
         (Metered("org", "tx", "c", 10**20), ORG, "bad_time"),
     ],
 )
-def test_what_can_never_be_billed_is_refused(metered_usage: Metered | None, kind: str, reason: str) -> None:
+def test_an_event_that_can_never_be_billed_is_refused(metered_usage: Metered | None, kind: str, reason: str) -> None:
     record = RawRecord(1, "api", METERED, NOON, kind, Call(), metered=metered_usage)
     with pytest.raises(Rejected, match=reason):
         normalise(record, "org", Decimal("1e-12"))
 
 
-def test_a_time_in_the_future_is_taken_as_the_time_of_receipt() -> None:
+def test_a_time_in_the_future_is_replaced_by_the_time_of_receipt() -> None:
     meter = Meter(RUNNING).fold(recorded("tx", at_us=NOON + HOUR_US, received_us=NOON))
     assert meter.events[0].timestamp == f"{NOON // SECOND_US}.000"
     assert meter.enriched[0].note == "future_time"
 
 
-def test_no_sender_of_calls_can_bring_properties_of_its_own_into_the_topic() -> None:
-    """Free properties are for the one who holds a key of the management API; a webhook might carry prompts in them."""
+def test_a_call_cannot_bring_its_own_properties_into_the_topic() -> None:
+    """Free properties need a key of the management API; through a webhook they might carry prompts."""
     event = {"org_id": "org", "transaction_id": "t", "code": "c", "at": 0, "properties": {"prompt": "secret"}}
     element = msgspec.json.encode({"id": "1", "spend": 1, "user": "u", "metered": event, "shape": METERED})
     stripped = strip(element, FLAT, NOON, ("user",))
     assert stripped is not None and b"secret" not in stripped[1] and b"metered" not in stripped[1]
 
 
-def test_the_usage_log_never_takes_it_for_one_of_litellms_calls() -> None:
-    """A service may record usage under LiteLLM's own request id, and a backfill must not take the call for known."""
+def test_the_usage_log_never_takes_a_metered_event_for_a_litellm_call() -> None:
+    """A service may record usage under LiteLLM's request id; a backfill must not take the call for known."""
     meter = Meter(RUNNING).fold(recorded("chatcmpl-1"))
-    told = Said(0, NOON // 1000, b"org", msgspec.json.encode(meter.enriched[0]))
-    [row] = usage_rows([told]).rows  # type: ignore[list-item]  # it has no headers at all
+    result = TopicRecord(0, NOON // 1000, b"org", msgspec.json.encode(meter.enriched[0]))
+    [row] = usage_rows([result]).rows  # type: ignore[list-item]  # it has no headers at all
     assert row[5] == "" and "chatcmpl-1" in row
 
 
-def test_properties_have_a_bound_and_can_be_stored_everywhere() -> None:
+def test_properties_have_a_size_limit_and_contain_only_what_every_store_accepts() -> None:
     event = metered("org ", "code", "tx", {"n\0ame": "a\ud800b\0"}, NOON / SECOND_US, NOON)
     assert event == MeteredEvent("org", "tx", "code", NOON, {"name": "a\ufffdb", "org_id": "org"})
     with pytest.raises(Rejected, match="bad_property"):

@@ -1,4 +1,4 @@
-"""Usage that others measured, as it is taken: under which org's id, and when it is durable."""
+"""Taking a metered event: under which org's id it is stored, and when it is durable."""
 
 from unicodedata import normalize
 
@@ -14,8 +14,10 @@ from tests.support.calls import NOON
 
 
 @pytest.mark.parametrize("org_id", ["org_cafe\u0301", "org_\u212b", "org_\u1112\u1161\u11ab"])
-def test_an_org_id_that_would_be_another_in_the_topic_is_refused_in_words(org_id: str) -> None:
-    """Its record has the id that Lago knows, and Kafka's key the normalised one: its usage would be held forever."""
+def test_an_org_id_that_normalisation_would_change_is_refused_with_an_explanation(org_id: str) -> None:
+    """The record would have the id that Lago knows, Kafka's key the normalised one, and the usage would be held
+    forever.
+    """
     with pytest.raises(Rejected, match="bad_event") as refusal:
         metered(org_id, "code", "tx", None, None, NOON)
     assert "normal form C" in refusal.value.detail
@@ -23,7 +25,7 @@ def test_an_org_id_that_would_be_another_in_the_topic_is_refused_in_words(org_id
     assert metered(composed, "code", "tx", None, None, NOON).org_id == composed
 
 
-async def test_an_event_is_taken_once_it_is_durable_and_not_before() -> None:
+async def test_an_event_is_acknowledged_once_it_is_durable_and_not_before() -> None:
     class Broker:
         def __init__(self) -> None:
             self.stored: list[tuple[str, str | None, bytes, int]] = []

@@ -1,4 +1,4 @@
-"""What Lago's active subscriptions say about an org's periods, the ended ones included."""
+"""How Lago's active subscriptions change an org's periods, ended ones included."""
 
 from connectors.billing.subscription_discovery import org_with
 from connectors.lago.responses import Customer
@@ -12,26 +12,26 @@ def org(*periods: Period) -> OrgRecord:
     return OrgRecord("org", "Acme", "llm", "EUR", periods=periods, updated_at=1)
 
 
-def test_a_new_org_takes_name_currency_and_periods_in_order_of_their_start() -> None:
+def test_a_new_org_gets_name_currency_and_periods_ordered_by_their_start() -> None:
     late, early = Period("b", NOW - 5, plan_code="llm"), Period("a", NOW - 9, plan_code="llm")
     assert org_with(OrgRecord("org"), ACME, [late, early], NOW) == OrgRecord(
         "org", "Acme", "llm", "EUR", periods=(early, late), updated_at=NOW
     )
 
 
-def test_what_lago_does_not_tell_stays_as_it_was() -> None:
+def test_a_field_that_lago_does_not_report_keeps_its_value() -> None:
     known, found = org(Period("a", 1)), [Period("a", 1), Period("b", 2)]
     for customer in (None, Customer("org")):
         learnt = org_with(known, customer, found, NOW)
         assert (learnt.name, learnt.currency, len(learnt.periods)) == ("Acme", "EUR", 2)
 
 
-def test_nothing_new_is_the_same_record() -> None:
+def test_an_answer_without_changes_returns_the_same_record() -> None:
     known = org(Period("a", 1))
     assert org_with(known, ACME, [Period("a", 1)], NOW) is known
 
 
-def test_a_subscription_that_is_not_active_any_more_has_ended_by_now() -> None:
+def test_a_subscription_that_is_no_longer_active_has_ended_by_now() -> None:
     learnt = org_with(org(Period("old", 1)), ACME, [Period("new", 2)], NOW)
     assert learnt.periods == (Period("old", 1, NOW), Period("new", 2))
 

@@ -1,4 +1,6 @@
-"""The orgs' records follow Lago: an older answer never over a newer record, and no org at the cost of the others."""
+"""The orgs' records follow Lago: an older answer never replaces a newer record, and an error about one org does not
+affect the others.
+"""
 
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
@@ -36,7 +38,7 @@ def ended(org_id: str, number: int = 1) -> Subscription:
 
 
 class World:
-    """The one who brings the records up to Lago's answers."""
+    """Refreshes the records from Lago's answers."""
 
     def __init__(self, *records: OrgRecord) -> None:
         self.lago, self.records = Books(), Records(*records)
@@ -60,11 +62,11 @@ class World:
 
 
 async def _silently(_before: Any, _after: Any) -> None:
-    """No one is told."""
+    """Notifies no listener."""
 
 
 async def _unchanged(org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:
-    """The topic of an org without a record, where a change that changes nothing writes nothing."""
+    """The topic of an org without a record, where an unchanged record is not written."""
     assert make(OrgRecord(org_id)) == OrgRecord(org_id)
     return OrgRecord(org_id)
 
@@ -78,7 +80,7 @@ WAYS: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_what_another_process_learnt_meanwhile_is_not_undone_by_an_older_answer(way: str) -> None:
+async def test_a_newer_record_of_another_process_is_not_replaced_by_an_older_answer(way: str) -> None:
     """
     this process   asks, is told "runs" .................... writes, and the subscription would run again
     another                      it ends, is noted as ended
@@ -99,7 +101,7 @@ async def test_what_another_process_learnt_meanwhile_is_not_undone_by_an_older_a
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_where_others_never_rest_their_record_stays_and_it_is_said(way: str) -> None:
+async def test_a_record_that_other_processes_keep_changing_is_left_and_the_conflict_is_logged(way: str) -> None:
     ask, last = WAYS[way]
     world, turns = World(RUNNING), iter(range(1, 100))
     world.runs("org_1")
@@ -117,8 +119,10 @@ async def test_where_others_never_rest_their_record_stays_and_it_is_said(way: st
     assert next(turns) == 4, "three rounds"
 
 
-async def test_an_end_that_was_never_noted_is_noted_when_it_is_asked_for_again() -> None:
-    """The one who ended it died before the record was written: usage would go on to a subscription that bills nothing."""
+async def test_an_end_that_was_never_recorded_is_recorded_at_the_next_request_for_it() -> None:
+    """The process that ended the subscription died before it wrote the record: usage would go to a subscription that
+    bills nothing.
+    """
     world = World(RUNNING)
     world.lago.customers["org_1"] = Customer("org_1", name="Acme", currency="USD")
     world.lago.listed["org_1"] = [ended("org_1"), ended("org_1", 7)]
@@ -133,7 +137,7 @@ def poll(world: World) -> int:
     return run_virtually(world.truth.poll())
 
 
-def test_a_poll_goes_on_after_an_org_that_lago_cannot_answer_for() -> None:
+def test_a_poll_continues_after_an_org_that_lago_cannot_answer_for() -> None:
     orgs = [f"org_{number}" for number in range(9)]
     world = World(*(OrgRecord(org_id) for org_id in orgs))
     world.runs(*orgs)
@@ -144,7 +148,7 @@ def test_a_poll_goes_on_after_an_org_that_lago_cannot_answer_for() -> None:
     assert [poll(world), poll(world)] == [5, 0]
 
 
-def test_a_poll_ends_where_lago_answers_for_none_of_three() -> None:
+def test_a_poll_stops_if_lago_answers_for_none_of_three_orgs() -> None:
     orgs = [f"org_{number}" for number in range(9)]
     world = World(*(OrgRecord(org_id) for org_id in orgs))
     world.runs(*orgs)
@@ -154,7 +158,7 @@ def test_a_poll_ends_where_lago_answers_for_none_of_three() -> None:
     assert world.lago.asked == ["", *orgs[:3]]
 
 
-def test_three_orgs_that_lago_never_answers_for_do_not_keep_the_others_from_their_turn() -> None:
+def test_three_orgs_that_lago_never_answers_for_do_not_block_the_others() -> None:
     orgs = [f"org_{number}" for number in range(9)]
     world = World(*(OrgRecord(org_id) for org_id in orgs))
     world.runs(*orgs)
@@ -165,7 +169,7 @@ def test_three_orgs_that_lago_never_answers_for_do_not_keep_the_others_from_thei
         assert [org_id for org_id in orgs if world.records.all[org_id].periods] == known
 
 
-async def test_learning_goes_on_after_an_org_that_lago_cannot_answer_for(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_discovery_continues_after_an_org_that_lago_cannot_answer_for(capfd: pytest.CaptureFixture[str]) -> None:
     orgs = [f"org_{number}" for number in range(9)]
     world = World(*(OrgRecord(org_id, subscription_id="sub_1") for org_id in orgs))
     world.runs(*orgs)
@@ -177,7 +181,7 @@ async def test_learning_goes_on_after_an_org_that_lago_cannot_answer_for(capfd: 
     assert len(said) <= len(world.lago.away), "once an org, not every quarter of a minute"
 
 
-async def test_learning_ends_where_lago_answers_for_none_of_three() -> None:
+async def test_discovery_stops_if_lago_answers_for_none_of_three_orgs() -> None:
     orgs = [f"org_{number}" for number in range(9)]
     world = World(*(OrgRecord(org_id, subscription_id="sub_1") for org_id in orgs))
     world.lago.away = set(orgs)
@@ -185,7 +189,7 @@ async def test_learning_ends_where_lago_answers_for_none_of_three() -> None:
     assert world.lago.asked == orgs[:3]
 
 
-async def test_the_next_time_learning_begins_with_those_that_had_no_turn() -> None:
+async def test_the_next_discovery_starts_with_the_orgs_that_were_not_reached() -> None:
     orgs = [f"org_{number}" for number in range(9)]
     world = World(*(OrgRecord(org_id, subscription_id="sub_1") for org_id in orgs))
     world.runs(*orgs)
@@ -198,7 +202,7 @@ async def test_the_next_time_learning_begins_with_those_that_had_no_turn() -> No
     assert all(world.discovery.knows(org_id) for org_id in orgs)
 
 
-async def test_of_orgs_known_by_usage_alone_the_latest_are_asked_about() -> None:
+async def test_of_orgs_known_only_by_usage_the_most_recent_are_looked_up() -> None:
     world = World()
     for number in (*range(201), 1, *range(201, 249)):
         world.discovery.named(f"org_{number:03}")
@@ -207,7 +211,7 @@ async def test_of_orgs_known_by_usage_alone_the_latest_are_asked_about() -> None
     assert world.lago.asked == [f"org_{number:03}" for number in sorted(latest)]
 
 
-async def test_a_subscription_of_an_org_that_only_usage_names_is_taken_up() -> None:
+async def test_a_subscription_of_an_org_known_only_by_usage_is_recorded() -> None:
     world = World()
     world.runs("org_9", "stranger")
     assert await world.truth.refresh("org_9")
@@ -216,14 +220,14 @@ async def test_a_subscription_of_an_org_that_only_usage_names_is_taken_up() -> N
     assert len(world.records.all["org_9"].periods) == 1
 
 
-async def test_an_org_by_its_name_alone_that_lago_has_nothing_of_is_none_of_ours() -> None:
+async def test_an_org_id_that_lago_does_not_know_gets_no_record() -> None:
     world = World()
     world.records.change = _unchanged  # type: ignore[method-assign]
     assert not await world.truth.refresh("org_9")
     assert (world.lago.asked, world.records.all) == (["org_9"], {})
 
 
-async def test_orgs_are_told_by_the_configured_prefixes() -> None:
+async def test_orgs_are_recognised_by_the_configured_prefixes() -> None:
     world = World()
     world.runs("acme-1", "org_1")
     settings = SimpleNamespace(org_id_prefixes=["acme-", "globex-"])

@@ -1,4 +1,4 @@
-"""The orgs' records learn what Lago invoices by and what is charged, and which names are no subscriptions."""
+"""The orgs' records learn invoicing interval and charges from Lago, and which names are no subscriptions."""
 
 from typing import Any
 
@@ -42,13 +42,13 @@ class World:
         return self.records.all["org_1"]
 
 
-def test_a_record_of_an_older_release_is_completed_by_the_poll_and_then_left_alone() -> None:
+def test_a_record_of_an_older_release_is_completed_by_a_poll_and_then_not_written_again() -> None:
     world = World(OLD)
     assert [run_virtually(world.truth.poll()) for _ in range(2)] == [1, 0]
     assert world.org.periods == (LEARNT,)
 
 
-def test_a_plan_that_charges_another_thing_is_noticed_by_the_next_poll() -> None:
+def test_a_poll_notices_a_plan_that_charges_another_metric() -> None:
     world = World(OLD)
     run_virtually(world.truth.poll())
     world.lago.catalogue["llm"] = msgspec.structs.replace(LLM, charges=())
@@ -56,7 +56,7 @@ def test_a_plan_that_charges_another_thing_is_noticed_by_the_next_poll() -> None
     assert world.org.periods[0].charged == ()
 
 
-async def test_charges_that_are_invoiced_monthly_and_an_anniversary_are_learnt() -> None:
+async def test_monthly_invoiced_charges_and_anniversary_billing_are_recorded() -> None:
     world = World()
     world.lago.catalogue["llm"] = msgspec.structs.replace(LLM, bill_charges_monthly=True)
     world.lago.customers["org_1"] = Customer("org_1", applicable_timezone="Europe/Paris")
@@ -68,18 +68,18 @@ async def test_charges_that_are_invoiced_monthly_and_an_anniversary_are_learnt()
     )
 
 
-def test_what_is_learnt_stays_where_a_later_answer_tells_less() -> None:
-    """The answer to a change of plan names no terms; a plan may be deleted under its subscriptions."""
+def test_recorded_terms_stay_if_a_later_answer_has_none() -> None:
+    """The answer to a plan change has no terms; a plan may be deleted while it has subscriptions."""
     known = OrgRecord("org_1", plan="llm", periods=(LEARNT,))
     assert org_with(known, None, [Period("sub_1", BEGUN, None, "llm")], NOW) is known
 
 
-def test_a_timezone_that_is_no_place_counts_as_utc() -> None:
+def test_an_unknown_timezone_counts_as_utc() -> None:
     assert timezone_of(Customer("c", timezone="Mars/Olympus")) == timezone_of(Customer("c", timezone="UTC")) == ""
     assert timezone_of(None) == timezone_of(Customer("c")) == ""
 
 
-async def test_a_plan_is_asked_for_once_a_minute() -> None:
+async def test_a_plan_is_requested_once_a_minute() -> None:
     asked: list[str] = []
     clock = [0.0]
 
@@ -95,7 +95,7 @@ async def test_a_plan_is_asked_for_once_a_minute() -> None:
     assert asked == ["llm", "llm"]
 
 
-async def test_a_name_is_the_orgs_another_customers_waiting_or_no_ones() -> None:
+async def test_a_subscription_name_belongs_to_the_org_to_another_customer_or_to_none_or_is_pending() -> None:
     world = World()
     ended = running("over", terminated_at=to_iso(NOW - 1_000_000), status="terminated")
     world.lago.listed["org_1"] += [Subscription("waits", plan_code="llm", status="pending"), ended]
@@ -109,7 +109,7 @@ async def test_a_name_is_the_orgs_another_customers_waiting_or_no_ones() -> None
     assert {one.external_id for one in world.org.periods} == {"sub_1", "over"}
 
 
-async def test_what_was_mapped_while_lago_was_away_is_asked_about_later_and_once() -> None:
+async def test_a_name_that_was_mapped_while_lago_was_unavailable_is_looked_up_later_and_once() -> None:
     world = World(OLD, names="typo")
     world.lago.away = {"org_1"}
     await world.discovery.discover_all()
@@ -122,8 +122,10 @@ async def test_what_was_mapped_while_lago_was_away_is_asked_about_later_and_once
     assert len(world.lago.asked) == asked
 
 
-async def test_while_lago_is_away_a_name_that_runs_as_another_orgs_is_not_taken_at_its_word() -> None:
-    """Its usage would be posted to that one's subscription as soon as Lago is back, and maybe before Lago is asked."""
+async def test_while_lago_is_unavailable_a_name_that_another_org_uses_is_not_accepted() -> None:
+    """Its usage would be posted to the other org's subscription as soon as Lago answers again, maybe before Lago was
+    asked.
+    """
     over = Period("over", BEGUN, NOW - 1, "llm")
     world = World(OLD, OrgRecord("org_2", periods=(Period("theirs", BEGUN), Period("sub_1", BEGUN - 1), over)))
     world.lago.away = {"org_1"}
@@ -136,7 +138,7 @@ async def test_while_lago_is_away_a_name_that_runs_as_another_orgs_is_not_taken_
     assert world.org.unusable == {}, "Lago has the last word"
 
 
-def test_a_name_that_comes_to_be_is_a_subscription_from_then_on() -> None:
+def test_a_name_that_is_created_later_is_a_subscription_from_then_on() -> None:
     marked = msgspec.structs.replace(OLD, unusable={"sub_2": UNKNOWN_SUBSCRIPTION, "typo": UNKNOWN_SUBSCRIPTION})
     found = [Period("sub_1", BEGUN, None, "llm"), Period("sub_2", NOW, None, "llm")]
     assert org_with(marked, None, found, NOW).unusable == {"typo": UNKNOWN_SUBSCRIPTION}

@@ -1,4 +1,4 @@
-"""The one who writes an org's record writes what Lago says: each period with its terms, each end when it was.
+"""Every writer of an org's record writes what Lago says: each period with its terms, each end at its time.
 
 A period without terms reads as one that charges everything and is never invoiced, so usage that waits would go to it at
 once, wherever Lago looks. An end that is too late lets usage go to a subscription that is over.
@@ -43,7 +43,7 @@ def life(external_id: str, began: int, plan: str, ended: int | None = None) -> S
 
 
 class Lago(Books):
-    """What is created runs at once, from `subscription_at` on; what has the same id and runs is ended by that."""
+    """A created subscription runs at once, from `subscription_at` on, and ends a running one with the same id."""
 
     async def create_subscription(self, wanted: NewSubscription) -> Subscription:
         lives = self.listed.setdefault("org_1", [])
@@ -63,7 +63,7 @@ class Lago(Books):
 
 
 class World:
-    """Every writer, on one Lago and one record."""
+    """Every writer, with one Lago and one record."""
 
     def __init__(self, *records: OrgRecord) -> None:
         self.lago, self.records = Lago(catalogue=dict(PLANS)), Records(*records)
@@ -91,7 +91,7 @@ class World:
 
 
 async def silently(_before: Any, _after: Any) -> None:
-    """No one is told."""
+    """Notifies no listener."""
 
 
 async def _another_runs(world: World) -> None:
@@ -130,7 +130,7 @@ async def test_no_period_is_written_without_the_terms_of_a_plan_that_lago_has(wa
         assert (one.interval, one.charged) == TERMS[one.plan_code], one
 
 
-async def test_a_plan_that_lago_did_not_have_a_moment_ago_is_asked_for_again() -> None:
+async def test_a_plan_that_lago_did_not_have_a_moment_ago_is_requested_again() -> None:
     world = World()
     del world.lago.catalogue["seats"]
     world.lago.absent = {"seats"}
@@ -155,7 +155,7 @@ LEARNERS: dict[str, Callable[[World], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("other", ["sub_1", "sub_2"])
 @pytest.mark.parametrize("way", LEARNERS)
-async def test_an_end_is_lagos_whatever_was_asked(way: str, other: str) -> None:
+async def test_the_end_of_a_subscription_is_always_lagos_time(way: str, other: str) -> None:
     """
     sub_1  ----------|                        other  |------
                           usage goes astray   learnt   ^
@@ -169,16 +169,16 @@ async def test_an_end_is_lagos_whatever_was_asked(way: str, other: str) -> None:
     assert other == "sub_2" or gap == Gap("sub_1", ENDED + SECOND_US, AGAIN)
 
 
-async def test_the_learner_asks_for_what_has_ended_only_where_something_has() -> None:
-    """Else each look at an org would be two requests."""
+async def test_discovery_lists_ended_subscriptions_only_if_one_has_ended() -> None:
+    """Otherwise each look at an org would need two requests."""
     world = World(RUNS)
     world.lago.listed["org_1"] = [life("sub_1", BEGUN, "usage")]
     await world.discovery.learn("org_1")
     assert world.lago.asked == ["org_1"]
 
 
-def test_a_subscription_becomes_a_period_in_one_place() -> None:
-    """There its terms are added: no other module makes a period of what Lago lists, nor out of nothing."""
+def test_subscriptions_become_periods_in_one_function() -> None:
+    """This function adds the terms; no other module creates a period from Lago's list or without it."""
     makers: dict[str, set[str]] = {}
     for path in CONNECTORS.rglob("*.py"):
         called = {

@@ -1,4 +1,4 @@
-"""Which Lago organisation a mapping names, and that nothing of two organisations meets."""
+"""Which Lago organisation a mapping names; data of two organisations never mix."""
 
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from streams.core.mapping.set_mapping import MappingRequest
 
 
 class Records:
-    """Orgs of the default organisation whose ids look like keys."""
+    """Orgs of the default organisation whose ids look like keys of another."""
 
     def __init__(self, *known: str) -> None:
         self._known = known
@@ -27,44 +27,44 @@ def organizations(others: tuple[str, ...] = ("eu",), *orgs: str, known: tuple[st
     return Organizations(cast(Any, Records(*orgs)), others, ("default", "main"), known)
 
 
-def asked(name: str, customer: str = "acme") -> MappingRequest:
+def request_for(name: str, customer: str = "acme") -> MappingRequest:
     return MappingRequest("someone", customer, name)
 
 
 @pytest.mark.parametrize("name", ["main", "demo", "eu", "anything"])
-def test_with_one_organisation_every_name_means_it(name: str) -> None:
-    assert organizations(()).placed(asked(name)) == asked(name)
+def test_with_one_organisation_every_name_means_an_org_of_it(name: str) -> None:
+    assert organizations(()).placed(request_for(name)) == request_for(name)
 
 
-def test_where_there_are_further_ones_a_name_is_one_of_them_or_the_defaults_or_refused() -> None:
-    assert organizations().placed(asked("main")).lago_customer_id == "acme"
-    assert organizations().placed(asked("eu")).lago_customer_id == "eu::acme"
+def test_with_several_organisations_a_name_is_one_of_theirs_or_the_defaults_or_refused() -> None:
+    assert organizations().placed(request_for("main")).lago_customer_id == "acme"
+    assert organizations().placed(request_for("eu")).lago_customer_id == "eu::acme"
     with pytest.raises(Rejected, match="unknown_organization"):
-        organizations().placed(asked("demo"))
+        organizations().placed(request_for("demo"))
 
 
-def test_the_name_of_an_organisation_that_was_taken_out_does_not_become_one_of_the_defaults() -> None:
+def test_a_removed_organisations_name_does_not_become_an_org_of_the_default() -> None:
     gone = organizations((), known=("eu",))
-    assert gone.placed(asked("main")).lago_customer_id == "acme"
+    assert gone.placed(request_for("main")).lago_customer_id == "acme"
     with pytest.raises(Rejected, match="unknown_organization"):
-        gone.placed(asked("eu"))
+        gone.placed(request_for("eu"))
     with pytest.raises(Rejected, match="other_organization"):
-        gone.placed(asked("main", "eu::acme"))
+        gone.placed(request_for("main", "eu::acme"))
 
 
-def test_an_id_of_the_default_organisation_is_never_taken_for_a_key() -> None:
+def test_an_org_id_of_the_default_organisation_is_never_read_as_a_key_of_another() -> None:
     with pytest.raises(Rejected, match="other_organization"):
-        organizations().placed(asked("main", "eu::acme"))
+        organizations().placed(request_for("main", "eu::acme"))
     with pytest.raises(Rejected, match="other_organization"):
-        organizations(("eu",), "eu::acme").placed(asked("eu"))
-    assert organizations().placed(asked("main", "us::acme")).lago_customer_id == "us::acme"
+        organizations(("eu",), "eu::acme").placed(request_for("eu"))
+    assert organizations().placed(request_for("main", "us::acme")).lago_customer_id == "us::acme"
 
 
 def org(org_id: str, organization: str, started_at: int) -> OrgRecord:
     return OrgRecord(org_id, periods=(Period("sub", started_at),), organization=organization)
 
 
-def test_an_id_that_begins_in_one_organisation_ends_nothing_in_another() -> None:
+def test_a_reused_id_in_one_organisation_ends_nothing_in_another() -> None:
     first, later = org("acme", "", 1), org("eu::acme", "eu", 2)
     assert ended_by_all(first, [later]) is first
     assert orgs_left_behind(later, [first]) == []
@@ -73,7 +73,7 @@ def test_an_id_that_begins_in_one_organisation_ends_nothing_in_another() -> None
     assert held_by_others(["sub"], "acme", [first, org("other", "", 2)], 5) == {"sub"}
 
 
-def test_no_organisation_is_asked_about_an_org_of_another() -> None:
+def test_no_organisation_is_asked_about_another_organisations_org() -> None:
     eu = LagoClient(cast(Any, _Http()), "http://lago", "key", organization="eu")
     assert (eu.in_lago("eu::acme"), eu.in_lago("")) == ("acme", "")
     default = LagoClient(cast(Any, _Http()), "http://lago", "key", others=("eu",))

@@ -1,4 +1,4 @@
-"""What a change of plan costs: the days of a period are paid once, whatever the plans are."""
+"""The cost of a plan change: every day of a period is paid once, with any two plans."""
 
 from datetime import date, timedelta
 
@@ -30,11 +30,11 @@ def changes(draw: st.DrawFn) -> tuple[PlanFee, PlanFee, date | None, date, date,
     return old, new, anchor, started, today, change
 
 
-def told(change: PlanChange) -> list[tuple[str, str, int, date]]:
+def preview_lines(change: PlanChange) -> list[tuple[str, str, int, date]]:
     return [(line.kind, line.plan_code, line.amount_cents, line.due) for line in change.lines]
 
 
-def test_an_upgraded_plan_is_paid_to_yesterday_and_the_new_one_from_today() -> None:
+def test_after_an_upgrade_the_old_plan_is_paid_until_yesterday_and_the_new_one_from_today() -> None:
     """
     March   1 .......... 11          31
     basic   |-----------|                 10 of 31 days of $31
@@ -42,33 +42,33 @@ def test_an_upgraded_plan_is_paid_to_yesterday_and_the_new_one_from_today() -> N
     """
     change = plan_change(BASIC, PRO, anchor=None, started=MARCH_1, today=MARCH_11)
     assert (change.applies, change.on) == ("now", MARCH_11)
-    assert told(change) == [("fee", "basic", 1000, MARCH_11), ("fee", "pro", 4200, APRIL_1)]
+    assert preview_lines(change) == [("fee", "basic", 1000, MARCH_11), ("fee", "pro", 4200, APRIL_1)]
 
 
-def test_what_was_paid_in_advance_is_given_back_from_today_on() -> None:
+def test_an_advance_payment_is_credited_from_today_on() -> None:
     old, new = PlanFee("basic", "monthly", 3100, "USD", True), PlanFee("pro", "monthly", 6200, "USD", True)
     change = plan_change(old, new, anchor=None, started=MARCH_1, today=MARCH_11)
-    assert told(change) == [("credit", "basic", 2100, MARCH_11), ("fee", "pro", 4200, MARCH_11)]
+    assert preview_lines(change) == [("credit", "basic", 2100, MARCH_11), ("fee", "pro", 4200, MARCH_11)]
 
 
-def test_a_cheaper_plan_waits_for_the_periods_end_and_the_running_one_is_paid_whole() -> None:
+def test_a_downgrade_waits_for_the_end_of_the_period_and_the_running_plan_is_paid_in_full() -> None:
     change = plan_change(PRO, BASIC, anchor=None, started=MARCH_1, today=MARCH_11)
     assert (change.applies, change.on) == ("at_period_end", APRIL_1)
-    assert told(change) == [("fee", "pro", 6200, APRIL_1), ("fee", "basic", 3100, date(2025, 5, 1))]
+    assert preview_lines(change) == [("fee", "pro", 6200, APRIL_1), ("fee", "basic", 3100, date(2025, 5, 1))]
 
 
-def test_two_plans_are_compared_by_the_year() -> None:
+def test_two_plans_are_compared_by_their_yearly_price() -> None:
     yearly = PlanFee("yearly", "yearly", 3100 * 12, "USD", False)
     assert plan_change(BASIC, yearly, anchor=None, started=MARCH_1, today=MARCH_11).applies == "now"
     cheaper = PlanFee("yearly", "yearly", 3100 * 12 - 1, "USD", False)
     assert plan_change(BASIC, cheaper, anchor=None, started=MARCH_1, today=MARCH_11).applies == "at_period_end"
 
 
-def test_a_change_to_the_same_plan_is_none() -> None:
+def test_a_change_to_the_same_plan_is_no_change() -> None:
     assert plan_change(PRO, PRO, anchor=None, started=MARCH_1, today=MARCH_11) == PlanChange("never", MARCH_11)
 
 
-def test_half_a_cent_is_one() -> None:
+def test_half_a_cent_is_rounded_up() -> None:
     """$0.29 a month: 15 of 30 days of April are 14.5 cents."""
     old = PlanFee("old", "monthly", 29, "USD", False)
     change = plan_change(old, PRO, anchor=None, started=APRIL_1, today=date(2025, 4, 16))
@@ -76,7 +76,7 @@ def test_half_a_cent_is_one() -> None:
 
 
 @given(changes())
-def test_no_amount_is_negative_and_no_fee_is_more_than_the_plans(
+def test_no_amount_is_negative_and_no_fee_exceeds_the_plans_fee(
     case: tuple[PlanFee, PlanFee, date | None, date, date, PlanChange],
 ) -> None:
     old, new, _, _, today, change = case
@@ -88,10 +88,12 @@ def test_no_amount_is_negative_and_no_fee_is_more_than_the_plans(
 
 
 @given(changes())
-def test_every_day_of_the_running_period_is_paid_for_once(
+def test_every_day_of_the_running_period_is_paid_once(
     case: tuple[PlanFee, PlanFee, date | None, date, date, PlanChange],
 ) -> None:
-    """In arrears old and new meet without a gap; in advance the days given back are those that the new plan takes."""
+    """In arrears the old and the new plan meet without a gap; in advance the credited days are those that the new plan
+    charges.
+    """
     old, _, anchor, started, today, change = case
     begin, end = period(old.interval, anchor, today)
     closing = [line for line in change.lines if line.plan_code == "old"]
@@ -108,10 +110,10 @@ def test_every_day_of_the_running_period_is_paid_for_once(
 
 
 @given(st.integers(0, 10**9), st.booleans(), days, st.integers(0, 400))
-def test_a_change_between_equal_plans_costs_what_no_change_costs(
+def test_a_change_between_plans_of_equal_price_costs_the_same_as_no_change(
     cents: int, advance: bool, started: date, later: int
 ) -> None:
-    """To a cent, for the two parts are rounded each."""
+    """Within one cent, because the two parts are rounded separately."""
     today = started + timedelta(later)
     old, new = PlanFee("old", "monthly", cents, "USD", advance), PlanFee("new", "monthly", cents, "USD", advance)
     change = plan_change(old, new, anchor=started, started=started, today=today)

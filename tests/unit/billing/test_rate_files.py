@@ -1,4 +1,4 @@
-"""A file of the rate card: every amount is text, and whatever is wrong is a sentence that names the place."""
+"""Files with a rate card: amounts are text, and an error message names the place of the mistake."""
 
 import re
 from decimal import Decimal
@@ -21,33 +21,33 @@ ROOT = Path(__file__).parents[3]
 HEAD = 'id = "r"\neffective_from = "2026-12-01T00:00:00Z"\n'
 
 
-def on_the_page() -> str:
+def example_of_page() -> str:
     page = (ROOT / "docs" / "rates.md").read_text(encoding="utf-8")
     return re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0]
 
 
-def test_the_file_on_the_page_is_one_and_means_what_it_says() -> None:
-    made = card_of(on_the_page())
-    assert (made.id, made.effective_from) == ("2026-12", parse_us("2026-12-01T00:00:00Z"))
+def test_the_example_on_the_page_is_a_valid_file_with_the_described_meaning() -> None:
+    created = card_of(example_of_page())
+    assert (created.id, created.effective_from) == ("2026-12", parse_us("2026-12-01T00:00:00Z"))
     mini = call("1", model="gpt-4o-mini", tokens_input=1_000_000, cached_tokens=500_000, cache_write_tokens=100_000)
-    assert price_of(made, mini) == D("0.08") + D("0.05") + D("0.025")
-    assert price_of(made, call(model="whisper-1", seconds=D(10))) == D("0.002")
-    assert price_of(made, call(model="dall-e-3", images=2, team_id="research")) == D("0.06")
-    assert price_of(made, call("0.01", power_level="eco")) == D("0.0084")
-    assert price_of(made, call("0.0000001")) == D("0.000001")
-    assert entry_of(made, "internal/x", "").per_request == D("0.001")
-    assert made.factors == Factors(
+    assert price_of(created, mini) == D("0.08") + D("0.05") + D("0.025")
+    assert price_of(created, call(model="whisper-1", seconds=D(10))) == D("0.002")
+    assert price_of(created, call(model="dall-e-3", images=2, team_id="research")) == D("0.06")
+    assert price_of(created, call("0.01", power_level="eco")) == D("0.0084")
+    assert price_of(created, call("0.0000001")) == D("0.000001")
+    assert entry_of(created, "internal/x", "").per_request == D("0.001")
+    assert created.factors == Factors(
         POWER_LEVELS, {"research": D("0.5")}, {"enterprise": D("0.9")}, {"org_acme": D("0.85")}
     )
 
 
-def test_power_levels_have_factors_only_where_the_card_has_factors() -> None:
+def test_power_levels_have_factors_only_if_the_card_has_factors() -> None:
     assert card_of(HEAD).factors is None
-    made = card_of(HEAD + '[factors.power_level]\neco = "0.5"\n').factors
-    assert made is not None and made.power_level == POWER_LEVELS | {"eco": D("0.5")}
+    created = card_of(HEAD + '[factors.power_level]\neco = "0.5"\n').factors
+    assert created is not None and created.power_level == POWER_LEVELS | {"eco": D("0.5")}
 
 
-def test_a_moment_of_toml_is_one_too() -> None:
+def test_a_toml_datetime_is_accepted_as_a_moment() -> None:
     assert card_of('id = "r"\neffective_from = 2026-12-01T01:00:00+01:00\n').effective_from == parse_us(
         "2026-12-01T00:00:00Z"
     )
@@ -82,16 +82,16 @@ def test_a_moment_of_toml_is_one_too() -> None:
         (HEAD + 'factors = "1"\n', "factors: must be a table; begin it with [factors]"),
     ],
 )
-def test_what_is_wrong_is_a_sentence(text: str, sentence: str) -> None:
+def test_an_error_in_a_file_is_explained_in_a_sentence(text: str, sentence: str) -> None:
     with pytest.raises(InvalidRateCard, match=re.escape(sentence)):
         card_of(text)
 
 
-def test_a_version_is_stored_with_the_text_of_its_numbers_and_read_back_the_same() -> None:
-    made = card_of(on_the_page())
-    written = msgspec.json.encode(made)
+def test_a_version_is_stored_with_the_original_text_of_its_numbers() -> None:
+    created = card_of(example_of_page())
+    written = msgspec.json.encode(created)
     assert b'"input":"0.20"' in written
-    assert decoder(RateCard)(written) == made
+    assert decoder(RateCard)(written) == created
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def test_a_version_is_stored_with_the_text_of_its_numbers_and_read_back_the_same
         card(plan={"pro": "0.00001"}),
     ],
 )
-def test_no_reader_prices_by_what_it_does_not_understand(broken: RateCard) -> None:
+def test_a_stored_card_with_an_invalid_amount_is_unreadable(broken: RateCard) -> None:
     with pytest.raises(Unreadable):
         decoder(RateCard)(msgspec.json.encode(broken))
 
 
-def test_the_command_says_what_a_file_means_or_what_is_wrong_with_it(tmp_path: Path) -> None:
+def test_the_command_prints_the_meaning_of_a_file_or_its_errors(tmp_path: Path) -> None:
     file = tmp_path / "card.toml"
-    file.write_text(on_the_page(), encoding="utf-8")
+    file.write_text(example_of_page(), encoding="utf-8")
     said = CliRunner().invoke(app, ["rates", "check", str(file)])
     assert said.exit_code == 0
     assert "else: LiteLLM's cost + 20 %, at least 0.000001 USD a call" in said.stdout
@@ -132,7 +132,7 @@ def test_the_command_says_what_a_file_means_or_what_is_wrong_with_it(tmp_path: P
         ('[[price]]\nmodel = "m"\nper_request = "0"\ninput = "0.0000001"\nper_second = "0.0000004"\n', ""),
     ],
 )
-def test_a_price_that_the_rounding_would_take_away_is_refused(
+def test_a_price_that_rounding_would_make_zero_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, price: str, sentence: str
 ) -> None:
     file = tmp_path / "card.toml"

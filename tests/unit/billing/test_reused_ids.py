@@ -1,4 +1,6 @@
-"""A subscription's id that another customer has now: the org that had it before has lost it, whatever its record shows."""
+"""A subscription id that another customer has now: the org that had it before has lost it, even if its record does not
+show that.
+"""
 
 from typing import Any, cast
 
@@ -34,7 +36,7 @@ def org(name: str, *lives: tuple[str, int, int | None], own: str = "") -> OrgRec
         ([("s", 5, None)], [("s", 5, None)], [None]),
     ],
 )
-def test_a_life_ends_at_the_latest_where_another_customers_begins_under_its_id(
+def test_a_period_ends_no_later_than_another_customers_period_with_the_same_id_begins(
     lives: Lives, others: Lives, ends: list[int | None]
 ) -> None:
     mine, other = org("a", *lives), org("b", *others)
@@ -62,33 +64,33 @@ class Topic:
 
 
 def records(topic: Topic) -> OrgRecords:
-    made = OrgRecords(cast(Any, topic), {}, "orgs", now_us=lambda: NOW)
-    made._records = cast(Any, topic)
-    return made
+    created = OrgRecords(cast(Any, topic), {}, "orgs", now_us=lambda: NOW)
+    created._records = cast(Any, topic)
+    return created
 
 
-async def test_who_begins_under_anothers_id_ends_that_one_in_its_record_and_its_usage_goes_elsewhere() -> None:
-    """The end itself was never told of: neither by a webhook nor by a poll."""
+async def test_a_reused_id_ends_the_earlier_customers_period_and_its_usage_goes_elsewhere() -> None:
+    """The end itself was reported neither by a webhook nor by a poll."""
     topic = Topic(org("a", ("s", NOON - HOUR, None), ("later", NOON + 2 * HOUR, None)), org("z", ("t", 0, None)))
     began = Period("s", NOON + HOUR)
-    made = await records(topic).change("b", lambda one: OrgRecord(one.org_id, periods=(began,)))
+    created = await records(topic).change("b", lambda one: OrgRecord(one.org_id, periods=(began,)))
     assert topic.written == ["b", "a"]
-    assert (made.periods, topic.table["a"].periods[0].terminated_at) == ((began,), NOON + HOUR)
+    assert (created.periods, topic.table["a"].periods[0].terminated_at) == ((began,), NOON + HOUR)
     assert topic.table["a"].updated_at == NOW
     resolver = Resolver({}, topic.table, OutOfPeriodPolicy.SHIFT)
     resolver.now_us = NOW
     assert resolver("a", NOON + 3 * HOUR, "org").subscription == "later"
 
 
-async def test_a_record_that_does_not_know_yet_is_not_written_so_again() -> None:
-    """Lago was asked before the end, or nothing of the org was asked since."""
+async def test_a_record_that_does_not_have_the_end_yet_is_not_written_without_it_again() -> None:
+    """Lago was asked before the end, or was not asked about the org since."""
     topic = Topic(org("b", ("s", NOON, None)))
-    made = await records(topic).change("a", lambda one: OrgRecord(one.org_id, periods=(Period("s", NOON - HOUR),)))
-    assert made.periods[0].terminated_at == NOON
+    created = await records(topic).change("a", lambda one: OrgRecord(one.org_id, periods=(Period("s", NOON - HOUR),)))
+    assert created.periods[0].terminated_at == NOON
     assert topic.written == ["a"]
 
 
-async def test_with_no_other_subscription_what_comes_after_is_held_and_not_the_other_customers() -> None:
+async def test_without_another_subscription_later_usage_is_held_and_not_billed_to_the_other_customer() -> None:
     topic = Topic(org("a", ("s", NOON - HOUR, None)))
     await records(topic).change("b", lambda one: OrgRecord(one.org_id, periods=(Period("s", NOON + HOUR),)))
     resolver = Resolver({}, topic.table, OutOfPeriodPolicy.SHIFT)

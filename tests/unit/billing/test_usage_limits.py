@@ -1,4 +1,4 @@
-"""Limits: an org's own stand before its plan's, and are held against what Lago counts."""
+"""Usage limits: an org's own limits override its plan's, and are compared with Lago's usage."""
 
 import asyncio
 from collections.abc import Callable
@@ -28,14 +28,14 @@ NAMES = st.dictionaries(st.sampled_from(["tokens", "requests", "amount_cents", "
 
 
 def usage(cents: int = 0, **units: str) -> CustomerUsage:
-    """Units by metric."""
+    """Usage in units, by metric."""
     charges = [UsageCharge(0, MetricCode(code), units=count) for code, count in units.items()]
     return CustomerUsage("2025-03-01T00:00:00Z", "2025-03-31T23:59:59Z", charges, amount_cents=cents)
 
 
 @dataclass
 class Counted:
-    """What Lago says of an org on the plan `starter`."""
+    """Lago's answers about an org on the plan `starter`; counts the requests."""
 
     said: CustomerUsage | None
     asked: int = 0
@@ -64,7 +64,7 @@ class Records:
 
 
 @given(NAMES, NAMES)
-def test_an_orgs_own_limits_stand_before_its_plans(plan: dict[str, int], own: dict[str, int]) -> None:
+def test_an_orgs_own_limits_override_its_plans(plan: dict[str, int], own: dict[str, int]) -> None:
     async def run() -> dict[str, int]:
         return await UsageLimits(Counted(usage()), StaticLimits({"starter": plan}, {"org_1": own})).of("org_1")
 
@@ -87,7 +87,7 @@ def test_a_limit_is_reached_when_nothing_is_left_of_it(used: int, most: int) -> 
     assert caught.value.reason == "limit_reached"
 
 
-async def test_each_name_is_held_against_what_it_is_about() -> None:
+async def test_each_limit_is_compared_with_the_usage_of_its_metric() -> None:
     said = usage(199, ai_usage="1500.0", api_call="7", gpu_hours="2.5")
     most = {"tokens": 2000, "requests": 10, "amount_cents": 200, "gpu_hours": 3}
     found = await UsageLimits(Counted(said), StaticLimits(orgs={"org_1": most})).check("org_1")
@@ -99,15 +99,15 @@ async def test_each_name_is_held_against_what_it_is_about() -> None:
     }
 
 
-async def test_charges_of_one_metric_are_added() -> None:
+async def test_several_charges_on_one_metric_are_added() -> None:
     said = usage()
     said.charges_usage.extend(UsageCharge(0, MetricCode("llm"), units=units) for units in ("1.5", "2"))
     limits = UsageLimits(Counted(said), StaticLimits(orgs={"org_1": {"tokens": 9}}), tokens_code="llm")
     assert (await limits.check("org_1"))[0].used == Decimal("3.5")
 
 
-async def test_a_limit_that_lago_cannot_count_is_answered_so_and_told_once() -> None:
-    """A flat plan has no charge on usage: to say 0 would be to say that it is counted."""
+async def test_a_limit_on_a_metric_without_a_charge_is_answered_as_not_counted_and_logged_once() -> None:
+    """A flat plan has no charge on usage: the answer 0 would mean that usage is counted."""
     limits = UsageLimits(Counted(usage()), StaticLimits(orgs={"org_1": {"tokens": 0}}))
     with structlog.testing.capture_logs() as lines:
         for _ in range(3):
@@ -115,13 +115,13 @@ async def test_a_limit_that_lago_cannot_count_is_answered_so_and_told_once() -> 
     assert [(line["event"], line["limit"]) for line in lines] == [("limit_not_counted", "tokens")]
 
 
-async def test_without_a_subscription_nothing_is_within_limits() -> None:
+async def test_an_org_without_a_subscription_is_not_within_its_limits() -> None:
     limits = UsageLimits(Counted(None), StaticLimits(orgs={"org_1": {"tokens": 9}}))
     with pytest.raises(LagoRejected, match="no_active_subscription"):
         await limits.check("org_1")
 
 
-async def test_lago_is_asked_once_for_an_org_however_many_ask_and_again_later() -> None:
+async def test_concurrent_requests_ask_lago_once_for_an_org_and_later_requests_again() -> None:
     counted, ticks = Counted(usage(api_call="1")), [0.0]
     limits = UsageLimits(counted, StaticLimits(orgs={"org_1": {"requests": 9}}), clock=lambda: ticks[0])
     await asyncio.gather(*(limits.check("org_1") for _ in range(50)))
@@ -134,7 +134,7 @@ async def test_lago_is_asked_once_for_an_org_however_many_ask_and_again_later() 
         await limits.check("org_1")
 
 
-async def test_limits_that_cannot_be_read_now_are_an_error_of_the_documented_kind() -> None:
+async def test_limits_that_cannot_be_read_now_give_the_documented_error() -> None:
     class Away:
         async def of_org(self, org_id: str) -> dict[str, int]:
             raise Unavailable("view_incomplete", "not read yet")
@@ -145,7 +145,7 @@ async def test_limits_that_cannot_be_read_now_are_an_error_of_the_documented_kin
         await UsageLimits(Counted(usage()), Away()).check("org_1")
 
 
-async def test_limits_of_plans_and_orgs_are_kept_in_the_orgs_records() -> None:
+async def test_limits_of_plans_and_orgs_are_stored_in_the_orgs_records() -> None:
     records = Records({"org_1": OrgRecord("org_1", name="Acme", plan="starter")})
     limits = RecordLimits(records)
     assert await limits.set_plan("starter", {"tokens": 5}) == {"tokens": 5}
@@ -161,7 +161,7 @@ async def test_limits_of_plans_and_orgs_are_kept_in_the_orgs_records() -> None:
     "wrong",
     [{"": 1}, {"a\nb": 1}, {"a" * 256: 1}, {"a": -1}, {"a": 1 << 63}, {"a": True}, {f"n{n}": 1 for n in range(33)}],
 )
-async def test_limits_that_no_one_could_mean_are_refused(wrong: dict[str, int]) -> None:
+async def test_impossible_limits_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(Rejected, match="bad_limit"):
         checked(wrong)
     with pytest.raises(Rejected, match="bad_limit"):

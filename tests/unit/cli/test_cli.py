@@ -1,4 +1,4 @@
-"""The command line: every command explains itself, and a wrong word is answered in one sentence."""
+"""The command line: every command has help, and a wrong argument is answered with one sentence."""
 
 import re
 from pathlib import Path
@@ -74,13 +74,13 @@ WITHOUT_ANSWER = ("serve", "worker", "demo", "lago-sandbox", "completion")
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_has_help_with_an_example(command: list[str]) -> None:
-    told = CliRunner().invoke(app, [*command, "--help"])
-    assert told.exit_code == 0
-    assert f"meterbridge {' '.join(command)}" in told.output.split("Example:")[1]
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert f"meterbridge {' '.join(command)}" in result.output.split("Example:")[1]
 
 
 def commands_of(group: typer.Typer) -> set[tuple[str, ...]]:
-    """Every command below a group, by its words."""
+    """Every command below a group, by the words that call it."""
     own = {(command.name or command.callback.__name__,) for command in group.registered_commands if command.callback}
     for below in group.registered_groups:
         assert below.typer_instance is not None
@@ -90,24 +90,24 @@ def commands_of(group: typer.Typer) -> set[tuple[str, ...]]:
     return own
 
 
-def test_every_command_there_is_is_tried_here() -> None:
+def test_this_file_tests_every_command() -> None:
     assert commands_of(app) == {tuple(command) for command in COMMANDS}
 
 
 def test_the_help_shows_the_commands_in_panels_in_their_order() -> None:
-    told = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"}).output
-    panels = re.findall(r"╭─ (.+?) ─", told)
+    result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"}).output
+    panels = re.findall(r"╭─ (.+?) ─", result)
     assert panels == ["Options", "Run", "Set up", "Who pays and prices", "Stuck usage", "Check", "Recover"]
-    listed = re.findall(r"^│ ([a-z][a-z-]+) ", told, re.MULTILINE)
+    listed = re.findall(r"^│ ([a-z][a-z-]+) ", result, re.MULTILINE)
     assert listed == [name for names in PANELS.values() for name in names]
     assert set(listed) == {command[0] for command in COMMANDS}
 
 
 def test_the_help_shows_one_sentence_for_each_command() -> None:
-    told = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).output
-    assert "Bills LiteLLM's calls through Lago, each call once." in " ".join(told.split())
+    result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).output
+    assert "Bills LiteLLM's calls through Lago, each call once." in " ".join(result.split())
     texts = {}
-    for line in re.findall(r"^│ (.*?) *│$", told.partition("─ Run ─")[2], re.MULTILINE):
+    for line in re.findall(r"^│ (.*?) *│$", result.partition("─ Run ─")[2], re.MULTILINE):
         if match := re.match(r"([a-z][a-z-]+) +(.*)", line):
             last = match[1]
             texts[last] = match[2]
@@ -125,14 +125,14 @@ def test_every_command_is_in_the_readme(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one[0] not in WITHOUT_ANSWER], ids=" ".join)
-def test_every_command_that_ends_answers_scripts_in_json(command: list[str]) -> None:
-    told = CliRunner().invoke(app, [*command, "--help"])
-    assert "--json" in told.output
+def test_every_command_that_ends_can_print_json(command: list[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert "--json" in result.output
 
 
-def test_the_version_is_the_distributions() -> None:
-    told = CliRunner().invoke(app, ["--version"])
-    assert (told.exit_code, told.output.split()[0]) == (0, "meterbridge")
+def test_the_version_is_that_of_the_distribution() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output.split()[0]) == (0, "meterbridge")
 
 
 @pytest.mark.parametrize(
@@ -209,10 +209,10 @@ def test_the_version_is_the_distributions() -> None:
         (["topics", "check"], {"KAFKA_PARTITIONS": "many"}, "KAFKA_PARTITIONS must be"),
     ],
 )
-def test_a_wrong_word_or_setting_is_one_sentence_and_exit_code_2(
+def test_a_wrong_argument_or_setting_gives_one_sentence_and_exit_code_2(
     words: list[str], variables: dict[str, str], sentence: str
 ) -> None:
-    told = CliRunner().invoke(app, words, env=variables)
-    assert told.exit_code == 2
-    assert told.stderr.splitlines()[-1].startswith(f"meterbridge: {sentence}")
-    assert "Traceback" not in told.stderr
+    result = CliRunner().invoke(app, words, env=variables)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(f"meterbridge: {sentence}")
+    assert "Traceback" not in result.stderr

@@ -1,4 +1,4 @@
-"""What a command loads before its own work begins: nothing that only another command, or its work, needs.
+"""What a command imports before its own work starts: nothing that only another command or its work needs.
 
 Loading all libraries takes more than a second of CPU. It is what is loaded that is tested here, for a clock lies on a busy machine.
 """
@@ -69,7 +69,9 @@ def libraries() -> set[str]:
 
 
 def loaded_by(commands: list[list[str]], **variables: str) -> list[tuple[list[str], int, str, set[str]]]:
-    """Of commands that one fresh interpreter runs in turn: words, exit code, stderr, and our libraries that are loaded."""
+    """Results of commands that one fresh interpreter runs in turn: words, exit code, stderr, and which of our libraries
+    are loaded.
+    """
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(commands)],
         env={"PATH": os.environ["PATH"], **variables},
@@ -82,7 +84,7 @@ def loaded_by(commands: list[list[str]], **variables: str) -> list[tuple[list[st
 
 
 def callbacks(command: Any) -> list[Any]:
-    """What Typer calls, of every command below a group."""
+    """The functions that Typer calls, of every command below a group."""
     below = getattr(command, "commands", {})
     found = [found for one in below.values() for found in callbacks(one)]
     own = getattr(command.callback, "__wrapped__", None)
@@ -94,26 +96,26 @@ def types_of(function: Callable[..., None]) -> dict[str, Any]:
     return get_type_hints(function, include_extras=False)
 
 
-def test_the_help_of_all_commands_loads_no_library_but_those_of_parsers() -> None:
+def test_the_help_of_all_commands_loads_only_the_parsers_libraries() -> None:
     groups = sorted({command[0] for command in COMMANDS if len(command) > 1})
     explained = [[], *([group] for group in groups), *COMMANDS]
     for words, code, _, loaded in loaded_by([[*command, "--help"] for command in explained]):
         assert (words, code, loaded - PARSERS) == (words, 0, set())
 
 
-def test_a_wrong_setting_is_told_before_a_commands_libraries_are_loaded() -> None:
+def test_a_wrong_setting_is_reported_before_a_commands_libraries_are_loaded() -> None:
     commands = [[*one, *NEEDED.get(" ".join(one), [])] for one in COMMANDS if one not in WITHOUT_SETTINGS]
     for words, code, stderr, loaded in loaded_by(commands, KAFKA_PARTITIONS="many"):
         assert (words, code, loaded - PARSERS - SETTINGS) == (words, 2, set())
         assert stderr.startswith("meterbridge: KAFKA_PARTITIONS must be")
 
 
-def test_faust_is_loaded_by_the_worker_alone() -> None:
+def test_only_the_worker_loads_faust() -> None:
     works = sorted({work_of(one).__module__ for one in callbacks(typer.main.get_command(app))})
     program = "import sys\n" + "".join(f"import {name}\n" for name in works if not name.endswith(".worker"))
     subprocess.run([sys.executable, "-c", f"{program}sys.exit('faust' in sys.modules)"], check=True)
 
 
 @pytest.mark.parametrize("command", callbacks(typer.main.get_command(app)))
-def test_a_command_hands_its_work_the_parameters_that_its_parser_describes(command: Callable[..., None]) -> None:
+def test_a_parser_and_its_command_have_the_same_parameters(command: Callable[..., None]) -> None:
     assert types_of(work_of(command)) == types_of(command)

@@ -1,4 +1,4 @@
-"""Tab completion: the script that a shell loads, run in bash, and what is answered to the other shells."""
+"""Tab completion: the script that a shell loads, run in bash, and the answers to the other shells."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-#: What bash does when Tab is pressed after the words `$@`: the function that it was told to, in the script's own words.
+#: What bash does when Tab is pressed after the words `$@`: it calls the registered function, as in the script.
 PRESS_TAB = """
 source <(meterbridge completion bash)
 [[ $(complete -p meterbridge) =~ -F\\ ([^ ]+) ]] || exit 3
@@ -18,7 +18,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
-def ran(*words: str, **variables: str) -> list[str]:
+def run_completion(*words: str, **variables: str) -> list[str]:
     done = subprocess.run(words, env={"PATH": PATH, **variables}, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return done.stdout.splitlines()
@@ -37,12 +37,12 @@ def ran(*words: str, **variables: str) -> list[str]:
     ids=lambda case: " ".join(case) if isinstance(case, list) else "",
 )
 def test_in_bash_tab_completes_commands_options_and_choices(words: list[str], completed: set[str]) -> None:
-    assert set(ran("bash", "--norc", "-c", PRESS_TAB, "bash", "meterbridge", *words)) == completed
+    assert set(run_completion("bash", "--norc", "-c", PRESS_TAB, "bash", "meterbridge", *words)) == completed
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_the_scripts_of_other_shells_ask_as_they_are_answered(shell: str) -> None:
-    assert f"_METERBRIDGE_COMPLETE=complete_{shell} " in "\n".join(ran("meterbridge", "completion", shell))
+def test_the_scripts_of_other_shells_ask_in_the_form_that_is_answered(shell: str) -> None:
+    assert f"_METERBRIDGE_COMPLETE=complete_{shell} " in "\n".join(run_completion("meterbridge", "completion", shell))
     asked = {"_METERBRIDGE_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
-    answer = "\n".join(ran("meterbridge", _TYPER_COMPLETE_ARGS="meterbridge rec", **asked))
+    answer = "\n".join(run_completion("meterbridge", _TYPER_COMPLETE_ARGS="meterbridge rec", **asked))
     assert "reconcile" in answer and "held" not in answer

@@ -1,4 +1,4 @@
-"""What `meterbridge explain` says about an event: other metered events have no amount, so no sum is proved for them."""
+"""What `meterbridge explain` says about an event: other metered events have no amount, so no sum is verified for them."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,9 +17,9 @@ PRICED_BY_LAGO = (
 )
 
 
-def story(decision: str, usd: str, cents: str, calls: int = 1) -> EventStory:
+def story(decision: str, usd: str, cents: str, calls: int = 1, status: str = "completed") -> EventStory:
     call = CallRow("i", "p", "acme", decision, "m", "p", 3, Decimal(usd), AT, AT, "c", "r", "0/1")
-    return EventStory("call-1", "completed", cents=Decimal(cents), claimed_calls=calls, calls=[call])
+    return EventStory("call-1", status, cents=Decimal(cents), claimed_calls=calls, calls=[call])
 
 
 @pytest.mark.parametrize(
@@ -27,19 +27,33 @@ def story(decision: str, usd: str, cents: str, calls: int = 1) -> EventStory:
     [
         (story("billable", "0.02", "2"), "1 call, 0.02 USD = 2 cents billed: proved."),
         (story("billable", "0", "0"), "1 call, 0 USD = 0 cents billed: proved."),
-        (story("billable", "0.02", "3"), "1 call, 0.02 USD, but 1 call and 3 cents are billed: NOT proved."),
+        (story("billable", "0.02", "3"), "1 call, 0.02 USD, but the event has 1 call and 3 cents: NOT proved."),
         (
             story(METERED, "0", "0"),
             PRICED_BY_LAGO,
         ),
-        (story(METERED, "0", "0", calls=2), "1 call, 0 USD, but 2 calls and 0 cents are billed: NOT proved."),
+        (story(METERED, "0", "0", calls=2), "1 call, 0 USD, but the event has 2 calls and 0 cents: NOT proved."),
     ],
 )
 def test_an_event_without_an_amount_is_not_called_billed(told: EventStory, sentence: str) -> None:
     assert verdict(told) == sentence
 
 
-def test_an_event_without_an_amount_names_the_one_that_replaces_it() -> None:
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        ("pending", "The event is not at Lago yet."),
+        ("processing", "Lago has not accepted the event yet; it is sent again."),
+        ("failed", "Lago does not bill the event: `meterbridge dlq list` shows why, and the next step."),
+    ],
+)
+def test_an_event_that_lago_does_not_have_is_not_called_billed(status: str, sentence: str) -> None:
+    proved = verdict(story("billable", "0.02", "2", status=status))
+    assert proved == f"1 call, 0.02 USD = 2 cents: the sum is proved. {sentence}"
+    assert verdict(story(METERED, "0", "0", status=status)) == f"1 metered event without an amount. {sentence}"
+
+
+def test_an_event_without_an_amount_names_the_event_that_replaces_it() -> None:
     first = story(METERED, "0", "0")
     first.again = story(METERED, "0", "0")
     assert verdict(first) == f"replaced by\ncall-1: completed; {PRICED_BY_LAGO}"

@@ -1,4 +1,4 @@
-"""`meterbridge held` by pattern: what it says, and that it does nothing before somebody agrees."""
+"""`meterbridge held` with a pattern: what it prints, and that it changes nothing before a person confirms."""
 
 from decimal import Decimal
 from typing import Any
@@ -21,7 +21,7 @@ WORDS = ["write-off", "--match", "attack-*", "--comment", "invented"]
 
 @pytest.fixture
 def ordered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Patterns and numbers of customers that were ordered to be written off; somebody is at the terminal."""
+    """Patterns and numbers of customers for which a write-off was ordered; stdin is a terminal."""
     done: list[tuple[str, int]] = []
 
     def order(_settings: Any, _sender: Any, found: list[Held], pattern: str, *_: Any) -> str:
@@ -42,32 +42,51 @@ def run(*words: str, says: str = "") -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(("says", "done"), [("y\n", [("attack-*", 1500)]), ("n\n", []), ("\n", [])])
-def test_by_pattern_it_says_how_much_and_does_it_only_after_a_yes(
+def test_a_write_off_by_pattern_shows_the_sums_and_waits_for_a_yes(
     ordered: list[tuple[str, int]], says: str, done: list[tuple[str, int]]
 ) -> None:
-    code, told = run(*WORDS, says=says)
+    code, result = run(*WORDS, says=says)
     assert code == 0
-    assert "Write off 1500 customers, 1500 calls, 750 USD?" in told
+    assert "Write off 1500 customers, 1500 calls, 750 USD?" in result
     assert ordered == done
-    assert ("Ordered" in told, "Would be written off" in told) == (bool(done), not done)
+    assert ("Ordered" in result, "Would be written off" in result) == (bool(done), not done)
 
 
 @pytest.mark.parametrize(("more", "done"), [(["--yes"], 1), (["--dry-run"], 0), (["--json"], 0)])
-def test_it_does_not_ask_where_the_answer_is_given(ordered: list[tuple[str, int]], more: list[str], done: int) -> None:
-    code, told = run(*WORDS, *more)
-    assert (code, len(ordered), "Write off" in told) == (0, done, False)
+def test_with_yes_dry_run_or_json_no_question_is_asked(
+    ordered: list[tuple[str, int]], more: list[str], done: int
+) -> None:
+    code, result = run(*WORDS, *more)
+    assert (code, len(ordered), "Write off" in result) == (0, done, False)
 
 
-def test_where_no_one_is_at_the_terminal_nothing_is_done(
+def test_without_a_terminal_nothing_is_written_off(
     ordered: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "_watched", lambda: False)
-    code, told = run(*WORDS)
-    assert (code, ordered, "Would be written off" in told) == (0, [], True)
+    code, result = run(*WORDS)
+    assert (code, ordered, "Would be written off" in result) == (0, [], True)
 
 
-def test_a_table_shows_the_dearest_of_a_flood_and_says_how_many_there_are(ordered: list[tuple[str, int]]) -> None:
-    code, told = run("list")
+def test_a_table_shows_the_largest_amounts_of_a_flood_and_the_number_of_customers(
+    ordered: list[tuple[str, int]],
+) -> None:
+    code, result = run("list")
     assert (code, ordered) == (0, [])
-    assert "The 1000 highest of 1502" in told
-    assert told.count("attack-") == 998
+    assert "The 1000 highest of 1502" in result
+    assert result.count("attack-") == 998
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ([], "nothing is held for 'nobody-*'."),
+        (["--until", "2026-11-20T10:03Z"], "nothing is held for 'nobody-*' of usage that ended by 2026-11-20T10:03Z."),
+    ],
+)
+def test_the_message_that_nothing_is_held_names_a_time_only_if_one_was_given(
+    ordered: list[tuple[str, int]], more: list[str], sentence: str
+) -> None:
+    code, result = run("write-off", "--match", "nobody-*", "--comment", "x", *more)
+    assert (code, ordered) == (1, [])
+    assert sentence in " ".join(result.split())

@@ -11,7 +11,7 @@ from connectors.config.settings import load_settings
 SETTINGS = {"LAGO_API_KEY": "own", "LAGO_ORGANIZATIONS": json.dumps([{"id": "eu", "url": "http://eu", "key": "k"}])}
 
 
-async def test_setup_asks_the_organisation_that_is_named() -> None:
+async def test_setup_uses_the_named_organisation() -> None:
     settings = load_settings(SETTINGS)
     async with lago_client(settings) as own, lago_client(settings, "eu") as eu:
         assert (own.root, eu.root) == ("http://localhost:3000", "http://eu")

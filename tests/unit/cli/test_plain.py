@@ -1,4 +1,4 @@
-"""`serve` and `worker` start without the library of the command line; everything else is for the parsers."""
+"""`serve` and `worker` start without the library of the command line; all other command lines go to the parsers."""
 
 import ssl
 import sys
@@ -10,7 +10,7 @@ from connectors.cli.plain import plain_command
 
 
 @pytest.mark.parametrize("words", [["serve"], ["worker"], ["worker", "--only", "meter"], ["serve", "--only", "api"]])
-def test_what_a_container_runs_is_plain(words: list[str]) -> None:
+def test_the_command_of_a_container_is_plain(words: list[str]) -> None:
     assert plain_command(words) is not None
 
 
@@ -27,14 +27,14 @@ def test_what_a_container_runs_is_plain(words: list[str]) -> None:
         ["serve", "api"],
     ],
 )
-def test_everything_else_is_for_the_parsers(words: list[str]) -> None:
+def test_every_other_command_line_goes_to_the_parsers(words: list[str]) -> None:
     assert plain_command(words) is None
 
 
 @pytest.mark.parametrize(
     ("words", "given"), [(["serve"], "webhooks,api"), (["worker"], None), (["worker", "--only", "meter"], "meter")]
 )
-def test_a_plain_command_gets_what_its_parser_would_give_it(
+def test_a_plain_command_gets_the_same_arguments_as_from_its_parser(
     monkeypatch: pytest.MonkeyPatch, words: list[str], given: str | None
 ) -> None:
     asked: list[str | None] = []
@@ -45,7 +45,7 @@ def test_a_plain_command_gets_what_its_parser_would_give_it(
     assert asked == [given]
 
 
-def test_a_module_is_left_out_only_inside() -> None:
+def test_a_left_out_module_is_missing_only_inside_the_block() -> None:
     name = "this"
     sys.modules.pop(name, None)
     with left_out(name, "ssl"):

@@ -1,4 +1,6 @@
-"""What a command does about its environment: logs as it says, and a word about each name that looks like ours."""
+"""What a command does with its environment: logging as set, and a warning about each unknown name that resembles a
+setting.
+"""
 
 import json
 import logging
@@ -15,8 +17,8 @@ LAGOS_OWN = (
 )
 
 
-def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **environ: str) -> list[str]:
-    """Lines of the log of a command that says three things."""
+def log_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **environ: str) -> list[str]:
+    """Log lines of a command that logs three things."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     settings_of_command()
@@ -35,34 +37,36 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **
         ("ERROR", ["gone_wrong"]),
     ],
 )
-def test_log_level_says_which_lines_there_are(
+def test_log_level_decides_which_lines_are_logged(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], level: str, events: list[str]
 ) -> None:
-    lines = said(monkeypatch, capsys, LOG_LEVEL=level)
+    lines = log_lines(monkeypatch, capsys, LOG_LEVEL=level)
     assert [json.loads(line)["event"] for line in lines] == events
     assert logging.getLogger().level == getattr(logging, (level or "info").upper())
 
 
-def test_log_format_says_how_lines_look(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert json.loads(said(monkeypatch, capsys)[-1])["partition"] == 3
-    line = said(monkeypatch, capsys, LOG_FORMAT="console")[-1]
+def test_log_format_decides_the_form_of_the_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert json.loads(log_lines(monkeypatch, capsys)[-1])["partition"] == 3
+    line = log_lines(monkeypatch, capsys, LOG_FORMAT="console")[-1]
     assert not line.startswith("{")
     assert "gone_wrong" in line and "partition=3" in line
 
 
-def test_each_variable_of_lagos_own_is_warned_about(
+def test_each_of_lagos_own_variables_causes_a_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = [json.loads(line) for line in said(monkeypatch, capsys, **dict.fromkeys(LAGOS_OWN, "canary"))]
-    told = [(one["level"], one["variable"]) for one in lines if one["event"] == "setting_unknown"]
-    assert told == [("warning", name) for name in LAGOS_OWN]
+    lines = [json.loads(line) for line in log_lines(monkeypatch, capsys, **dict.fromkeys(LAGOS_OWN, "canary"))]
+    result = [(one["level"], one["variable"]) for one in lines if one["event"] == "setting_unknown"]
+    assert result == [("warning", name) for name in LAGOS_OWN]
     assert "canary" not in str(lines)
 
 
-def test_a_misspelt_variable_is_told_with_the_one_that_was_meant(
+def test_a_misspelt_variable_is_reported_with_the_intended_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = json.loads(said(monkeypatch, capsys, WEBHOOK_TOKENS="canary")[0])
+    first = json.loads(log_lines(monkeypatch, capsys, WEBHOOK_TOKENS="canary")[0])
     assert (first["event"], first["variable"], first["did_you_mean"]) == (
         *("setting_unknown", "WEBHOOK_TOKENS"),
         "WEBHOOK_TOKEN",

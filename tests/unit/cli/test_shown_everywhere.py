@@ -1,4 +1,4 @@
-"""Every way to a person's eyes goes through `connectors.telemetry.printable`: a new one that does not is found here."""
+"""Everything that a person sees goes through `connectors.telemetry.printable`; this test finds new code that does not."""
 
 import ast
 import subprocess
@@ -63,18 +63,20 @@ def calls(names: set[str]) -> Iterator[tuple[str, str]]:
                         yield str(path.relative_to(ROOT)), f"{found} in line {node.lineno}"
 
 
-def test_nothing_prints_past_the_escape() -> None:
+def test_no_code_prints_without_the_escape() -> None:
     found = dict(calls(PRINTS))
     assert {path: call for path, call in found.items() if path not in ALLOWED} == {}
     assert set(ALLOWED) <= set(found), "an exception that nothing needs"
 
 
-def test_nothing_writes_csv() -> None:
-    """Who adds an export escapes cells that begin as a formula does (OWASP, CSV injection), and changes this test."""
+def test_no_code_writes_csv() -> None:
+    """Code that adds a CSV export must escape cells that begin like a formula (OWASP, CSV injection), and then change
+    this test.
+    """
     assert list(calls(EXPORTS)) == []
 
 
-def test_a_bug_s_traceback_does_not_steer_the_terminal() -> None:
+def test_the_traceback_of_a_bug_cannot_control_the_terminal() -> None:
     program = f"from connectors.cli.terminal import prepare; prepare(['held']); raise KeyError({HOSTILE!r} + chr(27))"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
     assert ended.returncode == 1
@@ -86,7 +88,7 @@ def test_a_bug_s_traceback_does_not_steer_the_terminal() -> None:
         assert steering not in ended.stderr.decode()
 
 
-def test_the_last_words_of_an_interrupted_command_do_not_either() -> None:
+def test_the_message_of_an_interrupted_command_cannot_control_the_terminal() -> None:
     program = "from connectors.cli import terminal; terminal.when_interrupted(lambda: 'row of ' + chr(27) + ']0;pwn'); terminal._end()"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
     assert (ended.returncode, b"pwn" in ended.stderr, b"\x1b" in ended.stderr) == (130, True, False)

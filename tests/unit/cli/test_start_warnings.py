@@ -1,4 +1,4 @@
-"""A worker that starts without a key of Lago says so at once."""
+"""A worker that starts without Lago's key logs it at once."""
 
 import pytest
 from pydantic import SecretStr
@@ -19,13 +19,13 @@ def warned(settings: Settings, *roles: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("role", ["sink", "retry"])
-def test_a_worker_that_posts_to_lago_without_its_key_names_the_setting(role: str) -> None:
+def test_the_warning_names_the_setting_of_the_missing_lago_key(role: str) -> None:
     assert warned(Settings(), "meter", role) == [("lago_key_not_set", "LAGO_API_KEY")]
     assert warned(WITH_KEY, "meter", role) == []
     assert warned(Settings(), "meter", "project") == []
 
 
-def test_a_worker_warns_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_logs_the_warning_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     monkeypatch.setattr(worker_module, "settings_of_command", lambda **_: Settings())
     monkeypatch.setattr(worker_module, "warn_of_missing", lambda settings, roles: order.append("warned"))

@@ -1,4 +1,4 @@
-"""A message about a neighbour that cannot be reached names the address and its setting, and no password."""
+"""An error about a service that cannot be reached names the address and its setting, but no password."""
 
 import pytest
 from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaTimeoutError, TopicAuthorizationFailedError
@@ -35,7 +35,7 @@ def servers() -> str:
         (Unavailable("litellm_db", "refused"), "asked at LITELLM_DATABASE_URL: litellm-db:5433"),
     ],
 )
-def test_the_address_and_its_setting_follow_what_went_wrong(error: MeterbridgeError, told: str) -> None:
+def test_the_message_ends_with_the_address_and_its_setting(error: MeterbridgeError, told: str) -> None:
     assert with_address(error, settings) == f"{error}; {told}"
 
 
@@ -54,7 +54,7 @@ def test_the_address_and_its_setting_follow_what_went_wrong(error: MeterbridgeEr
         ),
     ],
 )
-def test_a_neighbour_that_is_away_is_one_sentence_without_the_name_of_an_exception(
+def test_an_unreachable_service_gives_one_sentence_without_an_exception_name(
     error: MeterbridgeError, told: str
 ) -> None:
     assert with_address(error, settings) == f"{told}: is it running?"
@@ -70,15 +70,15 @@ def test_a_neighbour_that_is_away_is_one_sentence_without_the_name_of_an_excepti
         (KafkaException(LibrdkafkaError(LibrdkafkaError._TRANSPORT)), " (Local: Broker transport failure)"),
     ],
 )
-def test_a_kafka_that_is_away_is_one_sentence_whichever_library_met_it(error: Exception, said: str) -> None:
-    told = kafka_sentence(error, servers) or with_address(error, settings)  # type: ignore[arg-type]
-    assert told == f"Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS=kafka-1:9092,kafka-2:9092{said}"
+def test_an_unreachable_kafka_gives_one_sentence_for_each_client_library(error: Exception, said: str) -> None:
+    result = kafka_sentence(error, servers) or with_address(error, settings)  # type: ignore[arg-type]
+    assert result == f"Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS=kafka-1:9092,kafka-2:9092{said}"
 
 
-def test_what_kafka_refuses_is_told_as_that_and_a_bug_of_ours_stays_one() -> None:
-    told = kafka_sentence(TopicAuthorizationFailedError("billing.orgs"), servers)
-    assert told.startswith("Kafka at KAFKA_BOOTSTRAP_SERVERS=kafka-1:9092,kafka-2:9092 refuses: ")
-    assert "TopicAuthorizationFailedError" in told
+def test_a_refusal_by_kafka_is_reported_as_such_and_our_bug_stays_a_bug() -> None:
+    result = kafka_sentence(TopicAuthorizationFailedError("billing.orgs"), servers)
+    assert result.startswith("Kafka at KAFKA_BOOTSTRAP_SERVERS=kafka-1:9092,kafka-2:9092 refuses: ")
+    assert "TopicAuthorizationFailedError" in result
     for bug in (IllegalStateError("not assigned"), ValueError("a bug"), KeyError("x")):
         assert kafka_sentence(bug, servers) == ""
 
@@ -86,11 +86,11 @@ def test_what_kafka_refuses_is_told_as_that_and_a_bug_of_ours_stays_one() -> Non
 @pytest.mark.parametrize(
     "error", [LagoRejected("http_422", "plan_not_found", status=422), Rejected("bad_time"), Unavailable("spool_full")]
 )
-def test_what_is_about_no_address_is_told_as_it_is(error: MeterbridgeError) -> None:
+def test_an_error_that_concerns_no_address_is_reported_unchanged(error: MeterbridgeError) -> None:
     assert with_address(error, settings) == str(error)
 
 
-def test_where_the_settings_themselves_are_wrong_the_error_is_told_all_the_same() -> None:
+def test_an_error_is_reported_also_if_the_settings_are_wrong() -> None:
     def wrong() -> Settings:
         raise ConfigurationError("KAFKA_PARTITIONS", "KAFKA_PARTITIONS must be a number")
 
@@ -98,7 +98,7 @@ def test_where_the_settings_themselves_are_wrong_the_error_is_told_all_the_same(
     assert with_address(Unavailable("postgres_away"), wrong) == "postgres_away"
 
 
-def test_no_address_holds_a_password() -> None:
+def test_no_shown_address_contains_a_password() -> None:
     for reason in ("kafka_unavailable", "postgres_away", "litellm_db"):
         assert "secret" not in with_address(Unavailable(reason), settings)
     assert "secret" not in with_address(LagoUnavailable("connect"), settings)

@@ -1,4 +1,4 @@
-"""The message about a malformed setting says what is expected, with an example, and without the value."""
+"""The message about a malformed setting says what is expected, with an example, and does not repeat the value."""
 
 import pytest
 
@@ -18,13 +18,13 @@ from schemas.errors import ConfigurationError
         ("LOG_LEVEL", "must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
     ],
 )
-def test_a_malformed_value_is_told_by_what_is_expected(variable: str, sentence: str) -> None:
-    with pytest.raises(ConfigurationError) as told:
+def test_the_message_says_what_is_expected(variable: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as result:
         load_settings({variable: "sk-secret"})
-    assert told.value.detail == f"{variable} {sentence}"
+    assert result.value.detail == f"{variable} {sentence}"
 
 
-def test_a_size_with_an_unknown_unit_and_a_number_with_a_fraction_are_told_alike() -> None:
+def test_an_unknown_unit_and_a_fraction_get_the_same_form_of_message() -> None:
     with pytest.raises(ConfigurationError, match="MAX_BODY_BYTES must be a number of bytes"):
         load_settings({"MAX_BODY_BYTES": "5xb"})
     with pytest.raises(ConfigurationError, match="WINDOW_SECONDS must be a whole number"):

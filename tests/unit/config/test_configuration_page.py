@@ -1,4 +1,4 @@
-"""docs/configuration.md is what the settings say."""
+"""docs/configuration.md agrees with the settings in the code."""
 
 import re
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_every_row_is_below_a_heading_and_a_table_header() -> None:
         assert rows[1].startswith("|---|") and len(rows) > 2, chapter
 
 
-def test_a_setting_outside_any_chapter_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_outside_every_chapter_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_module, "VARIABLES", {name: of for name, of in VARIABLES.items() if of != "host"})
     with pytest.raises(ValueError, match="no chapter has host"):
         configuration_page()

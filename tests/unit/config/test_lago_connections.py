@@ -1,4 +1,4 @@
-"""The organisations of the settings as connections, and a key that is renewed in its file."""
+"""Lago organisations from the settings as connections, and a key that is reread from its file."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ def listed(*organizations: Mapping[str, object]) -> str:
     return json.dumps(list(organizations))
 
 
-def test_each_organisation_is_read_with_its_own_limits(tmp_path: Path) -> None:
+def test_each_organisation_has_its_own_limits(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("eus-key\n")
     text = """
 organizations:
@@ -34,7 +34,7 @@ organizations:
     assert "us-key" not in repr(settings) + repr(us) and "one" not in repr(eu)
 
 
-def test_a_closed_organisation_is_neither_asked_nor_metered_and_needs_no_access() -> None:
+def test_a_closed_organisation_is_neither_asked_nor_metered_and_needs_no_key() -> None:
     given = listed({"id": "eu", "closed": True}, {"id": "us", "url": "https://us", "key": "k"})
     settings = load_settings({"LAGO_API_KEY": "own", "LAGO_ORGANIZATIONS": given})
     assert [one.organization for one in lago_connections(settings)] == ["", "us"]
@@ -48,13 +48,13 @@ def test_an_open_organisation_without_an_address_or_a_key_is_refused(wrong: dict
         load_settings({"LAGO_ORGANIZATIONS": listed(wrong)})
 
 
-def test_without_the_setting_there_is_the_default_one_alone() -> None:
+def test_without_the_setting_only_the_default_organisation_exists() -> None:
     settings = load_settings({"LAGO_API_KEY": "own"})
     assert [one.organization for one in lago_connections(settings)] == [""]
     assert settings.meter_policy().organizations == ()
 
 
-def test_no_message_has_a_key() -> None:
+def test_no_error_message_contains_a_key() -> None:
     wrong = listed({"id": "e u", "url": "http://x", "key": "very-secret"})
     with pytest.raises(ConfigurationError) as refused:
         load_settings({"LAGO_ORGANIZATIONS": wrong})
@@ -68,7 +68,7 @@ def test_one_webhook_secret_for_two_organisations_is_refused() -> None:
         lago_connections(settings)
 
 
-def test_a_key_in_a_file_is_renewed_and_outlives_the_file(tmp_path: Path) -> None:
+def test_a_key_is_reread_from_its_file_and_kept_if_the_file_is_deleted(tmp_path: Path) -> None:
     now = 0.0
     path = tmp_path / "key"
     key = KeyFile(path, "eu", lambda: now)

@@ -1,4 +1,4 @@
-"""A variable that is nearly one of ours is named, and those of other programs are left alone."""
+"""A variable whose name resembles one of ours is reported; variables of other programs are ignored."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from connectors.config.misspelt_names import meant_by
 from connectors.config.settings import VARIABLES, load_settings
 
 
-def test_what_looks_like_ours_and_is_not_is_told() -> None:
+def test_an_unknown_variable_that_resembles_ours_is_reported() -> None:
     environ = {"KAFKA_BOOTSTRAP_SERVER": "x", "LAGO_KEY": "x", "LAGO_API_KEY": "x", "KAFKA_PARTITIONS": "", "PATH": "x"}
     assert load_settings(environ).unknown == ("KAFKA_BOOTSTRAP_SERVER", "LAGO_KEY")
 
@@ -24,12 +24,12 @@ def test_what_looks_like_ours_and_is_not_is_told() -> None:
         ("DATABSE_URL", "DATABASE_URL"),
     ],
 )
-def test_a_misspelt_setting_is_told_with_the_one_that_was_meant(written: str, meant: str) -> None:
+def test_a_misspelt_setting_is_reported_with_the_intended_name(written: str, meant: str) -> None:
     assert load_settings({written: "x"}).unknown == (written,)
     assert meant_by(written, VARIABLES) == meant
 
 
-def test_other_programs_variables_are_no_ones_business() -> None:
+def test_variables_of_other_programs_are_ignored() -> None:
     """Kubernetes, Postgres, LiteLLM and the shell have names that begin as ours do."""
     others = """PATH HOME LANG PWD HOSTNAME PORT_1 POSTGRES_SERVICE_HOST POSTGRES_PORT_5432_TCP PGHOST REDIS_HOST DB_URL
     LITELLM_LOG LITELLM_SALT_KEY OPENAI_API_KEY PYTHONPATH UI_PASSWORD LOG_DIR PROXY_HOST MAX_BUDGET BATCH_MODE"""

@@ -1,4 +1,6 @@
-"""A Postgres URL as Prisma, Neon, libpq and SQLAlchemy write it: taken as it is meant, or refused by the parameter's name."""
+"""Postgres URLs as Prisma, Neon, libpq and SQLAlchemy write them: accepted with their meaning, or refused with the
+parameter's name.
+"""
 
 import ssl
 from typing import Any
@@ -16,7 +18,7 @@ BASE = f"postgresql://u:{PASSWORD}@db.example:5433/litellm"
 
 
 def parsed(url: str) -> tuple[Any, Any]:
-    """(addresses, parameters) as asyncpg itself understands them."""
+    """(addresses, parameters) as asyncpg reads them."""
     arguments = connecting(url)
     return connect_utils._parse_connect_dsn_and_args(
         dsn=arguments["dsn"],
@@ -44,13 +46,13 @@ def parsed(url: str) -> tuple[Any, Any]:
 @pytest.mark.parametrize(
     "scheme", ["postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg2", "POSTGRESQL"]
 )
-def test_every_spelling_of_the_scheme_is_the_same(scheme: str) -> None:
+def test_every_scheme_name_means_the_same(scheme: str) -> None:
     addresses, found = parsed(BASE.replace("postgresql", scheme, 1))
     assert addresses == [("db.example", 5433)]
     assert (found.user, found.password, found.database) == ("u", PASSWORD, "litellm")
 
 
-def test_prismas_parameters_are_taken() -> None:
+def test_prismas_parameters_are_accepted() -> None:
     url = f"{BASE}?schema=litellm&connection_limit=3&pool_timeout=10&pgbouncer=true&connect_timeout=7&socket_timeout=5"
     arguments = connecting(url)
     assert arguments["server_settings"] == {"search_path": '"litellm"'}
@@ -59,7 +61,7 @@ def test_prismas_parameters_are_taken() -> None:
     assert most_connections(BASE) >= 100
 
 
-def test_prismas_encryption_is_libpqs_under_other_names() -> None:
+def test_prismas_ssl_parameters_become_libpqs() -> None:
     strict = connecting(f"{BASE}?sslmode=require&sslaccept=strict")["ssl"]
     assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert connecting(f"{BASE}?sslmode=require&sslaccept=accept_invalid_certs")["dsn"].endswith("?sslmode=require")
@@ -69,7 +71,7 @@ def test_prismas_encryption_is_libpqs_under_other_names() -> None:
     assert "sslcert=" not in own
 
 
-def test_neons_parameters_are_taken() -> None:
+def test_neons_parameters_are_accepted() -> None:
     url = "postgresql://u:p@ep-cool-1.neon.tech/db?sslmode=require&channel_binding=require&options=endpoint%3Dep-cool-1"
     addresses, found = parsed(url)
     assert addresses == [("ep-cool-1.neon.tech", 5432)]
@@ -77,7 +79,7 @@ def test_neons_parameters_are_taken() -> None:
     assert found.sslmode.name == "require"
 
 
-def test_libpqs_parameters_are_taken() -> None:
+def test_libpqs_parameters_are_accepted() -> None:
     url = f"postgres://u:{PASSWORD}@one:1,two:2/db?target_session_attrs=read-write&application_name=x&keepalives=1&sslmode=disable"
     addresses, found = parsed(url)
     assert addresses == [("one", 1), ("two", 2)]
@@ -86,11 +88,11 @@ def test_libpqs_parameters_are_taken() -> None:
     assert parsed("postgresql:///db?host=/var/run/postgresql&user=u")[0] == ["/var/run/postgresql/.s.PGSQL.5432"]
 
 
-def test_our_own_settings_of_a_session_stand_and_its_name_is_the_urls() -> None:
+def test_our_session_settings_win_and_the_application_name_is_that_of_the_url() -> None:
     ours = {"timezone": "UTC", "application_name": "meterbridge"}
-    made = with_defaults(f"{BASE}?timezone=Mars&application_name=x&schema=s", timeout=5, server_settings=ours)
-    assert made["server_settings"] == {"timezone": "UTC", "application_name": "x", "search_path": '"s"'}
-    assert made["timeout"] == 5
+    created = with_defaults(f"{BASE}?timezone=Mars&application_name=x&schema=s", timeout=5, server_settings=ours)
+    assert created["server_settings"] == {"timezone": "UTC", "application_name": "x", "search_path": '"s"'}
+    assert created["timeout"] == 5
 
 
 @pytest.mark.parametrize(
@@ -108,19 +110,19 @@ def test_our_own_settings_of_a_session_stand_and_its_name_is_the_urls() -> None:
         (f"{BASE}?{PASSWORD}/=1", "without a name"),
     ],
 )
-def test_what_is_not_taken_is_named_and_the_password_never(url: str, why: str) -> None:
+def test_a_refused_url_is_explained_without_the_password(url: str, why: str) -> None:
     with pytest.raises(Rejected) as refused:
         connecting(url)
     assert why in refused.value.detail
     for variable in ("DATABASE_URL", "LITELLM_DATABASE_URL"):
-        with pytest.raises(ConfigurationError, match=variable) as told:
+        with pytest.raises(ConfigurationError, match=variable) as result:
             load_settings({variable: url})
-        assert PASSWORD not in str(told.value)
-        assert "word=" not in str(told.value)
+        assert PASSWORD not in str(result.value)
+        assert "word=" not in str(result.value)
 
 
-def test_what_is_no_url_at_all_is_told_by_who_needs_it() -> None:
+def test_a_text_that_is_no_url_is_reported_under_its_setting() -> None:
     settings = load_settings({"DATABASE_URL": f"u:{PASSWORD}@h"})
-    with pytest.raises(ConfigurationError, match="DATABASE_URL should be an address") as told:
+    with pytest.raises(ConfigurationError, match="DATABASE_URL should be an address") as result:
         postgres_url(settings)
-    assert PASSWORD not in str(told.value)
+    assert PASSWORD not in str(result.value)

@@ -1,4 +1,4 @@
-"""Which processes and commands read a setting is what the page says: compared with each place in the source that reads one."""
+"""Which processes and commands read a setting: the page is compared with each place in the code that reads one."""
 
 import ast
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ VALUES = (
 
 
 def _direct(node: ast.AST) -> set[str]:
-    """Fields of `settings.x` or, in the methods of the settings, `self.x`."""
+    """Fields of `settings.x`, or of `self.x` in methods of the settings."""
     found = {one for one in ast.walk(node) if isinstance(one, ast.Attribute) and one.attr in Settings.model_fields}
     return {
         one.attr for one in found if ast.unparse(one.value).split(".")[-1] in ("settings", "_settings", "self", "own")
@@ -50,7 +50,7 @@ def _named(node: ast.AST) -> set[str]:
 
 @cache
 def values() -> dict[str, frozenset[str]]:
-    """The settings in what each function, or method of the settings, makes."""
+    """For each function or method that builds a value from settings: the settings that it reads."""
     bodies = {
         node.name: node
         for path in VALUES
@@ -66,29 +66,33 @@ def values() -> dict[str, frozenset[str]]:
 
 
 def places() -> Iterator[tuple[str, str, set[str], set[str]]]:
-    """Folder and name of each module, the settings that it reads itself, and all that it reads or gets in a value."""
+    """Folder and name of each module, the settings that it reads itself, and all settings that it reads or receives in
+    a value.
+    """
     for folder in ("processes", "cli"):
         for path in sorted((ROOT / folder).glob("*.py")):
             tree = ast.parse(path.read_text("utf-8"))
             direct = _direct(tree)
-            made = {one for name in _named(tree) & values().keys() for one in values()[name]}
-            yield folder, path.stem, direct, direct | made
+            created = {one for name in _named(tree) & values().keys() for one in values()[name]}
+            yield folder, path.stem, direct, direct | created
 
 
 def readers(folder: str, module: str) -> set[str]:
-    """Of whom the module is; the name of a command is the beginning of those of its subcommands."""
+    """The processes and commands to which a module belongs; a command's name is a prefix of its subcommands' names."""
     if folder == "processes":
         return OF_PROCESSES.get(module, set())
     return OF_COMMANDS.get(module, {COMMANDS, module.replace("_", "-")})
 
 
-def test_every_setting_has_readers() -> None:
+def test_every_setting_is_read_by_a_process_or_command() -> None:
     assert READ_BY.keys() == set(VARIABLES.values())
     assert all(READ_BY.values())
 
 
-def test_who_reads_a_setting_is_on_the_page() -> None:
-    """A module of one process makes it the reader; a module of several, at least one of them."""
+def test_every_reader_of_a_setting_is_on_the_page() -> None:
+    """A module of one process makes this process a reader; a module of several processes makes at least one of them a
+    reader.
+    """
     missing = {
         (name, f"{folder}/{module}")
         for folder, module, direct, _ in places()
@@ -98,7 +102,7 @@ def test_who_reads_a_setting_is_on_the_page() -> None:
     assert missing == set()
 
 
-def test_who_is_on_the_page_reads_the_setting() -> None:
+def test_every_reader_on_the_page_reads_the_setting() -> None:
     seen: dict[str, set[str]] = {}
     for folder, module, _, every in places():
         for reader in readers(folder, module):

@@ -1,4 +1,4 @@
-"""A setting in a file is that setting; what goes wrong names the variable, and never a value."""
+"""A setting may be read from a file; an error names the variable, never a value."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from schemas.errors import ConfigurationError
 SECRET = "lago-secret-0123456789"
 
 
-def test_a_secret_is_read_from_the_file_that_is_named(tmp_path: Path) -> None:
+def test_a_secret_is_read_from_the_named_file(tmp_path: Path) -> None:
     file = tmp_path / "lago_api_key"
     for content in (SECRET, SECRET + "\n", SECRET + "\r\n"):
         file.write_bytes(content.encode())
@@ -19,7 +19,7 @@ def test_a_secret_is_read_from_the_file_that_is_named(tmp_path: Path) -> None:
         assert key.get_secret_value() == SECRET
 
 
-def test_every_setting_may_stand_in_a_file_and_is_no_unknown_name(tmp_path: Path) -> None:
+def test_every_setting_may_be_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "partitions"
     file.write_text("3\n")
     settings = load_settings({"KAFKA_PARTITIONS_FILE": str(file), "WEBHOOK_TOKEN_FILE": ""})
@@ -27,7 +27,7 @@ def test_every_setting_may_stand_in_a_file_and_is_no_unknown_name(tmp_path: Path
 
 
 @pytest.mark.parametrize("case", ["absent", "a folder", "both", "no text", "endless"])
-def test_what_is_wrong_is_named_without_the_value(tmp_path: Path, case: str) -> None:
+def test_an_error_about_a_file_does_not_repeat_its_content(tmp_path: Path, case: str) -> None:
     file = tmp_path / "key"
     environ = {"LAGO_API_KEY_FILE": str(file)}
     if case == "a folder":
@@ -45,7 +45,7 @@ def test_what_is_wrong_is_named_without_the_value(tmp_path: Path, case: str) -> 
     assert SECRET not in str(refused.value.detail)
 
 
-def test_a_malformed_value_of_a_file_is_refused_as_any_other(tmp_path: Path) -> None:
+def test_a_malformed_value_in_a_file_is_refused_like_any_other(tmp_path: Path) -> None:
     file = tmp_path / "partitions"
     file.write_text("many")
     with pytest.raises(ConfigurationError, match="KAFKA_PARTITIONS"):

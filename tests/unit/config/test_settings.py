@@ -1,4 +1,6 @@
-"""The environment becomes settings once: what is malformed is named, and no value is ever repeated."""
+"""Settings are read from the environment once: a malformed value is reported with its variable's name and never
+repeated.
+"""
 
 from contextlib import suppress
 from decimal import Decimal
@@ -16,7 +18,7 @@ from tests.support.authority import Authority
 CANARY = "sk-canary-in-the-wrong-place"
 
 
-def test_an_empty_environment_is_a_working_one() -> None:
+def test_an_empty_environment_is_valid() -> None:
     settings = load_settings({})
     assert settings == Settings()
     assert (settings.kafka_bootstrap_servers, settings.kafka_partitions) == ("localhost:9092", 12)
@@ -25,7 +27,7 @@ def test_an_empty_environment_is_a_working_one() -> None:
     assert settings.meter_policy() == MeterPolicy()
 
 
-def test_an_empty_variable_is_an_unset_one() -> None:
+def test_an_empty_variable_counts_as_unset() -> None:
     """Compose files and charts pass what was never filled in as an empty string."""
     blank = dict.fromkeys(VARIABLES, "")
     assert load_settings(blank) == Settings()
@@ -283,7 +285,7 @@ ANY_TEXT = {
 
 
 @pytest.mark.parametrize(("variable", "malformed"), MALFORMED)
-def test_a_malformed_value_is_refused_under_its_variables_name(variable: str, malformed: tuple[str, ...]) -> None:
+def test_a_malformed_value_is_refused_with_its_variables_name(variable: str, malformed: tuple[str, ...]) -> None:
     for value in malformed:
         with pytest.raises(ConfigurationError) as refused:
             load_settings({variable: value})
@@ -291,13 +293,13 @@ def test_a_malformed_value_is_refused_under_its_variables_name(variable: str, ma
         assert refused.value.detail.startswith(f"{variable} ")
 
 
-def test_every_variable_is_refused_malformed_or_takes_any_text() -> None:
+def test_every_variable_either_refuses_a_malformed_value_or_accepts_any_text() -> None:
     assert {variable for variable, _ in MALFORMED} == VARIABLES.keys() - ANY_TEXT
     for variable in ANY_TEXT:
         load_settings({variable: "any text: \u00e4 1/2"})
 
 
-def test_all_malformed_variables_are_named_at_once() -> None:
+def test_all_malformed_variables_are_reported_together() -> None:
     with pytest.raises(ConfigurationError) as refused:
         load_settings({"PORT": "x", "BATCH_SIZE": "101", "OUT_OF_PERIOD_POLICY": "drop"})
     assert set(refused.value.reason.split(", ")) == {"PORT", "BATCH_SIZE", "OUT_OF_PERIOD_POLICY"}
@@ -305,16 +307,16 @@ def test_all_malformed_variables_are_named_at_once() -> None:
 
 
 @pytest.mark.parametrize("variable", sorted(VARIABLES))
-def test_a_complaint_never_repeats_the_value(variable: str) -> None:
+def test_an_error_message_never_repeats_the_value(variable: str) -> None:
     """A secret put into the wrong variable must not end in a log."""
     with suppress(ConfigurationError):
         load_settings({variable: CANARY})  # a name or a secret: any text will do
         return
     with pytest.raises(ConfigurationError) as refused:
         load_settings({variable: CANARY})
-    told = "".join(format_exception(refused.value))
-    assert variable in told
-    assert CANARY not in told
+    result = "".join(format_exception(refused.value))
+    assert variable in result
+    assert CANARY not in result
 
 
 def test_secrets_are_not_printed_with_the_settings() -> None:
@@ -336,13 +338,13 @@ def test_secrets_are_not_printed_with_the_settings() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
-def test_a_sasl_protocol_needs_a_name_and_a_password(protocol: str) -> None:
+def test_a_sasl_protocol_needs_a_user_name_and_a_password(protocol: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         load_settings({"KAFKA_SECURITY_PROTOCOL": protocol})
     assert refused.value.reason == "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD"
 
 
-def test_a_certificate_that_cannot_be_shown_stops_the_start_under_its_settings_name(tmp_path: Path) -> None:
+def test_an_unreadable_client_certificate_stops_the_start_with_its_settings_name(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     sealed, other = authority.client("sealed", "hushed-secret"), authority.client("other")
     protocol, files = ("KAFKA_SECURITY_PROTOCOL", "KAFKA_SSL_CERTFILE"), {"KAFKA_SSL_KEYFILE": str(sealed.key)}
@@ -365,7 +367,7 @@ def test_a_certificate_that_cannot_be_shown_stops_the_start_under_its_settings_n
         assert CANARY not in refused.value.detail
 
 
-def test_a_database_url_wins_over_its_parts_and_parts_are_quoted() -> None:
+def test_a_database_url_overrides_its_parts_and_parts_are_quoted() -> None:
     parts = {"POSTGRES_HOST": "db", "POSTGRES_USER": "me@x", "POSTGRES_PASSWORD": "p/w:@", "POSTGRES_DB": "us age"}
     assert load_settings({"POSTGRES_HOST": "db"}).postgres_url == SecretStr(
         "postgresql://meterbridge@db:5432/meterbridge"
@@ -377,15 +379,15 @@ def test_a_database_url_wins_over_its_parts_and_parts_are_quoted() -> None:
     assert load_settings(parts | {"DATABASE_URL": "postgresql://a/b"}).postgres_url == SecretStr("postgresql://a/b")
 
 
-def test_settings_do_not_change_and_know_no_other_names() -> None:
+def test_settings_are_immutable_and_have_no_other_names() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1  # type: ignore[misc]
     with pytest.raises(ValidationError):
         Settings.model_validate({"prot": 1})
 
 
-def test_users_tokens_are_taken_only_once_it_is_said_whom_they_are_for() -> None:
-    """A provider signs tokens for others too."""
+def test_users_tokens_need_a_configured_audience() -> None:
+    """A provider signs tokens for other services too."""
     with pytest.raises(ConfigurationError, match="OIDC_AUDIENCE is needed by OIDC_ISSUER"):
         load_settings({"OIDC_ISSUER": "https://id.example"})
     assert (

@@ -1,4 +1,4 @@
-"""Below the composition and the commands there are values: no secret is unwrapped there, and none is shown by a `repr`.
+"""Modules below the composition and the commands take plain values: they unwrap no secret, and no `repr` shows one.
 
 That nothing there imports the settings is a contract of import-linter (pyproject.toml).
 """
@@ -45,7 +45,7 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
             yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
 
 
-def test_a_secret_is_unwrapped_in_one_place() -> None:
+def test_secrets_are_unwrapped_in_one_place() -> None:
     found = {
         path
         for path, tree in modules()
@@ -55,18 +55,18 @@ def test_a_secret_is_unwrapped_in_one_place() -> None:
     assert found == UNWRAPS
 
 
-def test_no_value_shows_its_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_repr_of_a_value_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in ENVIRON.items():
         monkeypatch.setenv(name, value)
     settings = load_settings(ENVIRON)
     kafka, url, lago = kafka_connection(settings), postgres_url(settings), lago_of_environment()
     assert (kafka.sasl_password, lago.key, url) == (SECRET, SECRET, ENVIRON["DATABASE_URL"])
     assert repr(url) == "DatabaseUrl('db:6543')"
-    for made in (kafka, url, lago, deployment_of(settings), usage_kafka_of_environment(), [url], replace(kafka)):
-        assert SECRET not in repr(made)
+    for created in (kafka, url, lago, deployment_of(settings), usage_kafka_of_environment(), [url], replace(kafka)):
+        assert SECRET not in repr(created)
 
 
-def test_another_programs_usage_goes_to_the_kafka_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage_of_another_program_goes_to_the_kafka_that_its_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
     assert usage_kafka_of_environment() is None
     for name, value in ENVIRON.items():
@@ -76,7 +76,7 @@ def test_another_programs_usage_goes_to_the_kafka_that_it_names(monkeypatch: pyt
     assert (named.connection.servers, named.layout.prefix, named.answer_within_s) == ("a:9092", "acme.", 30)
 
 
-def test_groups_and_transactional_ids_begin_with_prefix_and_deployment() -> None:
+def test_consumer_groups_and_transactional_ids_begin_with_prefix_and_deployment() -> None:
     deployment = deployment_of(load_settings(ENVIRON))
     assert (deployment.name, deployment.kafka_id("desk")) == ("eu-1", "acme.eu-1-desk")
     assert deployment.topics.raw == "acme.litellm.usage.raw"

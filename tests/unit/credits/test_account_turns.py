@@ -1,4 +1,6 @@
-"""Movements of one account come one after the other, those of others beside them, and no one waits without a bound."""
+"""Movements of one credit account run one after the other, those of other accounts in parallel, and every wait is
+bounded.
+"""
 
 import asyncio
 
@@ -8,7 +10,7 @@ from connectors.credits.account_turns import AccountTurns
 from schemas.errors import Unavailable
 
 
-async def test_requests_of_one_account_come_in_turn_and_those_of_others_beside_them() -> None:
+async def test_requests_of_one_account_run_in_turn_and_those_of_others_in_parallel() -> None:
     turns, order, held = AccountTurns(60, lambda: None), list[str](), asyncio.Event()
 
     async def request(account: str, name: str) -> None:
@@ -26,7 +28,7 @@ async def test_requests_of_one_account_come_in_turn_and_those_of_others_beside_t
     assert order == ["first", "other", "second", "third"]
 
 
-async def test_a_turn_that_does_not_come_is_refused_and_counted_and_the_account_goes_on() -> None:
+async def test_a_request_that_waits_too_long_is_refused_and_counted_and_the_account_goes_on() -> None:
     refused: list[int] = []
     turns = AccountTurns(0.01, lambda: refused.append(1))
     async with turns.turn("a"):

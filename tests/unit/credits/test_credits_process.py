@@ -1,4 +1,4 @@
-"""The credit endpoints in a process: without Postgres one clear answer, and every outcome counted."""
+"""The credit endpoints in a process: without Postgres one clear answer, and every outcome is counted."""
 
 import httpx
 import pytest
@@ -17,7 +17,7 @@ ROOT = {"Authorization": "Bearer root"}
 AMOUNT = {"user": "ada", "cost": "1"}
 
 
-async def test_without_postgres_every_credit_endpoint_says_so() -> None:
+async def test_without_postgres_every_credit_endpoint_answers_that_it_is_missing() -> None:
     parts = CreditsApi(Settings(stripe_webhook_secret=SECRET), Metrics(CollectorRegistry(), "0"), None)  # type: ignore[arg-type]
     known = Known({"root": Principal("master key", frozenset({"*"}))})
     urls = {"success_url": "https://a.example", "cancel_url": "https://a.example"}
@@ -40,13 +40,13 @@ async def test_without_postgres_every_credit_endpoint_says_so() -> None:
             headers = ROOT | {"Idempotency-Key": "k"}
             answer = await house.http.request(verb, f"/api/v1/credits/{path}", headers=headers, json=body)
             assert await said(answer) == (501, "needs_postgres"), path
-        told = body_of(event("charge.refunded", charge(1)))
-        answer = await house.http.post("/webhooks/stripe", content=told, headers=signed(told))
+        result = body_of(event("charge.refunded", charge(1)))
+        answer = await house.http.post("/webhooks/stripe", content=result, headers=signed(result))
         assert await said(answer) == (501, "needs_postgres")
         assert house.topic.lines == [], "nothing was going to be changed"
 
 
-async def test_events_are_counted_by_outcome_from_zero_on() -> None:
+async def test_events_are_counted_by_outcome_and_every_counter_starts_at_zero() -> None:
     metrics = Metrics(CollectorRegistry(), "0")
     settings = Settings(database_url="postgresql://127.0.0.1:1/x", stripe_webhook_secret=SECRET)  # type: ignore[arg-type]
 
@@ -68,12 +68,12 @@ async def test_events_are_counted_by_outcome_from_zero_on() -> None:
 
 
 @pytest.mark.parametrize("outcome", STRIPE_OUTCOMES)
-def test_an_outcome_is_a_word_that_fits_a_label(outcome: str) -> None:
+def test_every_outcome_is_a_valid_metric_label(outcome: str) -> None:
     assert outcome.replace("_", "").isalpha()
 
 
-def test_the_credits_have_as_many_connections_as_the_setting_says() -> None:
-    """What else a process asks has few of its own, and what takes long is apart."""
+def test_credits_have_as_many_connections_as_the_setting_says() -> None:
+    """Other requests have a small pool of their own, and slow work another one."""
     metrics = Metrics(CollectorRegistry(), "0")
     settings = load_settings({"DATABASE_URL": "postgresql://db.invalid/x", "API_POSTGRES_CONNECTIONS": "20"})
     databases = api_databases(settings, metrics)

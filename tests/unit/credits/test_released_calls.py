@@ -1,4 +1,6 @@
-"""A release of any size is read in pieces: a projector that had all its calls in memory could end before it, again and again."""
+"""The calls of a release are read in pieces: with all calls of a large release in memory, a projector could crash
+before the end, again and again.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +12,7 @@ from connectors.postgres.corrections import Moved, calls_of
 
 
 class Log:
-    """A connection to a usage log with two calls of the first part, and one of each other."""
+    """A connection to a usage log with two calls of the first part, and one call of every other part."""
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
@@ -25,7 +27,7 @@ class Log:
 
 
 @pytest.mark.parametrize("parts", [0, 1, 4, 9, 10])
-async def test_the_calls_of_a_release_are_read_a_few_parts_at_a_time(
+async def test_the_calls_of_a_release_are_read_for_a_few_parts_at_a_time(
     monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
     monkeypatch.setattr(corrections, "CHUNK", 5)
@@ -34,7 +36,7 @@ async def test_the_calls_of_a_release_are_read_a_few_parts_at_a_time(
     chunks: list[list[Any]] = []
     async for chunk in calls_of(log, Moved(names, prepaid=True)):
         chunks.append(list(chunk))
-        # What was read is not much more than the chunk needs.
+        # It has not read much more than the chunk needs.
         assert sum(map(len, log.asked)) <= 5 * len(chunks) + 2
     assert log.locked == 1
     assert all(len(asked) <= 2 for asked in log.asked)

@@ -1,4 +1,4 @@
-"""An event of Stripe's becomes a fact about one payment, or nothing, or a refusal; its other members do not matter."""
+"""A Stripe event becomes a change of one payment, is ignored, or is refused; unused fields do not matter."""
 
 import pytest
 
@@ -12,35 +12,37 @@ def read(*args: object, **options: object) -> StripeEvent:
     return read_event(body_of(event(*args, **options)))  # type: ignore[arg-type]
 
 
-def test_a_paid_session_is_a_payment_of_its_whole_amount() -> None:
-    told = read("checkout.session.completed", session("p1", "cs_1", "pi_1", 1234), "evt_1", live=True)
-    assert told == StripeEvent("evt_1", "checkout.session.completed", True, "pi_1", "p1", "cs_1", Payment(1234, "usd"))
+def test_a_paid_session_is_a_payment_of_its_full_amount() -> None:
+    result = read("checkout.session.completed", session("p1", "cs_1", "pi_1", 1234), "evt_1", live=True)
+    assert result == StripeEvent(
+        "evt_1", "checkout.session.completed", True, "pi_1", "p1", "cs_1", Payment(1234, "usd")
+    )
 
 
 @pytest.mark.parametrize("status", ["unpaid", "no_payment_required", "of a later release"])
-def test_a_session_that_is_not_paid_is_no_payment(status: str) -> None:
+def test_an_unpaid_session_is_no_payment(status: str) -> None:
     assert read("checkout.session.completed", session("p1", "cs_1", payment_status=status)).fact is None
 
 
-def test_a_refund_is_the_sum_of_all_refunds_of_the_charge() -> None:
-    told = read("charge.refunded", charge(250, metadata={"meterbridge_purchase": "p1"}))
-    assert (told.fact, told.payment_intent, told.purchase) == (Payment(refunded=250), "pi_1", ""), (
+def test_the_refunded_amount_is_the_sum_of_all_refunds_of_the_charge() -> None:
+    result = read("charge.refunded", charge(250, metadata={"meterbridge_purchase": "p1"}))
+    assert (result.fact, result.payment_intent, result.purchase) == (Payment(refunded=250), "pi_1", ""), (
         "only a session says that"
     )
 
 
 @pytest.mark.parametrize("kind", ["created", "updated", "closed", "funds_withdrawn", "funds_reinstated"])
-def test_every_event_of_a_dispute_is_its_state(kind: str) -> None:
-    told = read(f"charge.dispute.{kind}", dispute("under_review", amount=70))
-    assert told.fact == Payment(disputes={"dp_1": Dispute(70, "usd", "under_review")})
+def test_every_dispute_event_gives_the_disputes_state(kind: str) -> None:
+    result = read(f"charge.dispute.{kind}", dispute("under_review", amount=70))
+    assert result.fact == Payment(disputes={"dp_1": Dispute(70, "usd", "under_review")})
 
 
-def test_an_object_in_place_of_an_id_is_read_as_its_id() -> None:
-    told = read("charge.refunded", charge(1, intent={"id": "pi_9", "object": "payment_intent"}))  # type: ignore[arg-type]
-    assert told.payment_intent == "pi_9"
+def test_an_expanded_object_is_read_like_its_id() -> None:
+    result = read("charge.refunded", charge(1, intent={"id": "pi_9", "object": "payment_intent"}))  # type: ignore[arg-type]
+    assert result.payment_intent == "pi_9"
 
 
-def test_what_is_about_no_payment_of_ours_says_nothing() -> None:
+def test_an_event_about_another_systems_payment_is_ignored() -> None:
     for kind, obj in (
         ("customer.created", {"id": "cus_1"}),
         ("charge.refunded", charge(1, intent=None)),
@@ -73,6 +75,6 @@ def test_what_is_about_no_payment_of_ours_says_nothing() -> None:
     ],
     ids=range(17),
 )
-def test_what_has_another_form_is_refused_and_never_guessed(body: bytes) -> None:
+def test_an_event_of_another_form_is_refused_and_never_guessed(body: bytes) -> None:
     with pytest.raises(Rejected, match="stripe_event_unreadable"):
         read_event(body)

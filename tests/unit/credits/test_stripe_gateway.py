@@ -1,4 +1,4 @@
-"""What Stripe is asked, on a loopback port that answers as its public API reference says."""
+"""Requests to Stripe, against a server on a loopback port that answers as Stripe's API reference says."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -31,8 +31,8 @@ class Stripe:
     error: tuple[int, str, str] | None = None
 
     async def answer(self, request: web.Request) -> web.Response:
-        told = parse_qs(await request.text())
-        self.asked.append((request.method, request.path, told, dict(request.headers)))
+        result = parse_qs(await request.text())
+        self.asked.append((request.method, request.path, result, dict(request.headers)))
         if self.error is not None:
             status, kind, code = self.error
             return web.json_response({"error": {"type": kind, "code": code, "message": f"no: {KEY}"}}, status=status)
@@ -54,16 +54,16 @@ async def stripe() -> AsyncIterator[Stripe]:
 
 @pytest.fixture
 async def gateway(stripe: Stripe) -> AsyncIterator[StripeGateway]:
-    made = StripeGateway(KEY, stripe.url, "meterbridge")
-    yield made
-    await made.close()
+    created = StripeGateway(KEY, stripe.url, "meterbridge")
+    yield created
+    await created.close()
 
 
-async def test_a_session_is_made_as_stripe_documents_it(gateway: StripeGateway, stripe: Stripe) -> None:
+async def test_a_session_is_created_as_stripe_documents_it(gateway: StripeGateway, stripe: Stripe) -> None:
     assert await gateway.session(ORDER, "cus_1") == Session("cs_test_1", "https://checkout.stripe.com/1", live=False)
-    [(method, path, told, headers)] = stripe.asked
+    [(method, path, result, headers)] = stripe.asked
     assert (method, path) == ("POST", "/v1/checkout/sessions")
-    assert {name: value for name, [value] in told.items()} == {
+    assert {name: value for name, [value] in result.items()} == {
         "mode": "payment",
         "customer": "cus_1",
         "client_reference_id": "p-1",
@@ -79,10 +79,10 @@ async def test_a_session_is_made_as_stripe_documents_it(gateway: StripeGateway, 
     assert (headers["Idempotency-Key"], headers["Authorization"]) == ("11:meterbridge:7:session:3:p-1", f"Bearer {KEY}")
 
 
-async def test_a_customer_has_the_name_of_its_account_alone(gateway: StripeGateway, stripe: Stripe) -> None:
+async def test_a_customer_at_stripe_has_only_the_name_of_its_account(gateway: StripeGateway, stripe: Stripe) -> None:
     assert await gateway.customer("user:ada") == "cus_1"
-    [(_, path, told, headers)] = stripe.asked
-    assert (path, told) == (
+    [(_, path, result, headers)] = stripe.asked
+    assert (path, result) == (
         "/v1/customers",
         {"metadata[meterbridge_account]": ["user:ada"], "description": ["user:ada"]},
     )
@@ -107,7 +107,7 @@ async def test_a_session_is_looked_up_by_its_id(gateway: StripeGateway, stripe: 
         ((500, "api_error", "internal"), Unavailable, "stripe_away"),
     ],
 )
-async def test_an_error_of_stripes_is_a_decision(
+async def test_every_stripe_error_is_mapped_to_a_decision(
     gateway: StripeGateway,
     stripe: Stripe,
     answer: tuple[int, str, str],
@@ -121,14 +121,14 @@ async def test_an_error_of_stripes_is_a_decision(
     assert KEY not in str(raised.value), "Stripe's messages are not passed on"
 
 
-async def test_a_stripe_that_does_not_answer_may_answer_later() -> None:
+async def test_a_stripe_that_does_not_answer_may_be_tried_again() -> None:
     gateway = StripeGateway(KEY, f"http://127.0.0.1:{free_port()}", "meterbridge")
     with pytest.raises(Unavailable, match="stripe_away"):
         await gateway.customer("user:ada")
     await gateway.close()
 
 
-async def test_without_a_key_nothing_is_sold() -> None:
+async def test_without_a_key_no_credits_are_sold() -> None:
     from prometheus_client import CollectorRegistry
 
     settings = Settings(database_url=SecretStr("postgresql://127.0.0.1:1/x"))

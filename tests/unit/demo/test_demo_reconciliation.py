@@ -1,4 +1,4 @@
-"""The demo is green only when every call and every digit that went in was billed."""
+"""The demo succeeds only if every call and every cent that was sent was billed."""
 
 from collections import Counter
 from dataclasses import replace
@@ -18,7 +18,7 @@ CENT = Decimal("0.01")
 
 
 def book() -> ExpectedBill:
-    """Three calls of every customer for a cent each, ten cache hits, two repeats."""
+    """Three calls of every customer for one cent each, ten cache hits, two repeats."""
     one = ExpectedBill(unbilled=Counter(cache_hit=10), repeats=2, delivered=36)
     one.billable = {customer: Sum(3, 3 * CENT) for customer in CUSTOMERS}
     return one
@@ -36,7 +36,7 @@ def short_of(amount: Sum) -> BilledTotal:
     return replace(FAIR, subscriptions={**FAIR.subscriptions, ORGS[1].subscription: amount})
 
 
-def test_what_adds_up_is_green_and_says_what_it_saved() -> None:
+def test_equal_sums_succeed_and_show_the_savings() -> None:
     assert end().exact
     assert end().verdict() == (
         "GREEN  24 calls in = 24 calls billed, 0.24 USD in = 0.24 USD billed (2 Lago posts instead of 24)"
@@ -64,27 +64,27 @@ def test_what_adds_up_is_green_and_says_what_it_saved() -> None:
         *("books that do not add up", "a partition that stands still"),
     ],
 )
-def test_one_difference_makes_it_red(found: Reconciliation) -> None:
+def test_one_difference_fails_the_demo(found: Reconciliation) -> None:
     assert not found.exact
     assert found.verdict().startswith("RED")
     assert len(found.wrong) == 1
 
 
-def test_two_orgs_whose_errors_cancel_are_red() -> None:
-    """The totals alone would not show it."""
+def test_two_orgs_whose_errors_cancel_fail_the_demo() -> None:
+    """The totals alone would not show the error."""
     swapped = dict(FAIR.subscriptions)
     swapped[ORGS[0].subscription], swapped[ORGS[1].subscription] = Sum(5, 5 * CENT), Sum(7, 7 * CENT)
     assert len(end(replace(FAIR, subscriptions=swapped)).wrong) == 2
 
 
-def test_posts_of_unknown_fate_allow_as_many_repeats_and_no_more() -> None:
+def test_posts_with_an_unknown_outcome_allow_as_many_repeats_and_no_more() -> None:
     unsure = replace(book(), unsure=5)
     for seen, exact in ((2, True), (7, True), (8, False)):
         scraper = replace(CALM, decisions={**CALM.decisions, "duplicate": seen})
         assert end(scraper=scraper, sent=unsure).exact is exact, seen
 
 
-def test_nothing_is_at_rest_while_a_call_is_undecided_a_window_open_or_an_event_unsettled() -> None:
+def test_the_demo_is_not_finished_while_a_call_a_window_or_an_event_is_open() -> None:
     calm = replace(CALM, sealed=12, settled=12)
     assert calm.at_rest
     for moving in (
@@ -96,7 +96,7 @@ def test_nothing_is_at_rest_while_a_call_is_undecided_a_window_open_or_an_event_
         assert not moving.at_rest
 
 
-def test_the_pages_of_several_processes_are_added_up() -> None:
+def test_the_metrics_of_several_processes_are_added() -> None:
     page = """# HELP meterbridge_calls_total Calls.
 # TYPE meterbridge_calls_total counter
 meterbridge_calls_total{decision="billable"} 4.0

@@ -1,4 +1,6 @@
-"""What the doctor says of a LiteLLM configuration: one wrong line, one finding; the product's own YAML, none."""
+"""What the doctor reports about a LiteLLM configuration: one wrong line, one finding; for the product's own YAML no
+finding.
+"""
 
 import json
 from collections.abc import Callable
@@ -37,12 +39,12 @@ def working() -> Config:
 
 
 def codes(proxy: Proxy, own: Settings = OWN) -> set[str]:
-    """Without what is known of the version: test_doctor_versions.py."""
+    """Without the findings about the version: test_doctor_versions.py."""
     return {finding.code for finding in judge_litellm(proxy, own)} - VERSIONS.keys()
 
 
 def setting(**settings: Any) -> Callable[[Config], None]:
-    """Change `litellm_settings`; None takes one away."""
+    """Change `litellm_settings`; None removes a key."""
 
     def change(config: Config) -> None:
         _apply(config["litellm_settings"], settings)
@@ -51,7 +53,7 @@ def setting(**settings: Any) -> Callable[[Config], None]:
 
 
 def entry(**settings: Any) -> Callable[[Config], None]:
-    """Change the callback's own entry; None takes one away."""
+    """Change the callback's own entry; None removes it."""
 
     def change(config: Config) -> None:
         _apply(config["callback_settings"]["meterbridge"], settings)
@@ -69,7 +71,7 @@ def leaving_out(field: str) -> Callable[[Config], None]:
 
 
 def second(**settings: Any) -> Callable[[Config], None]:
-    """Another callback of the same kind, heard beside the first."""
+    """Another callback of the same kind after the first."""
 
     def change(config: Config) -> None:
         config["litellm_settings"]["callbacks"].append("another")
@@ -79,7 +81,7 @@ def second(**settings: Any) -> Callable[[Config], None]:
 
 
 def instead(*callbacks: str, **environment: str) -> Callable[[Config], None]:
-    """Other callbacks and no entry for any, with what the file puts into the environment."""
+    """Other callbacks without an entry, and the environment variables that the file sets."""
 
     def change(config: Config) -> None:
         config["litellm_settings"]["callbacks"] = list(callbacks)
@@ -90,7 +92,7 @@ def instead(*callbacks: str, **environment: str) -> Callable[[Config], None]:
 
 
 def beside(name: str, **environment: str) -> Callable[[Config], None]:
-    """A built-in callback beside ours."""
+    """A built-in callback in addition to ours."""
 
     def change(config: Config) -> None:
         config["litellm_settings"]["callbacks"].append(name)
@@ -189,34 +191,34 @@ RIGHT: list[Callable[[Config], None]] = [
 @pytest.mark.parametrize(
     ("change", "said"), WRONG, ids=[f"{n}-{'-'.join(sorted(s))}" for n, (_, s) in enumerate(WRONG)]
 )
-def test_each_wrong_line_is_found_and_nothing_else_is(change: Callable[[Config], None], said: set[str]) -> None:
+def test_each_wrong_line_gives_its_finding_and_no_other(change: Callable[[Config], None], said: set[str]) -> None:
     config = working()
     change(config)
     assert codes(proxy_of(config)) == said
 
 
 @pytest.mark.parametrize("change", RIGHT)
-def test_what_loses_nothing_is_not_complained_about(change: Callable[[Config], None]) -> None:
-    """A doctor that finds something everywhere is not listened to."""
+def test_a_configuration_that_loses_nothing_has_no_finding(change: Callable[[Config], None]) -> None:
+    """A doctor that reports something everywhere is ignored."""
     config = working()
     change(config)
     assert codes(proxy_of(config)) == set()
 
 
-def test_headers_for_every_callback_make_up_for_missing_ones() -> None:
+def test_headers_for_all_callbacks_replace_the_callbacks_own() -> None:
     config = working()
     entry(headers={"X-Source": "litellm"})(config)
     setting(generic_logger_headers={"Authorization": "Bearer new"})(config)
     assert codes(proxy_of(config)) == set()
 
 
-def test_where_anybody_may_post_no_header_is_missed() -> None:
+def test_without_authentication_no_header_is_missing() -> None:
     config = working()
     entry(headers={})(config)
     assert codes(proxy_of(config), load_settings({"ALLOW_UNAUTHENTICATED": "1"})) == set()
 
 
-def test_where_no_token_is_set_none_is_wrong() -> None:
+def test_without_a_configured_token_no_token_is_wrong() -> None:
     config = working()
     entry(headers={"Authorization": "Bearer other"})(config)
     assert codes(proxy_of(config), Settings()) == set()
@@ -235,19 +237,19 @@ def test_where_no_token_is_set_none_is_wrong() -> None:
         (None, False),
     ],
 )
-def test_versions_whose_flush_takes_no_lock_are_named(version: str | None, old: bool) -> None:
+def test_versions_whose_flush_takes_no_lock_are_reported(version: str | None, old: bool) -> None:
     """Compared as numbers: 1.81 is older than 1.108."""
     assert codes(replace(proxy_of(working()), version=version)) == ({"old_version"} if old else set())
 
 
-def test_a_logger_that_the_running_proxy_did_not_make_is_missed() -> None:
+def test_a_logger_that_the_running_proxy_did_not_create_is_reported() -> None:
     proxy = proxy_of(working())
     assert codes(replace(proxy, running=RUNNING)) == set()
     assert codes(replace(proxy, running=RUNNING - {"GenericAPILogger"})) == {"callback_not_loaded"}
 
 
-def test_what_a_running_proxy_does_not_tell_is_not_judged() -> None:
-    """Else a proxy that loses nothing would be said to have no retries."""
+def test_a_setting_that_a_running_proxy_does_not_show_is_not_judged() -> None:
+    """Otherwise a proxy that loses nothing would be reported to have no retries."""
     seen = replace(proxy_of(working()), settings=None)
     hidden = replace(seen.callbacks[0], settings={"callback_type": "generic_api"}, address=None, headers=None)
     assert codes(replace(seen, callbacks=(hidden,), running=RUNNING)) == {"settings_unseen", "callback_unseen"}
@@ -268,10 +270,10 @@ def test_no_finding_holds_a_token_or_a_header() -> None:
     assert "canary" not in repr(found)
 
 
-def test_every_finding_says_how_bad_why_and_what_to_do() -> None:
+def test_every_finding_has_a_severity_a_cause_and_a_next_step() -> None:
     for code, kind in KINDS.items():
-        told = Finding(code, "Here.").as_object()
-        assert told == {
+        result = Finding(code, "Here.").as_object()
+        assert result == {
             "code": code,
             "severity": kind.severity.value,
             "sentence": "Here.",
@@ -282,8 +284,8 @@ def test_every_finding_says_how_bad_why_and_what_to_do() -> None:
         assert all(text.endswith((".", ";")) and text[0] != " " for text in (kind.cause, kind.fix)), code
 
 
-def test_the_report_says_how_to_stop_and_promises_no_more_than_that() -> None:
-    """A SIGTERM at once lost 8 of 8 calls under a configuration that was said to lose nothing."""
+def test_the_report_says_how_to_stop_the_proxy_and_promises_no_more() -> None:
+    """A SIGTERM without a wait lost 8 of 8 calls under a configuration that was reported to lose nothing."""
     report = ExaminationReport((), working_yaml())
     for text in (report_text(report), json.dumps(report.as_object())):
         assert "loses nothing" not in text
@@ -294,5 +296,5 @@ def test_the_report_says_how_to_stop_and_promises_no_more_than_that() -> None:
     assert "that loses least" in report_text(report)
 
 
-def test_the_wait_before_stopping_is_longer_than_a_flush() -> None:
+def test_the_recommended_wait_before_a_stop_is_longer_than_a_flush() -> None:
     assert float(ENVIRONMENT["DEFAULT_FLUSH_INTERVAL_SECONDS"]) * 2 < STOP_WAIT_S

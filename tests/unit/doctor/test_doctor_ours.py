@@ -1,4 +1,4 @@
-"""What the doctor says of our own settings and of Lago, and how a report is read by people and scripts."""
+"""What the doctor reports about our own settings and about Lago, and how people and scripts read its report."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ OWN_CASES: list[tuple[dict[str, str], set[str]]] = [
 
 
 @pytest.mark.parametrize(("environ", "said"), OWN_CASES)
-def test_each_wrong_setting_of_ours_is_found_and_nothing_else_is(environ: dict[str, str], said: set[str]) -> None:
+def test_each_wrong_setting_gives_its_finding_and_no_other(environ: dict[str, str], said: set[str]) -> None:
     assert {finding.code for finding in judge_own(load_settings(environ))} == said
 
 
@@ -83,11 +83,11 @@ LAGO_CASES: list[tuple[SeenLago, set[str]]] = [
 
 
 @pytest.mark.parametrize(("seen", "said"), LAGO_CASES)
-def test_each_thing_that_is_wrong_with_lago_is_found_and_nothing_else_is(seen: SeenLago, said: set[str]) -> None:
+def test_each_wrong_state_of_lago_gives_its_finding_and_no_other(seen: SeenLago, said: set[str]) -> None:
     assert {finding.code for finding in judge_lago(seen, Settings())} == said
 
 
-def test_clickhouse_that_deduplicates_is_as_good_as_postgres() -> None:
+def test_clickhouse_with_deduplication_is_as_good_as_postgres() -> None:
     assert judge_lago(lago(event_store="clickhouse"), load_settings({"LAGO_CLICKHOUSE_DEDUP": "1"})) == []
 
 
@@ -115,26 +115,24 @@ def report(*codes: str, unread: str = "") -> ExaminationReport:
         (report("max_retries_0", unread="no answer"), Severity.MONEY_LOST, 1),
     ],
 )
-def test_the_exit_code_tells_a_script_whether_money_is_lost(
-    found: ExaminationReport, verdict: Severity, code: int
-) -> None:
+def test_the_exit_code_says_whether_money_is_at_risk(found: ExaminationReport, verdict: Severity, code: int) -> None:
     assert (found.verdict, found.exit_code) == (verdict, code)
 
 
-def test_the_worst_is_said_first_and_the_configuration_last() -> None:
+def test_the_worst_finding_comes_first_and_the_configuration_last() -> None:
     text = report_text(report("one_copy", "two_callbacks", "max_retries_0"))
     places = [text.index(word) for word in ("max_retries_0", "two_callbacks", "one_copy", "litellm_settings: {}")]
     assert places == sorted(places)
     assert text.splitlines()[-1] == "Findings: 1 LOSES MONEY, 1 DOUBLES MONEY, 1 degraded."
 
 
-def test_what_could_not_be_read_is_not_called_ok() -> None:
+def test_a_check_that_could_not_run_is_not_reported_as_ok() -> None:
     assert "NOT READ  no answer" in report_text(report(unread="no answer"))
     assert "  ok" not in report_text(report(unread="no answer"))
     assert "  ok" in report_text(report())
 
 
-def test_stored_events_that_no_charge_counts_are_named_once_by_metric_and_customer() -> None:
+def test_stored_events_without_a_charge_are_reported_once_by_metric_and_customer() -> None:
     stored = (("calls", "b"), ("api_call", "a"), ("api_call", "a"), ("api_call", "b"))
     running = (runs("a"), runs("b", customer="org_2"))
     assert [finding.sentence for finding in judge_lago(lago(running=running, stored=stored), Settings())] == [
@@ -143,7 +141,7 @@ def test_stored_events_that_no_charge_counts_are_named_once_by_metric_and_custom
     ]
 
 
-def test_of_many_customers_the_first_are_named_and_the_rest_counted() -> None:
+def test_of_many_customers_the_first_are_named_and_the_others_counted() -> None:
     many = tuple(runs(f"s{n}", "seats", f"org_{n}") for n in range(9))
     [finding] = judge_lago(lago(running=many), Settings())
     assert (

@@ -1,4 +1,6 @@
-"""What the doctor says of stored provider keys: which are due, and which secrets they need."""
+"""What the doctor reports about stored provider keys: which must be replaced or encrypted again, and which secrets they
+need.
+"""
 
 from datetime import UTC, datetime
 
@@ -20,7 +22,7 @@ CASES: list[tuple[list[SecretTotals], dict[str, str]]] = [
 
 
 @pytest.mark.parametrize(("totals", "expected"), CASES)
-def test_keys_that_are_due_and_secrets_that_are_old_or_missing_are_told(
+def test_expired_keys_and_old_or_missing_secrets_are_reported(
     totals: list[SecretTotals], expected: dict[str, str]
 ) -> None:
     found: dict[str, Finding] = {one.code: one for one in findings(totals, [NEW, OLD])}

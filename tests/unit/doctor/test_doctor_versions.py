@@ -1,4 +1,6 @@
-"""What the doctor says of a version of LiteLLM: tried, near a tried one, unknown; and what a later one does better."""
+"""What the doctor reports about a LiteLLM version: tested, near a tested one, or unknown; and what a later version
+improves.
+"""
 
 import pytest
 
@@ -18,7 +20,7 @@ TRIED = {
 
 @pytest.fixture(autouse=True)
 def table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other versions than the recorded ones."""
+    """Other versions than those in the recorded table."""
     monkeypatch.setattr(known_versions, "tried", lambda: TRIED)
     monkeypatch.setattr("connectors.doctor.version_rules.tried", lambda: TRIED)
 
@@ -63,14 +65,14 @@ def table(monkeypatch: pytest.MonkeyPatch) -> None:
         (None, {}),
     ],
 )
-def test_what_is_known_of_a_version_is_said(version: str | None, said: dict[str, str]) -> None:
+def test_every_version_gets_the_finding_that_fits(version: str | None, said: dict[str, str]) -> None:
     found = {finding.code: finding.sentence for finding in judge_version(version)}
     assert found.keys() == said.keys()
     for code, words in said.items():
         assert words in found[code]
 
 
-def test_only_what_an_upgrade_mends_is_an_alarm() -> None:
+def test_a_version_that_loses_or_doubles_money_is_severe_and_an_unknown_one_is_not() -> None:
     assert KINDS["version_loses"].severity is Severity.MONEY_LOST
     assert KINDS["version_exceeds"].severity is Severity.MONEY_DOUBLED
     assert KINDS["version_unknown"].severity is Severity.DEGRADED

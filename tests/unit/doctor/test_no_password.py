@@ -1,4 +1,4 @@
-"""An address may have a user and a password in it; no report, log line or error shows these."""
+"""An address may contain a user and a password; no report, log line or error shows them."""
 
 from decimal import Decimal
 
@@ -19,7 +19,7 @@ def secret_url() -> str:
     return f"http://user:hunter2@127.0.0.1:{free_port()}"
 
 
-async def test_the_report_of_doctor_shows_no_password() -> None:
+async def test_the_doctors_report_shows_no_password() -> None:
     own = load_settings(
         {
             "LAGO_API_URL": secret_url(),

@@ -1,4 +1,6 @@
-"""Bodies that are being read: the one who is known has room, whatever strangers announce or send."""
+"""Reading request bodies: an authenticated sender always has room, no matter what unauthenticated senders announce or
+send.
+"""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ from connectors.http.problem import Problem
 
 @dataclass
 class Content:
-    """A body that comes in pieces; the last is followed by silence where it is `cut`."""
+    """A body that arrives in pieces; if it is `cut`, silence follows the last one."""
 
     pieces: list[bytes]
     cut: bool = False
@@ -37,7 +39,7 @@ def request(*pieces: bytes, announced: int | None = None, cut: bool = False) -> 
     return Request(Content(list(pieces), cut), announced)
 
 
-async def test_what_strangers_announce_takes_no_room() -> None:
+async def test_the_announced_size_of_an_unauthenticated_body_reserves_no_room() -> None:
     intake = BodyReader(100, 400)
     silent = [
         asyncio.ensure_future(intake.read(request(announced=100, cut=True), unauthenticated=True)) for _ in range(50)
@@ -49,7 +51,7 @@ async def test_what_strangers_announce_takes_no_room() -> None:
         task.cancel()
 
 
-async def test_what_strangers_send_takes_half_of_the_room_and_gives_it_back() -> None:
+async def test_unauthenticated_bodies_take_at_most_half_of_the_room_and_release_it() -> None:
     intake = BodyReader(100, 400)
     waiting = [
         asyncio.ensure_future(intake.read(request(b"x" * 100, cut=True), unauthenticated=True)) for _ in range(2)
@@ -72,8 +74,8 @@ async def test_what_strangers_send_takes_half_of_the_room_and_gives_it_back() ->
     assert intake.bytes_in_flight == 0
 
 
-async def test_a_body_that_is_there_is_no_strangers_any_more() -> None:
-    """It is known by then whose it is, and storing it takes as long as anybody's."""
+async def test_a_complete_body_no_longer_counts_as_unauthenticated() -> None:
+    """By then its sender is known, and storing it takes as long as any other body."""
     intake = BodyReader(100, 400)
     for _ in range(3):
         assert await intake.read(request(b"x" * 100), unauthenticated=True)

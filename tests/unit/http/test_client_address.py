@@ -1,4 +1,4 @@
-"""Laws of the allow-list: an address counts, what somebody writes into a header does not, unless a trusted proxy wrote it."""
+"""The allow-list of client addresses: the peer's address counts, and a header counts only if a trusted proxy wrote it."""
 
 from ipaddress import ip_network
 
@@ -28,19 +28,19 @@ def headers(*forwarded: str) -> CIMultiDictProxy[str]:
         (None, False),
     ],
 )
-def test_without_a_proxy_the_peers_address_decides(peer: str | None, admitted: bool) -> None:
+def test_without_a_proxy_the_peers_address_counts(peer: str | None, admitted: bool) -> None:
     for origins in (DIRECT, BEHIND):
         assert origins.admit(peer, headers()) is admitted
 
 
-def test_an_empty_list_admits_everybody() -> None:
+def test_an_empty_list_allows_every_address() -> None:
     assert ClientAddressPolicy([], PROXIES).admit("203.0.113.1", headers("203.0.113.2"))
     assert ClientAddressPolicy([], []).admit(None, headers())
 
 
 @pytest.mark.parametrize("peer", ["203.0.113.1", "198.51.100.7"])
-def test_no_one_is_believed_who_is_no_trusted_proxy(peer: str) -> None:
-    """Any client can write the header."""
+def test_a_header_from_an_untrusted_peer_is_ignored(peer: str) -> None:
+    """Any client can write this header."""
     for said in ("198.51.100.1", "203.0.113.9"):
         for origins in (DIRECT, BEHIND):
             assert origins.admit(peer, headers(said)) is (peer == "198.51.100.7")
@@ -65,8 +65,10 @@ def test_no_one_is_believed_who_is_no_trusted_proxy(peer: str) -> None:
         ([], "10.0.0.1"),
     ],
 )
-def test_behind_a_proxy_the_last_stranger_counts(forwarded: list[str], origin: str | None) -> None:
-    """Each proxy appends whom it talked to: what stands before the last stranger is what that stranger says."""
+def test_behind_proxies_the_last_untrusted_address_counts(forwarded: list[str], origin: str | None) -> None:
+    """Each proxy appends the address of its peer: addresses before the last untrusted one may be invented by the
+    client.
+    """
     found = BEHIND.origin("10.0.0.1", forwarded)
     assert (str(found) if found is not None else None) == origin
     expected = origin is not None and any(origin.startswith(start) for start in ("198.51.100.", "2001:db8:"))

@@ -1,4 +1,4 @@
-"""Laws of declared endpoints: the docstring is the summary, a path with an org is guarded by it, a reason has one status."""
+"""Declared endpoints: the docstring is the summary, a path with an org is guarded by it, and each reason has one status."""
 
 import pytest
 from aiohttp import web
@@ -31,7 +31,7 @@ class Handlers:
         """This is no endpoint."""
 
 
-def test_endpoints_come_in_the_order_of_the_source_with_the_first_line_of_the_docstring() -> None:
+def test_endpoints_are_listed_in_source_order_with_their_docstrings_first_line() -> None:
     declared = [(one.method, one.path, one.scope, one.summary) for one in endpoints_of(Handlers())]
     assert declared == [
         ("GET", "/orgs/{org_id}/things", "things:read", "List the things of an org."),
@@ -40,11 +40,11 @@ def test_endpoints_come_in_the_order_of_the_source_with_the_first_line_of_the_do
     ]
 
 
-def test_a_path_with_an_org_is_guarded_by_it_without_a_further_word() -> None:
+def test_a_path_with_an_org_is_guarded_without_further_declaration() -> None:
     assert [one.org for one in endpoints_of(Handlers())] == ["org_id", "customer_id", ""]
 
 
-def test_a_handler_belongs_to_its_object() -> None:
+def test_a_handler_is_bound_to_its_object() -> None:
     handlers = Handlers()
     assert [one.handler for one in endpoints_of(handlers)] == [handlers.of_org, handlers.one, handlers.every]
 

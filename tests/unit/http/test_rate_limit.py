@@ -1,4 +1,4 @@
-"""Laws of the pace: a second's worth at once, then evenly, each sender for itself."""
+"""The rate limit: one second's worth of requests at once, then evenly; each sender has its own limit."""
 
 import pytest
 from hypothesis import given
@@ -19,11 +19,11 @@ def passed(pace: SenderRateLimiter, tries: int, sender: str = "token 0") -> int:
 
 
 @pytest.mark.parametrize(("per_second", "at_once"), [(10, 10), (1, 1), (0.5, 1), (2.5, 2), (1000, 1000)])
-def test_a_seconds_worth_may_come_at_once(per_second: float, at_once: int) -> None:
+def test_one_seconds_worth_of_requests_may_come_at_once(per_second: float, at_once: int) -> None:
     assert passed(SenderRateLimiter(per_second, Clock()), at_once * 3) == at_once
 
 
-def test_who_is_refused_is_told_when_to_come_and_may_come_then() -> None:
+def test_a_refused_sender_is_told_when_to_come_back_and_then_accepted() -> None:
     clock = Clock()
     pace = SenderRateLimiter(0.5, clock)
     assert pace.wait_s("a") == 0
@@ -34,7 +34,7 @@ def test_who_is_refused_is_told_when_to_come_and_may_come_then() -> None:
     assert pace.wait_s("a") == 0
 
 
-def test_a_refused_request_is_not_counted_and_one_sender_costs_another_nothing() -> None:
+def test_a_refused_request_does_not_count_and_senders_do_not_affect_each_other() -> None:
     clock = Clock()
     pace = SenderRateLimiter(10, clock)
     assert passed(pace, 1000, "token 0") == 10
@@ -46,7 +46,7 @@ def test_a_refused_request_is_not_counted_and_one_sender_costs_another_nothing()
 
 
 @given(st.floats(0.1, 50), st.lists(st.floats(0, 2), max_size=50))
-def test_over_any_time_no_more_pass_than_the_rate_and_one_burst(per_second: float, pauses: list[float]) -> None:
+def test_in_any_time_no_more_requests_pass_than_the_rate_and_one_burst(per_second: float, pauses: list[float]) -> None:
     clock = Clock()
     pace, count = SenderRateLimiter(per_second, clock), 0
     for pause in pauses:

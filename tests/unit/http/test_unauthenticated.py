@@ -1,4 +1,6 @@
-"""Places for strangers: a newcomer gets one as long as anybody is silent, and no one's proxy is shut out for its address."""
+"""Connections of unauthenticated clients: a new one gets a place as long as another is idle, and a trusted proxy is
+never closed because of its address.
+"""
 
 from ipaddress import ip_network
 
@@ -32,17 +34,17 @@ class World:
         )
 
     def connect(self, address: str, *, idle: bool = True) -> Connection | None:
-        """A connection that may stay; what was closed for it is gone."""
+        """A connection that is kept open; those that were closed for it are gone."""
         connection = Connection(address, idle=idle)
         return connection if self.unauthenticated.connected(connection) else None
 
     def many(self, count: int, address: str, *, idle: bool = True) -> list[Connection]:
-        made = [self.connect(address, idle=idle) for _ in range(count)]
-        assert None not in made
-        return [one for one in made if one is not None]
+        created = [self.connect(address, idle=idle) for _ in range(count)]
+        assert None not in created
+        return [one for one in created if one is not None]
 
 
-def test_the_address_with_the_most_strangers_makes_room_its_oldest_first() -> None:
+def test_the_address_with_the_most_unauthenticated_connections_loses_its_oldest_one() -> None:
     world = World(Bounds(10, 8))
     few, many = world.many(3, "192.0.2.1"), world.many(7, "192.0.2.2")
     assert world.connect("192.0.2.3") is not None
@@ -51,7 +53,7 @@ def test_the_address_with_the_most_strangers_makes_room_its_oldest_first() -> No
     assert world.causes == [FULL]
 
 
-def test_who_was_admitted_and_who_is_sending_keeps_its_place() -> None:
+def test_an_authenticated_or_sending_connection_keeps_its_place() -> None:
     world = World(Bounds(4, 4))
     known, sending = world.many(2, "192.0.2.1"), world.many(2, "192.0.2.1", idle=False)
     for one in known:
@@ -63,7 +65,7 @@ def test_who_was_admitted_and_who_is_sending_keeps_its_place() -> None:
 
 
 @pytest.mark.parametrize(("address", "stays"), [("203.0.113.7", True), ("192.0.2.1", False)])
-def test_a_trusted_proxy_is_not_bounded_for_its_address(address: str, *, stays: bool) -> None:
+def test_a_trusted_proxys_connections_are_not_bounded_by_address(address: str, *, stays: bool) -> None:
     world = World(Bounds(10, 5))
     world.many(5, address, idle=False)
     assert (world.connect(address) is not None) == stays
@@ -71,7 +73,7 @@ def test_a_trusted_proxy_is_not_bounded_for_its_address(address: str, *, stays: 
     assert world.connect("198.51.100.1") is not None
 
 
-def test_all_that_came_and_went_leaves_nothing_behind() -> None:
+def test_closed_connections_leave_no_state() -> None:
     world = World(Bounds(10, 5))
     for _ in range(100):
         for one in (*world.many(3, "192.0.2.1"), *world.many(3, "192.0.2.2")):
@@ -79,8 +81,8 @@ def test_all_that_came_and_went_leaves_nothing_behind() -> None:
     assert len(world.many(5, "192.0.2.1")) == 5
 
 
-def test_the_first_wrong_credential_is_logged_at_once_the_one_who_was_logged_before() -> None:
-    """Others of that address within a minute are counted in its next line."""
+def test_the_first_wrong_credential_of_an_address_is_logged_at_once() -> None:
+    """Later ones of that address within a minute are counted in its next log line."""
     now = [100.0]
     unauthenticated = UnauthenticatedConnections(Bounds(10, 5), ClientAddressPolicy((), []), lambda: now[0])
 

@@ -1,4 +1,4 @@
-"""What the ingress answers: `accepted` only where a call was stored, and a 401 that names the right header."""
+"""Answers of the ingress: `accepted` only if a call was stored, and a 401 that names the right header."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +29,7 @@ class _Topics:
 
 
 class _Away:
-    """A topic that takes no record."""
+    """A topic that accepts no record."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
@@ -54,7 +54,7 @@ async def _answer_of(
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "expected"),
     [
         (CALL, ACCEPTED),
         ("[null]", ACCEPTED),
@@ -69,38 +69,39 @@ async def _answer_of(
         ),
     ],
 )
-async def test_a_body_of_which_nothing_was_stored_is_not_said_to_be_accepted(body: str, told: dict[str, Any]) -> None:
-    """It is a 202 all the same: another status would make senders repeat forever what stays wrong."""
-    assert await _answer(body) == (202, told)
+async def test_a_body_of_which_nothing_was_stored_is_not_answered_accepted(body: str, expected: dict[str, Any]) -> None:
+    """The status is 202 all the same: another one would make senders repeat a body that stays wrong."""
+    assert await _answer(body) == (202, expected)
 
 
 @pytest.mark.parametrize("authorization", ["token", "Bearer other", "Basic token"])
 async def test_a_401_says_how_the_header_must_be(authorization: str) -> None:
-    status, told = await _answer(CALL, authorization)
-    assert (status, told["reason"]) == (401, "unknown_sender")
-    assert "`Authorization: Bearer <one of WEBHOOK_TOKEN>`" in told["detail"]
+    status, result = await _answer(CALL, authorization)
+    assert (status, result["reason"]) == (401, "unknown_sender")
+    assert "`Authorization: Bearer <one of WEBHOOK_TOKEN>`" in result["detail"]
 
 
 @pytest.mark.parametrize("reason", ["topics_unchecked", "kafka_unavailable"])
-async def test_a_503_names_the_cause_where_it_is_known(reason: str) -> None:
-    status, told = await _answer_of(_Away(reason))
-    assert (status, told["reason"]) == (503, reason)
-    assert told["detail"].startswith("Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS")
-    assert "calls are not accepted until" in told["detail"]
+async def test_a_503_names_a_known_cause(reason: str) -> None:
+    status, result = await _answer_of(_Away(reason))
+    assert (status, result["reason"]) == (503, reason)
+    assert result["detail"].startswith("Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS")
+    assert "calls are not accepted until" in result["detail"]
 
 
-async def test_a_503_of_another_cause_tells_the_sender_nothing_of_the_inside() -> None:
-    _, told = await _answer_of(_Away("producer_down"))
-    assert (told["reason"], told["detail"]) == ("producer_down", "records cannot be stored now")
+async def test_a_503_with_an_unknown_cause_reveals_no_internals() -> None:
+    _, result = await _answer_of(_Away("producer_down"))
+    assert (result["reason"], result["detail"]) == ("producer_down", "records cannot be stored now")
 
 
 @pytest.mark.parametrize("path", ["/webhooks/litellm/usage", "/webhook/litellm", "/webhooks/litellm/batches"])
-async def test_a_post_to_a_path_that_nearly_is_a_webhook_is_told_the_webhooks(path: str) -> None:
-    status, told = await _answer_of(_Topics(), path)
-    assert (status, told["reason"]) == (404, "not_found")
-    assert told["detail"] == "no such path; usage is posted to /webhook/litellm/usage or /webhooks/litellm"
+async def test_a_post_to_a_misspelt_webhook_path_is_answered_with_the_right_paths(path: str) -> None:
+    status, result = await _answer_of(_Topics(), path)
+    assert (status, result["reason"]) == (404, "not_found")
+    assert result["detail"] == "no such path; usage is posted to /webhook/litellm/usage or /webhooks/litellm"
 
 
-async def test_a_post_to_another_path_is_told_nothing() -> None:
-    status, told = await _answer_of(_Topics(), "/something")
-    assert (status, told["detail"]) == (404, "Not Found")
+async def test_the_answer_to_a_post_to_any_other_path_says_where_the_paths_are_listed() -> None:
+    status, result = await _answer_of(_Topics(), "/something")
+    sentence = "there is no such path here; docs/endpoints.md lists the paths of each process"
+    assert (status, result["reason"], result["detail"]) == (404, "not_found", sentence)

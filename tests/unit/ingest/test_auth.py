@@ -1,4 +1,4 @@
-"""Laws of admission: a valid signature or a live token, and nothing else; no one is left out by rotation."""
+"""Authentication of webhooks: only a valid signature or a configured token is accepted, also while secrets are rotated."""
 
 import hmac
 from base64 import b64encode
@@ -41,7 +41,7 @@ def _standard(at: object = NOW, key: bytes = KEY, body: bytes = BODY, message_id
 
 @pytest.mark.parametrize(("secret", "sender"), [("old-secret", "secret 0"), ("new-secret", "secret 1")])
 @pytest.mark.parametrize("written", ["{}", "sha256={}", " sha256={} "])
-def test_every_live_secret_signs_with_or_without_the_prefix(secret: str, sender: str, written: str) -> None:
+def test_every_configured_secret_signs_with_or_without_the_prefix(secret: str, sender: str, written: str) -> None:
     for signature in (_signature(secret), _signature(secret).upper()):
         assert AUTH.signing_sender(_plain(written.format(signature)), BODY) == sender
 
@@ -50,19 +50,19 @@ def test_every_live_secret_signs_with_or_without_the_prefix(secret: str, sender:
     "signature",
     ["", "sha256=", _signature("dead-secret"), _signature("new-secret", BODY + b" "), "é", "\udcff", "0" * 64],
 )
-def test_nothing_else_is_a_signature(signature: str) -> None:
+def test_any_other_text_is_no_valid_signature(signature: str) -> None:
     assert AUTH.signing_sender(_plain(signature), BODY) is None
     assert AUTH.signing_sender({}, BODY) is None
 
 
 @given(st.binary(), st.integers(min_value=0, max_value=63), st.sampled_from("0123456789abcdef"))
-def test_one_changed_digit_is_enough(body: bytes, place: int, digit: str) -> None:
+def test_a_signature_with_one_changed_digit_is_refused(body: bytes, place: int, digit: str) -> None:
     right = _signature("new-secret", body)
     wrong = right[:place] + digit + right[place + 1 :]
     assert (AUTH.signing_sender(_plain(wrong), body) is not None) == (wrong == right)
 
 
-def test_a_signature_may_name_its_second_and_then_signs_it_too() -> None:
+def test_a_timestamp_in_a_signature_is_covered_by_the_signature() -> None:
     assert AUTH.signing_sender(_stamped(), BODY) == "secret 1"
     assert AUTH.signing_sender(_stamped(secret="old-secret"), BODY) == "secret 0"
     rotating = _stamped()["X-Webhook-Signature"] + ",v0=x,v1=" + "0" * 64
@@ -74,7 +74,7 @@ def test_a_signature_may_name_its_second_and_then_signs_it_too() -> None:
     assert AUTH.signing_sender(_plain(only_the_body), BODY) is None
 
 
-def test_standard_webhooks_are_known_by_the_bytes_after_whsec() -> None:
+def test_a_standard_webhooks_secret_is_the_decoded_text_after_whsec() -> None:
     assert AUTH.signing_sender(_standard(), BODY) == "secret 2"
     assert AUTH.signing_sender(_standard(key=b"old-secret"), BODY) == "secret 0"
     several = {**_standard(), "webhook-signature": f"v1a,x v1,AAAA {_standard()['webhook-signature']}"}
@@ -98,10 +98,10 @@ def test_the_specifications_own_example_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("signed", [_stamped, _standard])
-def test_a_signature_is_good_for_the_tolerance_on_either_side_of_our_clock(
+def test_a_signature_is_valid_within_the_tolerance_before_and_after_our_clock(
     signed: Callable[..., dict[str, str]],
 ) -> None:
-    """Its edges count as in time; our clock stands half a second after `NOW`."""
+    """The limits themselves are valid; our clock is half a second after `NOW`."""
     for offset, in_time in ((-299, True), (-300, False), (0, True), (300, True), (301, False)):
         if in_time:
             assert AUTH.signing_sender(signed(NOW + offset), BODY)
@@ -114,18 +114,18 @@ def test_a_signature_is_good_for_the_tolerance_on_either_side_of_our_clock(
 
 
 @pytest.mark.parametrize("at", ["", "-1", "1e9", " 1795215900", "١٧", "1" * 13, "now"])
-def test_a_time_that_is_no_second_is_no_signature(at: str) -> None:
+def test_a_signature_with_a_malformed_timestamp_is_refused(at: str) -> None:
     assert AUTH.signing_sender(_stamped(at), BODY) is None
     assert AUTH.signing_sender(_standard(at), BODY) is None
 
 
-def test_a_wrong_signature_is_not_told_that_its_time_is_wrong_too() -> None:
+def test_the_answer_to_a_wrong_signature_does_not_mention_its_timestamp() -> None:
     assert AUTH.signing_sender(_stamped(NOW - 9999, secret="dead-secret"), BODY) is None
 
 
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_not base64", "whsec_abc"])
 def test_a_secret_that_is_no_base64_stops_the_start_and_is_not_repeated(secret: str) -> None:
-    """An empty key is one that everybody can sign with."""
+    """It would be read as an empty key, with which anyone can sign."""
     with pytest.raises(ConfigurationError) as caught:
         WebhookAuth([secret])
     assert caught.value.reason == "WEBHOOK_SECRET"
@@ -133,7 +133,7 @@ def test_a_secret_that_is_no_base64_stops_the_start_and_is_not_repeated(secret: 
 
 
 @pytest.mark.parametrize("header", ["Bearer old-token", "bearer new-token", "BEARER  new-token "])
-def test_every_live_token_admits(header: str) -> None:
+def test_every_configured_token_is_accepted(header: str) -> None:
     assert AUTH.token_sender(header) is not None
     assert AUTH.token_sender(header) == f"token {int('new' in header)}"
 
@@ -141,19 +141,19 @@ def test_every_live_token_admits(header: str) -> None:
 @pytest.mark.parametrize(
     "header", [None, "", "new-token", "Basic new-token", "Bearer", "Bearer ", "Bearer new-toke", "Bearer \udcff"]
 )
-def test_nothing_else_is_a_token(header: str | None) -> None:
+def test_any_other_text_is_no_valid_token(header: str | None) -> None:
     assert AUTH.token_sender(header) is None
 
 
-def test_an_empty_secret_or_token_admits_no_one() -> None:
-    """`WEBHOOK_TOKEN=` in a deployment's file must not turn into an open door."""
+def test_an_empty_secret_or_token_accepts_no_request() -> None:
+    """`WEBHOOK_TOKEN=` in a deployment's file must not disable authentication."""
     auth = WebhookAuth(secrets=["", "s"], tokens=[""])
     assert auth.token_sender("Bearer ") is None
     assert auth.signing_sender(_plain(_signature("")), BODY) is None
     assert not auth.is_open
 
 
-def test_a_signature_is_only_waited_for_where_one_could_help() -> None:
+def test_the_body_is_read_for_a_signature_only_if_a_signature_could_be_valid() -> None:
     for headers in (_plain("x"), _standard()):
         assert WebhookAuth(secrets=["s"]).may_be_signed(headers)
         assert not WebhookAuth(tokens=["t"]).may_be_signed(headers)
@@ -161,8 +161,8 @@ def test_a_signature_is_only_waited_for_where_one_could_help() -> None:
     assert WebhookAuth(secrets=[""]).is_open
 
 
-def test_an_ingress_without_a_secret_or_a_token_needs_a_word_wherever_it_listens() -> None:
-    """On loopback too: a proxy in front of it, or any program on the machine, could have anybody billed."""
+def test_an_ingress_without_credentials_starts_only_with_an_explicit_setting_on_any_address() -> None:
+    """On loopback too: through a proxy in front of it, or any program on the machine, anyone could create bills."""
     with pytest.raises(ConfigurationError, match="ALLOW_UNAUTHENTICATED=1") as caught:
         check_exposure(WebhookAuth(), allow_unauthenticated=False)
     assert caught.value.reason == "WEBHOOK_TOKEN"
@@ -172,8 +172,8 @@ def test_an_ingress_without_a_secret_or_a_token_needs_a_word_wherever_it_listens
 
 
 @given(st.binary(), st.integers(min_value=0, max_value=63))
-def test_the_beginning_of_a_right_signature_is_no_signature(body: bytes, length: int) -> None:
-    """Of one hex digit it would be found in 16 tries."""
+def test_a_prefix_of_a_valid_signature_is_refused(body: bytes, length: int) -> None:
+    """A prefix of one hex digit would be guessed in 16 attempts."""
     for secret in ("old-secret", "new-secret"):
         cut = _signature(secret, body)[:length]
         assert AUTH.signing_sender(_plain(cut), body) is None
@@ -183,23 +183,23 @@ def test_the_beginning_of_a_right_signature_is_no_signature(body: bytes, length:
 
 
 @given(st.binary(), st.integers(min_value=0, max_value=43))
-def test_the_beginning_of_a_right_standard_signature_is_no_signature(body: bytes, length: int) -> None:
+def test_a_prefix_of_a_valid_standard_signature_is_refused(body: bytes, length: int) -> None:
     headers = _standard(body=body)
     headers["webhook-signature"] = headers["webhook-signature"][: len("v1,") + length]
     assert AUTH.signing_sender(headers, body) is None
 
 
-def test_a_right_signature_with_something_behind_it_is_no_signature() -> None:
+def test_a_valid_signature_with_a_suffix_is_refused() -> None:
     assert AUTH.signing_sender(_plain(_signature("new-secret") + "0"), BODY) is None
 
 
-def test_an_id_with_a_dot_is_no_signature() -> None:
+def test_a_message_id_with_a_dot_is_refused() -> None:
     """`<id>.<seconds>.<body>` of `m1` could be read as that of `m1.5`, with its time within the signed text."""
     assert AUTH.signing_sender(_standard(message_id="m1"), BODY)
     assert AUTH.signing_sender(_standard(message_id="m1.5"), BODY) is None
 
 
-def test_where_a_time_is_required_a_signature_of_the_body_alone_admits_no_one() -> None:
+def test_if_a_timestamp_is_required_a_signature_of_the_body_alone_is_refused() -> None:
     strict = WebhookAuth(["new-secret", STANDARD], now_s=lambda: float(NOW), timestamp_required=True)
     assert strict.signing_sender(_stamped(), BODY) and strict.signing_sender(_standard(), BODY)
     assert strict.signing_sender(_plain(_signature("dead-secret")), BODY) is None
@@ -223,7 +223,7 @@ def test_where_a_time_is_required_a_signature_of_the_body_alone_admits_no_one() 
     ],
 )
 def test_a_short_credential_stops_the_start_and_is_not_repeated(credential: str, host: str, starts: bool) -> None:
-    """One that is long enough does not make up for another."""
+    """Also if another credential is long enough."""
     both = ["a-credential-that-is-long-enough", credential]
     if starts:
         check_strength("WEBHOOK_TOKEN", both, host)
@@ -236,8 +236,8 @@ def test_a_short_credential_stops_the_start_and_is_not_repeated(credential: str,
 
 @pytest.mark.parametrize("form", ["plain", "stamped", "standard"])
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_a_body_that_comes_in_pieces_is_signed_as_the_whole_is(form: str, size: int) -> None:
-    """What a stranger packed is unpacked and hashed piece by piece, and not kept."""
+def test_a_body_in_pieces_has_the_same_signature_as_the_whole(form: str, size: int) -> None:
+    """A compressed body of an unauthenticated sender is decompressed and hashed piece by piece, and not kept."""
     headers = {"plain": _plain(_signature("new-secret")), "stamped": _stamped(), "standard": _standard()}[form]
     pieces = [BODY[at : at + size] for at in range(0, len(BODY), size)]
     assert AUTH.signing_sender(headers, iter(pieces)) == AUTH.signing_sender(headers, BODY) is not None

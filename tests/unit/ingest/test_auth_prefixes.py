@@ -1,4 +1,4 @@
-"""The beginning of a credential is none, of whatever length; nor is a credential with something behind it."""
+"""A prefix of a credential, or a credential with a suffix, is refused at any length."""
 
 import hmac
 from base64 import b64encode
@@ -17,14 +17,14 @@ LENGTHS = range(1, len(TOKEN))
 
 
 @pytest.mark.parametrize("given", [*(TOKEN[:length] for length in LENGTHS), TOKEN + "x", TOKEN[1:], TOKEN.upper()])
-def test_of_a_webhook_token(given: str) -> None:
+def test_prefixes_and_suffixes_of_a_webhook_token_are_refused(given: str) -> None:
     auth = WebhookAuth(tokens=["another", TOKEN])
     assert auth.token_sender(f"Bearer {TOKEN}") is not None
     assert auth.token_sender(f"Bearer {given}") is None
 
 
 @pytest.mark.parametrize("given", [*(TOKEN[:length] for length in LENGTHS), TOKEN + "x", ""])
-async def test_of_the_master_key_and_of_lagos(given: str) -> None:
+async def test_prefixes_and_suffixes_of_the_master_key_and_lagos_key_are_refused(given: str) -> None:
     keys = FixedKeys(TOKEN, "lago-" + TOKEN)
     endpoint = ENDPOINTS[0]
     assert await keys.principal(TOKEN, endpoint) is not None
@@ -33,12 +33,12 @@ async def test_of_the_master_key_and_of_lagos(given: str) -> None:
     assert await keys.principal(f"lago-{given}", endpoint) is None
 
 
-async def test_where_a_key_is_not_set_the_empty_one_opens_nothing() -> None:
+async def test_an_empty_credential_matches_no_unset_key() -> None:
     for keys in (FixedKeys(None, None), FixedKeys("", ""), FixedKeys(TOKEN, None), FixedKeys(None, TOKEN)):
         assert await keys.principal("", ENDPOINTS[0]) is None
 
 
-def test_of_lagos_signature() -> None:
+def test_prefixes_and_suffixes_of_lagos_signature_are_refused() -> None:
     signature = b64encode(hmac.digest(b"secret", BODY, sha256)).decode()
     check_signature({SIGNATURE: signature}, BODY, ["other", "secret"])
     for given in (*(signature[:length] for length in range(1, len(signature))), signature + "A", signature.lower()):

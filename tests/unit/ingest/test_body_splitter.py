@@ -1,4 +1,4 @@
-"""Laws of cutting a body into elements: the cuts are where JSON has them, whatever the elements hold."""
+"""Splitting a body into elements: it is split exactly where JSON separates them, no matter what the elements contain."""
 
 import json
 import tracemalloc
@@ -25,16 +25,16 @@ def _parsed(elements: list[Element]) -> list[Any]:
 
 
 @given(st.lists(VALUES, max_size=6), SPACE, st.booleans(), st.sampled_from([None, 1]))
-def test_an_array_is_cut_into_what_was_put_in(values: list[Any], space: str, ascii_: bool, indent: int | None) -> None:
+def test_an_array_is_split_into_its_elements(values: list[Any], space: str, ascii_: bool, indent: int | None) -> None:
     body = space + json.dumps(values, ensure_ascii=ascii_, indent=indent) + space
     assert _parsed(split(body.encode())) == values
 
 
 @given(st.lists(VALUES, max_size=4), st.lists(VALUES, max_size=4), st.sampled_from([None, 1]))
-def test_an_element_that_is_no_strict_json_moves_no_cut(
+def test_an_element_that_is_no_strict_json_does_not_affect_the_others(
     before: list[Any], after: list[Any], indent: int | None
 ) -> None:
-    """NaN, a lone surrogate and any nesting inside an element leave its neighbours where they are."""
+    """NaN, a lone surrogate or any nesting in an element does not move the boundaries of its neighbours."""
     odd = ['{"spend": NaN}', '{"text": "\\ud800 ]}\\" ,["}', '{"deep":' + "[{}," * 9_000 + "0" + "]" * 9_000 + "}"]
     written = [json.dumps(value, indent=indent) for value in before] + odd
     written += [json.dumps(value, indent=indent) for value in after]
@@ -43,28 +43,28 @@ def test_an_element_that_is_no_strict_json_moves_no_cut(
 
 
 @given(st.lists(OBJECTS, min_size=1, max_size=5), st.sampled_from(["\n", "\r\n", "\n\n", "\n \n"]), st.booleans())
-def test_ndjson_is_cut_at_its_lines(objects: list[Any], end: str, closed: bool) -> None:
+def test_ndjson_is_split_at_line_ends(objects: list[Any], end: str, closed: bool) -> None:
     body = end.join(json.dumps(one) for one in objects) + (end if closed else "")
     assert _parsed(split(body.encode())) == objects
 
 
-def test_ndjson_is_known_by_a_first_line_that_is_no_strict_json_either() -> None:
+def test_ndjson_is_recognised_also_if_its_first_line_is_no_strict_json() -> None:
     assert len(split(b'{"spend":NaN}\n{"id":2}\n{"id":3')) == 3
     assert len(split(b'null\n{"id":2}')) == 2
 
 
 @given(OBJECTS, st.sampled_from([None, 1, "\t"]))
-def test_one_object_is_one_element_however_it_is_printed(value: dict[str, Any], indent: int | str | None) -> None:
+def test_one_object_is_one_element_also_over_several_lines(value: dict[str, Any], indent: int | str | None) -> None:
     assert _parsed(split(json.dumps(value, indent=indent).encode())) == [value]
 
 
 @pytest.mark.parametrize("body", ['{\n"id":1,\n"a":[\n1,\n2\n]\n', '{"id":1', '{"id":1}}', "tru", "", " \n "])
-def test_what_is_cut_off_is_left_in_one_piece_for_the_parser_to_refuse(body: str) -> None:
+def test_a_truncated_element_stays_in_one_piece_and_the_parser_refuses_it(body: str) -> None:
     assert [bytes(memoryview(element)) for element in split(body.encode())] == [body.encode()]
 
 
 @pytest.mark.parametrize("body", ["[", '[{"id":1}', '[{"id":"1}]', "[[]", '[{"id":1}] 2', "[NaN] 2", '[{"a":NaN}'])
-def test_an_array_that_does_not_end_where_the_body_does_is_refused_whole(body: str) -> None:
+def test_an_array_that_ends_before_the_body_does_is_refused_as_a_whole(body: str) -> None:
     with pytest.raises(InvalidElement) as caught:
         split(body.encode())
     assert caught.value.reason == "not_json"
@@ -81,7 +81,7 @@ def test_an_array_that_does_not_end_where_the_body_does_is_refused_whole(body: s
         ('{"events":%s,"y":%s}', 1),
     ],
 )
-def test_a_wrapper_is_taken_off(body: str, cut: int, spend: str) -> None:
+def test_a_wrapper_is_removed(body: str, cut: int, spend: str) -> None:
     element = '{"spend":%s}' % spend  # noqa: UP031  # braces are the point
     inner = wrapped_in((body % (element, element)).encode())
     assert inner is not None
@@ -107,7 +107,7 @@ def test_a_wrapper_is_taken_off(body: str, cut: int, spend: str) -> None:
         ('[{"events":[]}]', False),
     ],
 )
-def test_an_object_with_a_cost_of_its_own_is_a_call_and_an_envelope_is_none(body: str, is_wrapper: bool) -> None:
+def test_an_object_with_its_own_cost_is_a_call_and_no_envelope(body: str, is_wrapper: bool) -> None:
     assert (wrapped_in(body.encode()) is not None) is is_wrapper
 
 
@@ -116,32 +116,32 @@ def test_an_object_with_a_cost_of_its_own_is_a_call_and_an_envelope_is_none(body
     "first", ['{"id": "cut', '{"id":"x","metadata":{', 'x","spend":1}', '{"id":"x",', "nonsense", '{"a":tru}']
 )
 @pytest.mark.parametrize("others", [1, 3])
-def test_of_ndjson_a_damaged_first_line_is_one_element(first: str, end: str, others: int) -> None:
+def test_a_damaged_first_line_of_ndjson_is_one_element(first: str, end: str, others: int) -> None:
     lines = [first, *(f'{{"id":"{number}","spend":1}}' for number in range(others))]
     elements = [bytes(memoryview(element)).decode().strip() for element in split(end.join(lines).encode())]
     assert elements == lines
 
 
 @pytest.mark.parametrize("body", ['{"events":[\n{"id":1}\n', '{"a":\n{"id":1}', '{\n"a": {\n"b": 1},\n"c": tru\n}'])
-def test_one_object_that_is_cut_is_no_ndjson(body: str) -> None:
+def test_a_truncated_object_is_not_read_as_ndjson(body: str) -> None:
     assert len(split(body.encode())) == 1
 
 
-def test_a_byte_order_mark_is_no_part_of_an_array() -> None:
+def test_a_byte_order_mark_before_an_array_is_ignored() -> None:
     assert _parsed(split(b'\xef\xbb\xbf[{"id":1}]')) == [{"id": 1}]
 
 
 @pytest.mark.parametrize(
     "body", [b"[" + b"1," * MAX_ELEMENTS + b"1]", b"[" + b"NaN," * MAX_ELEMENTS + b"1]", b"null\n" * (MAX_ELEMENTS + 1)]
 )
-def test_the_number_of_elements_is_bounded_on_every_path(body: bytes) -> None:
+def test_the_number_of_elements_is_bounded_for_every_form_of_body(body: bytes) -> None:
     with pytest.raises(InvalidElement) as caught:
         split(body)
     assert caught.value.reason == "too_many_elements"
 
 
-def test_a_body_of_nothing_but_commas_takes_no_memory_to_speak_of() -> None:
-    """1.5 million elements in 6 MB; cut one by one they would take fifty times that."""
+def test_a_body_of_commas_takes_almost_no_memory() -> None:
+    """It has 1.5 million elements in 6 MB; split one by one they would take fifty times that."""
     body = b"[" + b"NaN," * 1_500_000 + b"1]"
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Where an array ends is known however it is nested, and how long that takes depends on its length alone."""
+"""The end of an array is found at any nesting, and the time for it depends only on its length."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from connectors.ingest.body_splitter import split, wrapped_in
 from connectors.ingest.brackets import end_of_nested
 from connectors.ingest.rejection_record import InvalidElement
 
-#: Whatever stands outside texts, and texts with what looks like brackets in them.
+#: Characters outside strings, and strings that contain brackets.
 PARTS = st.lists(
     st.sampled_from(["[", "]", "{", "}", ",", "0", " ", '"a"', '"]"', '"[\\""', '"\\\\"', "NaN", ":"])
     | st.text('x"\\[]', max_size=4).map(json.dumps),
@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 
 def naive(text: str) -> int | None:
-    """By looking at each character."""
+    """Looks at each character."""
     depth, inside, escaped = 1, False, False
     for at, sign in enumerate(text):
         if inside:
@@ -37,7 +37,7 @@ def naive(text: str) -> int | None:
 
 
 @given(PARTS, st.integers(0, 300), st.integers(1, 40))
-def test_the_end_is_where_the_last_open_bracket_is_closed(parts: list[str], deep: int, again: int) -> None:
+def test_the_array_ends_where_its_first_bracket_is_closed(parts: list[str], deep: int, again: int) -> None:
     text = "[" * deep + "".join(parts) * again + "]" * deep + "]{}["
     expected = naive(text)
     if expected is None:
@@ -61,8 +61,8 @@ def test_the_end_is_where_the_last_open_bracket_is_closed(parts: list[str], deep
     ],
     ids=["never ends", "deep", "flat within", "many of 500", "no commas", "texts", "no text", "small ones"],
 )
-def test_no_body_takes_longer_than_a_few_seconds_for_16_mib(body: bytes) -> None:
-    """A step for each bracket took 15 s, and the request was a 503 that every retry burnt again."""
+def test_16_mib_of_any_body_take_at_most_a_few_seconds(body: bytes) -> None:
+    """One step a bracket took 15 s, and the request was answered 503 and repeated."""
     begun = time.process_time()
     for cut in (split, wrapped_in):
         with suppress(InvalidElement):

@@ -1,4 +1,6 @@
-"""What is kept of a call for later questions: names, numbers and hosts out of allow-lists, and never what was said."""
+"""The context of a call that is kept for later analysis: names, numbers and hosts from allow-lists, never prompts or
+answers.
+"""
 
 import json
 from typing import Any
@@ -63,7 +65,7 @@ def context_of(value: bytes) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("odd", [{}, {"total_tokens": "3"}], ids=["sound", "field by field"])
-def test_the_context_is_the_same_however_the_call_was_read(odd: dict[str, Any]) -> None:
+def test_both_ways_of_reading_a_call_give_the_same_context(odd: dict[str, Any]) -> None:
     value = stored_with(KEPT, **odd)
     assert context_of(value) == WHOLE
     assert b"secret" not in value
@@ -88,13 +90,15 @@ BY_DEFAULT = {
         ),
     ],
 )
-def test_tags_and_metadata_are_kept_by_name(odd: dict[str, Any], environ: dict[str, str], kept: dict[str, Any]) -> None:
-    """The default keeps none of them: tags and metadata are what clients write."""
+def test_only_the_listed_tags_and_metadata_keys_are_kept(
+    odd: dict[str, Any], environ: dict[str, str], kept: dict[str, Any]
+) -> None:
+    """By default none are kept: clients write tags and metadata."""
     context = context_of(stored_with(kept_by(load_settings(environ)), **odd))
     assert context == BY_DEFAULT | kept
 
 
-def test_enriched_carries_it_and_its_type_reads_it() -> None:
+def test_an_enriched_record_contains_the_context() -> None:
     record = Raw(0, NOON // 1000, b"c", stored_with(KEPT))
     changes = Fold(POLICY, "")(LedgerState(Position()), [record], subscribed)
     [(_, enriched)] = changes.enriched
@@ -125,7 +129,7 @@ def test_enriched_carries_it_and_its_type_reads_it() -> None:
         ({"request_tags": ["team:x"] * 99}, {"tags": ["team:x"] * MAX_TAGS}),
     ],
 )
-def test_an_odd_detail_of_it_costs_itself(changes: dict[str, Any], left: dict[str, Any]) -> None:
+def test_a_malformed_field_of_the_context_loses_only_itself(changes: dict[str, Any], left: dict[str, Any]) -> None:
     expected = {name: value for name, value in (WHOLE | left).items() if value is not None}
     if changes.get("completionStartTime") == to_iso(NOON - 1_750_000):
         changes = {**changes, "startTime": to_iso(NOON - 2_000_000)}
@@ -133,7 +137,9 @@ def test_an_odd_detail_of_it_costs_itself(changes: dict[str, Any], left: dict[st
 
 
 def test_every_field_of_the_context_is_filled_from_a_call() -> None:
-    """A field that the ingress does not read would be empty for each real call, and full in tests that make records themselves."""
+    """A field that the ingress does not read would be empty for each real call, but full in tests that build records
+    themselves.
+    """
     failed = {"status": "failure", "error_information": {"error_code": "429", "error_class": "RateLimitError"}}
     filled = context_of(stored_with(KEPT)) | context_of(stored_with(KEPT, **failed))
     assert filled.keys() == set(CallContext.__struct_fields__)

@@ -1,4 +1,4 @@
-"""Why a call failed is kept as a status and the name of an exception; what the provider said is not."""
+"""A failed call is kept with its status code and exception name, without the provider's message."""
 
 import json
 from pathlib import Path
@@ -18,19 +18,19 @@ from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from tests.support.calls import NOON
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "litellm"
-SAID = "what the prompt was"
+PROMPT_TEXT = "what the prompt was"
 
 
 def kept_of(element: dict[str, Any], raw: str = "") -> CallContext:
     arrival = Arrival(NOON, CUSTOMER_ID_FIELDS, kept=ContextFields())
     stored = strip_arrived((raw or json.dumps(element)).encode(), SLP, arrival)
-    assert stored is not None and SAID.encode() not in stored[1] and b"traceback" not in stored[1]
+    assert stored is not None and PROMPT_TEXT.encode() not in stored[1] and b"traceback" not in stored[1]
     record = msgspec.json.decode(stored[1], type=RawRecord)
     return msgspec.json.decode(record.context, type=CallContext) if record.context else CallContext()
 
 
 def recorded() -> list[dict[str, Any]]:
-    """Every element that was recorded of LiteLLM."""
+    """Every element that was recorded from LiteLLM."""
     elements: list[dict[str, Any]] = []
     for path in sorted(FIXTURES.glob("generic_api__*.json")):
         if path.name.endswith(".headers.json"):
@@ -40,7 +40,7 @@ def recorded() -> list[dict[str, Any]]:
     return elements
 
 
-def test_every_recorded_failure_has_its_code_and_exception_and_no_success_has_one() -> None:
+def test_every_recorded_failure_has_its_code_and_exception_and_no_success_has_any() -> None:
     found = 0
     for element in recorded():
         error, kept = element.get("error_information") or {}, kept_of(element)
@@ -55,32 +55,32 @@ def test_every_recorded_failure_has_its_code_and_exception_and_no_success_has_on
 ODD: list[Any] = [
     None,
     7,
-    SAID,
-    [SAID],
+    PROMPT_TEXT,
+    [PROMPT_TEXT],
     {},
-    {"error_class": SAID},
-    {"error_class": [SAID]},
-    {"error_code": {"x": SAID}},
+    {"error_class": PROMPT_TEXT},
+    {"error_class": [PROMPT_TEXT]},
+    {"error_code": {"x": PROMPT_TEXT}},
 ]
 
 
-@pytest.mark.parametrize("error", [*ODD, {"error_class": "A" * 65}, {"error_message": SAID}], ids=str)
-def test_what_is_no_plain_word_is_left_out_and_the_call_is_stored(error: Any) -> None:
+@pytest.mark.parametrize("error", [*ODD, {"error_class": "A" * 65}, {"error_message": PROMPT_TEXT}], ids=str)
+def test_an_unusual_code_or_exception_is_left_out_and_the_call_is_stored(error: Any) -> None:
     element = {"id": "x", "status": "failure", "end_user": "c", "response_cost": 0.1, "error_information": error}
     assert kept_of(element) == CallContext()
     damaged = json.dumps(element).replace('"status"', '"x": NaN, "status"')
     assert kept_of(element, damaged) == CallContext()
 
 
-def test_a_number_is_a_code_too_also_in_damaged_json() -> None:
+def test_a_number_is_a_code_too_and_also_in_damaged_json() -> None:
     element = {"id": "x", "status": "failure", "end_user": "c", "response_cost": 0.1}
-    element["error_information"] = {"error_code": 429, "error_class": "RateLimitError", "error_message": SAID}
+    element["error_information"] = {"error_code": 429, "error_class": "RateLimitError", "error_message": PROMPT_TEXT}
     assert kept_of(element) == CallContext(error_code="429", error_class="RateLimitError")
     damaged = json.dumps(element).replace('"status"', '"x": NaN, "status"')
     assert kept_of(element, damaged) == CallContext(error_code="429", error_class="RateLimitError")
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_make_json_members_or_nothing(written: bytes) -> None:
+def test_any_input_bytes_give_valid_json_members_or_none(written: bytes) -> None:
     members = error_members(msgspec.Raw(written))
     json.loads(b"{%b}" % b",".join(members))

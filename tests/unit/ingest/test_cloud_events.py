@@ -1,4 +1,6 @@
-"""A CloudEvent of LiteLLM's `openmeter` callback becomes usage: no prompt, no guess, one identity a call."""
+"""A CloudEvent of LiteLLM's `openmeter` callback becomes usage: without a prompt, without guesses, with one identity
+for each call.
+"""
 
 import json
 from base64 import b64encode
@@ -47,7 +49,7 @@ def usage_of(**changes: Any) -> Usage:
     return normalise(record, stored[0], Decimal("1e-12"))
 
 
-def test_each_attribute_is_where_it_belongs() -> None:
+def test_each_attribute_is_read_into_its_field() -> None:
     usage = usage_of()
     assert (usage.customer_id, usage.id_kind, usage.request_id, usage.model) == (
         "cust_42",
@@ -61,7 +63,7 @@ def test_each_attribute_is_where_it_belongs() -> None:
     assert usage.status == "success"
 
 
-def test_a_number_keeps_its_text_and_what_no_one_asked_for_is_gone() -> None:
+def test_a_number_keeps_its_text_and_unused_fields_are_removed() -> None:
     stored = stripped('{"id":"1","subject":"c","messages":"p","data":{"cost":1.50e-05,"prompt":"secret"},"x":{}}')
     assert stored is not None
     assert b'"cost":1.50e-05' in stored[1]
@@ -69,8 +71,8 @@ def test_a_number_keeps_its_text_and_what_no_one_asked_for_is_gone() -> None:
     assert b'"call":{"cloud_event":{"id":"1","subject":"c","data":{"cost":1.50e-05}}}' in stored[1]
 
 
-def test_the_identity_of_litellms_is_source_subject_id_and_time() -> None:
-    """LiteLLM's id is the provider's, and some providers use one twice."""
+def test_the_identity_of_a_litellm_event_is_source_subject_id_and_time() -> None:
+    """LiteLLM uses the provider's id, and some providers use one id twice."""
     same = {usage_of(**change).identity for change in ({}, {"type": "x"}, {"time": "2026-11-20T22:45:16.767092Z"})}
     assert len(same) == 1
     changes = (
@@ -83,7 +85,7 @@ def test_the_identity_of_litellms_is_source_subject_id_and_time() -> None:
     assert len(same | {usage_of(**change).identity for change in changes}) == 6
 
 
-def test_without_a_time_it_ended_when_it_was_received_and_without_a_subject_it_is_no_ones() -> None:
+def test_without_a_time_the_call_ended_at_its_receipt_and_without_a_subject_it_is_unattributed() -> None:
     assert usage_of(time=None).end_us == RECEIVED
     assert usage_of(subject=None).id_kind == "unattributed"
     with pytest.raises(InvalidElement, match="not_a_call"):
@@ -100,7 +102,7 @@ def test_without_a_time_it_ended_when_it_was_received_and_without_a_subject_it_i
         ({"data": {"cost": "1_000"}}, "wrong_type"),
     ],
 )
-def test_what_can_never_be_billed_is_refused(change: dict[str, Any], reason: str) -> None:
+def test_an_event_that_can_never_be_billed_is_refused(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidElement) as caught:
         usage_of(**change)
     assert caught.value.reason == reason
@@ -116,21 +118,23 @@ def test_what_can_never_be_billed_is_refused(change: dict[str, Any], reason: str
         ('{"id":', NOT_JSON, None),
     ],
 )
-def test_what_cannot_be_stored_is_refused_with_its_sound_rest(element: str, reason: str, customer: str | None) -> None:
+def test_an_event_that_cannot_be_stored_is_refused_with_its_valid_fields(
+    element: str, reason: str, customer: str | None
+) -> None:
     with pytest.raises(InvalidElement) as caught:
         stripped(element)
     assert caught.value.reason == reason
     assert customer_of_rest(caught.value, CLOUDEVENT, CUSTOMER_ID_FIELDS) == customer
 
 
-def test_a_null_is_no_call_and_a_nan_beside_the_data_no_matter() -> None:
+def test_null_is_no_call_and_nan_outside_the_data_is_ignored() -> None:
     assert stripped("null") is None
     stored = stripped('{"id":"1","subject":"c","extra":NaN,"data":{"cost":1}}')
     assert stored is not None
     assert stored[0] == "c"
 
 
-def test_the_identity_of_others_is_source_and_id_as_the_specification_says() -> None:
+def test_the_identity_of_other_senders_events_is_source_and_id_as_specified() -> None:
     others = {"source": "/gateway"}
     same = [usage_of(**others), usage_of(**others, subject="s"), usage_of(**others, time="2026-11-20T22:45:17Z")]
     assert len({usage.identity for usage in same}) == 1
@@ -138,8 +142,8 @@ def test_the_identity_of_others_is_source_and_id_as_the_specification_says() -> 
     assert usage_of(**others, id="2").identity != same[0].identity
 
 
-def test_what_an_older_release_called_an_event_of_others_is_remembered_with_it() -> None:
-    """Else a repeat on the other side of an upgrade would be billed again."""
+def test_an_event_of_another_sender_is_also_remembered_by_the_older_releases_identity() -> None:
+    """Otherwise a repeat after an upgrade would be billed again."""
     usage = usage_of(source="/gateway")
     assert usage.twins == (identity_of("cloudevent", "/gateway", "cust_42", "chatcmpl-1", str(usage.start_us)),)
 
@@ -157,18 +161,18 @@ def test_data_may_be_text_or_base64(told: Any) -> None:
     assert (usage.cost, usage.total_tokens, usage.model) == (Decimal("0.000145"), 30, "gpt-4o")
 
 
-def test_data_that_cannot_be_read_are_refused_for_money_is_in_them() -> None:
+def test_unreadable_data_is_refused_because_it_holds_the_cost() -> None:
     with pytest.raises(InvalidElement, match="wrong_type"):
         usage_of(data=None, data_base64="%%%")
 
 
 @pytest.mark.parametrize("money", ["cost", "spend", "response_cost", "cost_usd"])
-def test_other_senders_names_in_the_data_count(money: str) -> None:
+def test_field_names_of_other_senders_in_the_data_are_read(money: str) -> None:
     usage = usage_of(subject=None, data={money: 0.5, "end_user": "u", "tokens_input": 3, "tokens_output": 4})
     assert (usage.customer_id, usage.cost, usage.total_tokens) == ("u", Decimal("0.5"), 7)
 
 
-def test_an_event_is_known_on_any_route_and_a_plain_call_on_this_one() -> None:
+def test_an_event_is_recognised_on_every_route_and_a_plain_call_on_this_one() -> None:
     event = strip(json.dumps(EVENT).encode(), FLAT, RECEIVED, CUSTOMER_ID_FIELDS)
     assert event == stripped(json.dumps(EVENT))
     call = stripped('{"id":"x","spend":0.5,"end_user":"u"}')

@@ -1,4 +1,4 @@
-"""What senders wrap around calls: every call in it is stored, or the element is refused where the sender sees it."""
+"""Envelopes around calls: every call in one is stored, or the element is refused and the sender sees it."""
 
 import asyncio
 import json
@@ -16,8 +16,8 @@ from schemas.wire import FLAT
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
-class Kept:
-    """A topic that refuses what is longer than `most` bytes."""
+class BoundedTopic:
+    """A topic that refuses records longer than `most` bytes."""
 
     def __init__(self, most: int = 1 << 30) -> None:
         self.records: list[Record] = []
@@ -34,8 +34,8 @@ class Kept:
         return [json.loads(value)["call"].get("id", "") for topic, _, value, _ in self.records if topic == "raw"]
 
 
-def stored(body: Any, most: int = 1 << 30) -> tuple[StoreOutcome, Kept]:
-    kept = Kept(most)
+def stored(body: Any, most: int = 1 << 30) -> tuple[StoreOutcome, BoundedTopic]:
+    kept = BoundedTopic(most)
     store = ElementStore(kept, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: 1)
     return asyncio.run(store.keep(json.dumps(body).encode(), FLAT)), kept
 
@@ -50,17 +50,17 @@ wrappers = st.sampled_from(["events", "records", "calls", "logs", "data"])
 
 
 @given(st.lists(odd, max_size=2), calls, wrappers, st.booleans(), st.booleans())
-def test_every_wrapped_call_is_stored_whatever_lies_before_it(
+def test_every_wrapped_call_is_stored_for_every_form_of_envelope(
     before: list[Any], inside: list[Any], wrapper: str, with_id: bool, in_an_array: bool
 ) -> None:
-    """Whether the envelope has an id of its own, and whatever its first element is."""
+    """Whether or not the envelope has its own id, and for any first element."""
     envelope = {**({"id": "env-7"} if with_id else {}), wrapper: [*before, *inside]}
     _, kept = stored([envelope, call(9)] if in_an_array else envelope)
     assert sorted(kept.ids()) == sorted([one["id"] for one in inside] + (["c9"] if in_an_array else []))
 
 
 @pytest.mark.parametrize("with_id", [False, True])
-def test_of_two_wrappers_in_one_object_both_are_stored(with_id: bool) -> None:
+def test_calls_in_both_wrappers_of_one_object_are_stored(with_id: bool) -> None:
     _, kept = stored({**({"id": "env-7"} if with_id else {}), "events": [call(0)], "calls": [call(1), call(2)]})
     assert sorted(kept.ids()) == ["c0", "c1", "c2"]
 
@@ -74,8 +74,8 @@ def test_of_two_wrappers_in_one_object_both_are_stored(with_id: bool) -> None:
         {"id": "evt_1", "records": "none"},
     ],
 )
-def test_an_envelope_in_which_no_call_is_found_is_refused_in_the_answer(envelope: Any) -> None:
-    """It was accepted, and its id was stored as a call of no one that costs nothing."""
+def test_an_envelope_without_a_call_is_refused_in_the_answer(envelope: Any) -> None:
+    """In an earlier version it was accepted, and its id was stored as an unattributed call without a cost."""
     outcome, kept = stored([envelope, call(1)])
     assert (outcome.accepted, [one[:2] for one in outcome.rejected]) == (1, [(0, "not_a_call")])
     assert kept.ids() == ["c1"]
@@ -83,12 +83,12 @@ def test_an_envelope_in_which_no_call_is_found_is_refused_in_the_answer(envelope
     assert (outcome.accepted, kept.ids()) == (0, [])
 
 
-def test_a_call_beside_something_that_is_called_like_a_wrapper_is_a_call() -> None:
+def test_a_call_with_a_member_named_like_a_wrapper_is_a_call() -> None:
     outcome, kept = stored(call(0, usage={"prompt_tokens": 3}, data="x"))
     assert (outcome.accepted, kept.ids()) == (1, ["c0"])
 
 
-def test_each_wrapped_call_that_kafka_refuses_for_its_size_is_a_rejection() -> None:
+def test_each_wrapped_call_that_kafka_refuses_as_too_large_is_a_rejection() -> None:
     long = "m" * 900
     outcome, kept = stored([{"events": [call(0, model=long), call(1, model=long), call(2)]}, call(3)], most=800)
     assert (outcome.accepted, sorted(kept.ids())) == (2, ["c2", "c3"])
@@ -96,8 +96,8 @@ def test_each_wrapped_call_that_kafka_refuses_for_its_size_is_a_rejection() -> N
     assert len([one for one in kept.records if one[0] == "rejected"]) == 2
 
 
-class Full(Kept):
-    """A Kafka that refuses the rejections with these words in them."""
+class Full(BoundedTopic):
+    """A Kafka that refuses rejections that contain one of these words."""
 
     def __init__(self, words: bytes) -> None:
         super().__init__()
@@ -113,8 +113,8 @@ class Full(Kept):
 @pytest.mark.parametrize(
     ("empty", "words"), [(1, b"not_a_call"), (101, b"elements without anything of a call")], ids=["its own", "shared"]
 )
-def test_a_rejection_that_kafka_refuses_makes_the_body_come_again(empty: int, words: bytes) -> None:
-    """Elements beyond a hundred share one rejection: where Kafka refused it, the answer was 202 all the same."""
+def test_a_body_whose_rejection_kafka_refuses_is_answered_so_that_it_is_sent_again(empty: int, words: bytes) -> None:
+    """Elements beyond a hundred share one rejection: earlier the answer was 202 although Kafka had refused it."""
     store = ElementStore(kept := Full(words), "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: 1)
     with pytest.raises(Unavailable, match="kafka_refused"):
         asyncio.run(store.keep(json.dumps([call(0), *([{}] * empty)]).encode(), FLAT))

@@ -1,4 +1,6 @@
-"""The flat form for other senders, `tokens_input`, `cost_usd` and so on, becomes usage: every number is where it belongs."""
+"""The flat form for other senders, `tokens_input`, `cost_usd` and so on, becomes usage: every value is read into its
+field.
+"""
 
 import json
 from decimal import Decimal
@@ -32,14 +34,14 @@ CALL: dict[str, Any] = {
 
 
 def usage_of(**changes: Any) -> Usage:
-    """`...` takes a field away."""
+    """`...` removes a field."""
     call = {name: value for name, value in {**CALL, **changes}.items() if value is not ...}
     stored = strip(json.dumps(call).encode(), INTEGRATION, RECEIVED, CUSTOMER_ID_FIELDS)
     assert stored is not None
     return normalise(msgspec.json.decode(stored[1], type=RawRecord), stored[0], Decimal("1e-12"))
 
 
-def test_each_field_is_where_it_belongs() -> None:
+def test_each_field_is_read_into_its_place() -> None:
     usage = usage_of()
     assert (usage.customer_id, usage.id_kind, usage.model, usage.provider) == (
         *("customer-123", "customer", "gpt-4o", "openai"),
@@ -50,7 +52,7 @@ def test_each_field_is_where_it_belongs() -> None:
     assert usage.start_us == usage.end_us == 1_795_214_716_767_000
 
 
-def test_it_is_recognised_by_its_request_and_time_whatever_else_it_says() -> None:
+def test_the_form_is_recognised_by_request_id_and_time() -> None:
     identity = usage_of().identity
     assert usage_of(cost_usd=1, tokens_input=1, model="other").identity == identity
     assert usage_of(timestamp=1_795_214_716.767).identity == identity
@@ -62,19 +64,19 @@ def test_a_cost_is_read_from_its_text(cost: Any) -> None:
     assert usage_of(cost_usd=cost).cost == Decimal("0.0045")
 
 
-def test_without_an_id_it_cannot_be_recognised_and_is_refused() -> None:
+def test_a_call_without_an_id_is_refused_because_repeats_cannot_be_recognised() -> None:
     with pytest.raises(InvalidElement, match="no_identity"):
         usage_of(request_id=...)
 
 
-def test_tokens_that_are_not_added_up_are() -> None:
+def test_a_missing_total_is_the_sum_of_the_tokens() -> None:
     assert usage_of(total_tokens=...).total_tokens == 230
 
 
 @pytest.mark.parametrize("money", ["spend", "response_cost", "cost_usd", "cost"])
 @pytest.mark.parametrize("customer", ["customer_id", "end_user", "user", "external_customer_id"])
 @pytest.mark.parametrize("route", [FLAT, INTEGRATION, LAGO])
-def test_money_and_customer_count_wherever_they_stand(route: str, customer: str, money: str) -> None:
+def test_cost_and_customer_are_read_from_every_documented_place(route: str, customer: str, money: str) -> None:
     call = {"id": "x", customer: "c", money: 0.02, "prompt_tokens": 10, "tokens_output": 5, "startTime": 1795214716.5}
     stored = strip(json.dumps(call).encode(), route, RECEIVED, CUSTOMER_ID_FIELDS)
     assert stored is not None
@@ -97,7 +99,7 @@ def test_money_and_customer_count_wherever_they_stand(route: str, customer: str,
         ({"user": "alice", "team_id": "t"}, None),
     ],
 )
-def test_what_contradicts_itself_is_refused(changes: dict[str, Any], reason: str | None) -> None:
+def test_a_contradictory_call_is_refused(changes: dict[str, Any], reason: str | None) -> None:
     if reason is None:
         assert usage_of(**changes).cost == Decimal("0.0045")
         return

@@ -1,4 +1,4 @@
-"""The detail of a refused element says what is wrong with its JSON, and where."""
+"""The detail of a rejected element says what is wrong with its JSON, and where."""
 
 import pytest
 
@@ -15,9 +15,7 @@ from streams.core.metering.json_budget import Budget
         (b"[1]", "not_an_object", "send each call as a JSON object"),
     ],
 )
-def test_a_refused_element_has_a_detail_with_its_place_or_the_next_step(
-    element: bytes, reason: str, detail: str
-) -> None:
+def test_a_rejection_names_the_place_of_the_error_or_the_next_step(element: bytes, reason: str, detail: str) -> None:
     with pytest.raises(InvalidElement) as refused:
         tree_of(element, Budget())
     assert (refused.value.reason, refused.value.detail) == (reason, detail)

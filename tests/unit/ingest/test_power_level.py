@@ -1,4 +1,6 @@
-"""The power level of a call: kept beside the call, a plain word, from one of three places; nothing else of them is stored."""
+"""The power level of a call: a plain word from one of three places is stored with the call; nothing else of these
+places is stored.
+"""
 
 import json
 from typing import Any
@@ -58,13 +60,13 @@ def test_the_level_is_the_first_plain_word(fields: dict[str, Any], level: str) -
     assert "context" not in record and b"secret" not in json.dumps(record).encode()
 
 
-def test_a_call_that_is_read_field_by_field_keeps_its_level_too() -> None:
-    """A detail of it is odd."""
+def test_a_call_that_is_read_field_by_field_keeps_its_level() -> None:
+    """Such a call has a malformed detail."""
     record = stored(metadata={"power_level": "eco"}, completion_tokens="many")
     assert (record["note"], record["power_level"]) == ("odd: completion_tokens", "eco")
 
 
-def test_kept_tags_and_metadata_are_kept_beside_it() -> None:
+def test_listed_tags_and_metadata_are_stored_together_with_the_level() -> None:
     kept = ContextFields(("team:",), ("project",))
     fields = {"metadata": {"spend_logs_metadata": {"power_level": "eco", "project": "p"}}, "request_tags": ["team:a"]}
     found = strip_arrived(json.dumps({**CALL, **fields}).encode(), "slp", Arrival(NOON, FIELDS, kept=kept))
@@ -85,8 +87,10 @@ def test_kept_tags_and_metadata_are_kept_beside_it() -> None:
     ],
 )
 @pytest.mark.parametrize("escaped", [False, True])
-def test_an_element_of_an_array_and_a_body_of_its_own_give_one_record(fields: dict[str, Any], *, escaped: bool) -> None:
-    """A body of its own is searched for the word of a level; letters in a key or a tag may be escaped."""
+def test_an_element_of_an_array_and_a_body_of_its_own_give_the_same_record(
+    fields: dict[str, Any], *, escaped: bool
+) -> None:
+    """In a body of its own the word of a level is searched for; letters in a key or a tag may be escaped."""
     element = json.dumps({**CALL, **fields}).encode()
     if escaped:
         element = element.replace(b"power", b"\\u0070ower")

@@ -1,4 +1,4 @@
-"""A key in the clear is stored nowhere, whichever of the ids it was put into, and whatever else the call has."""
+"""An unhashed key is stored nowhere, no matter in which id field it is."""
 
 import json
 
@@ -25,18 +25,18 @@ def stored(call: dict[str, object], route: str = FLAT) -> bytes:
 
 
 @given(st.sampled_from(TOP), st.sets(st.sampled_from(TOP), max_size=2), st.booleans())
-def test_in_a_field_of_the_call(name: str, others: set[str], has_metadata: bool) -> None:
+def test_a_key_in_a_field_of_the_call_is_hashed(name: str, others: set[str], has_metadata: bool) -> None:
     plain = dict.fromkeys(others - {"external_customer_id", "customer_id", "end_user"}, "acme")
     call = {"id": "x", "spend": "1", **plain, **({"metadata": {}} if has_metadata else {}), name: SECRET}
     assert SECRET.encode() not in stored(call)
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_in_litellms_metadata(name: str) -> None:
+def test_a_key_in_litellms_metadata_is_hashed(name: str) -> None:
     call = {"id": "x", "response_cost": 1, "end_user": "acme", "metadata": {name: SECRET}}
     assert SECRET.encode() not in stored(call)
 
 
-def test_where_lagos_shape_names_the_subscription() -> None:
+def test_a_key_in_the_subscription_of_lagos_shape_is_hashed() -> None:
     event = {"transaction_id": "t", "external_subscription_id": SECRET, "code": "c", "precise_total_amount_cents": "1"}
     assert SECRET.encode() not in stored(event, LAGO)

@@ -1,4 +1,4 @@
-"""Laws of the shared patience: what takes too long is told so, and no one else notices."""
+"""A deadline that many requests share: a block that takes too long times out, and no other block is affected."""
 
 import asyncio
 
@@ -7,13 +7,13 @@ import pytest
 from connectors.ingest.shared_deadline import SharedDeadline
 
 
-async def test_a_block_that_takes_too_long_ends_in_a_timeout() -> None:
+async def test_a_block_that_takes_too_long_raises_a_timeout() -> None:
     with pytest.raises(TimeoutError), SharedDeadline(0.01):
         await asyncio.Event().wait()
     await asyncio.sleep(0)  # the task is not left cancelled
 
 
-async def test_each_runs_out_at_its_own_time_and_those_in_time_do_not() -> None:
+async def test_each_block_times_out_at_its_own_time_and_those_in_time_do_not() -> None:
     patience = SharedDeadline(0.1)
     loop = asyncio.get_running_loop()
 
@@ -35,7 +35,7 @@ async def test_each_runs_out_at_its_own_time_and_those_in_time_do_not() -> None:
         assert 0.09 < taken < 5
 
 
-async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+async def test_a_cancellation_by_another_task_stays_a_cancellation() -> None:
     async def wait() -> None:
         with SharedDeadline(60):
             await asyncio.Event().wait()
@@ -47,7 +47,7 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
         await task
 
 
-async def test_what_ended_in_time_is_forgotten() -> None:
+async def test_a_finished_block_is_forgotten() -> None:
     patience = SharedDeadline(60)
     with pytest.raises(ValueError, match="own"), patience:
         raise ValueError("own")

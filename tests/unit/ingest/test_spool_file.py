@@ -1,4 +1,4 @@
-"""Laws of the spool's file: what it took it gives back, in order, until it is told that Kafka has it."""
+"""The spool file returns all records in order until they are confirmed as stored in Kafka."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "spool.db"
 
 
-def test_records_come_back_byte_for_byte_in_their_order_and_only_once(path: Path) -> None:
+def test_records_come_back_unchanged_in_order_and_only_once(path: Path) -> None:
     file = opened(path)
     put = [("raw", None, b"\0\xff", 5), ("rejected", "ü🙂", b"", -1), *map(record, range(500))]
     assert file.append([put[:1], put[1:3], put[3:]]) == [None, None, None]
@@ -53,10 +53,10 @@ def test_records_come_back_byte_for_byte_in_their_order_and_only_once(path: Path
 
 @settings(max_examples=30)
 @given(st.lists(st.sampled_from(["put", "drain", "kill"]), max_size=30), st.integers(0, 1000))
-def test_whatever_happens_every_record_is_given_out_until_it_is_deleted(
+def test_every_record_is_returned_until_it_is_deleted(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str], seed: int
 ) -> None:
-    """`kill` goes on with the file as it is, its log included; what was read and not deleted comes again."""
+    """`kill` continues with the file as it is, log included; records that were read and not deleted come again."""
     random, path = Random(seed), tmp_path_factory.mktemp("spool") / "spool.db"
     file, waiting, number = opened(path), list[Record](), 0
     for step in steps:
@@ -80,7 +80,7 @@ def test_whatever_happens_every_record_is_given_out_until_it_is_deleted(
     file.close()
 
 
-def test_it_is_fsynced_before_append_returns_and_survives_the_death_of_its_process(path: Path) -> None:
+def test_append_returns_after_fsync_and_its_records_survive_the_process(path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from connectors.ingest.spool_file import SpoolFile\n"
         f"file = SpoolFile(Path({str(path)!r}), {MIB})\n"
@@ -95,7 +95,7 @@ def test_it_is_fsynced_before_append_returns_and_survives_the_death_of_its_proce
     file.close()
 
 
-def test_a_batch_ends_at_its_bytes_but_holds_one_record_at_least(path: Path) -> None:
+def test_a_batch_is_bounded_in_bytes_but_contains_at_least_one_record(path: Path) -> None:
     file = opened(path)
     file.append([[record(number, 1000) for number in range(5)]])
     assert len(file.oldest(100, 2000).records) == 2
@@ -105,7 +105,7 @@ def test_a_batch_ends_at_its_bytes_but_holds_one_record_at_least(path: Path) -> 
     file.close()
 
 
-def test_one_that_does_not_fit_costs_its_neighbours_nothing(path: Path) -> None:
+def test_a_record_that_does_not_fit_does_not_affect_the_others(path: Path) -> None:
     file = opened(path, MIB)
     small, large = [record(1)], [record(2, 2 * MIB)]
     before, failed, after = file.append([small, large, small])
@@ -116,7 +116,7 @@ def test_one_that_does_not_fit_costs_its_neighbours_nothing(path: Path) -> None:
     file.close()
 
 
-def test_a_full_file_takes_records_again_once_it_is_drained(path: Path) -> None:
+def test_a_full_file_accepts_records_again_once_it_is_drained(path: Path) -> None:
     file = opened(path, MIB)
     for _ in range(3):
         put = 0
@@ -130,7 +130,7 @@ def test_a_full_file_takes_records_again_once_it_is_drained(path: Path) -> None:
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 512 kB; mounting one is root's right."""
+    """A file system of 512 kB; only root may mount one."""
     if os.geteuid():
         pytest.skip("only root may mount a small disk")
     disk = tmp_path / "disk"
@@ -141,7 +141,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_full_disk_loses_nothing_and_is_drained_though_a_delete_finds_no_room(
+def test_a_full_disk_loses_nothing_and_can_be_drained_even_if_a_delete_finds_no_room(
     full_disk: Path, restarted: bool
 ) -> None:
     file = opened(full_disk / "spool.db")
@@ -157,8 +157,8 @@ def test_a_full_disk_loses_nothing_and_is_drained_though_a_delete_finds_no_room(
     file.close()
 
 
-def test_a_file_that_could_not_be_made_anew_heals_when_it_can(path: Path) -> None:
-    """Emulated: a spool whose delete fails is drained, and its folder takes no new file for a while."""
+def test_a_file_that_could_not_be_recreated_is_recreated_later(path: Path) -> None:
+    """Simulated: a spool whose delete fails is drained, and its folder accepts no new file for a while."""
     file = opened(path)
     file.append([[record(1)]])
     file._db.execute("CREATE TRIGGER no_room BEFORE DELETE ON spool BEGIN SELECT RAISE(ABORT, 'no room'); END")
@@ -174,20 +174,20 @@ def test_a_file_that_could_not_be_made_anew_heals_when_it_can(path: Path) -> Non
     file.close()
 
 
-def test_one_process_has_the_file_and_the_next_one_gets_it_when_the_first_is_gone(path: Path) -> None:
+def test_one_process_has_the_file_and_the_next_gets_it_when_the_first_has_ended(path: Path) -> None:
     file = opened(path)
     code = f"from pathlib import Path; from connectors.ingest.spool_file import SpoolFile; SpoolFile(Path({str(path)!r}), {MIB})"
     command = [sys.executable, "-c", code]
     for _ in range(2):  # a new file, and one that was there
-        told = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert "in use by another process" in told.stderr
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "in use by another process" in result.stderr
         file.close()
         assert subprocess.run(command, capture_output=True, check=False).returncode == 0
         file = opened(path)
     file.close()
 
 
-def test_what_cannot_be_a_spool_is_said_before_anything_is_taken(tmp_path: Path) -> None:
+def test_an_unusable_file_is_reported_before_any_record_is_accepted(tmp_path: Path) -> None:
     junk, later = tmp_path / "junk", tmp_path / "later"
     junk.write_bytes(b"not a database, " * 100)
     database = sqlite3.connect(later)
@@ -205,8 +205,8 @@ def test_what_cannot_be_a_spool_is_said_before_anything_is_taken(tmp_path: Path)
     assert not (tmp_path / "no").exists()
 
 
-def test_no_one_else_on_the_machine_can_read_what_waits(path: Path) -> None:
-    """Also where an older release made the file, and of the log beside it."""
+def test_no_other_user_of_the_machine_can_read_the_file(path: Path) -> None:
+    """Also if an older release created the file; the log file next to it too."""
     path.touch(mode=0o644)
     path.chmod(0o644)
     before = os.umask(0)

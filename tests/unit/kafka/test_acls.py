@@ -1,4 +1,4 @@
-"""Laws of the access-control lists: no role may do what is another's."""
+"""Kafka's access-control lists: no role may do another role's work."""
 
 from shlex import split
 
@@ -17,23 +17,23 @@ def _writers(topic: str) -> set[str]:
     return {acl.role for acl in FOUND if (acl.resource, acl.name, acl.operation) == (TOPIC, topic, "Write")}
 
 
-def test_only_who_makes_events_may_write_them() -> None:
+def test_only_roles_that_create_events_may_write_them() -> None:
     assert _writers(NAMES.events) == {"meter", "project", OPERATOR}
     assert _writers(NAMES.changelog) == {"meter", OPERATOR}
     assert _writers(NAMES.customers) == _writers(NAMES.orgs) == {"api", OPERATOR}
 
 
-def test_every_topic_is_described_by_every_role_and_written_by_one() -> None:
-    """The start of a process compares all of them with the catalogue."""
+def test_every_role_may_describe_every_topic_and_each_topic_has_one_writer() -> None:
+    """At its start a process compares all topics with the catalogue."""
     for topic in CATALOGUE:
         name = f"p.{topic.name}"
-        told = {acl.role for acl in FOUND if acl.name == name and acl.operation == "DescribeConfigs"}
-        assert told == set(ROLES)
+        result = {acl.role for acl in FOUND if acl.name == name and acl.operation == "DescribeConfigs"}
+        assert result == set(ROLES)
         assert _writers(name) - {OPERATOR} or topic is RATES, "only commands write rate cards"
     assert set(READS) == set(WRITES) == set(ROLES) - {OPERATOR}
 
 
-def test_nothing_reaches_beyond_the_prefix_and_the_deployment() -> None:
+def test_no_right_reaches_beyond_the_prefix_and_the_deployment() -> None:
     for acl in FOUND:
         if acl.resource == CLUSTER:
             assert (acl.role, acl.operation) == (OPERATOR, "Describe"), "it reads all lists, and changes none"
@@ -42,15 +42,17 @@ def test_nothing_reaches_beyond_the_prefix_and_the_deployment() -> None:
         assert not acl.prefixed or acl.resource != TOPIC
 
 
-def test_what_is_printed_is_what_kafkas_tool_takes() -> None:
+def test_the_printed_commands_are_valid_for_kafkas_tool() -> None:
     lines = list(lines_of_rights(rights_of(FOUND, "User:CN=my ")))
     assert len(lines) == len({(acl.role, acl.resource, acl.name, acl.prefixed) for acl in FOUND})
     for line in lines:
         words = split(line)
         assert words[:2] == ["--add", "--allow-principal"] and words[2].startswith("User:CN=my ")
-    told = CliRunner().invoke(app, ["topics", "acls"], env={"TOPIC_PREFIX": "p.", "DEPLOYMENT_NAME": "prod"})
-    assert told.exit_code == 0
-    line = next(line for line in told.stdout.splitlines() if "meterbridge-sink" in line and "transactional-id" in line)
+    result = CliRunner().invoke(app, ["topics", "acls"], env={"TOPIC_PREFIX": "p.", "DEPLOYMENT_NAME": "prod"})
+    assert result.exit_code == 0
+    line = next(
+        line for line in result.stdout.splitlines() if "meterbridge-sink" in line and "transactional-id" in line
+    )
     assert split(line)[2:] == [
         *("User:meterbridge-sink", "--operation", "Write", "--transactional-id", "p.prod-sink-"),
         *("--resource-pattern-type", "prefixed"),

@@ -1,4 +1,4 @@
-"""A command that asks for the topics says within seconds that Kafka is away."""
+"""A command that lists the topics reports within seconds that Kafka is unavailable."""
 
 from typing import Any
 
@@ -9,27 +9,27 @@ from connectors.kafka import admin
 from connectors.kafka.admin import LIMIT_S, check_topics, missing_topics
 
 
-class Asked(Exception):
-    """Ends a test at the first question, with the time that Kafka has for its answer."""
+class FirstRequest(Exception):
+    """Ends a test at the first request, with Kafka's time limit for the answer."""
 
 
 class Waiting:
-    """A client that says how long it would wait."""
+    """A client that reports how long it would wait."""
 
     def list_topics(self, *, timeout: float) -> Any:
-        raise Asked(timeout)
+        raise FirstRequest(timeout)
 
     def poll(self, _timeout: float) -> int:
         return 0
 
 
 @pytest.mark.parametrize("ask", [check_topics, missing_topics])
-def test_the_first_question_waits_five_seconds_at_most(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_request_waits_five_seconds_at_most(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "_admin", lambda _kafka: Waiting())
     kafka, layout = object.__new__(KafkaConnection), object.__new__(TopicLayout)
-    with pytest.raises(Asked) as longest:
+    with pytest.raises(FirstRequest) as longest:
         ask(kafka, layout)
-    with pytest.raises(Asked) as shorter:
+    with pytest.raises(FirstRequest) as shorter:
         ask(kafka, layout, 1.5)
     assert (longest.value.args, shorter.value.args) == ((5.0,), (1.5,))
     assert LIMIT_S > 5.0

@@ -1,4 +1,4 @@
-"""No one waits forever for a change of a shared record, whatever the writer is stuck in."""
+"""No caller waits forever for a change of a shared record, even if the writer is stuck."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from tests.support.virtual_time import run_virtually, virtual_now
 LIMIT_S = 10.0
 
 
-class Stuck(CompactedTopicWriter[str]):
-    """Cannot even be given up: its connection does not close."""
+class StuckWriter(CompactedTopicWriter[str]):
+    """Cannot even be closed: its connection does not close."""
 
     def __init__(self) -> None:
         view = SimpleNamespace(name="orgs", table={})
@@ -35,9 +35,9 @@ class Stuck(CompactedTopicWriter[str]):
                 change.done.set_result("made")
 
 
-def test_a_change_is_given_up_after_twice_the_limit_and_the_one_who_comes_later_is_served() -> None:
+def test_a_change_is_abandoned_after_twice_the_limit_and_a_later_caller_is_served() -> None:
     async def waits() -> None:
-        records = Stuck()
+        records = StuckWriter()
         begun = virtual_now()
         first = asyncio.ensure_future(records.change("first", lambda _: "made"))
         await asyncio.sleep(0)
@@ -51,8 +51,8 @@ def test_a_change_is_given_up_after_twice_the_limit_and_the_one_who_comes_later_
     run_virtually(waits())
 
 
-def test_a_timeout_of_the_one_who_asked_stays_theirs() -> None:
-    class Failing(Stuck):
+def test_a_timeout_of_the_caller_stays_a_timeout_of_the_caller() -> None:
+    class Failing(StuckWriter):
         async def _until_done(self, batch: Sequence[_Change[Any]], failures: list[Any]) -> None:
             for change in batch:
                 change.done.set_exception(TimeoutError("theirs"))

@@ -1,4 +1,4 @@
-"""One block of settings reaches Kafka through three clients: each is told the same."""
+"""The Kafka settings reach three client libraries: each gets the same options."""
 
 import inspect
 import logging
@@ -37,7 +37,7 @@ def _kafka(protocol: str) -> KafkaConnection:
 
 
 @pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])
-def test_faust_and_aiokafka_are_told_the_same(protocol: str) -> None:
+def test_faust_and_aiokafka_get_the_same_options(protocol: str) -> None:
     direct = aiokafka_config(_kafka(protocol))
     through_faust = dict(credentials_to_aiokafka_auth(faust_credentials(_kafka(protocol))))
     assert direct.pop("bootstrap_servers") == SERVERS
@@ -53,8 +53,8 @@ def test_faust_and_aiokafka_are_told_the_same(protocol: str) -> None:
 
 
 @pytest.mark.parametrize("client", [AIOKafkaProducer, AIOKafkaConsumer, AIOKafkaAdminClient])
-def test_each_client_of_aiokafka_takes_every_option(client: type, tmp_path: Path) -> None:
-    """All of them get the same options, and one that a client does not know ends the process with a TypeError."""
+def test_each_aiokafka_client_accepts_every_option(client: type, tmp_path: Path) -> None:
+    """All of them get the same options, and an option that a client does not know raises a TypeError."""
     ca = Authority(tmp_path)
     kafka = replace(_kafka("SASL_SSL"), ssl_cafile=str(ca.cafile))
     unset = {one.name for one in fields(kafka) if getattr(kafka, one.name) in ("", None)}
@@ -78,7 +78,7 @@ def test_each_client_of_aiokafka_takes_every_option(client: type, tmp_path: Path
         ),
     ],
 )
-def test_librdkafka_is_told_only_what_its_protocol_needs(protocol: str, expected: dict[str, Any]) -> None:
+def test_librdkafka_gets_only_the_options_of_its_protocol(protocol: str, expected: dict[str, Any]) -> None:
     assert librdkafka_config(_kafka(protocol)) == {
         "bootstrap.servers": SERVERS,
         "security.protocol": protocol,
@@ -87,18 +87,18 @@ def test_librdkafka_is_told_only_what_its_protocol_needs(protocol: str, expected
     }
 
 
-def test_the_clients_certificate_is_shown_by_every_client(tmp_path: Path) -> None:
+def test_every_client_presents_the_client_certificate(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     client = authority.client("meter", "hushed-secret")
     kafka = KafkaConnection(
         SERVERS, "SSL", ssl_cafile=str(authority.cafile), ssl_certfile=str(client.certificate),
         ssl_keyfile=str(client.key), ssl_key_password="hushed-secret",
     )  # fmt: skip
-    told = librdkafka_config(kafka)
-    assert told["ssl.ca.location"] == str(authority.cafile)
-    assert told["ssl.certificate.location"] == str(client.certificate)
-    assert told["ssl.key.location"] == str(client.key)
-    assert told["ssl.key.password"] == "hushed-secret"
+    result = librdkafka_config(kafka)
+    assert result["ssl.ca.location"] == str(authority.cafile)
+    assert result["ssl.certificate.location"] == str(client.certificate)
+    assert result["ssl.key.location"] == str(client.key)
+    assert result["ssl.key.password"] == "hushed-secret"
     assert "hushed-secret" not in repr(kafka)
     faust = credentials_to_aiokafka_auth(faust_credentials(kafka))
     for config in (aiokafka_config(kafka), faust):
@@ -106,7 +106,7 @@ def test_the_clients_certificate_is_shown_by_every_client(tmp_path: Path) -> Non
 
 
 def _subject_shown(context: ssl.SSLContext, authority: Authority) -> str:
-    """The name in the certificate that a client with this context shows to a server."""
+    """The name in the certificate that a client with this context presents to a server."""
     server = authority.broker("localhost")
     listening = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.cafile))
     listening.load_cert_chain(server.both)

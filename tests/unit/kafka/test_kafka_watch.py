@@ -1,4 +1,4 @@
-"""Whether Kafka answers is known without asking for each probe, and does not change for one lost answer."""
+"""Kafka's availability is known without a request for each probe, and does not change after one lost answer."""
 
 import asyncio
 from typing import Any
@@ -16,11 +16,11 @@ AWAY = "kafka_unavailable"
 
 
 class Enough(Exception):
-    """The test has seen enough."""
+    """Ends the loop."""
 
 
 @given(st.lists(st.booleans()))
-def test_it_changes_only_after_two_answers_that_say_the_same(answers: list[bool]) -> None:
+def test_the_state_changes_only_after_two_equal_answers(answers: list[bool]) -> None:
     watch, said = KafkaReachability(), list[bool]()
     for answer in answers:
         before = watch.away_because
@@ -32,7 +32,7 @@ def test_it_changes_only_after_two_answers_that_say_the_same(answers: list[bool]
         assert watch.away_because == ("" if answers[-1] else AWAY)
 
 
-def test_a_broker_that_answers_every_other_time_makes_no_one_unready() -> None:
+def test_a_broker_that_answers_every_second_time_does_not_make_the_process_unready() -> None:
     watch = KafkaReachability()
     for number in range(20):
         watch.found(AWAY if number % 2 else "")
@@ -48,7 +48,7 @@ def test_a_broker_that_answers_every_other_time_makes_no_one_unready() -> None:
     assert watch.away_because == AWAY, "one record makes no broker"
 
 
-async def test_it_asks_once_a_second_and_tells_once_a_minute() -> None:
+async def test_the_watch_asks_once_a_second_and_logs_once_a_minute() -> None:
     now, asked = 0.0, 0
 
     async def ask() -> None:

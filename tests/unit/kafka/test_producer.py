@@ -1,4 +1,4 @@
-"""What the producer says of itself, without a broker."""
+"""The state that the producer reports, without a broker."""
 
 import asyncio
 
@@ -14,8 +14,8 @@ def _producer() -> KafkaProducer:
     return KafkaProducer(producer_config(f"127.0.0.1:{free_port()}", answer_within_s=30))
 
 
-async def test_after_a_fatal_error_nothing_is_sent_and_the_process_is_to_be_replaced() -> None:
-    """librdkafka's fatal errors (KIP-360) are for good: an idempotent producer cannot go on without a gap."""
+async def test_after_a_fatal_error_nothing_is_sent_and_the_process_must_be_replaced() -> None:
+    """librdkafka's fatal errors (KIP-360) are permanent: an idempotent producer cannot continue without a gap."""
     producer = _producer()
     assert producer.healthy()
     producer._on_error(KafkaError(KafkaError._ALL_BROKERS_DOWN))
@@ -28,7 +28,7 @@ async def test_after_a_fatal_error_nothing_is_sent_and_the_process_is_to_be_repl
     await producer.close(0)
 
 
-async def test_a_closed_producer_refuses_and_closing_twice_is_closing_once() -> None:
+async def test_a_closed_producer_refuses_records_and_may_be_closed_twice() -> None:
     producer = _producer()
     closing = asyncio.create_task(producer.close(0))
     await asyncio.sleep(0)
@@ -40,13 +40,13 @@ async def test_a_closed_producer_refuses_and_closing_twice_is_closing_once() -> 
     assert caught.value.reason == "kafka_closed"
 
 
-async def test_sending_nothing_is_done_at_once() -> None:
+async def test_sending_an_empty_list_is_done_at_once() -> None:
     producer = _producer()
     assert await producer.send_all([]) == {}
     await producer.close(0)
 
 
-def test_a_record_fails_before_its_sender_gives_up() -> None:
+def test_a_record_fails_before_its_sender_times_out() -> None:
     config = producer_config("kafka:9092", answer_within_s=30)
     assert config["message.timeout.ms"] == 20_000
     assert (config["acks"], config["enable.idempotence"], config["partitioner"]) == ("all", True, "murmur2_random")

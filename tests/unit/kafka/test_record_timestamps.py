@@ -1,4 +1,4 @@
-"""Laws of record times: a clock that is ahead is found by refusals alone, to an hour."""
+"""Record times of an ingress whose clock is ahead: the error is found from Kafka's refusals alone, within an hour."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +16,9 @@ def is_taken(back_ms: int, ahead_ms: int) -> bool:
 
 
 def send(times: RecordTimes, ahead_ms: int) -> tuple[int, int]:
-    """One record through an ingress that is ahead: how far its time was taken back, and how often it was refused."""
+    """Send one record through an ingress whose clock is ahead: how far its time was moved back, and how often it was
+    refused.
+    """
     back_ms: int | None = times.back_ms
     refusals = 0
     while back_ms is not None:
@@ -30,14 +32,14 @@ def send(times: RecordTimes, ahead_ms: int) -> tuple[int, int]:
 
 @given(st.integers(0, 48 * HOUR_MS))
 def test_up_to_two_days_the_first_record_is_stored_within_an_hour_of_now(ahead_ms: int) -> None:
-    """Never before now: a call that ended a moment ago would seem to end in the future."""
+    """Never before the present: a call that has just ended would seem to end in the future."""
     back_ms, refusals = send(RecordTimes(), ahead_ms)
     assert 0 <= ahead_ms - back_ms <= TIME_AHEAD_MS
     assert refusals <= 48
 
 
 @given(st.integers(0, 60 * YEAR_MS))
-def test_however_far_the_clock_is_ahead_the_fourth_record_is_stored_within_an_hour_of_now(ahead_ms: int) -> None:
+def test_for_any_error_of_the_clock_the_fourth_record_is_stored_within_an_hour_of_now(ahead_ms: int) -> None:
     times = RecordTimes()
     sent = [send(times, ahead_ms) for _ in range(5)]
     for back_ms, _ in sent[3:]:
@@ -46,7 +48,7 @@ def test_however_far_the_clock_is_ahead_the_fourth_record_is_stored_within_an_ho
     assert sum(refusals for _, refusals in sent) < 1500
 
 
-def test_what_was_given_a_time_ahead_of_now_gets_now_and_the_past_stays() -> None:
+def test_a_time_in_the_future_becomes_now_and_a_time_in_the_past_stays() -> None:
     times = RecordTimes()
     assert times.plausible_ms(NOW_MS + 25 * HOUR_MS, NOW_MS) == NOW_MS
     assert times.plausible_ms(NOW_MS - 3 * DAY_MS, NOW_MS) == NOW_MS - 3 * DAY_MS

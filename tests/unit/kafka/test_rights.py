@@ -1,4 +1,4 @@
-"""When Kafka grants a right, what a deployment's rights differ in, and how they are written for Kafka's own tool."""
+"""When Kafka grants a right, how a deployment's rights are compared, and how they are written for Kafka's own tool."""
 
 from dataclasses import replace
 from shlex import split
@@ -18,18 +18,18 @@ DESCRIBE = replace(READ, operation="Describe")
 IDS = Right(METER, "transactional-id", "p.prod-meter-", "Write", prefixed=True)
 
 
-def test_the_role_stands_where_the_pattern_says_or_at_its_end() -> None:
+def test_the_role_replaces_the_placeholder_of_the_pattern_or_is_appended() -> None:
     assert principal_of(PATTERN, "meter") == METER
     assert principal_of("User:my-", "meter") == "User:my-meter"
 
 
-def test_what_was_created_lacks_nothing_and_nothing_is_extra() -> None:
+def test_after_the_commands_were_run_no_right_is_missing_or_extra() -> None:
     found = compared(WANTED, WANTED, PATTERN)
     assert (set(found.existing), found.missing, found.extra) == (set(WANTED), (), ())
     assert lacking(WANTED, set(WANTED)) == []
 
 
-def test_each_right_that_is_taken_away_is_named() -> None:
+def test_each_removed_right_is_reported() -> None:
     implied = {"Describe": {"Read", "Write"}, "DescribeConfigs": {"AlterConfigs"}}
     for right in set(WANTED):
         left = set(WANTED) - {right}
@@ -38,7 +38,7 @@ def test_each_right_that_is_taken_away_is_named() -> None:
         assert lacking(WANTED, left) == ([] if others & implied.get(right.operation, set()) else [right]), right
 
 
-def test_rights_of_strangers_are_no_business_of_ours_and_more_than_needed_is() -> None:
+def test_rights_of_other_users_are_ignored_and_rights_beyond_the_needed_are_reported() -> None:
     stranger = Right("User:stranger", "topic", "p.raw", "Read")
     more = [Right(METER, "topic", "p.raw", "Delete"), replace(READ, denied=True), replace(READ, host="10.0.0.1")]
     assert compared(WANTED, [*WANTED, stranger], PATTERN).extra == ()
@@ -67,7 +67,7 @@ def test_rights_of_strangers_are_no_business_of_ours_and_more_than_needed_is() -
         (IDS, replace(IDS, name="*", prefixed=False), True),
     ],
 )
-def test_a_right_is_granted_by_whatever_covers_it(wanted: Right, stored: Right, *, granted: bool) -> None:
+def test_a_right_is_granted_by_any_right_that_covers_it(wanted: Right, stored: Right, *, granted: bool) -> None:
     assert lacking([wanted], {stored}) == ([] if granted else [wanted])
 
 
@@ -82,12 +82,12 @@ def test_a_right_is_granted_by_whatever_covers_it(wanted: Right, stored: Right, 
         (IDS, replace(IDS, name="p.prod-sink-3", prefixed=False), True),
     ],
 )
-def test_a_denial_wins(wanted: Right, denial: Right, *, granted: bool) -> None:
+def test_a_denial_overrides_a_grant(wanted: Right, denial: Right, *, granted: bool) -> None:
     stored = {wanted, replace(denial, denied=True)}
     assert lacking([wanted], stored) == ([] if granted else [wanted])
 
 
-def test_what_is_removed_is_written_as_it_was_added() -> None:
+def test_a_removal_is_written_like_the_addition() -> None:
     denial = Right("User:CN=a b", "topic", "p.raw", "Write", host="10.0.0.1", denied=True)
     [line] = lines_of_rights([denial], "--remove")
     assert split(line) == [

@@ -1,4 +1,4 @@
-"""Which settings of a topic stop a role at its start, and which are only named."""
+"""Which topic settings stop a role at its start, and which are only reported."""
 
 import pytest
 
@@ -19,21 +19,21 @@ from schemas.topics import (
 STOPS, NAMED = True, False
 
 
-def judged(topic: Topic, copies: int = 3, wanted: int = 3, **other: str) -> list[Complaint]:
-    """Of a topic as it was created, but for `other`; a dot is written as two underscores."""
+def complaints_of(topic: Topic, copies: int = 3, wanted: int = 3, **other: str) -> list[Complaint]:
+    """Result for a topic as it was created, with the changes in `other`; a dot is written as two underscores."""
     found = topic_config(topic, wanted) | {name.replace("__", "."): value for name, value in other.items()}
     return list(complaints(f"p.{topic.name}", topic, found, copies, wanted))
 
 
 @pytest.mark.parametrize("topic", CATALOGUE, ids=lambda topic: topic.name)
 @pytest.mark.parametrize("copies", [1, 3])
-def test_a_topic_as_it_was_created_is_right(topic: Topic, copies: int) -> None:
-    assert judged(topic, copies, copies) == []
+def test_a_topic_as_created_has_no_finding(topic: Topic, copies: int) -> None:
+    assert complaints_of(topic, copies, copies) == []
     assert list(complaints("x", topic, {}, copies, copies)) == [], "a broker that knows none of them is not judged"
 
 
 @pytest.mark.parametrize("topic", CATALOGUE, ids=lambda topic: topic.name)
-def test_everything_that_safety_rests_on_is_pinned(topic: Topic) -> None:
+def test_every_setting_that_safety_depends_on_is_checked(topic: Topic) -> None:
     kept = (
         {"retention.ms", "retention.bytes"} if topic.config["cleanup.policy"] == "delete" else {"delete.retention.ms"}
     )
@@ -64,14 +64,14 @@ def test_everything_that_safety_rests_on_is_pinned(topic: Topic) -> None:
         (RAW, {"unclean__leader__election__enable": "true"}, STOPS),
     ],
 )
-def test_what_is_wrong_stops_a_start_where_money_would_be_lost(
+def test_a_wrong_setting_stops_the_start_if_money_could_be_lost(
     topic: Topic, other: dict[str, str], expected: bool
 ) -> None:
-    [told] = judged(topic, **other)
+    [result] = complaints_of(topic, **other)
     ((name, value),) = other.items()
-    assert told.stops is expected
-    assert f"Topic p.{topic.name} has {name.replace('__', '.')}={value} where " in told.sentence
-    assert f"kafka-configs.sh --alter --entity-type topics --entity-name p.{topic.name} --add-config" in told.sentence
+    assert result.stops is expected
+    assert f"Topic p.{topic.name} has {name.replace('__', '.')}={value} where " in result.sentence
+    assert f"kafka-configs.sh --alter --entity-type topics --entity-name p.{topic.name} --add-config" in result.sentence
 
 
 @pytest.mark.parametrize(
@@ -83,18 +83,18 @@ def test_what_is_wrong_stops_a_start_where_money_would_be_lost(
         {"min__insync__replicas": "3"},
     ],
 )
-def test_more_than_is_asked_for_is_right(other: dict[str, str]) -> None:
-    assert judged(RAW, **other) == []
+def test_a_setting_that_is_safer_than_required_is_accepted(other: dict[str, str]) -> None:
+    assert complaints_of(RAW, **other) == []
 
 
-def test_who_asks_for_one_copy_is_told_and_not_stopped() -> None:
-    alone = judged(RAW, 3, 1, min__insync__replicas="1", unclean__leader__election__enable="true")
+def test_a_single_replica_that_was_asked_for_is_reported_and_does_not_stop_the_start() -> None:
+    alone = complaints_of(RAW, 3, 1, min__insync__replicas="1", unclean__leader__election__enable="true")
     assert [(one.setting, one.stops) for one in alone] == [
         ("min.insync.replicas", NAMED),
         ("unclean.leader.election.enable", NAMED),
     ]
-    assert [(one.setting, one.stops) for one in judged(RAW, 2, 3)] == [("replicas", NAMED)]
-    assert [(one.setting, one.stops) for one in judged(RAW, 1, 3)] == [
+    assert [(one.setting, one.stops) for one in complaints_of(RAW, 2, 3)] == [("replicas", NAMED)]
+    assert [(one.setting, one.stops) for one in complaints_of(RAW, 1, 3)] == [
         ("replicas", NAMED),
         ("min.insync.replicas", STOPS),
     ]

@@ -1,4 +1,4 @@
-"""What a stretch of a topic is, while the broker does not know who leads a partition."""
+"""The offsets of a span of time in a topic, while the broker does not know a partition's leader."""
 
 from collections.abc import Callable
 
@@ -23,14 +23,14 @@ class _Metadata:
 
 
 class _Found:
-    """What a partition is answered with."""
+    """The answer about a partition."""
 
     def __init__(self, offset: int, error: KafkaError | None = None) -> None:
         self.partition, self.offset, self.error = 0, offset, error
 
 
 class _Consumer:
-    """Ten records of the times 0 to 9; the first `refusals` of each question are answered with `code`."""
+    """Ten records with times 0 to 9; the first `refusals` of each request are answered with `code`."""
 
     def __init__(self, code: int, refusals: int) -> None:
         self._code, self._watermarks, self._times = code, refusals, refusals
@@ -54,12 +54,12 @@ class _Consumer:
         return [_Found(partition.offset if partition.offset < 10 else -1) for partition in asked]
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    """Lets the broker answer so; a busy machine has time enough for a few refusals."""
+    """Makes the broker answer so; a slow machine has time enough for a few refusals."""
     monkeypatch.setattr(topic_scan, "_AGAIN_S", 0.001)
     monkeypatch.setattr(topic_scan, "_LIMIT_S", 60.0)
     return lambda code, refusals: monkeypatch.setattr(
@@ -67,8 +67,8 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     )
 
 
-def test_a_broker_that_does_not_lead_yet_is_asked_again(answers: Callable[[int, int], None]) -> None:
-    """No partition counts as empty because its broker could not tell where the time begins."""
+def test_a_broker_that_is_not_leader_yet_is_asked_again(answers: Callable[[int, int], None]) -> None:
+    """No partition counts as empty because its broker could not tell where the span begins."""
     answers(_NOT_YET, 3)
     assert offset_range_of(_KAFKA, "t", 4, 7).ranges == {0: (4, 7)}
     answers(_NOT_YET, 3)
@@ -78,10 +78,10 @@ def test_a_broker_that_does_not_lead_yet_is_asked_again(answers: Callable[[int, 
 
 
 @pytest.mark.parametrize(("code", "refusals"), [(_NOT_YET, 10_000), (KafkaError.TOPIC_AUTHORIZATION_FAILED, 1)])
-def test_a_broker_that_goes_on_refusing_is_no_empty_topic(
+def test_a_broker_that_keeps_refusing_does_not_count_as_an_empty_topic(
     answers: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch, code: int, refusals: int
 ) -> None:
-    """Neither forever nor at once where waiting does not help."""
+    """It is not asked forever, and not again if waiting does not help."""
     monkeypatch.setattr(topic_scan, "_LIMIT_S", 0.05)
     answers(code, refusals)
     with pytest.raises(Unavailable, match="kafka_unavailable"):

@@ -1,4 +1,6 @@
-"""What Lago is decides what a repeat is worth: asked, assumed only where Lago will never tell, and asked again."""
+"""Lago's event store decides whether a resend is safe: it is asked for, assumed only if Lago can never tell, and asked
+for again.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -28,7 +30,7 @@ def failing(status: int) -> Answers:
 
 
 def tenant(answers: list[Answers], *, dedup: bool = False, waits: list[float] | None = None) -> OrganizationInfo:
-    """Asked as often as there are answers; `waits` gets the seconds between."""
+    """Asked as often as there are answers; the seconds between are appended to `waits`."""
     said = iter(answers)
     now = [next(said)]
 
@@ -58,8 +60,8 @@ def test_the_event_store_decides_whether_a_resend_is_safe(store: str | None, *, 
     assert tenant([lago(store)], dedup=dedup).resend_is_safe() is safe
 
 
-def test_as_long_as_nothing_is_known_a_repeat_is_looked_up_first() -> None:
-    """A Lago that was away when the worker began may be one that bills a repeat twice."""
+def test_as_long_as_the_event_store_is_unknown_an_event_is_looked_up_before_a_resend() -> None:
+    """A Lago that was unavailable when the worker started may be one that bills a repeat twice."""
     waits: list[float] = []
     unknown = tenant([failing(500), failing(401), failing(429)], waits=waits)
     assert (unknown.store, unknown.resend_is_safe(), unknown.too_old()) == ("", False, False)
@@ -67,22 +69,22 @@ def test_as_long_as_nothing_is_known_a_repeat_is_looked_up_first() -> None:
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_a_key_that_may_not_ask_is_taken_for_one_of_lago_s_default(status: int) -> None:
+def test_if_the_key_may_not_ask_lagos_default_store_is_assumed(status: int) -> None:
     assert tenant([failing(status)]).resend_is_safe()
 
 
-def test_what_was_known_stays_known_while_lago_is_away() -> None:
+def test_a_known_event_store_stays_known_while_lago_is_unavailable() -> None:
     waits: list[float] = []
     known = tenant([lago("clickhouse"), failing(503), failing(403)], waits=waits)
     assert (known.store, known.resend_is_safe(), known.version) == ("clickhouse", False, "v1.51.0")
     assert waits == [ASKED_S, AGAIN_S, ASKED_S]
 
 
-def test_a_lago_that_moved_to_clickhouse_is_found_out_within_the_hour() -> None:
+def test_a_lago_that_moved_to_clickhouse_is_noticed_within_the_hour() -> None:
     assert not tenant([lago("postgres"), lago("clickhouse")]).resend_is_safe()
 
 
-def test_a_lago_from_before_1_39_is_named() -> None:
+def test_a_lago_before_1_39_is_recognised() -> None:
     with capture_logs() as said:
         assert tenant([lago(version="v1.38.0"), lago(version="v1.38.0")]).too_old()
     assert [one["event"] for one in said] == ["lago_too_old"]
@@ -90,11 +92,11 @@ def test_a_lago_from_before_1_39_is_named() -> None:
     assert not tenant([lago(version="production")]).too_old()
 
 
-def test_that_lago_is_away_is_logged_once_for_a_cause_however_often_it_is_asked() -> None:
+def test_an_unavailable_lago_is_logged_once_for_each_cause() -> None:
     with capture_logs() as lines:
         tenant([failing(500), failing(500), failing(401), failing(401), lago(), failing(401), failing(401)])
-    told = [line["reason"] for line in lines if line["event"] == "event_store_unknown"]
-    assert told == ["http_500", "http_401", "http_401"]
+    result = [line["reason"] for line in lines if line["event"] == "event_store_unknown"]
+    assert result == ["http_500", "http_401", "http_401"]
 
 
 def test_a_key_that_may_not_ask_is_logged_once() -> None:

@@ -1,4 +1,4 @@
-"""The Lago client on a scripted transport: what it asks, what it makes of an answer, how it fails."""
+"""The Lago client with a scripted transport: its requests, how it reads answers, and its errors."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 
 class Wire:
-    """Every request, in order, and the client that makes them."""
+    """Every request in order, and the client that sends them."""
 
     def __init__(
         self, answer: Handler | httpx.Response | Exception, base_url: str = "http://lago:3000", key: str = "secret"
@@ -58,7 +58,7 @@ def stored_event(**changes: Any) -> httpx.Response:
     return httpx.Response(200, json={"event": event | changes})
 
 
-async def test_a_batch_is_posted_byte_for_byte_with_the_key_and_any_answer_is_an_answer() -> None:
+async def test_a_batch_is_posted_unchanged_with_the_key_and_every_answer_is_returned() -> None:
     for status in (200, 302, 401, 422, 500):
         wire = Wire(httpx.Response(status, headers={"X-RateLimit-Reset": "3"}, content=b"<body>"))
         answer = await wire.client.post_batch(b'{"events":[ {"a" : 1.0} ]}')
@@ -72,7 +72,7 @@ async def test_a_batch_is_posted_byte_for_byte_with_the_key_and_any_answer_is_an
 
 
 @pytest.mark.parametrize("base_url", ["http://lago:3000", "http://lago:3000/", "http://lago:3000/api/v1/"])
-async def test_the_base_url_may_name_the_api_or_not_and_health_is_asked_at_the_root(base_url: str) -> None:
+async def test_the_base_url_may_contain_the_api_path_and_health_is_requested_at_the_root(base_url: str) -> None:
     wire = Wire(httpx.Response(200), base_url)
     await wire.client.post_batch(b"")
     assert wire.target == "/api/v1/events/batch"
@@ -96,7 +96,7 @@ async def test_the_base_url_may_name_the_api_or_not_and_health_is_asked_at_the_r
         (httpx.DecodingError("not gzip"), "no_answer"),
     ],
 )
-async def test_only_a_request_that_never_left_counts_as_not_sent(error: Exception, reason: str) -> None:
+async def test_only_a_request_that_was_never_sent_counts_as_not_sent(error: Exception, reason: str) -> None:
     wire = Wire(error)
     with pytest.raises(LagoUnavailable) as caught:
         await wire.client.post_batch(b"{}")
@@ -107,7 +107,7 @@ async def test_only_a_request_that_never_left_counts_as_not_sent(error: Exceptio
     assert not await wire.client.healthy()
 
 
-async def test_an_event_comes_back_as_it_would_be_sent() -> None:
+async def test_a_stored_event_is_returned_in_the_form_in_which_it_was_sent() -> None:
     wire = Wire(stored_event())
     assert await wire.client.get_event("t/1") == LagoEvent(
         "t/1", "sub_1", "llm_cost", "1741219251.590", "1.25", {"unit": "7", "count": "3"}
@@ -117,7 +117,7 @@ async def test_an_event_comes_back_as_it_would_be_sent() -> None:
     assert wire.target == "/api/v1/events/t%3F%23%2F..%2F%C3%A9"
 
 
-async def test_only_lago_itself_can_say_that_there_is_no_such_thing() -> None:
+async def test_only_lagos_own_404_means_not_found() -> None:
     assert await Wire(not_found("event")).client.get_event("t") is None
     assert await Wire(not_found("customer")).client.customer("c") is None
     assert await Wire(not_found("customer")).client.subscriptions("c") == []
@@ -133,7 +133,7 @@ async def test_only_lago_itself_can_say_that_there_is_no_such_thing() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 401, 402, 403, 408, 429, 500, 503])
-async def test_what_may_pass_is_unavailable(status: int) -> None:
+async def test_a_temporary_error_is_raised_as_unavailable(status: int) -> None:
     with pytest.raises(LagoIntegrationError) as caught:
         await Wire(httpx.Response(status, json={"code": "some_code"})).client.get_event("t")
     assert isinstance(caught.value, Unavailable)
@@ -141,7 +141,7 @@ async def test_what_may_pass_is_unavailable(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 405, 422])
-async def test_what_is_wrong_for_ever_is_rejected(status: int) -> None:
+async def test_a_permanent_error_is_raised_as_rejected(status: int) -> None:
     with pytest.raises(LagoRejected) as caught:
         await Wire(httpx.Response(status, json={"status": status, "error": "No"})).client.organization()
     assert isinstance(caught.value, Rejected)
@@ -161,15 +161,15 @@ async def test_what_is_wrong_for_ever_is_rejected(status: int) -> None:
         {},
     ],
 )
-async def test_what_is_not_lago_s_answer_refuses_nothing_for_ever(status: int, reason: str, answer: Any) -> None:
-    """A proxy, an HTTPS port asked in plain HTTP, another server: what they say is not about what was asked."""
+async def test_an_answer_that_is_not_lagos_is_never_a_permanent_refusal(status: int, reason: str, answer: Any) -> None:
+    """The answer of a proxy, of an HTTPS port asked in plain HTTP, or of another server says nothing about the request."""
     with pytest.raises(LagoUnavailable) as caught:
         await Wire(httpx.Response(status, **answer)).client.plan("p")
     assert (caught.value.reason, caught.value.retryable) == (reason, True)
 
 
-async def test_a_404_of_another_server_is_not_lago_s_word() -> None:
-    """It has Lago's code in it, and neither its status nor its error."""
+async def test_a_404_of_another_server_is_not_taken_for_lagos() -> None:
+    """It contains Lago's error code, but not its status or its error text."""
     with pytest.raises(LagoUnavailable, match="http_404"):
         await Wire(httpx.Response(404, json={"code": "plan_not_found"})).client.plan("p")
 
@@ -183,17 +183,17 @@ async def test_a_404_of_another_server_is_not_lago_s_word() -> None:
         stored_event(code=None),
     ],
 )
-async def test_a_success_that_is_not_lago_s_is_no_answer_about_money(answer: httpx.Response) -> None:
+async def test_a_success_answer_that_is_not_lagos_is_an_unknown_outcome(answer: httpx.Response) -> None:
     with pytest.raises(LagoUnavailable, match="bad_answer"):
         await Wire(answer).client.get_event("t/1")
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (401, True), (404, True), (500, False), (503, False)])
-async def test_lago_is_healthy_unless_it_answers_that_it_is_broken(status: int, *, healthy: bool) -> None:
+async def test_lago_counts_as_healthy_unless_it_answers_that_it_is_not(status: int, *, healthy: bool) -> None:
     assert await Wire(httpx.Response(status)).client.healthy() is healthy
 
 
-async def test_the_organization_tells_the_event_store() -> None:
+async def test_the_organization_shows_the_event_store() -> None:
     answer = {"organization": {"lago_id": "1a", "name": "Acme", "events_store": "clickhouse", "webhook_url": None}}
     wire = Wire(httpx.Response(200, json=answer))
     assert await wire.client.organization() == Organization("1a", "Acme", "clickhouse")
@@ -222,8 +222,8 @@ async def test_subscriptions_are_read_to_the_last_page() -> None:
     ]
 
 
-async def test_another_customer_s_answer_is_none() -> None:
-    """A proxy, or a route, may take an id for another one."""
+async def test_an_answer_about_another_customer_is_refused() -> None:
+    """A proxy or a route may confuse two ids."""
     wire = Wire(
         httpx.Response(200, json={"customer": {"external_id": "a", "lago_id": "1", "name": "A", "currency": "EUR"}})
     )
@@ -237,12 +237,12 @@ async def test_redirects_are_not_followed() -> None:
         assert http.timeout == httpx.Timeout(3)
 
 
-def test_the_key_is_in_no_text_of_the_client() -> None:
+def test_no_text_of_the_client_shows_the_key() -> None:
     wire = Wire(httpx.Response(200))
     assert "secret" not in json.dumps(repr(wire.client))
 
 
-async def test_an_answer_that_trickles_ends_with_the_request_s_time_and_may_have_been_stored() -> None:
+async def test_a_slow_answer_ends_with_the_requests_time_limit_and_its_outcome_is_unknown() -> None:
     """httpx's own timeout starts again with every byte."""
 
     class Trickle(httpx.AsyncByteStream):
@@ -259,8 +259,8 @@ async def test_an_answer_that_trickles_ends_with_the_request_s_time_and_may_have
     assert caught.value.reason == "timeout"
 
 
-async def test_headers_of_every_answer_are_told_and_an_answer_says_when_it_came() -> None:
-    told: list[tuple[str, int, str]] = []
+async def test_every_answers_headers_are_reported_and_an_answer_has_its_time() -> None:
+    result: list[tuple[str, int, str]] = []
     http = httpx.AsyncClient(
         transport=httpx.MockTransport(lambda _: httpx.Response(404, headers={"X-A": "1"}, json={}))
     )
@@ -268,16 +268,16 @@ async def test_headers_of_every_answer_are_told_and_an_answer_says_when_it_came(
         http,
         "http://lago",
         "secret",
-        on_headers=lambda name, status, headers: told.append((name, status, headers["x-a"])),
+        on_headers=lambda name, status, headers: result.append((name, status, headers["x-a"])),
         now=lambda: 1_800_000_000.5,
     )
     assert (await client.post_batch(b"{}")).at == 1_800_000_000.5
     with pytest.raises(LagoUnavailable):
         await client.get_event("t")
-    assert told == [("post_batch", 404, "1"), ("get_event", 404, "1")]
+    assert result == [("post_batch", 404, "1"), ("get_event", 404, "1")]
 
 
-async def test_health_tells_the_version() -> None:
+async def test_health_returns_the_version() -> None:
     assert (
         await Wire(httpx.Response(200, json={"version": "v1.51.0", "message": "Success"})).client.version() == "v1.51.0"
     )
@@ -286,8 +286,8 @@ async def test_health_tells_the_version() -> None:
             await Wire(answer).client.version()
 
 
-async def test_without_a_key_lago_itself_says_that_one_is_needed() -> None:
-    """An empty key makes a header that cannot be sent, which looks as if Lago had not answered."""
+async def test_without_a_key_lagos_own_error_says_that_one_is_needed() -> None:
+    """An empty key makes a header that cannot be sent, which would look as if Lago had not answered."""
     wire = Wire(httpx.Response(401, json={"status": 401, "error": "Unauthorized"}), key="")
     with pytest.raises(LagoUnavailable, match="http_401"):
         await wire.client.customer("org_1")

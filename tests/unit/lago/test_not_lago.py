@@ -1,4 +1,4 @@
-"""Somebody answers in Lago's place, or Lago refuses everybody alike: nothing is emptied into the dead letters."""
+"""Another server answers instead of Lago, or Lago refuses every event: no event becomes a dead letter for that."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -12,7 +12,7 @@ from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker, State
 from streams.core.delivery.dead_letter_storm import ALIKE, WITHIN_S, Deaths
 from tests.support.scripted_lago import ScriptedLago, event, item
-from tests.support.sink import POLICY, Sink, said
+from tests.support.sink import POLICY, Sink, kinds_and_reasons
 from tests.support.virtual_time import run_virtually, virtual_now
 
 INVALID = {"timestamp": ["invalid_format"]}
@@ -26,8 +26,8 @@ def of(subscription: str, name: str) -> Item:
 
 @pytest.mark.parametrize("fault", ["400", "413", "422", "proxy page"])
 @pytest.mark.parametrize("count", [1, 50, 200])
-def test_a_page_of_html_for_hours_gives_no_event_up(fault: str, count: int) -> None:
-    """An HTTPS port asked in plain HTTP: 200 sound events were 200 dead letters after 1.3 s."""
+def test_hours_of_html_answers_make_no_event_a_dead_letter(fault: str, count: int) -> None:
+    """From an HTTPS port asked in plain HTTP: 200 valid events had become 200 dead letters after 1.3 s."""
     lago = ScriptedLago(fault=lambda _number, _ids: fault if virtual_now() < 2 * 3600 else None)
 
     async def main() -> list[EventOutcome]:
@@ -43,19 +43,19 @@ def test_a_page_of_html_for_hours_gives_no_event_up(fault: str, count: int) -> N
     assert len(lago.store) == count
 
 
-def test_one_event_that_a_proxy_dislikes_goes_to_retry_while_the_others_pass() -> None:
+def test_one_event_that_a_proxy_refuses_goes_to_retry_while_the_others_pass() -> None:
     lago = ScriptedLago(fault=lambda _number, ids: "400" if "t7" in ids else None)
 
     async def main() -> list[EventOutcome]:
         return await Sink(lago).delivery.deliver([item(f"t{n}") for n in range(250)])
 
     outcomes = run_virtually(main())
-    assert said([outcomes[7]]) == [("retry", "not_lago")]
-    assert said(outcomes[:7] + outcomes[8:]) == [("delivered", "accepted")] * 249
+    assert kinds_and_reasons([outcomes[7]]) == [("retry", "not_lago")]
+    assert kinds_and_reasons(outcomes[:7] + outcomes[8:]) == [("delivered", "accepted")] * 249
 
 
 def refusing(names: Iterable[str], until_s: float = 600) -> ScriptedLago:
-    """A Lago that finds fault with every one of `names`, until a moment."""
+    """A Lago that refuses every event of `names` until a given time."""
 
     class UninvoicedEvent(ScriptedLago):
         def _answer(self, body: bytes) -> object:  # type: ignore[override]
@@ -66,7 +66,7 @@ def refusing(names: Iterable[str], until_s: float = 600) -> ScriptedLago:
     return UninvoicedEvent(index_errors=dict.fromkeys(names, INVALID))
 
 
-def test_events_of_many_subscriptions_that_die_alike_are_held_and_a_probe_finds_that_it_is_over() -> None:
+def test_events_of_many_subscriptions_with_the_same_refusal_are_held_until_a_probe_passes() -> None:
     names = [f"t{n}" for n in range(200)]
     lago = refusing(names)
 
@@ -81,12 +81,14 @@ def test_events_of_many_subscriptions_that_die_alike_are_held_and_a_probe_finds_
         return await running
 
     outcomes = run_virtually(main())
-    assert said(outcomes) == [("delivered", "accepted")] * 200
+    assert kinds_and_reasons(outcomes) == [("delivered", "accepted")] * 200
     assert len(lago.posts) < 300
 
 
-def test_they_die_when_it_is_seen_that_others_pass() -> None:
-    """Five bad events of five subscriptions, alone: held until another lane's event is taken, then named one by one."""
+def test_refused_events_become_dead_letters_once_other_events_are_accepted() -> None:
+    """Five bad events of five subscriptions, alone: held until another partition task's event is accepted, then refused
+    one by one.
+    """
     names = [f"t{n}" for n in range(5)]
     lago = ScriptedLago(index_errors=dict.fromkeys(names, INVALID))
 
@@ -99,7 +101,7 @@ def test_they_die_when_it_is_seen_that_others_pass() -> None:
         async with asyncio.timeout(120):
             return await bad
 
-    assert said(run_virtually(main())) == [("dead", "invalid_timestamp")] * 5
+    assert kinds_and_reasons(run_virtually(main())) == [("dead", "invalid_timestamp")] * 5
 
 
 @pytest.mark.parametrize(
@@ -107,18 +109,18 @@ def test_they_die_when_it_is_seen_that_others_pass() -> None:
     [lambda _n: "one", lambda n: f"sub-{n % 2}"],
     ids=["one subscription", "two subscriptions"],
 )
-def test_events_of_few_subscriptions_die_at_once(whose: Callable[[int], str]) -> None:
+def test_refused_events_of_few_subscriptions_become_dead_letters_at_once(whose: Callable[[int], str]) -> None:
     names = [f"t{n}" for n in range(30)]
     lago = ScriptedLago(index_errors=dict.fromkeys(names, INVALID))
 
     async def main() -> list[EventOutcome]:
         return await Sink(lago).delivery.deliver([of(whose(n), name) for n, name in enumerate(names)])
 
-    assert said(run_virtually(main())) == [("dead", "invalid_timestamp")] * 30
+    assert kinds_and_reasons(run_virtually(main())) == [("dead", "invalid_timestamp")] * 30
     assert len(lago.posts) == 1
 
 
-def test_bad_events_among_good_ones_die_at_once_however_many_subscriptions_they_are_of() -> None:
+def test_refused_events_beside_accepted_ones_become_dead_letters_at_once_for_any_number_of_subscriptions() -> None:
     names = [f"t{n}" for n in range(100)]
     lago = ScriptedLago(index_errors=dict.fromkeys(names[::2], INVALID))
 
@@ -129,7 +131,7 @@ def test_bad_events_among_good_ones_die_at_once_however_many_subscriptions_they_
     assert len(lago.posts) == 2
 
 
-def test_the_third_subscription_in_a_minute_is_doubted_and_what_passes_clears_the_doubt() -> None:
+def test_a_third_refused_subscription_in_a_minute_causes_doubt_and_an_accepted_event_ends_it() -> None:
     deaths = Deaths()
     assert not deaths.doubtful([("r", "a")], 0.0)
     assert not deaths.doubtful([("r", "b")], WITHIN_S)
@@ -142,7 +144,7 @@ def test_the_third_subscription_in_a_minute_is_doubted_and_what_passes_clears_th
 
 
 @given(st.lists(st.tuples(st.sampled_from("rs"), st.sampled_from("abcd"), st.floats(0, 20)), max_size=30))
-def test_no_more_than_two_subscriptions_die_for_one_reason_in_a_minute_without_a_doubt(
+def test_at_most_two_subscriptions_in_a_minute_get_dead_letters_for_one_reason_without_doubt(
     died: list[tuple[str, str, float]],
 ) -> None:
     deaths, now, believed = Deaths(), 0.0, list[tuple[str, str, float]]()

@@ -1,4 +1,4 @@
-"""What Lago answers is described in one module, as what it is sent is: `responses.py` beside `requests.py`."""
+"""Structs that describe Lago's answers are in `responses.py`, as those of requests are in `requests.py`."""
 
 import ast
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 LAGO = Path(__file__).parents[3] / "connectors" / "lago"
 
 
-def test_every_struct_that_others_use_is_in_the_module_of_requests_or_of_responses() -> None:
+def test_every_shared_struct_is_in_the_module_of_requests_or_of_responses() -> None:
     structs = {
         node.name: path.name
         for path in LAGO.glob("*.py")

@@ -1,4 +1,4 @@
-"""A config.yaml is read as LiteLLM reads it, and what is wrong with it is said without its contents."""
+"""A config.yaml is read like LiteLLM reads it, and an error about it does not repeat its contents."""
 
 from pathlib import Path
 
@@ -15,20 +15,20 @@ def written(folder: Path, text: str, name: str = "config.yaml") -> Path:
     return path
 
 
-def test_an_included_file_overrides_the_settings_and_is_read_once(tmp_path: Path) -> None:
-    """A configuration is often split; the callbacks may be in any part of it."""
+def test_an_included_file_overrides_settings_and_is_read_once(tmp_path: Path) -> None:
+    """A configuration is often split; the callbacks may be in any part."""
     written(tmp_path, "litellm_settings: {callbacks: [lago]}\ninclude: [config.yaml]", "more.yaml")
     proxy = read_config(written(tmp_path, "include: [more.yaml]\nlitellm_settings: {callbacks: [webhook]}"))
     assert [callback.name for callback in proxy.callbacks] == ["lago"]
 
 
-def test_a_name_in_two_lists_is_one_callback_that_hears_both() -> None:
+def test_a_name_in_the_success_and_the_failure_list_is_one_callback_for_both() -> None:
     proxy = proxy_of({"litellm_settings": {"success_callback": "x", "failure_callback": ["x", "y"], "callbacks": None}})
     [both, _] = proxy.callbacks
     assert (both.name, both.hears, both.listed) == ("x", BOTH, ("success_callback", "failure_callback"))
 
 
-def test_an_own_name_is_what_its_entry_says_it_is() -> None:
+def test_a_custom_name_has_the_type_of_its_entry() -> None:
     settings = {"litellm_settings": {"success_callback": ["a", "b.c", "lago", "d"]}}
     entries = {"a": {"callback_type": "generic_api", "endpoint": "http://h", "headers": {"X-A": 1}}, "d": "no mapping"}
     a, code, lago, other = proxy_of({**settings, "callback_settings": entries}).callbacks
@@ -41,7 +41,7 @@ def test_an_own_name_is_what_its_entry_says_it_is() -> None:
     assert (a.address, a.headers, a.hears) == ("http://h", {"x-a": "1"}, {SUCCESS})
 
 
-def test_lago_webhook_url_is_found_wherever_it_stands() -> None:
+def test_lagos_webhook_url_is_found_in_every_place() -> None:
     teams = {"default_team_settings": [{"callback_vars": {"lago_webhook_url": "http://x"}}]}
     assert proxy_of({"litellm_settings": teams}).lago_webhook_url
     assert not proxy_of({"litellm_settings": {"callback_vars": {"langfuse_host": "lago_webhook_url"}}}).lago_webhook_url
@@ -50,7 +50,7 @@ def test_lago_webhook_url_is_found_wherever_it_stands() -> None:
 @pytest.mark.parametrize(
     "config", [{}, {"litellm_settings": None}, {"litellm_settings": [1], "callback_settings": "x"}]
 )
-def test_a_configuration_without_callbacks_is_one(config: dict[str, object]) -> None:
+def test_a_configuration_without_callbacks_is_valid(config: dict[str, object]) -> None:
     assert proxy_of(config).callbacks == ()
 
 
@@ -65,7 +65,7 @@ def test_a_configuration_without_callbacks_is_one(config: dict[str, object]) -> 
         ("include: [sk-missing.yaml]", "cannot be read"),
     ],
 )
-def test_a_file_that_is_none_is_refused_without_its_contents(tmp_path: Path, text: str, complaint: str) -> None:
+def test_a_malformed_file_is_refused_without_its_contents(tmp_path: Path, text: str, complaint: str) -> None:
     """Such a file holds keys of every provider."""
     with pytest.raises(ConfigurationError) as refused:
         read_config(written(tmp_path, text))

@@ -1,4 +1,6 @@
-"""Before a call: which calls are asked for, and what becomes of their id, level and key."""
+"""Before a call: for which calls Meterbridge is asked for credit, and what happens to the call's id, power level and
+key.
+"""
 
 import json
 from decimal import Decimal
@@ -21,7 +23,7 @@ MARKED = [{"model_info": {"own_key_provider": "openai"}}]
 
 
 class Meterbridge:
-    """The management API: credit for everybody, ada's key, and two levels."""
+    """The management API: credit for every user, a key of ada, and two power levels."""
 
     def __init__(self) -> None:
         self.asked = list[str]()
@@ -69,7 +71,7 @@ def levels(tmp_path: Path) -> str:
 
 
 async def known(made: Admission) -> None:
-    """Let it ask which levels there are."""
+    """Lets it ask which power levels exist."""
     assert made._levels is not None
     made._levels._refresh()
     assert made._levels._asking is not None
@@ -92,14 +94,14 @@ async def known(made: Admission) -> None:
         ({"model": "gpt-realtime"}, "_arealtime", True),
     ],
 )
-async def test_what_may_cost_something_is_asked_for(data: dict[str, Any], call_type: str, costs: bool) -> None:
+async def test_calls_that_may_cost_something_need_credit(data: dict[str, Any], call_type: str, costs: bool) -> None:
     assert may_cost(data, call_type) is costs
     there = Meterbridge()
     await admission(there, authorize="on").admit(ADA, {**data, "litellm_call_id": "x"}, call_type)
     assert there.asked == ["authorize"] * costs
 
 
-async def test_a_pass_through_call_has_the_id_of_litellms_object_and_none_that_the_client_wrote() -> None:
+async def test_a_pass_through_call_gets_litellms_call_id_and_never_one_from_the_client() -> None:
     data = {"litellm_call_id": "chosen", "litellm_logging_obj": SimpleNamespace(litellm_call_id="litellms-own")}
     assert call_id_of(data) == "litellms-own"
     assert call_id_of({"litellm_call_id": "a", "litellm_logging_obj": {"litellm_call_id": "written"}}) == "a"
@@ -107,7 +109,7 @@ async def test_a_pass_through_call_has_the_id_of_litellms_object_and_none_that_t
 
 
 async def test_a_client_that_chooses_the_call_id_is_refused() -> None:
-    """Else one reservation would serve for many calls: it is known by the call id."""
+    """Otherwise one reservation would serve many calls, because it is identified by the call id."""
     there = Meterbridge()
     data = call(proxy_server_request={"headers": {"X-LiteLLM-Call-Id": "call-1"}})
     with pytest.raises(Refused) as refused:
@@ -115,7 +117,7 @@ async def test_a_client_that_chooses_the_call_id_is_refused() -> None:
     assert (refused.value.status, refused.value.reason, there.asked) == (400, "call_id_chosen", [])
 
 
-def test_what_was_decided_is_known_until_a_minute_after_the_end() -> None:
+def test_a_decision_is_kept_until_a_minute_after_the_end_of_the_call() -> None:
     now = [0.0]
     calls, decided = Calls(lambda: now[0]), CallDecision(own_key=True)
     calls.begin("a", decided)
@@ -137,7 +139,7 @@ def test_calls_that_never_end_are_forgotten() -> None:
 # the user's own key
 
 
-async def test_the_users_key_is_in_the_request_and_no_fallback_can_be_called_with_another() -> None:
+async def test_the_users_key_is_in_the_request_and_no_fallback_gets_another_key() -> None:
     data, there = call(fallbacks=["other"], context_window_fallbacks=[{}]), Meterbridge()
     decided = await admission(there, own_keys="billed").admit(ADA, data, "acompletion")
     assert decided.own_key and data["api_key"] == KEY and data["disable_fallbacks"] is True
@@ -160,7 +162,7 @@ async def test_the_users_key_is_in_the_request_and_no_fallback_can_be_called_wit
         ({}, "acompletion", [*MARKED, {"model_info": {"own_key_provider": "anthropic"}}]),
     ],
 )
-async def test_a_key_goes_only_where_the_operator_says_that_its_provider_is(
+async def test_a_key_is_sent_only_to_the_address_that_the_operator_configured_for_its_provider(
     change: dict[str, Any], call_type: str, deployments: list[dict[str, Any]]
 ) -> None:
     data, there = call(**change), Meterbridge()
@@ -169,76 +171,76 @@ async def test_a_key_goes_only_where_the_operator_says_that_its_provider_is(
 
 
 @pytest.mark.parametrize("key", [KEY, None])
-async def test_an_answer_about_a_key_is_believed_for_the_seconds_of_the_setting(key: str | None) -> None:
+async def test_an_answer_about_a_key_is_cached_for_the_configured_seconds(key: str | None) -> None:
     there, now = Meterbridge(), [100.0]
-    made = admission(there, own_keys="billed", own_key_seconds=5)
-    assert made._own_keys is not None
-    made._own_keys._monotonic = lambda: now[0]
+    created = admission(there, own_keys="billed", own_key_seconds=5)
+    assert created._own_keys is not None
+    created._own_keys._monotonic = lambda: now[0]
     there.key = key
     for moment in (100.0, 104.9):
         now[0] = moment
-        assert (await made.admit(ADA, call(), "acompletion")).own_key is bool(key)
+        assert (await created.admit(ADA, call(), "acompletion")).own_key is bool(key)
     assert there.asked == ["resolve"]
     there.key = None if key else KEY
     now[0] = 105.0
-    assert (await made.admit(ADA, call(), "acompletion")).own_key is not bool(key)
+    assert (await created.admit(ADA, call(), "acompletion")).own_key is not bool(key)
 
 
-async def test_a_key_that_is_not_kept_is_asked_for_each_time() -> None:
+async def test_a_key_that_is_not_cached_is_requested_for_each_call() -> None:
     there = Meterbridge()
-    made = admission(there, own_keys="billed", own_key_seconds=0)
+    created = admission(there, own_keys="billed", own_key_seconds=0)
     for _ in range(3):
-        await made.admit(ADA, call(), "acompletion")
+        await created.admit(ADA, call(), "acompletion")
     assert there.asked == ["resolve"] * 3
 
 
-async def test_another_users_answer_is_not_used() -> None:
-    """Whatever is between the proxy and Meterbridge, such as a cache."""
+async def test_the_answer_for_another_user_is_not_used() -> None:
+    """Such an answer may come from a cache between the proxy and Meterbridge."""
     there = Meterbridge()
-    made = admission(there, own_keys="billed", fail="closed")
+    created = admission(there, own_keys="billed", fail="closed")
     eve = SimpleNamespace(user_id="eve", team_id=None)
-    assert not (await made.admit(eve, call(), "acompletion")).own_key
-    assert made._own_keys is not None
-    made._own_keys._http = httpx.AsyncClient(
+    assert not (await created.admit(eve, call(), "acompletion")).own_key
+    assert created._own_keys is not None
+    created._own_keys._http = httpx.AsyncClient(
         base_url="http://m",
         transport=httpx.MockTransport(
             lambda _: httpx.Response(200, json={"user_id": "ada", "provider": "openai", "api_key": KEY})
         ),
     )
-    made._own_keys._keys.clear()
+    created._own_keys._keys.clear()
     with pytest.raises(Refused):
-        await made.admit(eve, call(), "acompletion")
+        await created.admit(eve, call(), "acompletion")
 
 
 @pytest.mark.parametrize("status", [500, 401, 403, 404, 429])
-async def test_where_meterbridge_does_not_say_whether_there_is_a_key_the_setting_decides(status: int) -> None:
-    """An operator's key that pays for a call of a user with an own key is the operator's risk: the same bound holds."""
+async def test_while_it_is_unknown_whether_a_user_has_a_key_the_setting_decides(status: int) -> None:
+    """If the operator's key pays for a user who has an own key, the operator bears the risk: the same limit applies."""
     there, counts = Meterbridge(), Counts()
     there.status = status
     with pytest.raises(Refused) as refused:
         await admission(there, own_keys="billed").admit(ADA, call(), "acompletion")
     assert refused.value.status == 503
-    made = admission(there, counts, own_keys="billed", fail="open", fail_open_usd=Decimal("0.05"))
-    assert not (await made.admit(ADA, call(), "acompletion")).own_key
+    created = admission(there, counts, own_keys="billed", fail="open", fail_open_usd=Decimal("0.05"))
+    assert not (await created.admit(ADA, call(), "acompletion")).own_key
     with pytest.raises(Refused):
-        await made.admit(ADA, call(), "acompletion")
+        await created.admit(ADA, call(), "acompletion")
     assert counts.all() == {"admitted_unasked": 1, "refused_unasked": 1}
 
 
 @pytest.mark.parametrize(("own_keys", "asked"), [("billed", ["resolve", "authorize"]), ("free", ["resolve"])])
-async def test_a_call_on_an_own_key_needs_credit_as_the_setting_says(own_keys: str, asked: list[str]) -> None:
+async def test_the_setting_decides_whether_a_call_with_an_own_key_needs_credit(own_keys: str, asked: list[str]) -> None:
     there = Meterbridge()
     await admission(there, own_keys=own_keys, authorize="on").admit(ADA, call(), "acompletion")
     assert there.asked == asked
 
 
-async def test_a_key_is_in_no_log_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_log_line_and_no_error_contains_a_key(caplog: pytest.LogCaptureFixture) -> None:
     there, counts = Meterbridge(), Counts()
-    made = admission(there, counts, own_keys="billed", authorize="on", own_key_seconds=0)
-    decided = await made.admit(ADA, call(), "acompletion")
+    created = admission(there, counts, own_keys="billed", authorize="on", own_key_seconds=0)
+    decided = await created.admit(ADA, call(), "acompletion")
     there.status = 500
     with pytest.raises(Refused) as refused:
-        await made.admit(ADA, call(), "acompletion")
+        await created.admit(ADA, call(), "acompletion")
     assert KEY not in caplog.text + repr(decided) + repr(refused.value) + refused.value.detail + repr(vars(counts))
 
 
@@ -256,73 +258,73 @@ async def test_a_key_is_in_no_log_and_no_error(caplog: pytest.LogCaptureFixture)
         ({}, "gpt-5", ""),
     ],
 )
-async def test_a_level_has_the_model_of_its_first_provider(
+async def test_a_power_level_gets_the_model_of_its_first_provider(
     levels: str, asked: dict[str, Any], model: str, level: str
 ) -> None:
-    made = admission(Meterbridge(), levels=levels)
-    await known(made)
+    created = admission(Meterbridge(), levels=levels)
+    await known(created)
     data = call(**asked)
-    assert (await made.admit(ADA, data, "acompletion")).level == level
+    assert (await created.admit(ADA, data, "acompletion")).level == level
     assert data["model"] == model
     assert data.get("max_tokens") == (7 if level == "eco" else None)
 
 
 @pytest.mark.parametrize("call_type", ["pass_through_endpoint", "acreate_batch", "_arealtime", "avideo_generation"])
-async def test_a_call_that_litellm_does_not_route_by_its_model_has_no_level(levels: str, call_type: str) -> None:
+async def test_a_call_that_litellm_does_not_route_by_model_has_no_power_level(levels: str, call_type: str) -> None:
     """The body of a pass-through endpoint is the client's."""
-    made = admission(Meterbridge(), levels=levels)
+    created = admission(Meterbridge(), levels=levels)
     data = call(metadata={"power_level": "eco"}, proxy_server_request={"headers": {"x-power-level": "eco"}})
-    assert (await made.admit(ADA, data, call_type)).level == ""
+    assert (await created.admit(ADA, data, call_type)).level == ""
     assert data["model"] == "gpt-5" and "max_tokens" not in data
 
 
-async def test_the_level_of_a_key_is_no_choice_of_the_client(levels: str) -> None:
-    made = admission(Meterbridge(), levels=levels)
+async def test_a_client_cannot_override_the_power_level_of_its_key(levels: str) -> None:
+    created = admission(Meterbridge(), levels=levels)
     pinned = SimpleNamespace(user_id="ada", metadata={"power_level": "eco"})
-    assert (await made.admit(pinned, call(metadata={"power_level": "precision"}), "acompletion")).level == "eco"
+    assert (await created.admit(pinned, call(metadata={"power_level": "precision"}), "acompletion")).level == "eco"
 
 
 @pytest.mark.parametrize("asked", ["turbo", "careful", ["eco"], {"eco": 1}, 7, "e" * 100_000])
 async def test_an_unknown_level_is_refused(levels: str, asked: Any) -> None:
-    """`careful` is in the file and not in Meterbridge, so no price of it is known."""
-    made = admission(Meterbridge(), levels=levels)
-    await known(made)
+    """`careful` is in the file but not in Meterbridge, so it has no price."""
+    created = admission(Meterbridge(), levels=levels)
+    await known(created)
     with pytest.raises(Refused) as refused:
-        await made.admit(ADA, call(metadata={"power_level": asked}), "acompletion")
+        await created.admit(ADA, call(metadata={"power_level": asked}), "acompletion")
     assert (refused.value.status, refused.value.reason) == (400, "unknown_power_level")
 
 
-async def test_while_meterbridge_does_not_say_which_levels_there_are_the_file_decides(levels: str) -> None:
+async def test_while_meterbridge_does_not_list_the_power_levels_the_file_decides(levels: str) -> None:
     there = Meterbridge()
     there.status = 503
-    made = admission(there, levels=levels)
-    await known(made)
+    created = admission(there, levels=levels)
+    await known(created)
     data = call(metadata={"power_level": "precision"})
-    assert (await made.admit(ADA, data, "acompletion")).level == "precision"
+    assert (await created.admit(ADA, data, "acompletion")).level == "precision"
     assert data["model"] == "gpt-5-pro", "the first of the file"
 
 
-async def test_what_meterbridge_said_is_believed_for_ten_times_the_seconds(levels: str) -> None:
+async def test_the_list_of_power_levels_is_kept_for_ten_times_the_configured_seconds(levels: str) -> None:
     there, now = Meterbridge(), [100.0]
-    made = admission(there, levels=levels, levels_seconds=60)
-    assert made._levels is not None
-    made._levels._monotonic = lambda: now[0]
-    await known(made)
+    created = admission(there, levels=levels, levels_seconds=60)
+    assert created._levels is not None
+    created._levels._monotonic = lambda: now[0]
+    await known(created)
     there.status = 503
     for moment, model in ((150.0, "opus"), (650.0, "opus"), (701.0, "gpt-5-pro")):
         now[0] = moment
         data = call(metadata={"power_level": "precision"})
-        await made.admit(ADA, data, "acompletion")
+        await created.admit(ADA, data, "acompletion")
         assert data["model"] == model
-        if made._levels._asking is not None:
-            await made._levels._asking
+        if created._levels._asking is not None:
+            await created._levels._asking
     assert there.asked == ["power-levels"] * 3, "at 150 s it is still fresh"
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"eco": 1}', '{"Eco!": {}}', '{"eco": {"models": {"a": 1}}}', '{"eco": {"x": 1}}']
 )
-def test_a_wrong_file_stops_the_proxy_at_its_start_and_is_not_repeated(tmp_path: Path, text: str) -> None:
+def test_a_malformed_file_stops_the_proxy_at_its_start_and_is_not_repeated(tmp_path: Path, text: str) -> None:
     (tmp_path / "levels.json").write_text(text)
     with pytest.raises(ValueError, match="METERBRIDGE_LEVELS") as wrong:
         admission(Meterbridge(), levels=str(tmp_path / "levels.json"))

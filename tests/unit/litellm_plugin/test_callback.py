@@ -1,4 +1,6 @@
-"""The hooks, called as LiteLLM 1.110 calls them: an answer ends when its record is safe, and never waits beyond the bound."""
+"""The hooks, called like LiteLLM 1.110 calls them: an answer ends when its record is durable, and never waits longer
+than the limit.
+"""
 
 import asyncio
 import json
@@ -29,12 +31,12 @@ def handler(tmp_path: Path) -> Iterator[_PROXY_Meterbridge]:
         stop_seconds=0.1,
         post_timeout=0.1,
     )
-    made = _PROXY_Meterbridge(settings)
-    yield made
-    made.close()
+    created = _PROXY_Meterbridge(settings)
+    yield created
+    created.close()
 
 
-async def begun(handler: _PROXY_Meterbridge, **data: Any) -> dict[str, Any]:
+async def begin_call(handler: _PROXY_Meterbridge, **data: Any) -> dict[str, Any]:
     request = {"litellm_call_id": "call-1", "model": "gpt", **data}
     assert await handler.async_pre_call_hook(SimpleNamespace(), None, request, "acompletion") is request
     return request
@@ -46,8 +48,8 @@ async def logged(handler: _PROXY_Meterbridge, after_s: float = 0.0) -> None:
     await handler.async_log_success_event(kwargs=kwargs, response_obj=None, start_time=None, end_time=None)
 
 
-async def answered(handler: _PROXY_Meterbridge, data: dict[str, Any], response: Any = "answer") -> float:
-    """Seconds for which the answer was held back."""
+async def delay_of_answer(handler: _PROXY_Meterbridge, data: dict[str, Any], response: Any = "answer") -> float:
+    """The seconds for which the answer was delayed."""
     began = time.monotonic()
     await handler.async_post_call_response_headers_hook(data=data, user_api_key_dict=None, response=response)
     return time.monotonic() - began
@@ -57,43 +59,43 @@ def on_disk(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.glob("*.seg"))
 
 
-async def test_an_answer_waits_for_its_record_and_for_no_longer_than_the_setting(
+async def test_an_answer_waits_for_its_record_but_not_longer_than_the_setting(
     handler: _PROXY_Meterbridge, tmp_path: Path
 ) -> None:
-    data = await begun(handler)
+    data = await begin_call(handler)
     logging = asyncio.create_task(logged(handler, 0.05))
-    assert 0.04 < await answered(handler, data) < 0.2
+    assert 0.04 < await delay_of_answer(handler, data) < 0.2
     assert b"chatcmpl-1" in on_disk(tmp_path)
     await logging
-    assert 0.2 <= await answered(handler, await begun(handler)) < 2, "LiteLLM never logs it"
+    assert 0.2 <= await delay_of_answer(handler, await begin_call(handler)) < 2, "LiteLLM never logs it"
     assert handler.counts.all() == {"kept": 1, "unconfirmed": 1}
 
 
-async def test_what_was_logged_before_its_answer_does_not_wait(handler: _PROXY_Meterbridge) -> None:
-    data = await begun(handler)
+async def test_an_answer_whose_record_is_already_durable_does_not_wait(handler: _PROXY_Meterbridge) -> None:
+    data = await begin_call(handler)
     await logged(handler)
-    assert await answered(handler, data) < 0.1
+    assert await delay_of_answer(handler, data) < 0.1
 
 
-async def test_the_beginning_of_a_stream_and_a_failed_call_wait_for_nothing(handler: _PROXY_Meterbridge) -> None:
-    assert await answered(handler, await begun(handler, stream=True)) < 0.1
-    assert await answered(handler, await begun(handler), response=None) < 0.1
+async def test_the_start_of_a_stream_and_a_failed_call_do_not_wait(handler: _PROXY_Meterbridge) -> None:
+    assert await delay_of_answer(handler, await begin_call(handler, stream=True)) < 0.1
+    assert await delay_of_answer(handler, await begin_call(handler), response=None) < 0.1
     assert handler.counts.all() == {}
 
 
-async def test_a_failed_try_is_kept_and_is_not_taken_for_the_success_that_follows(
+async def test_a_failed_attempt_is_recorded_and_not_confused_with_the_success_after_it(
     handler: _PROXY_Meterbridge, tmp_path: Path
 ) -> None:
-    data = await begun(handler)
+    data = await begin_call(handler)
     kwargs = {"litellm_call_id": "call-1", "standard_logging_object": {**PAYLOAD, "status": "failure"}}
     await handler.async_log_failure_event(kwargs=kwargs, response_obj=None, start_time=None, end_time=None)
     logging = asyncio.create_task(logged(handler, 0.05))
-    assert await answered(handler, data) > 0.04
+    assert await delay_of_answer(handler, data) > 0.04
     await logging
     assert on_disk(tmp_path).count(b"call-1") == 2
 
 
-async def parts(*all_of_them: Any) -> AsyncIterator[Any]:
+async def chunks(*all_of_them: Any) -> AsyncIterator[Any]:
     for part in all_of_them:
         yield part
 
@@ -106,10 +108,10 @@ async def parts(*all_of_them: Any) -> AsyncIterator[Any]:
         SimpleNamespace(type="response.incomplete"),
     ],
 )
-async def test_the_last_event_of_a_stream_waits_and_no_other(handler: _PROXY_Meterbridge, last: Any) -> None:
-    data = await begun(handler, stream=True)
+async def test_only_the_last_event_of_a_stream_waits(handler: _PROXY_Meterbridge, last: Any) -> None:
+    data = await begin_call(handler, stream=True)
     stream = handler.async_post_call_streaming_iterator_hook(
-        user_api_key_dict=None, response=parts(b"one", {"type": "two"}, last), request_data=data
+        user_api_key_dict=None, response=chunks(b"one", {"type": "two"}, last), request_data=data
     )
     began = time.monotonic()
     logging = asyncio.create_task(logged(handler, 0.05))
@@ -119,23 +121,25 @@ async def test_the_last_event_of_a_stream_waits_and_no_other(handler: _PROXY_Met
     assert seen[1][1] < 0.04 < seen[2][1]
 
 
-async def test_the_end_of_any_other_stream_waits(handler: _PROXY_Meterbridge, tmp_path: Path) -> None:
-    data = await begun(handler, stream=True)
+async def test_the_end_of_every_other_kind_of_stream_waits(handler: _PROXY_Meterbridge, tmp_path: Path) -> None:
+    data = await begin_call(handler, stream=True)
     logging = asyncio.create_task(logged(handler, 0.05))
-    stream = handler.async_post_call_streaming_iterator_hook(None, parts("a", "b"), data)
+    stream = handler.async_post_call_streaming_iterator_hook(None, chunks("a", "b"), data)
     assert [part async for part in stream] == ["a", "b"]
     assert b"chatcmpl-1" in on_disk(tmp_path)
     await logging
 
 
-async def test_a_stream_that_litellm_logs_after_its_guardrails_is_not_held(handler: _PROXY_Meterbridge) -> None:
-    data = await begun(handler, stream=True, litellm_logging_obj=SimpleNamespace(_on_deferred_stream_complete=print))
+async def test_a_stream_that_litellm_logs_after_its_guardrails_is_not_delayed(handler: _PROXY_Meterbridge) -> None:
+    data = await begin_call(
+        handler, stream=True, litellm_logging_obj=SimpleNamespace(_on_deferred_stream_complete=print)
+    )
     began = time.monotonic()
-    assert [part async for part in handler.async_post_call_streaming_iterator_hook(None, parts("a"), data)] == ["a"]
+    assert [part async for part in handler.async_post_call_streaming_iterator_hook(None, chunks("a"), data)] == ["a"]
     assert time.monotonic() - began < 0.1
 
 
-async def test_a_call_without_a_payload_is_counted_and_told(
+async def test_a_call_without_a_payload_is_counted_and_logged(
     handler: _PROXY_Meterbridge, caplog: pytest.LogCaptureFixture
 ) -> None:
     await handler.async_log_success_event(kwargs={}, response_obj=None, start_time=None, end_time=None)
@@ -146,22 +150,22 @@ async def test_a_call_without_a_payload_is_counted_and_told(
 @pytest.mark.parametrize(
     "hostile", [{"request_tags": ["x"], "metadata": {"spend_logs_metadata": {("a", "b"): 1}}}, "deep"]
 )
-async def test_a_call_whose_record_cannot_be_made_is_counted_and_told(
+async def test_a_call_whose_record_cannot_be_built_is_counted_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, hostile: Any
 ) -> None:
-    """LiteLLM swallows an error of a callback: the call would vanish unseen."""
+    """LiteLLM swallows a callback's error: the call would disappear without a trace."""
     deep: Any = "canary"
     for _ in range(100_000):
         deep = [deep]
     payload = {**PAYLOAD, **(hostile if isinstance(hostile, dict) else {"request_tags": deep})}
-    made = _PROXY_Meterbridge(
+    created = _PROXY_Meterbridge(
         PluginSettings(
             url="http://127.0.0.1:1", ring_path=str(tmp_path), token="t", keep="tags,metadata", stop_seconds=0.1
         )
     )
-    await made.async_log_success_event({"standard_logging_object": payload}, None, None, None)
-    made.close()
-    assert made.counts.all() == {"unreadable": 1}
+    await created.async_log_success_event({"standard_logging_object": payload}, None, None, None)
+    created.close()
+    assert created.counts.all() == {"unreadable": 1}
     assert "usage_unreadable" in caplog.text and "canary" not in caplog.text
     while isinstance(deep, list):
         deep = deep.pop()
@@ -173,7 +177,7 @@ async def test_calls_that_never_end_are_forgotten(handler: _PROXY_Meterbridge) -
     assert len(handler._waiting) == 10_000
 
 
-def test_its_class_is_named_so_that_litellm_logs_to_it_in_spite_of_no_log() -> None:
+def test_the_callbacks_class_name_makes_litellm_log_to_it_even_with_no_log() -> None:
     """`should_run_callback` in litellm/litellm_core_utils/litellm_logging.py; with a real proxy: `make plugin-trial`."""
     assert "_PROXY_" in _PROXY_Meterbridge.__name__
 
@@ -193,7 +197,7 @@ def test_litellm_finds_each_hook_in_the_class_itself() -> None:
 def deciding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[_PROXY_Meterbridge, list[tuple[str, str]]]]:
-    """A callback that asks about calls, without a proxy, and the requests that it made."""
+    """A callback that asks Meterbridge about calls, without a proxy, and the requests that it made."""
     (tmp_path / "levels.json").write_text('{"eco": {"params": {"max_tokens": 7}}}')
     settings = PluginSettings(
         url="http://127.0.0.1:1",
@@ -214,14 +218,14 @@ def deciding(
             return httpx.Response(200, json={"user_id": "ada", "api_key": "sk-of-ada-0123456789"})
         return httpx.Response(200, json={"authorized": True, "reservation_id": "r-1"})
 
-    made = _PROXY_Meterbridge(settings)
+    created = _PROXY_Meterbridge(settings)
     http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(api))
     marked = [{"model_info": {"own_key_provider": "openai"}}]
     monkeypatch.setattr(
-        made, "_made_admission", lambda: Admission(settings, made.counts, http, {}, lambda _model, _team: marked)
+        created, "_made_admission", lambda: Admission(settings, created.counts, http, {}, lambda _model, _team: marked)
     )
-    yield made, seen
-    made.close()
+    yield created, seen
+    created.close()
 
 
 async def admitted(handler: _PROXY_Meterbridge, **data: Any) -> dict[str, Any]:
@@ -231,10 +235,10 @@ async def admitted(handler: _PROXY_Meterbridge, **data: Any) -> dict[str, Any]:
     return request
 
 
-async def test_the_record_says_whose_key_paid_and_which_level_was_given(
+async def test_the_record_says_whose_key_paid_and_which_power_level_the_call_got(
     deciding: tuple[_PROXY_Meterbridge, list[tuple[str, str]]], tmp_path: Path
 ) -> None:
-    """Of the successful try and of a failed one; a client's own words about a level do not count."""
+    """For the successful attempt and a failed one; what the client itself says about a level does not count."""
     handler, _ = deciding
     await admitted(handler, metadata={"power_level": "eco"})
     payload = {
@@ -257,7 +261,7 @@ async def test_the_record_says_whose_key_paid_and_which_level_was_given(
     assert b"precision" not in on_disk(tmp_path / "ring") and b"sk-of-ada" not in on_disk(tmp_path / "ring")
 
 
-async def test_a_call_that_failed_for_good_gives_back_what_was_set_aside_once(
+async def test_a_call_that_failed_finally_releases_its_reservation_once(
     deciding: tuple[_PROXY_Meterbridge, list[tuple[str, str]]],
 ) -> None:
     handler, seen = deciding
@@ -268,7 +272,7 @@ async def test_a_call_that_failed_for_good_gives_back_what_was_set_aside_once(
     assert [path for method, path in seen if method == "DELETE"] == ["r-1"]
 
 
-async def test_a_try_that_failed_gives_nothing_back(
+async def test_a_failed_attempt_releases_no_reservation(
     deciding: tuple[_PROXY_Meterbridge, list[tuple[str, str]]],
 ) -> None:
     handler, seen = deciding

@@ -1,4 +1,6 @@
-"""A call without credit is refused before it costs something; while Meterbridge is away the operator's bound in money holds."""
+"""A call without credit is refused before it costs anything; while Meterbridge is unavailable the operator's limit in
+money applies.
+"""
 
 import asyncio
 import contextlib
@@ -27,7 +29,7 @@ CALL: dict[str, Any] = {"model": "gpt", "litellm_call_id": "call-1", "messages":
 
 
 class Api:
-    """Answers in turn; the last answer is repeated."""
+    """Answers one after the other; the last answer is repeated."""
 
     def __init__(self, *answers: int | type[Exception]) -> None:
         self.answers, self.bodies = list(answers), list[dict[str, Any]]()
@@ -40,8 +42,8 @@ class Api:
         return httpx.Response(answer, json={"authorized": answer == 200, "reservation_id": "r-1"})
 
 
-class Asked:
-    """Credit of one proxy, with a clock that stands."""
+class CreditOfProxy:
+    """Credit for one proxy, with a clock that the test sets."""
 
     def __init__(self, api: Api, counts: Counts | None = None, **given: Any) -> None:
         settings, self.now = PluginSettings(url="http://m", ring_path="unused", token="t", **given), 1000.0
@@ -53,10 +55,10 @@ class Asked:
         return await self.credit.set_aside(user, data, call_id)
 
 
-credit = Asked
+credit = CreditOfProxy
 
 
-async def test_an_estimate_is_set_aside_under_the_calls_own_id() -> None:
+async def test_an_estimate_is_reserved_under_the_calls_own_id() -> None:
     api = Api(200)
     assert await credit(api).set_aside(ADA, CALL) == "r-1"
     [body] = api.bodies
@@ -64,35 +66,35 @@ async def test_an_estimate_is_set_aside_under_the_calls_own_id() -> None:
     assert body == {"path": "/api/v1/credits/authorize", "account": "user:ada", "ttl": 600, "call_id": "call-1"}
 
 
-async def test_an_org_pays_where_the_setting_says_so() -> None:
+async def test_an_org_pays_if_the_setting_says_so() -> None:
     api = Api(200)
     await credit(api, account="org").set_aside(ADA, CALL)
     assert api.bodies[0]["account"] == "org:org_1"
 
 
-async def test_without_credit_the_call_is_402() -> None:
+async def test_a_call_without_credit_is_answered_402() -> None:
     with pytest.raises(Refused) as refused:
         await credit(Api(402), fail="open").set_aside(ADA, CALL)
     assert (refused.value.status, refused.value.reason) == (402, "insufficient_credits")
 
 
 @pytest.mark.parametrize("answer", [400, 409, 422])
-async def test_a_question_that_is_wrong_lets_no_call_through(answer: int) -> None:
-    """A client writes a part of it: the call id, the length of the answer."""
+async def test_a_malformed_request_for_credit_lets_no_call_through(answer: int) -> None:
+    """The client controls a part of it: the call id, the length of the answer."""
     with pytest.raises(Refused) as refused:
         await credit(Api(answer), fail="open").set_aside(ADA, CALL)
     assert refused.value.status == 400
 
 
 @pytest.mark.parametrize("user", [SimpleNamespace(user_id=None), SimpleNamespace(user_id="default_user_id"), None])
-async def test_a_key_that_names_no_one_has_no_credit(user: Any) -> None:
+async def test_a_key_that_names_no_user_or_org_has_no_credit(user: Any) -> None:
     with pytest.raises(Refused) as refused:
         await credit(Api(200)).set_aside(user, CALL)
     assert refused.value.reason == "no_account"
 
 
 @pytest.mark.parametrize("answer", [500, 401, 404, 429, 201, httpx.ConnectTimeout, httpx.ReadError])
-async def test_while_meterbridge_does_not_authorise_a_closed_proxy_serves_no_one(answer: Any) -> None:
+async def test_while_meterbridge_is_unavailable_a_proxy_set_to_closed_refuses_calls(answer: Any) -> None:
     counts = Counts()
     with pytest.raises(Refused) as refused:
         await credit(Api(answer), counts, fail="closed").set_aside(ADA, CALL)
@@ -101,7 +103,9 @@ async def test_while_meterbridge_does_not_authorise_a_closed_proxy_serves_no_one
 
 
 @given(st.integers(1, 40), st.decimals("0.01", "1", places=2))
-def test_an_open_proxy_lets_calls_through_up_to_the_bound_and_never_beyond(calls: int, bound: Decimal) -> None:
+def test_while_meterbridge_is_unavailable_a_proxy_set_to_open_lets_calls_through_up_to_the_limit(
+    calls: int, bound: Decimal
+) -> None:
     async def let_through() -> int:
         counts = Counts()
         asked = credit(Api(503), counts, fail="open", fail_open_usd=bound, estimate_usd=Decimal("0.05"))
@@ -115,8 +119,8 @@ def test_an_open_proxy_lets_calls_through_up_to_the_bound_and_never_beyond(calls
     assert asyncio.run(let_through()) == min(calls, int(bound / Decimal("0.05")))
 
 
-async def test_one_account_does_not_use_up_the_bound_of_all() -> None:
-    """A client without credit that asks so much that its own answers come too late."""
+async def test_one_account_cannot_use_up_the_limit_of_all() -> None:
+    """For example a client without credit that sends so many requests that its own answers arrive too late."""
     counts = Counts()
     asked = credit(
         Api(503),
@@ -137,8 +141,8 @@ async def test_one_account_does_not_use_up_the_bound_of_all() -> None:
     assert counts.all() == {"admitted_unasked": 10, "refused_unasked": 52}
 
 
-async def test_good_answers_between_bad_ones_do_not_free_the_bound() -> None:
-    """Else a proxy that gets 429 for each second question lets any number of calls through."""
+async def test_successful_answers_between_errors_do_not_reset_the_limit() -> None:
+    """Otherwise a proxy that gets 429 for each second request would let any number of calls through."""
     counts = Counts()
     asked = credit(Api(*[200, 429] * 100), counts, fail="open", fail_open_usd=Decimal("0.20"))
     for _ in range(100):
@@ -149,7 +153,7 @@ async def test_good_answers_between_bad_ones_do_not_free_the_bound() -> None:
 
 
 @pytest.mark.parametrize(("answered_after_s", "free"), [(599, False), (640, True)])
-async def test_what_was_let_through_is_free_when_meterbridge_answers_after_the_time_of_a_reservation(
+async def test_the_used_limit_is_released_when_meterbridge_answers_after_the_lifetime_of_a_reservation(
     answered_after_s: float, free: bool
 ) -> None:
     counts = Counts()
@@ -165,7 +169,7 @@ async def test_what_was_let_through_is_free_when_meterbridge_answers_after_the_t
 
 
 @given(st.lists(st.tuples(st.floats(0, 300), st.sampled_from([200, 503, 429, 402])), max_size=80))
-def test_the_sum_of_unasked_calls_of_any_time_is_within_the_bound(steps: list[tuple[float, int]]) -> None:
+def test_the_sum_of_calls_without_an_answer_is_within_the_limit_at_any_time(steps: list[tuple[float, int]]) -> None:
     async def admitted() -> list[float]:
         counts, moments = Counts(), list[float]()
         asked = credit(Api(*[status for _, status in steps], 200), counts, fail="open", fail_open_usd=Decimal("0.15"))
@@ -183,7 +187,7 @@ def test_the_sum_of_unasked_calls_of_any_time_is_within_the_bound(steps: list[tu
 
 
 @pytest.mark.parametrize(("fail", "let_through"), [("open", 1), ("closed", 0)])
-async def test_a_call_without_an_id_goes_by_the_same_setting_and_is_not_asked_for(fail: str, let_through: int) -> None:
+async def test_a_call_without_an_id_follows_the_same_setting_and_makes_no_request(fail: str, let_through: int) -> None:
     """No record could settle its reservation."""
     api, counts = Api(200), Counts()
     asked = credit(api, counts, fail=fail, fail_open_usd=Decimal("0.05"))
@@ -195,7 +199,7 @@ async def test_a_call_without_an_id_goes_by_the_same_setting_and_is_not_asked_fo
     assert api.bodies == []
 
 
-async def test_a_call_that_failed_gives_its_reservation_back(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_call_releases_its_reservation(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[tuple[str, str]] = []
 
     def api(request: httpx.Request) -> httpx.Response:
@@ -213,8 +217,8 @@ async def test_a_call_that_failed_gives_its_reservation_back(caplog: pytest.LogC
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_a_late_answer_about_a_call_that_is_not_made_holds_no_credit(cancelled: bool) -> None:
-    """Else each late answer of a slow Meterbridge would lock a user's credits up for ten minutes."""
+async def test_a_late_answer_for_a_call_that_was_not_made_reserves_no_credit(cancelled: bool) -> None:
+    """Otherwise each late answer of a slow Meterbridge would block a user's credits for ten minutes."""
     seen: list[tuple[str, Any]] = []
     begun = asyncio.Event()
 
@@ -242,8 +246,8 @@ async def test_a_late_answer_about_a_call_that_is_not_made_holds_no_credit(cance
     assert counts.all()["released"] == 1
 
 
-async def test_a_call_that_goes_on_unasked_keeps_what_may_be_set_aside() -> None:
-    """Its record settles it."""
+async def test_a_call_that_went_on_without_an_answer_keeps_a_late_reservation() -> None:
+    """The call's record settles it."""
     api = Api(httpx.ReadTimeout, 200)
     asked = credit(api, fail="open")
     assert await asked.set_aside(ADA, CALL) == ""
@@ -262,6 +266,6 @@ async def test_a_call_that_goes_on_unasked_keeps_what_may_be_set_aside() -> None
         ({"model": None}, "0.05"),
     ],
 )
-def test_the_estimate_is_what_the_text_and_the_longest_answer_cost(change: dict[str, Any], estimate: str) -> None:
+def test_the_estimate_is_the_cost_of_the_text_and_the_longest_answer(change: dict[str, Any], estimate: str) -> None:
     call = {**CALL, **change}
     assert f"{credit(Api(200)).credit.estimate(call):f}" == estimate

@@ -1,4 +1,6 @@
-"""One record, one lane or one file that cannot be posted holds up nothing else, and nothing of it vanishes silently."""
+"""Delivery by the plugin: a record, a lane or a file that cannot be posted does not block the others, and no record
+disappears without a count.
+"""
 
 import errno
 import itertools
@@ -25,7 +27,7 @@ RECORDS = [b'{"litellm_call_id":"%d"}' % number for number in range(8)]
 
 
 class Ingress:
-    """An ingress that refuses a body with one of some texts, and is away after a number of requests."""
+    """An ingress that refuses a body that contains one of some texts, and is unavailable after a number of requests."""
 
     def __init__(self, status: int, *hostile: bytes) -> None:
         self.status, self.hostile, self.taken, self.lasts = status, hostile, list[bytes](), 10_000
@@ -49,7 +51,7 @@ def lane_of(folder: Path, name: str, records: Sequence[bytes]) -> Lane:
 def delivering(
     folder: Path, counts: Counts, records: Sequence[bytes], post: Post | Ingress, **given: int
 ) -> RingDelivery:
-    """Of the lane `own` with these records."""
+    """Delivery of the lane `own` with these records."""
     settings = PluginSettings(url="http://x", ring_path=str(folder), token="t", **given)
     if isinstance(post, Ingress):
         post = Poster(settings, counts, httpx.Client(transport=httpx.MockTransport(post))).post
@@ -57,7 +59,7 @@ def delivering(
 
 
 def drained(posting: RingDelivery, folder: Path, times: int = 20) -> None:
-    """Post, without the pauses, until nothing is left."""
+    """Post without pauses until nothing is left."""
     end = RingPosition(1, sum(path.stat().st_size for path in folder.glob("own.*.seg")))
     for _ in range(times):
         posting.hurry()
@@ -65,7 +67,7 @@ def drained(posting: RingDelivery, folder: Path, times: int = 20) -> None:
 
 
 @pytest.mark.parametrize("status", [413, 400])
-def test_a_record_that_the_ingress_refuses_alone_is_set_aside_and_all_others_are_posted(
+def test_a_record_that_the_ingress_refuses_is_kept_apart_and_all_others_are_posted(
     tmp_path: Path, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     counts, ingress = Counts(), Ingress(status, b'"3"', b'"5"')
@@ -79,8 +81,8 @@ def test_a_record_that_the_ingress_refuses_alone_is_set_aside_and_all_others_are
     assert "litellm_call_id" not in caplog.text
 
 
-def test_a_batch_of_nothing_but_refused_records_does_not_end_it(tmp_path: Path) -> None:
-    """600 in front: more than one batch."""
+def test_a_batch_in_which_every_record_is_refused_does_not_stop_delivery(tmp_path: Path) -> None:
+    """600 refused records at the front: more than one batch."""
     hostile = [b'{"large":"%d"}' % number for number in range(600)]
     counts, ingress = Counts(), Ingress(413, b"large")
     drained(delivering(tmp_path, counts, [*hostile, *RECORDS], ingress), tmp_path)
@@ -88,8 +90,10 @@ def test_a_batch_of_nothing_but_refused_records_does_not_end_it(tmp_path: Path) 
     assert kept_in(tmp_path)[:2] == (1, 600)
 
 
-def test_nothing_is_set_aside_of_a_batch_that_is_not_posted_as_a_whole(tmp_path: Path) -> None:
-    """It is posted again as a whole, so a part of it would be kept twice; and what the ingress has is never kept as refused."""
+def test_refused_records_are_kept_apart_only_after_their_whole_batch_was_posted(tmp_path: Path) -> None:
+    """The batch is posted again as a whole, so a part of it would be kept twice; a record that the ingress has is never
+    kept as refused.
+    """
     counts, ingress = Counts(), Ingress(413, b'"0"')
     posting = delivering(tmp_path, counts, RECORDS, ingress)
     ingress.lasts = 5  # requests: 8, 4, 2 records, the first one, the second one
@@ -101,7 +105,9 @@ def test_nothing_is_set_aside_of_a_batch_that_is_not_posted_as_a_whole(tmp_path:
     assert [*records_of(files_of(tmp_path)[0])] == [RECORDS[0]]
 
 
-def test_beyond_its_limit_what_is_refused_is_shed_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_records_beyond_the_limit_are_dropped_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     counts, ingress = Counts(), Ingress(413, b'"3"', b'"5"', b'"7"')
     posting = delivering(tmp_path, counts, RECORDS, ingress, aside_max_bytes=2 * len(RECORDS[0]) + 2)
     drained(posting, tmp_path)
@@ -109,7 +115,7 @@ def test_beyond_its_limit_what_is_refused_is_shed_and_counted(tmp_path: Path, ca
     assert "aside_full" in caplog.text
 
 
-def test_while_the_disk_does_not_take_it_a_refused_record_stays_in_the_ring(
+def test_a_refused_record_stays_in_the_ring_while_the_disk_does_not_accept_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts, ingress = Counts(), Ingress(413, b'"3"')
@@ -126,8 +132,8 @@ def test_while_the_disk_does_not_take_it_a_refused_record_stays_in_the_ring(
     assert counts.all()["set_aside"] == 1
 
 
-def test_a_lane_that_cannot_be_posted_holds_no_other_lane_up(tmp_path: Path) -> None:
-    """The own lane is the first of all."""
+def test_a_lane_that_cannot_be_posted_does_not_block_the_others(tmp_path: Path) -> None:
+    """The process's own lane is the first of all."""
     counts, taken = Counts(), list[bytes]()
 
     def post(records: Sequence[bytes], _failures: int) -> Posted:
@@ -144,7 +150,7 @@ def test_a_lane_that_cannot_be_posted_holds_no_other_lane_up(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "unreadable"), KeyError("ours"), RecursionError()])
-def test_a_lane_that_cannot_be_read_holds_no_other_lane_up(
+def test_a_lane_that_cannot_be_read_does_not_block_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     counts, ingress = Counts(), Ingress(413)
@@ -162,7 +168,7 @@ def test_a_lane_that_cannot_be_read_holds_no_other_lane_up(
 
 
 @pytest.mark.parametrize("note", [b"many words", b"1 two", b"\xff\xfe \xff", b"9", b"1 2 3"])
-def test_a_damaged_note_of_what_is_posted_posts_all_again(tmp_path: Path, note: bytes) -> None:
+def test_with_a_damaged_posted_position_all_records_are_posted_again(tmp_path: Path, note: bytes) -> None:
     lane_of(tmp_path, "left", RECORDS).close()
     (tmp_path / "left.lane").write_bytes(note)
     (tmp_path / "left.strange.seg").write_bytes(b"")
@@ -171,7 +177,7 @@ def test_a_damaged_note_of_what_is_posted_posts_all_again(tmp_path: Path, note: 
     assert ingress.taken == RECORDS
 
 
-def test_pauses_grow_while_no_one_answers_and_the_ingresss_own_is_kept(
+def test_pauses_grow_while_the_ingress_does_not_answer_and_its_retry_after_is_respected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, asked = [1000.0], [0.0]
@@ -196,7 +202,7 @@ def test_pauses_grow_while_no_one_answers_and_the_ingresss_own_is_kept(
     assert tries[-1] - tries[-2] >= 45
 
 
-def test_what_was_set_aside_is_posted_again_by_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_posts_refused_records_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, ingress = Counts(), Ingress(413, b'"3"', b'"5"')
     drained(delivering(tmp_path, counts, RECORDS, ingress), tmp_path)
     assert (status(tmp_path)["aside_records"], status(tmp_path)["aside_files"]) == (2, 1)
@@ -215,7 +221,7 @@ def test_what_was_set_aside_is_posted_again_by_a_command(tmp_path: Path, monkeyp
     assert main("status") == 0
 
 
-def test_what_could_not_be_posted_again_outlives_what_its_process_sets_aside_later(tmp_path: Path) -> None:
+def test_a_record_that_could_not_be_posted_again_is_kept_beside_later_ones(tmp_path: Path) -> None:
     ingress, aside = Ingress(413, b'"5"'), Aside(tmp_path, "1-a", 1 << 20)
     settings = PluginSettings(url="http://x", ring_path=str(tmp_path), token="t")
     poster = Poster(settings, Counts(), httpx.Client(transport=httpx.MockTransport(ingress)))
@@ -228,7 +234,7 @@ def test_what_could_not_be_posted_again_outlives_what_its_process_sets_aside_lat
     assert ingress.taken == [RECORDS[3], RECORDS[5]] and files_of(tmp_path) == []
 
 
-def test_a_record_that_is_being_written_when_its_file_is_posted_again_is_kept(
+def test_a_record_written_while_its_file_is_posted_again_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingress, aside = Ingress(413), Aside(tmp_path, "1-a", 1 << 20)
@@ -249,6 +255,6 @@ def test_a_record_that_is_being_written_when_its_file_is_posted_again_is_kept(
     assert [list(records_of(path)) for path in files_of(tmp_path)] == [[RECORDS[5]]]
 
 
-def test_a_line_that_a_crash_cut_is_no_record(tmp_path: Path) -> None:
+def test_a_line_that_a_crash_truncated_is_no_record(tmp_path: Path) -> None:
     (tmp_path / "x.aside.ndjson").write_bytes(b'{"a":1}\n{"a":')
     assert kept_in(tmp_path)[:2] == (1, 1)

@@ -1,4 +1,6 @@
-"""A lane gives back every whole record that was written, whatever happened to the bytes around them, and gives none twice."""
+"""A lane returns every complete record that was written, no matter what happened to the bytes around it, and returns
+none twice.
+"""
 
 import fcntl
 import subprocess
@@ -34,7 +36,7 @@ def left_by_another(folder: Path, data: bytes, number: int = 1) -> Lane:
 
 
 @pytest.mark.parametrize("cut", range(len(WHOLE) + 1))
-def test_a_process_that_is_killed_at_any_byte_loses_no_whole_record(tmp_path: Path, cut: int) -> None:
+def test_a_process_killed_at_any_byte_loses_no_complete_record(tmp_path: Path, cut: int) -> None:
     lane = left_by_another(tmp_path, WHOLE[:cut])
     found = lane.read(100)
     whole = sum(end <= cut for end in ENDS)
@@ -44,7 +46,7 @@ def test_a_process_that_is_killed_at_any_byte_loses_no_whole_record(tmp_path: Pa
 
 
 @given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))
-def test_a_damaged_byte_costs_one_record_at_most(at: int, flipped: int) -> None:
+def test_a_damaged_byte_loses_one_record_at_most(at: int, flipped: int) -> None:
     damaged = WHOLE[:at] + bytes([WHOLE[at] ^ flipped]) + WHOLE[at + 1 :]
     found = [record for record, _ in frames(damaged)]
     hit = next(number for number, end in enumerate(ENDS) if at < end)
@@ -56,7 +58,7 @@ def test_a_record_that_contains_a_stored_record_is_one_record() -> None:
     assert [record for record, _ in frames(frame(nested) + frame(b"{}"))] == [nested, b"{}"]
 
 
-def test_records_are_given_in_order_over_segments_and_none_twice(tmp_path: Path) -> None:
+def test_records_are_returned_in_order_across_segments_and_none_twice(tmp_path: Path) -> None:
     lane = left_by_another(tmp_path, WHOLE)
     lane.segment(2).write_bytes(frame(b'{"id":"last"}'))
     given: list[bytes] = []
@@ -67,21 +69,21 @@ def test_records_are_given_in_order_over_segments_and_none_twice(tmp_path: Path)
     assert not lane.segment(1).exists(), "a segment whose records are posted is deleted"
 
 
-def test_what_was_posted_is_known_after_a_kill(tmp_path: Path) -> None:
+def test_the_posted_position_survives_a_kill(tmp_path: Path) -> None:
     lane = left_by_another(tmp_path, WHOLE)
     lane.posted(lane.read(3).behind)
     lane.close()
     assert Lane(tmp_path, "left").read(100).records == RECORDS[3:]
 
 
-def test_what_is_not_durable_yet_is_not_given(tmp_path: Path) -> None:
+def test_a_record_that_is_not_durable_yet_is_not_returned(tmp_path: Path) -> None:
     lane = left_by_another(tmp_path, WHOLE)
     assert lane.read(100, RingPosition(1, ENDS[1])).records == RECORDS[:2]
     lane.posted(RingPosition(1, ENDS[1]))
     assert lane.read(100, RingPosition(1, ENDS[1])) == ([], RingPosition(1, ENDS[1]), 0)
 
 
-def test_a_lane_belongs_to_one_process_until_that_is_killed(tmp_path: Path) -> None:
+def test_a_lane_belongs_to_one_process_until_this_process_ends(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         assert list(ended_lanes(tmp_path, frozenset())) == []
@@ -96,10 +98,10 @@ def test_a_lane_belongs_to_one_process_until_that_is_killed(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lane_that_a_neighbour_looks_into_while_it_is_made_gets_another_name(
+def test_a_lane_that_another_process_opens_while_it_is_created_gets_another_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the making of the file and its lock a neighbour can have taken it for one that was left."""
+    """Between the creation of the file and its lock another process may have taken it for an abandoned one."""
     neighbours: list[Lane] = []
     real = fcntl.flock
 
@@ -110,12 +112,12 @@ def test_a_lane_that_a_neighbour_looks_into_while_it_is_made_gets_another_name(
         real(file, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    made = new_lane(tmp_path)
-    assert [neighbour.name for neighbour in neighbours] != [made.name]
+    created = new_lane(tmp_path)
+    assert [neighbour.name for neighbour in neighbours] != [created.name]
     assert len(neighbours) == 1
 
 
-def test_a_segment_whose_lane_was_lost_is_found(tmp_path: Path) -> None:
+def test_a_segment_without_its_lane_file_is_found(tmp_path: Path) -> None:
     (tmp_path / "lost.00000001.seg").write_bytes(frame(b"{}"))
     [lane] = ended_lanes(tmp_path, frozenset())
     assert lane.read(9).records == [b"{}"]

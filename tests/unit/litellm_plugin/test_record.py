@@ -1,4 +1,4 @@
-"""What reaches the disk of the proxy: no prompt, no answer, no error text and no key."""
+"""What the plugin writes to the proxy's disk: no prompt, no answer, no error text and no key."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ PAYLOAD: dict[str, Any] = json.loads((FIXTURES / "generic_api__1.109.1__chat-bas
 
 
 def poisoned(value: Any) -> Any:
-    """The same shape with the canary in every text that is not needed to bill."""
+    """The same shape with a marker in every text that is not needed for billing."""
     if isinstance(value, dict):
         return {name: poisoned(inner) for name, inner in value.items()} | {CANARY: CANARY}
     if isinstance(value, list):
@@ -26,11 +26,11 @@ def poisoned(value: Any) -> Any:
     "field",
     ["messages", "response", "error_str", "error_information", "model_parameters", "hidden_params", "new_field"],
 )
-def test_no_prompt_and_no_answer_is_kept(field: str) -> None:
+def test_no_prompt_and_no_answer_is_stored(field: str) -> None:
     assert CANARY.encode() not in record({**PAYLOAD, field: poisoned(PAYLOAD.get(field))}, ("tags", "metadata"))
 
 
-def test_only_named_members_of_the_metadata_are_kept() -> None:
+def test_only_listed_members_of_the_metadata_are_stored() -> None:
     metadata = {
         "requester_metadata": {"x": CANARY},
         "prompt": CANARY,
@@ -40,13 +40,13 @@ def test_only_named_members_of_the_metadata_are_kept() -> None:
     assert CANARY.encode() not in kept
 
 
-def test_what_clients_write_is_kept_only_where_it_is_asked_for() -> None:
+def test_text_that_clients_write_is_stored_only_if_the_setting_asks_for_it() -> None:
     payload = {**PAYLOAD, "request_tags": [CANARY], "metadata": {"spend_logs_metadata": {"note": CANARY}}}
     assert CANARY.encode() not in record(payload)
     assert record(payload, ("tags", "metadata")).count(CANARY.encode()) == 2
 
 
-def test_a_key_in_an_address_or_an_id_is_not_kept() -> None:
+def test_a_key_in_an_address_or_an_id_is_not_stored() -> None:
     kept = record(
         {
             **PAYLOAD,
@@ -59,7 +59,7 @@ def test_a_key_in_an_address_or_an_id_is_not_kept() -> None:
     assert json.loads(kept)["api_base"] == "https://host.example"
 
 
-def test_a_record_is_a_tenth_of_the_payload_in_one_line_of_ascii() -> None:
+def test_a_record_is_one_line_of_ascii_and_a_tenth_of_the_payload() -> None:
     kept = record({**PAYLOAD, "end_user": "客户\n1"})
     assert len(kept) * 5 < len(json.dumps(PAYLOAD))
     assert kept.isascii() and b"\n" not in kept

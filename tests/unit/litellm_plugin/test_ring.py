@@ -1,4 +1,6 @@
-"""The ring keeps every record that it did not shed aloud, over the end of processes, and holds the event loop up for nothing."""
+"""The ring keeps every record that it did not drop with a count, also across processes, and never blocks the event
+loop.
+"""
 
 import asyncio
 import errno
@@ -46,7 +48,7 @@ def settings(folder: Path, **given: object) -> PluginSettings:
 
 
 class Meterbridge:
-    """Takes batches, or none while it is away."""
+    """Accepts batches, or none while it is unavailable."""
 
     def __init__(self, *, away: bool = False) -> None:
         self.records: list[bytes] = []
@@ -61,15 +63,15 @@ class Meterbridge:
 
 @pytest.fixture
 def rings() -> Iterator[Callable[..., Ring]]:
-    """Makes rings; they are closed at the end."""
-    made: list[Ring] = []
+    """Creates rings and closes them at the end."""
+    created: list[Ring] = []
 
     def ring(folder: Path, post: Post, counts: Counts | None = None, **given: object) -> Ring:
-        made.append(Ring(settings(folder, **given), counts or Counts(), post))
-        return made[-1]
+        created.append(Ring(settings(folder, **given), counts or Counts(), post))
+        return created[-1]
 
     yield ring
-    for each in made:
+    for each in created:
         each.close()
 
 
@@ -85,7 +87,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("after", ["write", "fsync"])
-async def test_a_record_is_in_a_file_when_its_future_says_so(
+async def test_a_record_is_in_a_file_when_its_future_is_done(
     tmp_path: Path, rings: Callable[..., Ring], after: str
 ) -> None:
     ring = rings(tmp_path, Meterbridge(away=True), answer_after=after)
@@ -97,7 +99,7 @@ async def test_a_record_is_in_a_file_when_its_future_says_so(
         assert b'{"id":"%d"}' % number in segment.read_bytes()
 
 
-def test_the_files_can_be_read_by_the_owner_alone(tmp_path: Path, rings: Callable[..., Ring]) -> None:
+def test_only_the_owner_can_read_the_files(tmp_path: Path, rings: Callable[..., Ring]) -> None:
     ring = rings(tmp_path / "ring", Meterbridge(away=True))
     ring.append(b"{}")
     assert (tmp_path / "ring").stat().st_mode & 0o777 == 0o700
@@ -105,7 +107,7 @@ def test_the_files_can_be_read_by_the_owner_alone(tmp_path: Path, rings: Callabl
     assert len(segments(tmp_path / "ring")) == 1
 
 
-async def test_all_that_waits_shares_one_fsync(
+async def test_all_waiting_records_share_one_fsync(
     tmp_path: Path, rings: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fsyncs: list[int] = []
@@ -130,7 +132,7 @@ async def test_all_that_waits_shares_one_fsync(
     assert len(fsyncs) == 2
 
 
-async def test_a_disk_that_hangs_holds_no_answer_up_and_nothing_is_posted_before_it_is_durable(
+async def test_a_disk_that_hangs_delays_no_answer_and_nothing_is_posted_before_it_is_durable(
     tmp_path: Path, rings: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, there = threading.Event(), Meterbridge()
@@ -145,7 +147,7 @@ async def test_a_disk_that_hangs_holds_no_answer_up_and_nothing_is_posted_before
     until(lambda: there.records == [b"{}"])
 
 
-def test_everything_is_posted_in_order_and_its_files_are_deleted(tmp_path: Path, rings: Callable[..., Ring]) -> None:
+def test_all_records_are_posted_in_order_and_their_files_deleted(tmp_path: Path, rings: Callable[..., Ring]) -> None:
     there, counts = Meterbridge(), Counts()
     ring = rings(tmp_path, there, counts)
     sent = [json.dumps({"id": number, "pad": "x" * 3000}).encode() for number in range(2000)]
@@ -157,7 +159,7 @@ def test_everything_is_posted_in_order_and_its_files_are_deleted(tmp_path: Path,
     until(lambda: len(list(tmp_path.glob("*.seg"))) == 1)
 
 
-def test_what_a_process_left_is_posted_by_the_next(tmp_path: Path, rings: Callable[..., Ring]) -> None:
+def test_records_that_a_process_left_are_posted_by_the_next(tmp_path: Path, rings: Callable[..., Ring]) -> None:
     ring = rings(tmp_path, Meterbridge(away=True))
     for number in range(10):
         ring.append(b'{"id":"%d"}' % number)
@@ -170,10 +172,8 @@ def test_what_a_process_left_is_posted_by_the_next(tmp_path: Path, rings: Callab
 
 
 @pytest.mark.parametrize("after", ["write", "fsync"])
-def test_a_kill_at_any_moment_loses_nothing_that_was_confirmed(
-    tmp_path: Path, rings: Callable[..., Ring], after: str
-) -> None:
-    """Two processes at a time, in one folder, killed while they write."""
+def test_a_kill_at_any_moment_loses_no_confirmed_record(tmp_path: Path, rings: Callable[..., Ring], after: str) -> None:
+    """Two processes at a time in one folder, killed while they write."""
     confirmed: dict[str, int] = {}
     for number in range(5):
         with subprocess.Popen(
@@ -183,8 +183,8 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_confirmed(
             for _ in range(number * 3 + 1):
                 confirmed[str(victim.pid)] = int(victim.stdout.readline())
             victim.kill()
-            told = victim.stdout.read().split("\n")
-        whole = [line for line in told[:-1] if line]
+            result = victim.stdout.read().split("\n")
+        whole = [line for line in result[:-1] if line]
         confirmed[str(victim.pid)] = int(whole[-1]) if whole else confirmed[str(victim.pid)]
     there = Meterbridge()
     rings(tmp_path, there)
@@ -205,7 +205,7 @@ def test_two_processes_share_a_folder_and_each_record_is_posted_once(
     assert len({*one.records, *other.records}) == 200
 
 
-async def test_a_full_ring_sheds_and_counts_and_takes_again_when_there_is_room(
+async def test_a_full_ring_drops_and_counts_records_and_accepts_them_again_when_there_is_room(
     tmp_path: Path, rings: Callable[..., Ring], caplog: pytest.LogCaptureFixture
 ) -> None:
     there, counts = Meterbridge(away=True), Counts()
@@ -227,10 +227,10 @@ async def test_a_full_ring_sheds_and_counts_and_takes_again_when_there_is_room(
 
 
 @pytest.mark.parametrize("after", ["write", "fsync"])
-async def test_a_full_disk_sheds_what_does_not_fit_and_keeps_what_does(
+async def test_a_full_disk_drops_records_that_do_not_fit_and_keeps_those_that_do(
     tmp_path: Path, rings: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
-    """The kernel takes a part of a write, then none: that part must not stand before the next record."""
+    """The kernel accepts a part of a write, then nothing: that part must not stand before the next record."""
     real, counts, there = os.write, Counts(), Meterbridge(away=True)
 
     def narrow(file: int, data: bytes) -> int:
@@ -256,15 +256,15 @@ async def test_a_full_disk_sheds_what_does_not_fit_and_keeps_what_does(
     assert counts.all() == {"kept": sum(kept) + 1, "shed": 20 - sum(kept)}, "and nothing is damaged"
 
 
-def test_a_record_after_the_end_is_still_kept(tmp_path: Path, rings: Callable[..., Ring]) -> None:
-    """LiteLLM logs its last calls while the process ends, after our end."""
+def test_a_record_after_the_close_is_still_kept(tmp_path: Path, rings: Callable[..., Ring]) -> None:
+    """LiteLLM logs its last calls while the process ends, after the plugin was closed."""
     ring = rings(tmp_path, Meterbridge())
     ring.close()
     ring.append(b'{"id":"last"}')
     assert any(b"last" in path.read_bytes() for path in tmp_path.glob("*.seg"))
 
 
-def test_the_end_posts_what_is_there(tmp_path: Path, rings: Callable[..., Ring]) -> None:
+def test_closing_posts_the_remaining_records(tmp_path: Path, rings: Callable[..., Ring]) -> None:
     there = Meterbridge()
     ring = rings(tmp_path, there)
     for number in range(1200):

@@ -1,4 +1,4 @@
-"""A setting that is wrong stops the proxy at its start, by name and without its value."""
+"""A wrong setting of the plugin stops the proxy at its start; the message has its name, not its value."""
 
 from dataclasses import fields
 from decimal import Decimal
@@ -13,15 +13,20 @@ NEEDED = {"METERBRIDGE_URL": "http://m", "METERBRIDGE_RING_PATH": "/ring", "METE
 PAGE = Path(__file__).parents[3] / "docs" / "litellm-plugin.md"
 
 
-def test_three_variables_are_enough() -> None:
-    made = PluginSettings.of(NEEDED)
-    assert (made.url, made.ring_path, made.secret, made.authorize) == ("http://m", "/ring", "the-secret", "off")
+def test_three_variables_are_sufficient() -> None:
+    created = PluginSettings.of(NEEDED)
+    assert (created.url, created.ring_path, created.secret, created.authorize) == (
+        "http://m",
+        "/ring",
+        "the-secret",
+        "off",
+    )
 
 
-def test_each_is_read_from_its_variable_in_its_type() -> None:
-    made = PluginSettings.of({**NEEDED, "METERBRIDGE_FAIL_OPEN_USD": "2.50", "METERBRIDGE_ANSWER_WAIT": "0.1"})
-    assert made.fail_open_usd == Decimal("2.50")
-    assert made.answer_wait == 0.1
+def test_each_setting_is_read_from_its_variable_with_its_type() -> None:
+    created = PluginSettings.of({**NEEDED, "METERBRIDGE_FAIL_OPEN_USD": "2.50", "METERBRIDGE_ANSWER_WAIT": "0.1"})
+    assert created.fail_open_usd == Decimal("2.50")
+    assert created.answer_wait == 0.1
 
 
 @pytest.mark.parametrize(
@@ -39,11 +44,11 @@ def test_each_is_read_from_its_variable_in_its_type() -> None:
         ({"METERBRIDGE_AUTHORIZE": "on"}, "METERBRIDGE_API_KEY"),
     ],
 )
-def test_what_is_missing_or_wrong_is_named_without_its_value(change: dict[str, str], named: str) -> None:
-    with pytest.raises(ValueError, match=named) as told:
+def test_a_missing_or_wrong_variable_is_named_without_its_value(change: dict[str, str], named: str) -> None:
+    with pytest.raises(ValueError, match=named) as result:
         PluginSettings.of({**NEEDED, **change})
-    assert "the-secret" not in str(told.value)
-    assert not [value for value in change.values() if len(value) > 3 and value in str(told.value)]
+    assert "the-secret" not in str(result.value)
+    assert not [value for value in change.values() if len(value) > 3 and value in str(result.value)]
 
 
 def test_the_page_has_every_variable_with_its_default() -> None:

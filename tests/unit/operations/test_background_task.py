@@ -1,4 +1,6 @@
-"""A task beside the projector goes on while a neighbour is away; what Postgres refuses is counted, and so rings an alarm."""
+"""A background task of the projector goes on while a service is unavailable; what Postgres refuses is counted, so that
+an alarm fires.
+"""
 
 import asyncio
 from types import SimpleNamespace
@@ -17,8 +19,8 @@ from streams.runtime.kept_up import INTERRUPTED, kept_up
 ROUNDS = 3
 
 
-async def counted(error: BaseException) -> tuple[int, list[str]]:
-    """After three rounds that raise it: how often it was counted, and the lines of the log."""
+async def count_failures(error: BaseException) -> tuple[int, list[str]]:
+    """Run three rounds that raise the error: how often it was counted, and the lines of the log."""
     failures = rounds = 0
 
     async def once() -> None:
@@ -42,21 +44,21 @@ async def counted(error: BaseException) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize("reason", [POSTGRES_SCHEMA, POSTGRES_DENIED])
-async def test_a_missing_table_or_right_is_counted_each_time_and_said_once(reason: str) -> None:
-    """Else the task does nothing for weeks, and one line of the log tells of it."""
-    assert await counted(Unavailable(reason, "UndefinedTableError 42P01")) == (ROUNDS, ["waits"])
+async def test_a_missing_table_or_right_is_counted_each_time_and_logged_once(reason: str) -> None:
+    """Otherwise the task could do nothing for weeks, with a single log line about it."""
+    assert await count_failures(Unavailable(reason, "UndefinedTableError 42P01")) == (ROUNDS, ["waits"])
 
 
 @pytest.mark.parametrize("error", [Unavailable(POSTGRES_AWAY), MeterbridgeError("projection_behind")])
-async def test_what_passes_by_itself_is_not_counted(error: MeterbridgeError) -> None:
-    assert await counted(error) == (0, ["waits"])
+async def test_a_temporary_error_is_not_counted(error: MeterbridgeError) -> None:
+    assert await count_failures(error) == (0, ["waits"])
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), asyncio.CancelledError()])
-async def test_an_error_that_no_one_expected_ends_the_task_which_is_begun_again_and_counted_once(
+async def test_an_unexpected_error_ends_the_task_which_is_restarted_and_counted_once(
     error: BaseException,
 ) -> None:
-    """By `kept_up` alone. A library's own `CancelledError` is one: the process is not ending."""
+    """Only `kept_up` does this. A library's own `CancelledError` is such an error: the process is not ending."""
     INTERRUPTED.of_role().pop("a test", None)
     done, rounds = asyncio.Event(), 0
 
@@ -80,7 +82,7 @@ async def test_an_error_that_no_one_expected_ends_the_task_which_is_begun_again_
 
 
 class Webhooks(OutgoingWebhooks):
-    """The first look has an error of ours, and the second one waits."""
+    """The first round raises an error of Meterbridge's own, and the second one waits."""
 
     looks = 0
 
@@ -91,8 +93,8 @@ class Webhooks(OutgoingWebhooks):
         await asyncio.sleep(60)
 
 
-async def test_webhooks_keep_their_connections_when_their_task_is_begun_again_until_it_is_cancelled() -> None:
-    """A closed client of httpx cannot be opened again: no message would be sent until the process ends."""
+async def test_webhooks_keep_their_connections_when_their_task_is_restarted_until_it_is_cancelled() -> None:
+    """A closed httpx client cannot be opened again: no message would be sent until the process ends."""
     http = httpx.AsyncClient()
     needs: list[Any] = [None, None, SimpleNamespace(http=http), (), None]
     task = Webhooks(*needs)

@@ -1,4 +1,4 @@
-"""The canary at work, with an ingress and a Lago that do what the test says, on a clock of the test."""
+"""The canary at work, with an ingress and a Lago controlled by the test, and the test's own clock."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -71,67 +71,67 @@ def world() -> World:
 
 
 @pytest.fixture
-def told() -> list[Outcome]:
+def reports() -> list[Outcome]:
     return []
 
 
 @pytest.fixture
-async def canary(world: World, told: list[Outcome]) -> Canary:
-    one = Canary(PLAN, world, world, Place("org", "ai_usage"), lambda: world.now_us, on_outcome=told.append)
+async def canary(world: World, reports: list[Outcome]) -> Canary:
+    one = Canary(PLAN, world, world, Place("org", "ai_usage"), lambda: world.now_us, on_outcome=reports.append)
     await one.find_subscription()
     return one
 
 
 async def minutes(canary: Canary, world: World, count: float) -> None:
-    """The ticks of so many minutes."""
+    """The canary's ticks of this number of minutes."""
     for _ in range(round(count * 60)):
         await canary.tick()
         world.now_us += SECOND_US
 
 
-async def test_a_call_a_minute_is_posted_and_found_billed_with_one_question_each(
-    canary: Canary, world: World, told: list[Outcome]
+async def test_one_call_a_minute_is_posted_and_found_with_one_request_each(
+    canary: Canary, world: World, reports: list[Outcome]
 ) -> None:
     await minutes(canary, world, 12)
     assert [call.ended_us for call in world.posts] == [NOON + number * MINUTE for number in range(1, 13)]
-    assert {outcome.result for outcome in told} == {BILLED}
-    assert len(told) == world.asked == 10
-    assert all(65 * SECOND_US <= outcome.wait_us < 70 * SECOND_US for outcome in told)
+    assert {outcome.result for outcome in reports} == {BILLED}
+    assert len(reports) == world.asked == 10
+    assert all(65 * SECOND_US <= outcome.wait_us < 70 * SECOND_US for outcome in reports)
 
 
-async def test_an_event_that_lago_answered_200_for_and_lost_is_told_when_it_is_due(
-    canary: Canary, world: World, told: list[Outcome]
+async def test_an_event_that_lago_accepted_and_lost_is_reported_when_it_is_due(
+    canary: Canary, world: World, reports: list[Outcome]
 ) -> None:
     world.events_of = lambda _: []
     await minutes(canary, world, 5)
-    assert [outcome.result for outcome in told] == [NOT_BILLED]
-    assert told[0].call == world.posts[0]
+    assert [outcome.result for outcome in reports] == [NOT_BILLED]
+    assert reports[0].call == world.posts[0]
 
 
-async def test_an_ingress_that_does_not_take_the_call_is_told_at_once(
-    canary: Canary, world: World, told: list[Outcome]
+async def test_an_ingress_that_refuses_the_call_is_reported_at_once(
+    canary: Canary, world: World, reports: list[Outcome]
 ) -> None:
     world.refusal = "http://ingress answered 503"
     await minutes(canary, world, 1.5)
-    assert [outcome.result for outcome in told] == [NOT_POSTED]
+    assert [outcome.result for outcome in reports] == [NOT_POSTED]
     assert world.asked == 0
-    assert sentence_of(told[0], "sub", canary.refusal).endswith("was not posted: http://ingress answered 503.")
+    assert sentence_of(reports[0], "sub", canary.refusal).endswith("was not posted: http://ingress answered 503.")
 
 
-async def test_while_lago_is_away_it_is_asked_ever_more_seldom_and_no_one_says_not_billed(
-    canary: Canary, world: World, told: list[Outcome]
+async def test_while_lago_is_unavailable_it_is_asked_less_and_less_often_and_no_call_is_reported_as_not_billed(
+    canary: Canary, world: World, reports: list[Outcome]
 ) -> None:
     world.away = True
     await minutes(canary, world, 7)
-    assert {outcome.result for outcome in told} == {NOT_SEEN}
+    assert {outcome.result for outcome in reports} == {NOT_SEEN}
     assert world.asked < 12
     world.away = False
     await minutes(canary, world, 3)
-    assert told[-1].result == BILLED and not told[-1].late
+    assert reports[-1].result == BILLED and not reports[-1].late
 
 
-async def test_a_subscription_that_began_anew_is_found_after_a_call_was_missing(
-    canary: Canary, world: World, told: list[Outcome]
+async def test_a_subscription_that_was_created_again_is_found_after_a_call_was_missing(
+    canary: Canary, world: World, reports: list[Outcome]
 ) -> None:
     world.events_of = lambda _: []
     await minutes(canary, world, 3.5)
@@ -144,13 +144,13 @@ async def test_a_subscription_that_began_anew_is_found_after_a_call_was_missing(
 
     world.events_between = events_between  # type: ignore[assignment,method-assign]
     await minutes(canary, world, 5)
-    assert NOT_BILLED in {outcome.result for outcome in told}
+    assert NOT_BILLED in {outcome.result for outcome in reports}
     assert canary.subscription == "sub"
-    assert told[-1].result == BILLED
+    assert reports[-1].result == BILLED
 
 
-async def test_the_end_of_a_long_outage_is_seen_by_a_call_that_comes_late_and_calls_go_on(
-    canary: Canary, world: World, told: list[Outcome]
+async def test_a_late_call_shows_the_end_of_a_long_outage_and_calls_go_on(
+    canary: Canary, world: World, reports: list[Outcome]
 ) -> None:
     world.events_of = lambda _: []
     await minutes(canary, world, 34)
@@ -158,22 +158,22 @@ async def test_the_end_of_a_long_outage_is_seen_by_a_call_that_comes_late_and_ca
     world.events_of = lambda call: [event(call)]
     asked = world.asked
     await minutes(canary, world, 1.1)
-    assert told[-1].late and told[-1].result == BILLED
+    assert reports[-1].late and reports[-1].result == BILLED
     assert world.asked - asked <= 2
     await minutes(canary, world, 2.5)
-    assert told[-1].result == BILLED and not told[-1].late
-    assert told[-1].wait_us < 70 * SECOND_US
+    assert reports[-1].result == BILLED and not reports[-1].late
+    assert reports[-1].wait_us < 70 * SECOND_US
 
 
 @pytest.mark.parametrize(("count", "result"), [(True, BILLED_TWICE), (False, BILLED)])
-async def test_a_copy_counts_where_lago_bills_copies(
-    world: World, told: list[Outcome], count: bool, result: str
+async def test_a_copy_of_an_event_is_reported_if_this_lago_bills_copies(
+    world: World, reports: list[Outcome], count: bool, result: str
 ) -> None:
     world.events_of = lambda call: [event(call), event(call)]
-    one = Canary(PLAN, world, world, Place("org", "ai_usage", count), lambda: world.now_us, on_outcome=told.append)
+    one = Canary(PLAN, world, world, Place("org", "ai_usage", count), lambda: world.now_us, on_outcome=reports.append)
     await one.find_subscription()
     await minutes(one, world, 2.5)
-    assert told[0].result == result
+    assert reports[0].result == result
 
 
 async def test_without_a_subscription_the_canary_names_the_command_to_run(world: World) -> None:
@@ -185,7 +185,7 @@ async def test_without_a_subscription_the_canary_names_the_command_to_run(world:
 
 
 @pytest.mark.parametrize("lost", [False, True])
-async def test_one_call_by_hand_waits_until_it_is_billed_or_due(
+async def test_a_single_call_by_command_waits_until_it_is_billed_or_due(
     canary: Canary, world: World, lost: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def sleep(seconds: float) -> None:
@@ -208,7 +208,7 @@ def test_every_result_has_a_sentence_that_names_the_call() -> None:
 
 
 @pytest.mark.parametrize("party", CUSTOMER_ID_FIELDS)
-def test_the_body_is_read_as_litellms_and_names_the_customer_by_the_field_that_decides(party: str) -> None:
+def test_the_body_has_litellms_shape_and_names_the_customer_in_the_configured_field(party: str) -> None:
     call = PLAN.call(NOON, "ab12")
     body = body_of(call, "eu-canary", party, Decimal("0.0001"))
     assert b'"response_cost":0.0001,' in body
@@ -218,7 +218,7 @@ def test_the_body_is_read_as_litellms_and_names_the_customer_by_the_field_that_d
     assert FIELDS.keys() == set(CUSTOMER_ID_FIELDS)
 
 
-def test_the_canary_signs_where_there_is_no_token() -> None:
+def test_without_a_token_the_canary_signs_its_calls() -> None:
     body = b"[{}]"
     assert Credential("token", "secret").headers(body, 7) == {"Authorization": "Bearer token"}
     signed = signed_by(Credential(secret="whsec_c2VjcmV0").headers(body, 7), body, [Secret.of("whsec_c2VjcmV0")])
@@ -231,7 +231,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(name, labels)
 
 
-def test_the_metrics_tell_the_last_result_and_count_each_call_once() -> None:
+def test_the_metrics_show_the_last_result_and_count_each_call_once() -> None:
     metrics, clock = Metrics(CollectorRegistry(), "0"), [100.0]
     last = LastBilled(lambda: clock[0])
     metrics.watch_canary(last.age_s)

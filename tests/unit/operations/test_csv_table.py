@@ -1,4 +1,4 @@
-"""CSV is read strictly: a damaged row is told with line and reason, and never becomes a call that no one made."""
+"""CSV is read strictly: a damaged row is reported with its line and reason, and never becomes a call that was not made."""
 
 import csv
 import io
@@ -20,17 +20,17 @@ def read(body: bytes, columns: tuple[str, ...] | None = None, delimiter: str = "
     return [*found, *table.end()]
 
 
-def told(body: bytes, **options: str) -> list[tuple[int, str]]:
+def rows_of(body: bytes, **options: str) -> list[tuple[int, str]]:
     """(line, reason, or the cells' values) of every row."""
     return [(row.line, row.wrong or "|".join(row.cells.values())) for row in read(body, **options)]  # type: ignore[arg-type]
 
 
-def test_a_quoted_cell_may_hold_line_ends_delimiters_and_quotes() -> None:
-    assert told(b'a,b\r\n"one\r\ntwo, ""three""",x\r\n4,""\r\n') == [(2, 'one\r\ntwo, "three"|x'), (4, "4")]
+def test_a_quoted_cell_may_contain_line_ends_delimiters_and_quotes() -> None:
+    assert rows_of(b'a,b\r\n"one\r\ntwo, ""three""",x\r\n4,""\r\n') == [(2, 'one\r\ntwo, "three"|x'), (4, "4")]
 
 
-def test_a_stray_quote_costs_its_own_row_alone() -> None:
-    assert told(b'a,b\n5" disk,x\n1,2\n7,"8"x\n3,4\n') == [
+def test_a_stray_quote_damages_only_its_own_row() -> None:
+    assert rows_of(b'a,b\n5" disk,x\n1,2\n7,"8"x\n3,4\n') == [
         (2, "stray_quote"),
         (3, "1|2"),
         (4, "stray_quote"),
@@ -38,8 +38,8 @@ def test_a_stray_quote_costs_its_own_row_alone() -> None:
     ]
 
 
-def test_rows_that_an_open_quote_swallows_are_refused_with_it_and_never_read_as_rows() -> None:
-    """They may be the text of a prompt, which anybody may have written."""
+def test_rows_inside_an_unclosed_quote_are_refused_together_and_never_read_as_rows() -> None:
+    """They may be the text of a prompt, which any client may have written."""
     first, second = read(b'a,b\n"cut,1\nvictim,1000\nx "y",2\n5,6\n')
     assert (first.line, first.wrong, "lines 2 to 4" in first.detail) == (2, "stray_quote", True)
     assert second.cells == {"a": "5", "b": "6"}
@@ -47,20 +47,20 @@ def test_rows_that_an_open_quote_swallows_are_refused_with_it_and_never_read_as_
     assert (cut.line, cut.wrong, "end of the file" in cut.detail) == (2, "open_quote", True)
 
 
-def test_short_and_long_rows_are_refused_also_where_the_file_is_cut() -> None:
-    assert told(b"a,b,c\n1,2\n1,2,3,4\n1,2,3\n4,5") == [
+def test_rows_with_too_few_or_too_many_cells_are_refused_also_at_a_chunk_border() -> None:
+    assert rows_of(b"a,b,c\n1,2\n1,2,3,4\n1,2,3\n4,5") == [
         (2, "short_row"),
         (3, "long_row"),
         (4, "1|2|3"),
         (5, "short_row"),
     ]
-    assert told(b"a,b\n1,2") == [(2, "1|2")], "the last line of a whole file need not end"
+    assert rows_of(b"a,b\n1,2") == [(2, "1|2")], "the last line of a whole file need not end"
 
 
-def test_an_encoding_that_is_none_of_ours_is_named() -> None:
-    assert told("a,b\nZoë,1\nZoe,2\n".encode("cp1252")) == [(2, "not_utf8"), (3, "Zoe|2")]
+def test_an_unsupported_encoding_is_named() -> None:
+    assert rows_of("a,b\nZoë,1\nZoe,2\n".encode("cp1252")) == [(2, "not_utf8"), (3, "Zoe|2")]
     assert "0xeb" in read("a,b\nZoë,1\n".encode("cp1252"))[0].detail
-    assert told("a,b\nZoë,1\n".encode("utf-8-sig")) == [(2, "Zoë|1")]
+    assert rows_of("a,b\nZoë,1\n".encode("utf-8-sig")) == [(2, "Zoë|1")]
     for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
         with pytest.raises(Rejected, match="UTF-16"):
             read("a,b\n1,2\n".encode(encoding))
@@ -69,15 +69,15 @@ def test_an_encoding_that_is_none_of_ours_is_named() -> None:
 
 
 @pytest.mark.parametrize(("delimiter", "option"), [(";", "';'"), ("\t", "tab"), ("|", "'|'")])
-def test_another_delimiter_is_named_and_taken_with_its_option(delimiter: str, option: str) -> None:
+def test_another_delimiter_is_reported_and_accepted_with_its_option(delimiter: str, option: str) -> None:
     body = f"org_id{delimiter}plan_code\n1{delimiter}2,5\n".encode()
     with pytest.raises(Rejected, match="--delimiter") as refused:
         read(body)
     assert option in refused.value.detail
-    assert told(body, delimiter="tab" if delimiter == "\t" else delimiter) == [(2, "1|2,5")]
+    assert rows_of(body, delimiter="tab" if delimiter == "\t" else delimiter) == [(2, "1|2,5")]
 
 
-def test_a_file_without_a_header_or_with_a_column_twice_is_refused() -> None:
+def test_a_file_without_a_header_or_with_a_duplicate_column_is_refused() -> None:
     for body in (b"", b"\n \n"):
         with pytest.raises(Rejected, match="the file is empty"):
             read(body)
@@ -86,19 +86,19 @@ def test_a_file_without_a_header_or_with_a_column_twice_is_refused() -> None:
     assert read(b"x,x,spend\n1,2,3\n", ("spend",)) == [CsvRow(2, {"spend": "3"})]
 
 
-def test_cells_of_any_size_in_columns_no_one_reads_are_no_matter() -> None:
+def test_cells_of_any_size_in_unused_columns_are_accepted() -> None:
     long = b"x" * (1 << 20)
     [row] = read(b'id,messages,spend\n1,"' + long + b"\n" + long + b'",0.5\n', ("id", "spend"))
     assert row.cells == {"id": "1", "spend": "0.5"}
 
 
-def test_a_row_longer_than_the_longest_is_given_up_and_the_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_longer_than_the_maximum_is_skipped_and_the_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_table, "MAX_RECORD", 100)
     found = read(b'a\n"' + b"x" * 50 + b"\n" + b"y\n" * 60)
     assert (found[0].line, found[0].wrong, found[-1].cells) == (2, "row_too_large", {"a": "y"})
 
 
-def test_a_refused_row_still_names_what_stands_before_the_fault() -> None:
+def test_a_refused_row_still_has_the_cells_before_the_error() -> None:
     assert read(b'request_id,model\nreq-1,5" disk\n')[0].cells == {"request_id": "req-1"}
     assert read("request_id,model\nreq-1,Zoë\n".encode("cp1252"))[0].cells == {"request_id": "req-1"}
     assert read(b"request_id,model\nreq-1\n")[0].cells == {"request_id": "req-1"}
@@ -110,8 +110,8 @@ cells = st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=8),
 @given(
     st.lists(cells, max_size=8), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.sampled_from(["\r\n", "\n"])
 )
-def test_whatever_a_writer_of_csv_wrote_is_read_back(table: list[list[str]], quoting: int, end: str) -> None:
-    """NUL and a lone carriage return apart: the standard's writer leaves them without quotes in some versions."""
+def test_a_file_by_pythons_csv_writer_is_read_back_unchanged(table: list[list[str]], quoting: int, end: str) -> None:
+    """Except NUL and a lone carriage return, which the writer leaves without quotes in some versions."""
     table = [[cell.replace("\0", "").replace("\r", "") for cell in row] for row in table]
     out = io.StringIO()
     csv.writer(out, quoting=quoting, lineterminator=end).writerows([["a", "b", "c"], *table])  # type: ignore[arg-type]
@@ -120,6 +120,6 @@ def test_whatever_a_writer_of_csv_wrote_is_read_back(table: list[list[str]], quo
 
 
 @given(st.binary(max_size=60))
-def test_no_bytes_at_all_break_it(body: bytes) -> None:
+def test_no_input_bytes_raise_an_unexpected_error(body: bytes) -> None:
     for row in read(b"a,b\n" + body):
         assert row.wrong or len(row.cells) <= 2

@@ -1,4 +1,4 @@
-"""The reasons that a command and a metric know are those that the code gives."""
+"""The reasons that commands and metrics know are those that the code gives."""
 
 import ast
 from pathlib import Path
@@ -15,7 +15,7 @@ INGRESS = "connectors/ingest/"
 
 
 def given(*places: str) -> dict[str, str]:
-    """Each reason for which a call is rejected in these places of the product, and one line that gives it."""
+    """Each reason for which these modules reject a call, with one line that gives it."""
     return {
         reason: where
         for where, call in calls("Rejected", "Refused", "InvalidElement")
@@ -41,15 +41,15 @@ def rules_of_the_ingress() -> set[str]:
     return found
 
 
-def test_every_reason_by_which_a_call_is_refused_is_known_to_the_commands() -> None:
-    """Reasons of the meter and the ingress, as they stand in the code."""
+def test_every_reason_for_a_rejection_is_known_to_the_commands() -> None:
+    """Reasons of the meter and the ingress, read from the code."""
     reasons = given(*RULES, INGRESS)
     assert {"not_a_call", "too_many_held", "bad_time"} <= reasons.keys()  # of a constant, of a constant, of a schema
     assert {reason: where for reason, where in reasons.items() if reason not in KNOWN} == {}
 
 
-def test_every_reason_of_a_rule_that_the_ingress_applies_is_counted_there_from_zero_on() -> None:
-    """What is in neither list of `schemas/reasons.py` is invisible to an alarm until its second call."""
+def test_every_reason_of_an_ingress_rule_has_a_counter_that_starts_at_zero() -> None:
+    """A reason in neither list of `schemas/reasons.py` is invisible to an alarm until its second call."""
     rules = rules_of_the_ingress()
     assert {"streams/core/metering/cost_fields.py", "schemas/moments.py"} <= rules
     assert "streams/core/metering/fold.py" not in rules

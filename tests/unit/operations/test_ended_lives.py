@@ -1,4 +1,4 @@
-"""Which lives of a subscription's id have ended, and how long each lasted."""
+"""Which periods of a subscription's id have ended, and how long each lasted."""
 
 from connectors.lago.responses import Subscription
 from connectors.operations.last_invoice import Life, lives_of
@@ -14,8 +14,8 @@ def subscription(name: str, started_us: int, ended_us: int | None) -> Subscripti
     return Subscription(name, to_iso(started_us), "llm", ended, f"id of {started_us}")
 
 
-def test_a_life_lasts_to_the_end_of_the_second_that_lago_tells_or_to_the_start_of_the_next_one() -> None:
-    """A change of plan ends one life and begins the next at once; Lago reports the end to the second."""
+def test_a_period_lasts_to_the_end_of_the_second_that_lago_reports_or_to_the_start_of_the_next() -> None:
+    """A plan change ends one period and starts the next at once; Lago reports the end to the second."""
     other = START + HOUR_US
     listed = [
         subscription("sub-a", START, END),

@@ -1,4 +1,6 @@
-"""Tables that people made: every row is found with the line it begins in, and a bad one costs its neighbours nothing."""
+"""Import tables written by people: every row has the number of its first line, and a bad row does not affect the
+others.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -13,7 +15,7 @@ from schemas.errors import Rejected
 
 
 async def read(body: bytes, kind: str, size: int = 7) -> list[tuple[int, Any]]:
-    """(line, object or reason) of every row, fed in pieces of `size`."""
+    """(line, object or reason) of every row, read in pieces of `size`."""
 
     async def fetch_batches() -> AsyncIterator[bytes]:
         for start in range(0, len(body), size):
@@ -22,17 +24,17 @@ async def read(body: bytes, kind: str, size: int = 7) -> list[tuple[int, Any]]:
     return [(row.line, row.wrong or json.loads(row.body)) async for row in rows(fetch_batches(), kind)]
 
 
-async def test_csv_rows_are_objects_of_their_headers_names() -> None:
+async def test_csv_rows_are_objects_with_the_headers_names() -> None:
     body = "\ufeffa, b,\r\n1,Zoë,x\r\n\r\n2,,\r\n".encode()
     assert await read(body, CSV) == [(2, {"a": "1", "b": "Zoë"}), (4, {"a": "2"})]
 
 
-async def test_a_quoted_cell_may_hold_lines_commas_and_quotes() -> None:
+async def test_a_quoted_cell_may_contain_line_ends_commas_and_quotes() -> None:
     body = b'a,b\n"one\ntwo, ""three""",x\n4,y'
     assert await read(body, CSV) == [(2, {"a": 'one\ntwo, "three"', "b": "x"}), (4, {"a": "4", "b": "y"})]
 
 
-async def test_a_csv_row_that_cannot_be_read_is_named_by_its_line() -> None:
+async def test_an_unreadable_csv_row_is_reported_with_its_line() -> None:
     body = b'a,b\n1,2,3\n4,5\n\xff,6\n7,"8"x\n9\n10,11\n'
     assert await read(body, CSV) == [
         (2, "long_row"),
@@ -44,7 +46,7 @@ async def test_a_csv_row_that_cannot_be_read_is_named_by_its_line() -> None:
     ]
 
 
-async def test_a_csv_row_is_as_long_as_its_wanted_cells() -> None:
+async def test_only_the_needed_cells_count_for_the_length_of_a_row() -> None:
     long = b"x" * MAX_ROW
     body = b"a,note\n1," + long + b"\n" + long + b",2\n3,4\n"
 
@@ -55,30 +57,30 @@ async def test_a_csv_row_is_as_long_as_its_wanted_cells() -> None:
     assert found == [(2, {"a": "1"}), (3, "row_too_large"), (4, {"a": "3"})]
 
 
-async def test_a_quote_that_is_never_closed_takes_the_rest_of_the_file_with_it() -> None:
-    """The lines that it swallows are told, and never read as rows."""
+async def test_an_unclosed_quote_invalidates_the_rest_of_the_file() -> None:
+    """Its lines are reported, and never read as rows."""
     body = b'a\n"' + b"x" * 50 + b"\n" + b"y\n" * 100
     assert await read(body, CSV, 4096) == [(2, "open_quote")]
 
 
 @pytest.mark.parametrize("body", [b"", b"\n \n", b"\xff\xfe,b\n1,2\n"])
-async def test_a_csv_file_without_a_header_is_none(body: bytes) -> None:
+async def test_a_csv_file_without_a_header_is_refused(body: bytes) -> None:
     with pytest.raises(Rejected, match="bad_csv"):
         await read(body, CSV)
 
 
-async def test_json_comes_an_object_a_line_and_what_is_none_is_for_the_row_to_say() -> None:
+async def test_json_lines_are_read_one_object_a_line_and_anything_else_is_the_rows_error() -> None:
     body = b'{"a":1}\n\n  {"a":2}\r\n{"a":3}'
     assert await read(body, JSON) == [(1, {"a": 1}), (3, {"a": 2}), (4, {"a": 3})]
 
 
-async def test_a_json_array_tells_the_lines_its_objects_begin_in() -> None:
+async def test_each_object_of_a_json_array_has_the_line_where_it_begins() -> None:
     body = json.dumps([{"a": 1}, {"a": [2, "]"]}, {"a": "ö"}], indent=1, ensure_ascii=False).encode()
     assert await read(body, JSON) == [(2, {"a": 1}), (5, {"a": [2, "]"]}), (11, {"a": "ö"})]
     assert await read(b"[]", JSON) == []
 
 
-async def test_in_an_array_nothing_can_be_told_apart_after_what_is_no_json() -> None:
+async def test_after_invalid_json_in_an_array_no_further_row_can_be_read() -> None:
     assert await read(b'[{"a":1},\n{"a":2},\n{"a" 3}, {"a":4}]', JSON) == [
         (1, {"a": 1}),
         (2, {"a": 2}),
@@ -88,7 +90,7 @@ async def test_in_an_array_nothing_can_be_told_apart_after_what_is_no_json() -> 
     assert await read(b"[" * 100_000, JSON, 4096) == [(1, "not_json")]
 
 
-async def test_rows_and_arrays_have_a_longest_length() -> None:
+async def test_rows_and_arrays_have_a_maximum_length() -> None:
     long = b'{"a":"' + b"x" * MAX_ROW + b'"}'
     assert await read(long + b'\n{"a":1}', JSON, 4096) == [(1, "row_too_large"), (2, {"a": 1})]
     assert await read(b"[" + long + b',\n{"a":1}]', JSON, 4096) == [(1, "row_too_large"), (2, {"a": 1})]
@@ -98,7 +100,7 @@ async def test_rows_and_arrays_have_a_longest_length() -> None:
 
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=10), st.integers(1, 40))
-async def test_whatever_the_pieces_the_rows_are_the_same(texts: list[str], size: int) -> None:
+async def test_rows_are_the_same_for_every_size_of_the_pieces(texts: list[str], size: int) -> None:
     lines = "".join(json.dumps({"a": text}) + "\n" for text in texts).encode()
     found = [body for _, body in await read(lines, JSON, size)]
     assert found == [{"a": text} for text in texts]

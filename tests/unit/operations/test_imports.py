@@ -1,4 +1,4 @@
-"""How an import goes through its rows: in order where they are of one key, on through bad ones, and again from the start."""
+"""How an import processes its rows: in order for one key, continuing after bad rows, and repeatable from the start."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from schemas.errors import Rejected, Unavailable
 
 
 class Line(BaseModel):
-    """A row of this test: whose it is, how long it takes, what happens."""
+    """A row of this test: its key, its duration, and its outcome."""
 
     of: str
     value: int
@@ -56,22 +56,22 @@ async def rows(*lines: Line | str) -> AsyncIterator[Row]:
         yield Row(number, b"", line) if isinstance(line, str) else Row(number, line.model_dump_json().encode())
 
 
-async def test_rows_of_one_key_are_taken_in_order_however_long_each_takes() -> None:
-    """A mapping that is named twice ends as its last row says."""
+async def test_rows_of_one_key_are_processed_in_order_for_any_durations() -> None:
+    """A mapping that occurs twice ends as its last row says."""
     shelf = Shelf()
     lines = [Line(of="a", value=number, turns=20 - number) for number in range(20)]
     await Import(shelf, 10).run(rows(*lines))
     assert shelf.all == {"a": 19}
 
 
-async def test_rows_of_several_keys_are_under_way_together_and_no_more_than_that() -> None:
+async def test_rows_of_several_keys_are_processed_concurrently_up_to_a_limit() -> None:
     shelf = Shelf()
     done = await Import(shelf, 4).run(rows(*(Line(of=str(number), value=1, turns=5) for number in range(40))))
     assert (shelf.most, done.created) == (4, 40)
 
 
-async def test_every_row_is_counted_by_what_became_of_it_and_refused_ones_are_in_order_of_line() -> None:
-    told: list[int] = []
+async def test_every_row_is_counted_by_its_outcome_and_refused_rows_are_ordered_by_line() -> None:
+    result: list[int] = []
     lines = [
         Line(of="a", value=1, wrong="not_so", turns=9),
         "bad_row",
@@ -79,14 +79,14 @@ async def test_every_row_is_counted_by_what_became_of_it_and_refused_ones_are_in
         Line(of="b", value=1),
         Line(of="b", value=2),
     ]
-    done = (await Import(Shelf(), 10, on_progress=told.append).run(rows(*lines))).as_object()
+    done = (await Import(Shelf(), 10, on_progress=result.append).run(rows(*lines))).as_object()
     counts = {name: done[name] for name in ("read", "created", "changed", "unchanged", "refused")}
     assert counts == {"read": 5, "created": 1, "changed": 1, "unchanged": 1, "refused": 2}
     assert [(error["line"], error["reason"]) for error in done["errors"]] == [(1, "not_so"), (2, "bad_row")]
-    assert sum(told) == 5
+    assert sum(result) == 5
 
 
-async def test_a_neighbour_that_is_away_for_a_moment_is_waited_for_and_one_that_stays_away_ends_it() -> None:
+async def test_a_short_outage_is_waited_for_and_a_long_one_ends_the_import() -> None:
     shelf = Shelf()
     shelf.away = 1
     assert (await Import(shelf, 1, patience_s=5).run(rows(Line(of="a", value=1)))).created == 1
@@ -97,7 +97,7 @@ async def test_a_neighbour_that_is_away_for_a_moment_is_waited_for_and_one_that_
     assert job.done.created == 0
 
 
-async def test_what_was_read_before_the_file_ended_wrongly_is_finished() -> None:
+async def test_rows_read_before_the_file_turned_out_damaged_are_finished() -> None:
     async def cut() -> AsyncIterator[Row]:
         async for row in rows(Line(of="a", value=1, turns=50)):
             yield row
@@ -109,7 +109,7 @@ async def test_what_was_read_before_the_file_ended_wrongly_is_finished() -> None
     assert shelf.all == {"a": 1}
 
 
-async def test_a_bug_ends_it_and_is_not_taken_for_a_refusal() -> None:
+async def test_a_bug_ends_the_import_and_does_not_count_as_a_refused_row() -> None:
     class Broken(Shelf):
         async def take(self, row: Line) -> str:
             raise ZeroDivisionError(row.of)

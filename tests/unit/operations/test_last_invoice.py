@@ -1,4 +1,4 @@
-"""Usage with a moment before the end of its subscription: what the last invoice says, or does not say, decides."""
+"""Usage with a time shortly before the end of its subscription: Lago's last invoice decides whether it was billed."""
 
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ def changed(one: Any, **fields: Any) -> Any:
 
 @dataclass
 class Lago:
-    """What Lago has: one event of five cents, delivered before the end, and counted; and what a test adds."""
+    """Lago's data: one event of five cents, delivered and counted before the end; tests add more."""
 
     listed: list[Invoice] = field(default_factory=lambda: [INVOICE])
     stored: list[tuple[str, int, str]] = field(default_factory=lambda: [("a", END - HOUR_US, "5")])
@@ -81,7 +81,7 @@ class Posted(NamedTuple):
 
 @dataclass
 class Deliveries:
-    """Of the org, of the metric."""
+    """Deliveries of the org, for the metric."""
 
     posted: list[Posted]
 
@@ -116,7 +116,7 @@ SETTLED: dict[str, str] = {}
 async def look(
     lago: Lago, *found: Posted, now_us: int = NOW, life: Life = LIFE, memory: Memory | None = None
 ) -> dict[str, str]:
-    """What is named, and why."""
+    """The events that are reported, and the reason."""
     memory = {} if memory is None else memory
     late = await not_invoiced(Deliveries([*found] or [LATE]), [life], "org", lago, now_us, CODE, memory)
     assert all(one.life is life and one.named for one in late)
@@ -124,12 +124,12 @@ async def look(
 
 
 def with_late(lago: Lago) -> Lago:
-    """And it stored the late one five seconds after the end."""
+    """A second event was stored five seconds after the end."""
     lago.stored.append(("late", END + 5 * SECOND_US, "7"))
     return lago
 
 
-async def test_what_the_last_invoice_did_not_count_is_late() -> None:
+async def test_an_event_that_the_last_invoice_did_not_count_is_late() -> None:
     """
     sub-a  ---------------|  invoice: 1 event, 5 cents
              a (5)   late |       late (7) reaches Lago
@@ -137,8 +137,8 @@ async def test_what_the_last_invoice_did_not_count_is_late() -> None:
     assert await look(with_late(Lago())) == {"late": ""}
 
 
-async def test_an_invoice_of_a_change_of_plan_counts_two_subscriptions_of_one_id() -> None:
-    """They are told apart by Lago's own id."""
+async def test_an_invoice_of_a_plan_change_counts_two_subscriptions_of_one_id() -> None:
+    """Lago's own ids distinguish them."""
     other = changed(FEE, amount_cents=900, events_count=3, lago_subscription_id="id-b")
     begun = changed(COUNTED, lago_subscription_id="id-b", charges_from_datetime=to_iso(END))
     lago = Lago([changed(INVOICE, fees=(other, FEE), billing_periods=(begun, COUNTED))])
@@ -146,15 +146,15 @@ async def test_an_invoice_of_a_change_of_plan_counts_two_subscriptions_of_one_id
     assert await look(lago) == {"late": ""}
 
 
-async def test_the_bounds_begin_with_the_life_to_the_millisecond() -> None:
-    """Lago shows those of the invoice to the second; in that second the life before it may have ended."""
+async def test_the_invoiced_time_starts_with_the_period_to_the_millisecond() -> None:
+    """Lago reports an invoice's bounds in whole seconds; the period before may have ended within that second."""
     lago, life = Lago(), LIFE._replace(started_us=START + 7_000)
     await look(lago, life=life)
     assert lago.asked[-1] == "events since 7000"
 
 
-async def test_of_a_busy_orgs_period_the_late_events_are_told() -> None:
-    """Far more events than anybody would read one by one, and as many that were delivered around the end."""
+async def test_in_a_busy_orgs_period_the_late_events_are_found() -> None:
+    """It has too many events to read each one, and as many that were delivered around the end."""
     many = 20_000
     counted = changed(FEE, events_count=many + 1, amount_cents=2 * many + 5)
     lago = with_late(Lago([changed(INVOICE, fees=(counted,))]))
@@ -163,7 +163,7 @@ async def test_of_a_busy_orgs_period_the_late_events_are_told() -> None:
     assert await look(lago, *around, LATE) == {"late": ""}
 
 
-async def test_the_period_before_is_found_behind_many_invoices_of_other_kinds() -> None:
+async def test_the_invoice_of_the_period_before_is_found_among_many_invoices_of_other_kinds() -> None:
     month = BillingPeriod("id-a", to_iso(START), to_iso(START + HOUR_US - SECOND_US))
     topped_up = [changed(INVOICE, lago_id=f"{number}", invoice_type="credit") for number in range(100)]
     lago = Lago([*topped_up, changed(INVOICE, lago_id="month", billing_periods=(month,))])
@@ -171,12 +171,12 @@ async def test_the_period_before_is_found_behind_many_invoices_of_other_kinds() 
     assert await look(lago, early, LATE) == {"late": "no_last_invoice"}
 
 
-async def test_the_last_invoice_is_found_behind_many_others() -> None:
+async def test_the_last_invoice_is_found_among_many_others() -> None:
     later = [changed(INVOICE, lago_id=f"{number}", invoice_type="one_off") for number in range(100)]
     assert await look(with_late(Lago([*later, INVOICE]))) == {"late": ""}
 
 
-async def test_what_the_last_invoice_counted_is_settled() -> None:
+async def test_an_event_that_the_last_invoice_counted_is_settled() -> None:
     lago = Lago([changed(INVOICE, fees=(changed(FEE, amount_cents=12, events_count=2),))])
     with_late(lago)
     assert await look(lago) == SETTLED
@@ -188,13 +188,13 @@ async def test_an_invoice_without_a_fee_of_the_metric_counted_nothing() -> None:
 
 
 @pytest.mark.parametrize("status", ["draft", "pending", "failed", None])
-async def test_while_there_is_no_final_invoice_nothing_is_said(status: str | None) -> None:
+async def test_without_a_final_invoice_nothing_is_reported(status: str | None) -> None:
     lago = Lago([changed(INVOICE, status=status)] if status else [])
     assert await look(lago, now_us=END + HOUR_US - 1) == SETTLED
 
 
 @pytest.mark.parametrize("status", ["failed", None])
-async def test_an_invoice_that_does_not_come_is_named_after_an_hour(status: str | None) -> None:
+async def test_a_missing_invoice_is_reported_after_an_hour(status: str | None) -> None:
     lago = Lago([changed(INVOICE, status=status)] if status else [])
     assert await look(lago, now_us=END + HOUR_US) == {"late": "no_last_invoice"}
     draft = Lago([changed(INVOICE, status="draft")])
@@ -215,7 +215,7 @@ async def test_an_invoice_that_does_not_come_is_named_after_an_hour(status: str 
     ],
     ids=["voided", "made again", "two", "two fees", "group", "filter", "in advance", "no count"],
 )
-async def test_an_invoice_that_does_not_tell_leaves_it_unclear(listed: list[Invoice]) -> None:
+async def test_an_invoice_without_usable_counts_leaves_the_event_unclear(listed: list[Invoice]) -> None:
     lago = Lago(listed)
     with_late(lago)
     assert await look(lago) == {"late": "maybe_invoiced"}
@@ -230,21 +230,23 @@ async def test_an_invoice_that_does_not_tell_leaves_it_unclear(listed: list[Invo
         (Charge(CODE, "dynamic"), Charge(CODE, "standard")),
     ],
 )
-async def test_a_fee_that_is_no_sum_of_amounts_tells_nothing(charges: tuple[Charge, ...]) -> None:
+async def test_a_fee_that_is_no_sum_of_amounts_is_not_used(charges: tuple[Charge, ...]) -> None:
     lago = Lago(charges=charges)
     with_late(lago)
     assert await look(lago) == {"late": "maybe_invoiced"}
 
 
-async def test_where_an_invoice_tells_nothing_what_was_taken_before_the_end_is_not_named() -> None:
-    """Else every ordinary end of such a subscription would be a complaint."""
+async def test_if_the_invoice_is_unusable_events_accepted_before_the_end_are_not_reported() -> None:
+    """Otherwise every normal end of such a subscription would be reported."""
     lago = Lago(charges=())
     found = await look(lago, posted("before", END - SECOND_US), posted("in its second", END + SECOND_US - 1), LATE)
     assert found == {"late": "maybe_invoiced"}
 
 
 @pytest.mark.parametrize(("reading", "why"), [(TOO_MANY, "too_many_events"), (MOVED, "still_arriving")])
-async def test_what_cannot_be_read_whole_is_unclear_for_the_reason(reading: str, why: str) -> None:
+async def test_data_that_cannot_be_read_completely_leave_the_event_unclear_with_the_reason(
+    reading: str, why: str
+) -> None:
     lago, memory = with_late(Lago(reading=reading)), Memory()
     assert await look(lago, posted("early", END - SECOND_US), LATE, memory=memory) == {"late": why}
     lago.reading = ""
@@ -254,12 +256,12 @@ async def test_what_cannot_be_read_whole_is_unclear_for_the_reason(reading: str,
     }
 
 
-async def test_what_lago_does_not_show_is_looked_for_again() -> None:
+async def test_an_event_that_lago_does_not_show_is_looked_up_again() -> None:
     assert await look(Lago()) == {"late": "still_arriving"}
 
 
 async def test_only_the_invoice_that_ends_with_the_subscription_counts() -> None:
-    """Not that of the month before, not another subscription's, not one of another kind."""
+    """Not the one of the month before, of another subscription, or of another kind."""
     month = BillingPeriod("id-a", to_iso(START), to_iso(END - 2 * SECOND_US))
     others = [
         changed(INVOICE, lago_id="month", billing_periods=(month,)),
@@ -273,15 +275,15 @@ async def test_only_the_invoice_that_ends_with_the_subscription_counts() -> None
     assert lago.asked == [since, "invoice month", "invoice other", ever]
 
 
-async def test_an_end_with_its_billing_periods_is_told_a_second_later() -> None:
-    """A downgrade: the period ends at 23:59:59, the subscription at midnight."""
+async def test_an_end_on_a_period_border_is_reported_a_second_later() -> None:
+    """At a downgrade the period ends at 23:59:59, the subscription at midnight."""
     period = changed(COUNTED, charges_to_datetime=to_iso(END - SECOND_US))
     lago = Lago([changed(INVOICE, billing_periods=(period,))])
     with_late(lago)
     assert await look(lago) == {"late": ""}
 
 
-async def test_lago_is_asked_only_about_lives_in_which_something_was_delivered() -> None:
+async def test_lago_is_asked_only_about_periods_with_deliveries() -> None:
     lago, memory = Lago(), Memory()
     others = (
         posted("behind", END + HOUR_US, at_us=END + SECOND_US),
@@ -293,8 +295,8 @@ async def test_lago_is_asked_only_about_lives_in_which_something_was_delivered()
     assert await look(with_late(lago), *others, LATE, memory=memory) == {"late": ""}
 
 
-async def test_of_what_was_delivered_long_before_the_end_nothing_is_read() -> None:
-    """The invoice is looked at once: there might be none."""
+async def test_events_delivered_long_before_the_end_are_not_read() -> None:
+    """Only the invoice is read: it might be missing."""
     lago, memory = Lago(), Memory()
     early = posted("early", END - CLOCKS_US - 1)
     for _ in range(2):
@@ -302,22 +304,22 @@ async def test_of_what_was_delivered_long_before_the_end_nothing_is_read() -> No
     assert [one.split()[0] for one in lago.asked] == ["invoices", "invoice"]
 
 
-async def test_by_lagos_clock_it_was_late_though_ours_was_hours_behind() -> None:
-    """Which events are asked about goes by our clock, unless Lago has others that it stored after the end."""
+async def test_an_event_late_by_lagos_clock_is_found_even_if_our_clock_is_hours_behind() -> None:
+    """Our clock decides which events are looked up, unless Lago stored others after the end."""
     lago = with_late(Lago(stored=[("a", END - HOUR_US, "5")]))
     slow = posted("late", END - 3 * HOUR_US)
     near = posted("a", END - SECOND_US)
     assert await look(lago, near, slow) == {"late": ""}
 
 
-async def test_an_event_of_another_sender_is_not_ours_to_bill() -> None:
+async def test_another_senders_event_is_not_ours_to_bill() -> None:
     lago, memory = with_late(Lago()), Memory()
     for _ in range(2):
         assert await look(lago, posted("a", END - SECOND_US), memory=memory) == SETTLED
 
 
-async def test_what_lago_has_is_read_once_as_long_as_nothing_changes() -> None:
-    """Events are read again where something was delivered since; and where the invoice was made again it is unclear."""
+async def test_lagos_events_are_read_once_while_nothing_changes() -> None:
+    """They are read again if an event was delivered since; if the invoice was created again, the result is unclear."""
     lago, memory = with_late(Lago()), Memory()
 
     def read() -> int:
@@ -342,7 +344,7 @@ async def test_what_lago_has_is_read_once_as_long_as_nothing_changes() -> None:
     assert set((await look(lago, LATE, memory=memory)).values()) == {"maybe_invoiced"}
 
 
-async def test_what_was_settled_and_delivered_is_not_asked_about_again() -> None:
+async def test_a_settled_delivered_event_is_not_looked_up_again() -> None:
     lago, memory = Lago(), Memory()
     for _ in range(3):
         assert await look(lago, posted("a", END - SECOND_US), memory=memory) == SETTLED
@@ -351,7 +353,7 @@ async def test_what_was_settled_and_delivered_is_not_asked_about_again() -> None
     assert await look(lago, posted("a", END - SECOND_US), LATE, memory=memory) == {"late": ""}
 
 
-async def test_without_a_last_invoice_all_of_the_last_period_is_named() -> None:
+async def test_without_a_last_invoice_every_event_of_the_last_period_is_reported() -> None:
     """
     sub-a  -----------|-----------|  ended with `skip`
             invoiced     a  b  late
@@ -378,7 +380,7 @@ async def test_without_a_last_invoice_all_of_the_last_period_is_named() -> None:
     assert await look(Lago([]), *small) == {"late": "no_last_invoice"}
 
 
-async def test_what_is_posted_again_already_needs_no_invoice() -> None:
-    """Only its receipt is missing: whatever the invoice says, it must not be billed by this event."""
+async def test_an_event_that_is_already_posted_again_needs_no_invoice() -> None:
+    """Only its receipt is missing. This event must not bill the usage, no matter what the invoice contains."""
     for now_us in (END, NOW):
         assert await look(Lago([]), posted("late", END + 5 * SECOND_US, again=True), now_us=now_us) == {"late": ""}

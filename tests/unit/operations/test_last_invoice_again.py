@@ -1,4 +1,6 @@
-"""What Lago shows of a last invoice while things still move: nothing of it is left to a person too early, or read too often."""
+"""A last invoice that is still changing: no event is left to a person's decision too early, and nothing is read too
+often.
+"""
 
 from collections.abc import AsyncIterator
 
@@ -41,8 +43,8 @@ def october(status: str = "finalized") -> Invoice:
     )
 
 
-async def test_what_moves_while_it_is_read_is_for_lago_to_settle_and_not_for_a_person() -> None:
-    """The invoice counted both events, and `--also-unclear` bills what a person may decide."""
+async def test_a_change_during_the_reading_is_left_to_lago_and_not_to_a_person() -> None:
+    """The invoice counted both events; `--also-unclear` bills what a person may decide."""
     lago = with_late(Lago([changed(INVOICE, fees=(changed(FEE, events_count=2, amount_cents=12),))]))
     lago.reading = MOVED
     assert await look(lago) == {"late": "still_arriving"}
@@ -50,8 +52,8 @@ async def test_what_moves_while_it_is_read_is_for_lago_to_settle_and_not_for_a_p
     assert await look(lago) == {}
 
 
-async def test_a_list_with_copies_is_read_twice_before_it_is_believed() -> None:
-    """A page that moved looks like one."""
+async def test_a_list_with_duplicates_is_read_again_before_it_is_used() -> None:
+    """A page that moved during the reading looks like a duplicate."""
 
     class Shuffled(Lago):
         async def read_events_of(self, *asked: object, **more: object) -> str:
@@ -63,13 +65,13 @@ async def test_a_list_with_copies_is_read_twice_before_it_is_believed() -> None:
 
 
 @pytest.mark.parametrize("status", ["draft", "failed", "pending", "finalized"])
-async def test_without_a_last_invoice_what_the_invoice_before_counts_is_not_named(status: str) -> None:
+async def test_without_a_last_invoice_an_event_that_the_invoice_before_counted_is_not_reported(status: str) -> None:
     events = posted("october", END - 10 * DAY_US, END - 10 * DAY_US), posted("november", END - DAY_US, END - DAY_US)
     named = await look(Lago([october(status)]), *events, life=TWO_MONTHS)
     assert named == {"november": "no_last_invoice"}
 
 
-async def test_the_invoice_before_is_found_behind_those_of_other_subscriptions() -> None:
+async def test_the_invoice_before_is_found_among_those_of_other_subscriptions() -> None:
     period = BillingPeriod("id-b", to_iso(BEGUN), to_iso(END - DAY_US))
     others = [changed(INVOICE, lago_id=f"other {number}", billing_periods=(period,)) for number in range(40)]
     events = posted("october", END - 10 * DAY_US, END - 10 * DAY_US), posted("november", END - DAY_US, END - DAY_US)
@@ -77,7 +79,7 @@ async def test_the_invoice_before_is_found_behind_those_of_other_subscriptions()
     assert named == {"november": "no_last_invoice"}
 
 
-async def test_an_invoice_from_before_the_life_that_is_issued_late_hides_none_behind_it() -> None:
+async def test_an_old_invoice_that_is_issued_late_does_not_hide_the_ones_after_it() -> None:
     """Lago lists invoices by their day of issue."""
     older = changed(INVOICE, lago_id="older", created_at=to_iso(BEGUN - DAY_US), billing_periods=())
     events = posted("october", END - 10 * DAY_US, END - 10 * DAY_US), posted("november", END - DAY_US, END - DAY_US)
@@ -85,15 +87,15 @@ async def test_an_invoice_from_before_the_life_that_is_issued_late_hides_none_be
     assert named == {"november": "no_last_invoice"}
 
 
-async def test_behind_more_invoices_than_are_listed_no_one_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_with_more_invoices_than_are_listed_the_result_is_unclear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(last_invoice, "LISTED", 1)
     other = changed(INVOICE, lago_id="other", billing_periods=(changed(COUNTED, lago_subscription_id="id-b"),))
     events = posted("october", END - 10 * DAY_US, END - 10 * DAY_US), posted("late", END + HOUR_US)
     assert await look(Lago([other, october()]), *events, life=TWO_MONTHS) == {"late": "maybe_invoiced"}
 
 
-async def test_after_something_was_billed_again_not_all_of_the_life_is_read() -> None:
-    """Its event is no row any more, and Lago still shows it."""
+async def test_after_an_event_was_billed_again_not_the_whole_period_is_read() -> None:
+    """Its event is no row any more, but Lago still shows it."""
     since: list[int] = []
 
     class Rows(Deliveries):
@@ -111,7 +113,7 @@ async def test_after_something_was_billed_again_not_all_of_the_life_is_read() ->
     assert since == [-1, -1]
 
 
-async def test_an_invoice_is_read_once_for_all_lives_that_ended_together() -> None:
+async def test_an_invoice_is_read_once_for_all_periods_that_ended_together() -> None:
     ids = [f"id-{number}" for number in range(20)]
     lago = with_late(
         Lago(
@@ -131,7 +133,7 @@ async def test_an_invoice_is_read_once_for_all_lives_that_ended_together() -> No
     assert sum(one.startswith("invoice ") for one in lago.asked) == 20
 
 
-async def test_what_lago_took_before_the_end_and_cannot_have_counted_is_named_too() -> None:
+async def test_an_event_accepted_before_the_end_that_lago_cannot_have_counted_is_reported_too() -> None:
     lago = Lago(
         [changed(INVOICE, fees=(changed(FEE, events_count=1, amount_cents=1),))],
         stored=[("before", END - SECOND_US, "500"), ("after", END + SECOND_US, "1")],

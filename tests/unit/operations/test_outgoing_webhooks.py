@@ -1,4 +1,4 @@
-"""What outgoing webhooks are signed with, as the library of Standard Webhooks verifies it."""
+"""Signatures of outgoing webhooks, as the Standard Webhooks library verifies them."""
 
 import time
 
@@ -15,13 +15,13 @@ BODY = b'{"type":"webhook.test"}'
 
 
 @pytest.mark.parametrize("secret", [SECRET, OLDER])
-def test_a_receiver_with_either_secret_verifies_a_message(secret: str) -> None:
+def test_a_receiver_with_either_secret_can_verify_a_message(secret: str) -> None:
     headers = headers_of(new_id(), int(time.time()), BODY, [SECRET, OLDER])
     assert Webhook(secret).verify(BODY, headers) == {"type": "webhook.test"}
 
 
 @pytest.mark.parametrize("changed", ["webhook-id", "webhook-timestamp", "body", "secret"])
-def test_what_was_changed_is_no_message_of_ours(changed: str) -> None:
+def test_a_changed_message_does_not_verify(changed: str) -> None:
     headers = headers_of("msg_1", int(time.time()), BODY, [OLDER if changed == "secret" else SECRET])
     headers |= {"webhook-id": "msg_2"} if changed == "webhook-id" else {}
     headers |= {"webhook-timestamp": str(int(time.time()) - 1)} if changed == "webhook-timestamp" else {}
@@ -30,7 +30,9 @@ def test_what_was_changed_is_no_message_of_ours(changed: str) -> None:
 
 
 def test_the_specifications_own_example_has_this_signature() -> None:
-    """Of https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md and its libraries' tests."""
+    """From https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md and its
+    libraries' tests.
+    """
     headers = headers_of("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}', [SECRET])
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
@@ -42,7 +44,7 @@ def test_an_endpoint_shows_its_host_and_never_its_url() -> None:
 
 
 @pytest.mark.parametrize(("usd", "step"), [("0", 0), ("9.99", 0), ("10", 1), ("19", 1), ("20", 2), ("85", 4)])
-def test_held_usage_is_announced_at_its_bound_and_at_each_doubling(usd: str, step: int) -> None:
+def test_held_usage_is_announced_at_its_threshold_and_at_each_doubling(usd: str, step: int) -> None:
     from decimal import Decimal
 
     assert _step(Decimal(usd), Decimal(10)) == step
@@ -67,7 +69,7 @@ def test_a_wrong_setting_stops_the_start_and_is_not_repeated(name: str, value: s
     assert "secret" not in caught.value.detail.replace("OUTGOING_WEBHOOK_SECRETS", "")
 
 
-def test_an_unsigned_webhook_is_refused_and_http_is_taken_where_it_is_allowed() -> None:
+def test_an_unsigned_webhook_is_refused_and_http_only_accepted_if_allowed() -> None:
     with pytest.raises(ConfigurationError, match="need OUTGOING_WEBHOOK_SECRETS"):
         load_settings({"OUTGOING_WEBHOOK_URLS": "https://a/x"})
     allowed = {"OUTGOING_WEBHOOK_ALLOW_HTTP": "true", "OUTGOING_WEBHOOK_SECRETS": SECRET}

@@ -1,4 +1,6 @@
-"""Which versions may be put: what is in force never changes, and nothing begins before every meter can know it."""
+"""Which rate card versions may be stored: a version in force never changes, and none starts before every meter can know
+it.
+"""
 
 from decimal import Decimal
 from pathlib import Path
@@ -26,7 +28,7 @@ def put(one: object, *, back_date: bool = False) -> bool:
     return check_put(one, KNOWN, NOON, LEAD, back_date=back_date)  # type: ignore[arg-type]
 
 
-def test_a_new_version_begins_ahead_of_now_or_by_an_explicit_word() -> None:
+def test_a_new_version_starts_in_the_future_unless_the_caller_asks_explicitly() -> None:
     assert put(card(name="n", begins=NOON + LEAD))
     late = card(name="n", begins=NOON + LEAD - SECOND_US)
     with pytest.raises(Rejected, match="rate_in_the_past"):
@@ -34,7 +36,7 @@ def test_a_new_version_begins_ahead_of_now_or_by_an_explicit_word() -> None:
     assert put(late, back_date=True)
 
 
-def test_the_same_version_again_writes_nothing_and_one_in_force_never_changes() -> None:
+def test_an_unchanged_version_is_not_written_and_one_in_force_never_changes() -> None:
     assert not put(OLD) and not put(msgspec.structs.replace(OLD, put_at=7))
     for begins in (OLD.effective_from, NOON + 600 * SECOND_US):
         with pytest.raises(Rejected, match="rate_in_force"):
@@ -42,12 +44,12 @@ def test_the_same_version_again_writes_nothing_and_one_in_force_never_changes() 
     assert put(card(entry(markup_percent="21"), name="next", begins=NEXT.effective_from))
 
 
-def test_two_versions_never_begin_at_one_moment() -> None:
+def test_two_versions_never_start_at_the_same_moment() -> None:
     with pytest.raises(Rejected, match="rate_taken"):
         put(card(name="n", begins=NEXT.effective_from))
 
 
-def test_what_is_in_force_and_until_when() -> None:
+def test_the_version_in_force_is_shown_with_its_end() -> None:
     assert KNOWN.at(NOON) is OLD and KNOWN.at(NEXT.effective_from) is NEXT and KNOWN.at(0) is None
     assert KNOWN.until_us(OLD) == NEXT.effective_from and KNOWN.until_us(NEXT) is None
 
@@ -60,14 +62,14 @@ def test_what_is_in_force_and_until_when() -> None:
         ({"transaction_id": "t", "rate": "x", "cost_usd": "junk"}, "0", D(0)),
     ],
 )
-def test_the_cost_of_an_event_is_what_the_provider_charged(
+def test_the_shown_cost_of_an_event_is_what_the_provider_charged(
     properties: dict[str, str], cents: str, cost: Decimal
 ) -> None:
     """A metered event has properties of its sender's choice."""
     assert cost_of(LagoEvent("t", "s", "c", "0", cents, properties), D(cents) / 100) == cost
 
 
-def test_litellms_price_list_prices_each_kind_of_token_once() -> None:
+def test_a_card_from_litellms_price_list_prices_each_kind_of_token_once() -> None:
     listed = {
         "input_cost_per_token": D("2e-6"),
         "output_cost_per_token": D("8e-6"),
@@ -88,7 +90,7 @@ def test_litellms_price_list_prices_each_kind_of_token_once() -> None:
         (None, "the file cannot be read (FileNotFoundError)"),
     ],
 )
-def test_a_price_list_that_cannot_be_read_is_refused_with_its_place_and_the_next_step(
+def test_an_unreadable_price_list_is_refused_with_the_place_and_the_next_step(
     tmp_path: Path, content: str | None, sentence: str
 ) -> None:
     file = tmp_path / "prices.json"

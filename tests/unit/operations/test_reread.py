@@ -1,4 +1,4 @@
-"""What the ingress refused comes again where only a detail was wrong, and never without its money or its owner.
+"""Rejected calls read again: accepted if only a detail was malformed, never without cost or customer.
 
 The rejections are as the topic has them: the sound rest of a call, and the names of the fields that were not sound.
 """
@@ -19,14 +19,14 @@ GOOD = {"id": "r", "litellm_call_id": "c", "spend": 0.5, "startTime": NOON / 1e6
 
 
 def refused(*names: str, reason: str = "wrong_type", call: dict[str, Any] | None = None) -> Rejection:
-    """A call whose fields of these names were not sound."""
+    """A call in which the fields of these names were malformed."""
     rest = {name: value for name, value in (call or GOOD).items() if name not in names}
     return Rejection(reason, "ingress", NOON, ", ".join(names), call=msgspec.Raw(json.dumps(rest).encode()))
 
 
 @pytest.mark.parametrize("names", [["model"], ["prompt_tokens"], ["byok"], ["model", "total_tokens"], ["cache_hit"]])
 @pytest.mark.parametrize("reason", ["wrong_type", "bad_number"])
-def test_a_wrong_detail_costs_the_call_nothing(names: list[str], reason: str) -> None:
+def test_a_malformed_detail_is_left_out_of_the_call(names: list[str], reason: str) -> None:
     found = read_again(refused(*names, reason=reason), CUSTOMER_ID_FIELDS)
     assert found is not None
     key, value = found
@@ -41,17 +41,17 @@ def test_a_wrong_detail_costs_the_call_nothing(names: list[str], reason: str) ->
         *("metadata.user_api_key_hash", "properties.response_cost", "cloud_event.subject"),
     ],
 )
-def test_without_money_identity_time_or_customer_it_stays_refused(name: str) -> None:
+def test_without_cost_identity_time_or_customer_the_call_stays_rejected(name: str) -> None:
     assert read_again(refused(name), CUSTOMER_ID_FIELDS) is None
     assert read_again(refused("model", name), CUSTOMER_ID_FIELDS) is None
 
 
-def test_what_was_no_call_stays_refused() -> None:
+def test_an_element_that_was_no_call_stays_rejected() -> None:
     assert read_again(Rejection("not_json", "ingress", NOON, length=3), CUSTOMER_ID_FIELDS) is None
     assert read_again(Rejection("wrong_type", "ingress", NOON, call=msgspec.Raw(b"[]")), CUSTOMER_ID_FIELDS) is None
 
 
-def test_a_cloud_event_is_still_one() -> None:
+def test_a_cloud_event_is_read_as_a_cloud_event_again() -> None:
     event = {"id": "e", "source": "s", "subject": "acme", "time": NOON / 1e6, "data": {"cost": 1}}
     kept = refused("cloud_event.data.model", call={"cloud_event": event})
     again = read_again(kept, CUSTOMER_ID_FIELDS)

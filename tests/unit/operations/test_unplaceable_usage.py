@@ -1,4 +1,6 @@
-"""Held usage that waits for a person is named by reason and org, the dearest first; the rest waits by itself."""
+"""Held usage that needs a person's decision is listed by reason and org, the largest amount first; other held usage is
+released without help.
+"""
 
 from decimal import Decimal
 
@@ -14,7 +16,7 @@ def window(held: str, org: str, usd: str) -> Window:
     return one
 
 
-def test_what_waits_for_a_person_is_added_up_by_reason_and_org() -> None:
+def test_usage_that_needs_a_person_is_summed_by_reason_and_org() -> None:
     found: Misdirected = {}
     for one in (
         window("no_charge", "org-a", "1.5"),

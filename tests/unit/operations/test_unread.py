@@ -1,4 +1,4 @@
-"""What a group has committed, asked of a broker that is not ready to say."""
+"""The committed offset of a consumer group, from a broker that is not ready to answer."""
 
 from typing import Any
 
@@ -22,24 +22,24 @@ class Member:
         return [TopicPartition(place.topic, place.partition, 7) for place in places]
 
 
-def asked(member: Any, limit_s: float = 5.0) -> list[int]:
+def committed_offsets(member: Any, limit_s: float = 5.0) -> list[int]:
     return [place.offset for place in committed_of(member, PLACES, limit_s)]
 
 
-def test_a_coordinator_that_is_being_elected_or_loads_is_asked_again() -> None:
+def test_a_coordinator_that_is_being_elected_or_loading_is_asked_again() -> None:
     coming = (
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.NOT_COORDINATOR,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     )
-    assert asked(Member(*coming)) == [7, 7]
+    assert committed_offsets(Member(*coming)) == [7, 7]
 
 
-def test_it_is_not_asked_for_ever() -> None:
+def test_an_unavailable_coordinator_is_not_asked_forever() -> None:
     with pytest.raises(KafkaException):
-        asked(Member(*[KafkaError.NOT_COORDINATOR] * 100), limit_s=0.3)
+        committed_offsets(Member(*[KafkaError.NOT_COORDINATOR] * 100), limit_s=0.3)
 
 
-def test_what_will_not_pass_is_told_at_once() -> None:
+def test_a_permanent_error_is_raised_at_once() -> None:
     with pytest.raises(KafkaException):
-        asked(Member(KafkaError.GROUP_AUTHORIZATION_FAILED), limit_s=60)
+        committed_offsets(Member(KafkaError.GROUP_AUTHORIZATION_FAILED), limit_s=60)

@@ -1,4 +1,4 @@
-"""Percentiles out of buckets, decimals as text, and CSV that runs no formula."""
+"""Usage reports: percentiles from buckets, decimals as text, and CSV cells that no spreadsheet runs as a formula."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from connectors.operations.usage_report import percentile_ms, plain
 
 
 def bucket_of(latency_ms: int) -> int:
-    """As migrations/0015_analytics.sql has it."""
+    """Return the bucket of a value, as in migrations/0015_analytics.sql."""
     return min(79, ceil(4 * log2(latency_ms)))
 
 
@@ -24,8 +24,8 @@ def test_a_percentile_is_less_than_19_percent_off(latencies: list[int], share: f
     for latency in latencies:
         counts[bucket_of(latency)] += 1
     true = sorted(latencies)[ceil(share * len(latencies)) - 1]
-    told = percentile_ms(counts, share)
-    assert told is not None and true / 1.19 - 1 <= told <= true * 1.19 + 1
+    result = percentile_ms(counts, share)
+    assert result is not None and true / 1.19 - 1 <= result <= true * 1.19 + 1
 
 
 def test_without_calls_there_is_no_percentile() -> None:
@@ -41,7 +41,7 @@ def test_decimals_are_plain_text_with_every_digit(amount: str, text: str) -> Non
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")), min_size=2))
-def test_what_is_written_is_read_again_and_no_cell_begins_like_a_formula(cells: list[str]) -> None:
+def test_a_csv_cell_keeps_its_value_and_never_begins_like_a_formula(cells: list[str]) -> None:
     text = csv_text([f"c{n}" for n in range(len(cells))], [cells])
     [_, read] = csv.reader(io.StringIO(text, newline=""), strict=True)
     risky = tuple("=+-@\t\r\n")
@@ -49,5 +49,5 @@ def test_what_is_written_is_read_again_and_no_cell_begins_like_a_formula(cells: 
     assert not any(cell.startswith(risky) for cell in read)
 
 
-def test_numbers_are_no_formulas() -> None:
+def test_numbers_are_not_escaped_as_formulas() -> None:
     assert csv_line([-1, Decimal("-0.5"), None, "-1"]) == "-1,-0.5,,'-1\r\n"

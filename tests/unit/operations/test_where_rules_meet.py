@@ -1,4 +1,4 @@
-"""Rules that are right alone and have to be right together: jobs, clocks, the usage log, and batches that are refused."""
+"""Rules that are right alone must also be right together: jobs, clocks, the usage log, and refused batches."""
 
 import asyncio
 import json
@@ -39,14 +39,14 @@ UNIT = quantum()
 
 
 def response(number: int, hours: float, cost: str = "0.5", response_id: str = "resp_1") -> Raw:
-    """A response in the foreground."""
+    """A response to a normal, not a background, request."""
     at_us = NOON + round(hours * HOUR_US)
     fields = {"id": response_id, "call_type": "aresponses", "cost": cost, "at_us": at_us}
     return raw(0, slp(number, **fields), received_us=at_us)
 
 
-def counted(usage: Usage, **fields: Any) -> LoggedCall:
-    """Its row in the usage log."""
+def logged_call(usage: Usage, **fields: Any) -> LoggedCall:
+    """Return the row of the call in the usage log."""
     row = LoggedCall(
         usage.identity,
         "billable",
@@ -68,7 +68,7 @@ def usages(*records: Raw, customer: str = "acme") -> Sequence[Usage]:
 
 
 @pytest.mark.parametrize("read_between", [True, False])
-def test_a_costless_read_does_not_outlive_the_call_that_settled_its_job(read_between: bool) -> None:
+def test_a_read_without_cost_is_not_kept_longer_than_the_call_that_settled_its_job(read_between: bool) -> None:
     partition = Partition().take(poll(5, job="resp_1", call_type="aget_responses", cost="0", hours=0))
     partition.take(response(1, 0.1))
     if read_between:
@@ -78,19 +78,19 @@ def test_a_costless_read_does_not_outlive_the_call_that_settled_its_job(read_bet
     assert partition.cost == Decimal("0.5")
 
 
-def test_two_responses_under_one_id_of_a_provider_are_two_for_the_usage_log_as_for_the_meter() -> None:
+def test_two_responses_with_one_provider_id_are_two_for_the_usage_log_as_for_the_meter() -> None:
     first, second = response(1, 0, response_id="resp_213"), response(2, 5.1, response_id="resp_213")
     assert Partition().take(first, second).billed.calls == 2
     one, other = usages(first, second)
-    assert verdict(other, [counted(one)], MeterPolicy()).word == MISSING
-    assert verdict(other, [counted(one, customer_id="beta")], MeterPolicy()).word == MISSING
+    assert verdict(other, [logged_call(one)], MeterPolicy()).word == MISSING
+    assert verdict(other, [logged_call(one, customer_id="beta")], MeterPolicy()).word == MISSING
 
 
-def test_the_price_of_a_job_is_billed_to_the_customer_whose_row_it_is() -> None:
-    """Alice made the batch, bob looked at it; LiteLLM's row about its cost is hers."""
+def test_the_price_of_a_job_is_billed_to_the_customer_of_its_row() -> None:
+    """Alice created the batch, bob read it; LiteLLM's row with its cost is alice's."""
     [read] = usages(poll(5, job="batch_1", cost="0", hours=0), customer="bob")
     [row] = usages(poll(6, job="batch_1", cost="12", hours=1), customer="alice")
-    looked = counted(read, decision="zero_cost", billed=False, cost=Decimal(0))
+    looked = logged_call(read, decision="zero_cost", billed=False, cost=Decimal(0))
     assert verdict(row, [looked], MeterPolicy()).word == MISSING
     hers = looked._replace(identity=row.identity, customer_id="alice")
     for rows in ([looked, hers], [hers, looked]):
@@ -99,14 +99,14 @@ def test_the_price_of_a_job_is_billed_to_the_customer_whose_row_it_is() -> None:
     assert verdict(row, [looked._replace(billed=True, cost=Decimal(12))], MeterPolicy()).word == KNOWN
 
 
-def test_the_price_of_a_success_is_not_billed_as_the_try_that_failed_before_it() -> None:
+def test_the_cost_of_a_success_is_not_matched_with_a_failed_attempt_before_it() -> None:
     tried, [success] = usages(response(1, 0, "0", "call-1"))[0], usages(response(1, 0, "0.5", "chatcmpl-1"))
-    failed = counted(tried, decision="failed_call", status="failure", billed=False, call_id=success.call_id)
+    failed = logged_call(tried, decision="failed_call", status="failure", billed=False, call_id=success.call_id)
     assert verdict(success, [failed], MeterPolicy()).word == MISSING
 
 
-def test_an_event_that_is_refused_without_a_post_says_nothing_about_lago() -> None:
-    """Lago answers 500; beside it every event of an ended subscription is refused. Sound events are held, not retried."""
+def test_an_event_refused_without_a_post_says_nothing_about_lagos_health() -> None:
+    """Lago answers 500; beside it every event of an ended subscription is refused. Valid events are held, not retried."""
 
     async def go() -> bool:
         lago = ScriptedLago(fault=lambda _number, _ids: "500")
@@ -132,7 +132,7 @@ def test_an_event_that_is_refused_without_a_post_says_nothing_about_lago() -> No
     assert run_virtually(go())
 
 
-def test_what_an_answer_says_of_itself_is_read_the_same_whatever_stands_beside_it() -> None:
+def test_an_answer_is_read_the_same_with_any_other_fields_beside_it() -> None:
     answer = '{"created_at":1795176000,"output":[{"id":"msg_1"}]}'
     plain = answer_id_of(f'{{"response":{answer}}}'.encode())
     assert plain != ""
@@ -140,12 +140,12 @@ def test_what_an_answer_says_of_itself_is_read_the_same_whatever_stands_beside_i
     assert answer_id_of(f'{{"response":{answer.replace("6000,", "6000.0,")}}}'.encode()) == plain
 
 
-def test_two_answers_of_one_second_without_output_are_not_told_apart_by_it() -> None:
+def test_two_answers_in_one_second_without_output_are_not_distinguished_by_the_answer() -> None:
     for output in ([], [{"type": "message"}]):
         assert answer_id_of(json.dumps({"response": {"created_at": 1795176000, "output": output}}).encode()) == ""
 
 
-def test_a_call_whose_customer_could_not_be_read_comes_back_for_no_one_else() -> None:
+def test_a_call_whose_customer_could_not_be_read_is_never_given_to_another() -> None:
     rest = {"id": "r", "spend": 1, "metadata": {"user_api_key_user_id": "bob"}}
     refused = Rejection("wrong_type", "ingress", NOON, "external_customer_id")
     refused.call = msgspec.Raw(json.dumps(rest).encode())
@@ -174,8 +174,8 @@ class _Forgetful:
         return 0
 
 
-def test_a_record_that_kafka_did_not_take_stops_no_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Late calls are released by one sender for as long as its process lives."""
+def test_a_record_that_kafka_did_not_accept_does_not_stop_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sender releases late calls for the whole life of its process."""
     monkeypatch.setattr(sender_module, "Producer", _Forgetful)
     sender = CommandProducer(kafka_connection(load_settings({})))
     record = Outgoing("raw", b"k", b"v")

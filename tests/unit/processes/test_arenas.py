@@ -1,4 +1,4 @@
-"""The threads of a worker share the arenas of the allocator."""
+"""The threads of a worker share the allocator's arenas."""
 
 import subprocess
 import sys

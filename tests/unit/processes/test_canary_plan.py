@@ -1,4 +1,4 @@
-"""The variables of the canary, and what its process does of them."""
+"""The variables of the canary, and what its process does with them."""
 
 from decimal import Decimal
 
@@ -37,10 +37,10 @@ def test_each_variable_changes_what_the_canary_does() -> None:
 
 
 @pytest.mark.parametrize("words", [["canary"], ["canary", "--once"], ["canary", "setup"]], ids=" ".join)
-def test_an_interval_within_a_window_is_one_sentence(words: list[str]) -> None:
-    told = CliRunner().invoke(app, words, env={"WINDOW_SECONDS": "3600", "LAGO_API_KEY": "key"})
-    assert told.exit_code == 2
-    assert told.stderr.splitlines()[-1].startswith(
+def test_an_interval_shorter_than_a_window_gives_an_error_of_one_sentence(words: list[str]) -> None:
+    result = CliRunner().invoke(app, words, env={"WINDOW_SECONDS": "3600", "LAGO_API_KEY": "key"})
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(
         "meterbridge: CANARY_INTERVAL should be a multiple of WINDOW_SECONDS (3600)"
     )
 
@@ -51,6 +51,6 @@ async def test_without_a_key_of_lago_no_call_is_posted() -> None:
             pass
 
 
-def test_a_container_of_the_canary_is_asked_and_one_that_sets_it_up_is_not() -> None:
+def test_the_canarys_container_has_a_health_check_and_the_setup_container_has_none() -> None:
     assert probes(["python", "meterbridge", "canary"], {"METRICS_PORT": "9"}) == [Probe(9, "/health/ready")]
     assert probes(["python", "meterbridge", "canary", "setup"], {}) == []

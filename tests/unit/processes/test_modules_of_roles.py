@@ -1,4 +1,4 @@
-"""A process loads no large library that it does not use, for it stays in memory as long as the process runs."""
+"""A process loads no large library that it does not use, because the library would stay in memory."""
 
 import json
 import subprocess
@@ -63,29 +63,29 @@ def modules_of(*words: str, stop_at: str) -> set[str]:
     return set(json.loads(ran.stdout.splitlines()[-1]))
 
 
-def test_an_ingress_has_neither_the_meters_nor_the_apis_libraries() -> None:
+def test_an_ingress_loads_neither_the_meters_nor_the_apis_libraries() -> None:
     loaded = modules_of("serve", "--only", "webhooks", stop_at=SERVES.format(more=""))
     assert not loaded & (NEVER | {"numpy", "faust", "asyncpg", "connectors.processes.management_api"})
 
 
-def test_an_api_has_neither_the_meters_libraries_nor_those_of_what_is_off() -> None:
-    """numpy comes with the first completed event, cryptography with `PROVIDER_KEYS_SECRET` or `OIDC_ISSUER`."""
+def test_an_api_loads_neither_the_meters_libraries_nor_those_of_disabled_features() -> None:
+    """numpy is loaded with the first completed event, cryptography with `PROVIDER_KEYS_SECRET` or `OIDC_ISSUER`."""
     serving = SERVES.format(more="import connectors.processes.management_api")
     assert not modules_of("serve", "--only", "api", stop_at=serving) & (NEVER | {"numpy", "faust"})
 
 
-def test_a_worker_has_neither_the_command_line_nor_postgres() -> None:
+def test_a_worker_loads_neither_the_command_line_nor_postgres() -> None:
     loaded = modules_of("worker", "--only", "meter,sink,retry", stop_at=WORKS)
     assert not loaded & (NEVER | {"asyncpg", "connectors.billing.org_billing"})
 
 
-def test_a_projector_meters_nothing() -> None:
+def test_a_projector_loads_nothing_of_the_meter() -> None:
     loaded = modules_of("worker", "--only", "project", stop_at=WORKS)
     assert not loaded & (NEVER | {"numpy", "streams.agents.meter", "streams.agents.sink", "streams.state.ledger"})
 
 
 @pytest.mark.parametrize("words", [("worker", "--only", "meter"), ("serve", "--only", "webhooks")])
-def test_the_command_with_a_wrong_setting_says_so(words: tuple[str, ...]) -> None:
+def test_the_command_line_reports_a_wrong_setting(words: tuple[str, ...]) -> None:
     environ = {"PATH": "", "WINDOW_SECONDS": "much"}
     ran = subprocess.run(
         [sys.executable, "-m", "connectors", *words], capture_output=True, text=True, env=environ, check=False

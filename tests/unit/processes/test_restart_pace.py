@@ -1,9 +1,9 @@
-"""A role that fails again and again is started ever more seldom, and after a steady hour at once."""
+"""A role that fails repeatedly is restarted after longer and longer pauses, and after a stable hour at once."""
 
 from connectors.processes.restart_pace import RestartPace
 
 
-def test_the_time_between_two_starts_doubles_from_half_a_second_to_ten() -> None:
+def test_the_pause_between_two_starts_doubles_from_half_a_second_to_ten() -> None:
     pace, now_s, waits = RestartPace(100.0), 100.0, []
     for _ in range(7):
         waits.append(pace.wait_s(now_s))
@@ -12,7 +12,7 @@ def test_the_time_between_two_starts_doubles_from_half_a_second_to_ten() -> None
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
 
 
-def test_the_time_that_a_role_ran_counts_and_a_steady_run_begins_anew() -> None:
+def test_a_long_run_resets_the_pause() -> None:
     pace = RestartPace(0.0)
     for start_s in (1.0, 3.0, 6.0):
         pace.restarted(start_s)

@@ -1,4 +1,6 @@
-"""Roles of a worker: each has a port. Where they share a process, an error that ends the process ends it at once, and an error of a role that has worked does not."""
+"""Several roles in one worker process, each with its own port. An error that must end the process does so at once; an
+error of a role that had worked does not.
+"""
 
 import subprocess
 import sys
@@ -54,13 +56,15 @@ def _ran(body: str) -> tuple[int, float, str]:
         ("asyncio.CancelledError()", 70, "worker_crashed"),
     ],
 )
-def test_a_role_that_cannot_begin_ends_the_process_although_another_works(error: str, code: int, said: str) -> None:
+def test_a_role_that_cannot_start_ends_the_process_although_another_role_works(
+    error: str, code: int, said: str
+) -> None:
     ended, took_s, output = _ran(f"raise {error}")
     assert (ended, took_s < 20, said in output) == (code, True, True), (ended, took_s, output)
 
 
 @pytest.mark.parametrize("error", ["TopicProblem('topics', 'Topic a is missing')", "ValueError('a bug')"])
-def test_an_error_of_a_role_that_has_worked_starts_that_role_again_whatever_the_error_is(error: str) -> None:
+def test_any_error_of_a_role_that_had_worked_restarts_that_role(error: str) -> None:
     ended, took_s, output = _ran(
         f"word.begun('sink')\nword.idle('sink')\nif starts < 3: raise {error}\nos.kill(os.getpid(), signal.SIGTERM)\nawait asyncio.sleep(9)"
     )
@@ -68,7 +72,7 @@ def test_an_error_of_a_role_that_has_worked_starts_that_role_again_whatever_the_
     assert output.count("worker_crashed") == output.count("worker_restarted") == 2, output
 
 
-def test_a_role_that_ends_by_itself_without_an_error_is_started_again() -> None:
+def test_a_role_that_ends_without_an_error_is_restarted() -> None:
     ended, took_s, output = _ran(
         "word.begun('sink')\nword.idle('sink')\nif starts < 2: return 0\nos.kill(os.getpid(), signal.SIGTERM)\nawait asyncio.sleep(9)"
     )
@@ -76,8 +80,8 @@ def test_a_role_that_ends_by_itself_without_an_error_is_started_again() -> None:
 
 
 @pytest.mark.parametrize("processes", ["one", "per_role"])
-def test_a_worker_whose_roles_have_not_a_port_each_does_not_begin(processes: str) -> None:
-    """Its last role began again without end, and the others worked."""
+def test_a_worker_without_a_port_for_each_role_does_not_start(processes: str) -> None:
+    """In an earlier version its last role was restarted endlessly while the others worked."""
     settings = load_settings({"METRICS_PORT": "65534", "WORKER_PROCESSES": processes})
     with pytest.raises(ConfigurationError, match="METRICS_PORT 65534 is too high: 3 roles"):
         run_worker(settings, ["meter", "sink", "retry"], lambda _run: 0)

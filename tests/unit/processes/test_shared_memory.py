@@ -1,4 +1,6 @@
-"""What the children of a worker need is loaded, and used once, before they are forked: else each has it for itself."""
+"""Modules that a worker's children need are loaded and used once before the fork; otherwise each child has its own copy
+in memory.
+"""
 
 import json
 import subprocess
@@ -52,17 +54,17 @@ def output_of(program: str) -> str:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_a_child_loads_no_module_itself() -> None:
+def test_a_child_loads_no_further_module() -> None:
     assert json.loads(output_of(PROGRAM)) == []
 
 
-def test_a_role_is_made_without_a_look_at_every_module() -> None:
-    """Faust's decorators search all modules for the place that they are called at: 10 MiB were copied in each child."""
+def test_creating_a_role_does_not_search_all_modules() -> None:
+    """Faust's decorators search all modules for the caller's module: 10 MiB were copied in each child."""
     assert output_of(ROUTED) == "['test.topic.route'] 1"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are read in /proc")
-def test_what_is_used_once_starts_no_thread() -> None:
+def test_the_use_before_the_fork_starts_no_thread() -> None:
     """A fork copies only the thread that forks."""
     program = """
 from connectors.cli.terminal import prepare as begin
@@ -75,8 +77,8 @@ print(len(os.listdir("/proc/self/task")))
     assert output_of(program) == "1"
 
 
-def test_all_clients_of_lago_have_the_same_authorities() -> None:
-    """Each client read them for itself, 0.8 MiB. Here the tests' own process shares them already."""
+def test_all_lago_clients_share_the_same_certificate_authorities() -> None:
+    """Earlier each client read them for itself, 0.8 MiB. Here the process of the tests already shares them."""
     program = """
 from connectors.lago.client import lago_http
 one, other = (http._transport._pool._ssl_context for http in (lago_http(1.0, 1), lago_http(1.0, 1)))

@@ -1,4 +1,4 @@
-"""A table, and the api's own work, outlive any error: in one process with the ingress they must not end it."""
+"""A table, and the api's background work, survive any error: they must not end the ingress in the same process."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ from streams.runtime.kept_up import kept_up
 
 
 class Picky(TopicTable):
-    """Stumbles over one record."""
+    """Raises an error at one record."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__({}, "topic", time.monotonic, "picky")
@@ -38,7 +38,7 @@ class Picky(TopicTable):
 @pytest.mark.parametrize(
     "error", [OverflowError(), KeyError("x"), RecursionError(), TypeError(), UnicodeDecodeError("a", b"", 0, 1, "")]
 )
-def test_a_record_that_no_one_foresaw_costs_itself(error: Exception) -> None:
+def test_an_unexpected_record_is_skipped_and_the_others_are_read(error: Exception) -> None:
     follower = Picky(error)
     unreadable._said_at.clear()
     before = unreadable.COUNTS.of_role()["picky"]
@@ -46,12 +46,16 @@ def test_a_record_that_no_one_foresaw_costs_itself(error: Exception) -> None:
         follower._take(0, [SimpleNamespace(offset=offset) for offset in range(4)])
     assert set(follower.taken) == {0, 2, 3}
     assert unreadable.COUNTS.of_role()["picky"] == before + 1
-    [told] = logs
-    assert (told["event"], told["offset"], told["error"]) == ("follower_record_unreadable", 1, type(error).__name__)
+    [result] = logs
+    assert (result["event"], result["offset"], result["error"]) == (
+        "follower_record_unreadable",
+        1,
+        type(error).__name__,
+    )
 
 
-def test_many_are_counted_and_one_line_a_minute_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one who can write to a topic must not fill the log of everybody who reads it."""
+def test_many_errors_are_counted_and_logged_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer to a topic must not be able to fill the log of every reader."""
     clock = [0.0]
     monkeypatch.setattr(unreadable.time, "monotonic", lambda: clock[0])
     unreadable._said_at.clear()
@@ -71,7 +75,9 @@ def test_many_are_counted_and_one_line_a_minute_is_written(monkeypatch: pytest.M
 async def test_a_table_reads_on_after_any_error_of_its_session(
     error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that ended took `serve`, ingress included, with it: the totals asked it whether it was complete."""
+    """Earlier a table that ended took `serve` and the ingress with it, because the totals asked whether it was
+    complete.
+    """
     monkeypatch.setattr(compacted_table, "_AGAIN_S", 0.001)
     sessions: list[int] = []
 
@@ -91,8 +97,8 @@ async def test_a_table_reads_on_after_any_error_of_its_session(
     await follower.stop()
 
 
-async def test_work_beside_a_process_is_taken_up_again_whatever_ended_it() -> None:
-    """A `CancelledError` that a library lets out looks like the end of the process, and leaves no line in the log."""
+async def test_background_work_is_restarted_after_any_kind_of_end() -> None:
+    """A `CancelledError` that a library raises looks like the end of the process, and leaves no log line."""
     ends: list[BaseException | None] = [ValueError(), None, asyncio.CancelledError(), Unavailable("postgres_away")]
     waits = asyncio.Event()
 
@@ -126,8 +132,8 @@ async def test_work_beside_a_process_is_taken_up_again_whatever_ended_it() -> No
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("the pool is closed")])
-async def test_a_task_that_is_cancelled_ends_whatever_its_work_makes_of_that(error: Exception | None) -> None:
-    """It ran on beside the task of the role that was started in its place."""
+async def test_a_cancelled_task_ends_even_if_its_work_ignores_the_cancellation(error: Exception | None) -> None:
+    """In an earlier version it kept running beside the task of the restarted role."""
 
     async def work() -> None:
         try:
@@ -144,7 +150,7 @@ async def test_a_task_that_is_cancelled_ends_whatever_its_work_makes_of_that(err
 
 
 async def test_a_task_that_misses_a_cancellation_is_cancelled_again_when_its_role_ends() -> None:
-    """As `asyncio.wait_for` of Python 3.11 may, whose result comes at the same moment."""
+    """With Python 3.11 `asyncio.wait_for` may miss one if its result arrives at the same moment."""
     rounds = 0
 
     async def work() -> None:

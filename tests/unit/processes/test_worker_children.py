@@ -1,4 +1,4 @@
-"""A worker of several roles makes a child process for each, which shares its modules' memory and ends with it."""
+"""A worker of several roles creates a child process for each, which shares its modules' memory and ends with it."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ def kilobytes(pid: int, *names: str) -> int:
 
 @pytest.fixture
 def worker() -> Iterator["subprocess.Popen[bytes]"]:
-    """A worker of three roles that waits for a Kafka which does not answer."""
+    """A worker of three roles that waits for a Kafka that does not answer."""
     environ = {"PATH": os.environ["PATH"], "METRICS_PORT": "0", "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
     command = [sys.executable, "-m", "connectors", "worker", "--only", "meter,sink,retry"]
     with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as process:
@@ -48,8 +48,10 @@ def worker() -> Iterator["subprocess.Popen[bytes]"]:
             process.kill()
 
 
-def test_children_share_the_memory_of_what_their_parent_has_loaded(worker: "subprocess.Popen[bytes]") -> None:
-    """Each child loaded all modules again: a worker took four times the memory of one process."""
+def test_children_share_the_memory_of_the_modules_that_their_parent_has_loaded(
+    worker: "subprocess.Popen[bytes]",
+) -> None:
+    """In an earlier version each child loaded all modules again: a worker took four times the memory of one process."""
     alone = kilobytes(worker.pid, "Anonymous")
     for child in children(worker.pid):
         eventually(lambda child=child: kilobytes(child, "Anonymous") > 0.8 * alone, 10)
@@ -74,8 +76,8 @@ def test_the_children_of_a_killed_worker_end(worker: "subprocess.Popen[bytes]") 
     eventually(lambda: not any(map(runs, left)), 10)
 
 
-def test_a_child_that_is_asked_to_stop_before_it_has_handlers_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It called its parent's handler, went on, and was killed nine seconds later."""
+def test_a_child_that_gets_sigterm_before_it_has_handlers_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an earlier version it called its parent's handler, went on, and was killed nine seconds later."""
     monkeypatch.setattr(supervisor, "_run", lambda *_: (os.kill(os.getpid(), signal.SIGTERM), supervisor_run(*_)))
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
@@ -86,8 +88,8 @@ def test_a_child_that_is_asked_to_stop_before_it_has_handlers_stops(monkeypatch:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_an_expected_error_of_a_child_is_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
-    """Its exit code is logged; a traceback would be shown for an error that is no bug."""
+def test_an_expected_error_of_a_child_is_logged_as_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its exit code is logged; a traceback would suggest a bug."""
     from connectors.cli.worker import _reported
     from schemas.errors import ConfigurationError
 

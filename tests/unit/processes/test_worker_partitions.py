@@ -1,4 +1,4 @@
-"""What a worker says of its partitions is true, and said once."""
+"""A worker logs its partitions correctly, and only once."""
 
 import asyncio
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ TICK_S = 0.001
 
 @dataclass
 class Lane:
-    """As much of a partition task as is looked at; open once it expects an offset."""
+    """The attributes of a partition task that are read; it is open once it expects an offset."""
 
     expected: int | None = None
 
 
-async def test_partitions_are_told_once_they_are_open_and_again_when_they_are_others() -> None:
-    """Healthy traffic is silent: an assignment that stays is one line, however long it stays."""
+async def test_partitions_are_logged_once_they_are_open_and_again_after_a_change() -> None:
+    """An unchanged assignment is one line, no matter how long it lasts."""
     partition_tasks: dict[int, Any] = {}
     with capture_logs() as said:
         telling = asyncio.ensure_future(log_partitions(partition_tasks, "meter", TICK_S))

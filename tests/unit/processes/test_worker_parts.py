@@ -1,4 +1,4 @@
-"""What a worker is built from is what its variables say: names and waits, and how many requests of what size go to Lago."""
+"""A worker is built from its variables: names, waits, and how many requests of which size go to Lago."""
 
 import asyncio
 import json
@@ -48,21 +48,23 @@ def parts(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Components:
         ("RETRY_DELAY", "1.5", lambda made: made.retry_delay_s, 60.0, 1.5),
     ],
 )
-def test_a_role_is_made_of_what_the_variables_say(
+def test_each_variable_changes_the_role_that_is_built(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, show: Any, by_default: Any, as_set: Any
 ) -> None:
     assert show(parts(monkeypatch)) == by_default
     assert show(parts(monkeypatch, **{variable: value})) == as_set
 
 
-def test_a_role_decides_by_the_policy_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its variables: test_meter_settings.py."""
+def test_a_role_decides_by_the_policy_in_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The policy's variables: test_meter_settings.py."""
     environ = {"WINDOW_SECONDS": "0", "COST_DECIMALS": "6", "OUT_OF_PERIOD_POLICY": "hold"}
     assert parts(monkeypatch, **environ).policy == load_settings(environ).meter_policy()
 
 
 async def posted(**environ: str) -> tuple[list[int], int, set[str]]:
-    """Six lanes post 120 events each: the batches' sizes, the most requests in flight, and where they went with what key."""
+    """Six partition tasks post 120 events each: the sizes of the batches, the maximum of concurrent requests, and each
+    request's address and key.
+    """
     sizes, flying, most, seen = list[int](), 0, 0, set[str]()
 
     async def lago(request: httpx.Request) -> httpx.Response:
@@ -90,16 +92,16 @@ async def posted(**environ: str) -> tuple[list[int], int, set[str]]:
     return sizes, most, seen
 
 
-async def test_lago_is_sent_batches_of_batch_size() -> None:
+async def test_lago_gets_batches_of_batch_size() -> None:
     assert sorted(set((await posted())[0])) == [20, 100]
     assert sorted(set((await posted(BATCH_SIZE="50"))[0])) == [20, 50]
 
 
-async def test_no_more_requests_are_in_flight_than_worker_concurrency_says() -> None:
+async def test_no_more_requests_run_at_once_than_worker_concurrency() -> None:
     assert (await posted())[1] == 4
     assert (await posted(WORKER_CONCURRENCY="2"))[1] == 2
 
 
-async def test_events_go_to_the_lago_of_the_settings_with_its_key() -> None:
+async def test_events_go_to_the_lago_in_the_settings_with_its_key() -> None:
     found = await posted(LAGO_API_URL="http://lago.example:3001", LAGO_API_KEY="k-1")
     assert found[2] == {"http://lago.example:3001 Bearer k-1"}

@@ -1,4 +1,4 @@
-"""No task runs that could end unseen: it is kept up, or the one that began it looks at how it ended."""
+"""No background task may end unnoticed: it is restarted, or its creator checks how it ended."""
 
 import ast
 from collections import Counter
@@ -47,7 +47,7 @@ def _name(call: ast.Call) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-def test_each_task_is_kept_up_or_somebody_looks_at_how_it_ends() -> None:
+def test_each_task_is_restarted_or_its_end_is_checked() -> None:
     begun = Counter[str]()
     for folder in ("connectors", "streams"):
         for file in sorted((ROOT / folder).rglob("*.py")):
@@ -58,7 +58,7 @@ def test_each_task_is_kept_up_or_somebody_looks_at_how_it_ends() -> None:
 
 
 def _names(file: Path) -> set[str]:
-    """Names of tasks: arguments of what keeps them up, and first members of pairs with the work."""
+    """Names of tasks: arguments of the functions that restart them, and first members of pairs with the work."""
     found = set[str]()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and _name(node) in ("kept_up", "_meanwhile"):
@@ -72,6 +72,6 @@ def _names(file: Path) -> set[str]:
 
 
 def test_the_metric_of_interruptions_has_each_task_from_the_start() -> None:
-    """A counter whose first value is not 0 has no first rise."""
+    """The first value of a counter must be 0, or its first increase is invisible."""
     places = [*_TASKS_OF, *(ROOT / "connectors" / "processes").glob("*.py")]
     assert set[str]().union(*map(_names, places)) == set(TASKS)

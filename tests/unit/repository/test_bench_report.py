@@ -1,4 +1,4 @@
-"""What the benchmarks say: a ratio above 1 is good for us, medians count, and the file has one shape."""
+"""Benchmark results: a ratio above 1 means that ours is better, medians count, and the file has one format."""
 
 import json
 from pathlib import Path
@@ -23,12 +23,12 @@ def test_a_ratio_above_one_means_that_the_peer_costs_more() -> None:
     assert row(ours=30, theirs=10).ratio == pytest.approx(1 / 3)
 
 
-def test_the_median_of_the_repeats_counts_not_the_best_and_not_the_mean() -> None:
+def test_the_median_of_the_repeats_is_used() -> None:
     measured = Row("n", "us/record", "quix", [1.0, 10.0, 100.0], [600.0, 20.0, 5.0])
     assert (measured.ours, measured.peer_value, measured.ratio) == (10.0, 20.0, 2.0)
 
 
-def test_every_peer_stands_beside_ours_in_wall_and_cpu_of_the_same_runs() -> None:
+def test_every_peer_is_compared_with_ours_in_wall_and_cpu_time_of_the_same_runs() -> None:
     found = {"bare": [Measured(2, 1)], "ours": [Measured(10, 8), Measured(12, 9)], "quix": [Measured(30, 24)]}
     rows = {(one.name, one.peer): (one.ours, one.peer_value) for one in rows_of("meter", "us/record", found)}
     assert rows == {
@@ -53,17 +53,17 @@ def test_every_peer_stands_beside_ours_in_wall_and_cpu_of_the_same_runs() -> Non
         (row("memory_per_id", "bare", ours=32.1), False),
     ],
 )
-def test_a_target_is_reached_by_a_ratio_at_least_or_by_our_own_figure_at_most(measured: Row, reached: bool) -> None:
+def test_a_target_is_reached_by_a_minimum_ratio_or_by_a_maximum_of_our_own_figure(measured: Row, reached: bool) -> None:
     asked = measured.target()
     assert asked is not None
     assert asked[1] is reached
 
 
-def test_where_nothing_is_asked_nothing_is_missed() -> None:
+def test_without_targets_none_is_missed() -> None:
     assert row("meter_slp_wall", "bare", ours=10, theirs=1).target() is None
 
 
-def test_the_file_holds_the_rows_of_one_run_and_nothing_of_an_earlier_one(tmp_path: Path) -> None:
+def test_the_file_holds_only_the_rows_of_one_run(tmp_path: Path) -> None:
     path = tmp_path / "results" / "latest.json"
     write([row(), row(peer="faust")], path)
     write([row(ours=3.0, theirs=1.0)], path)
@@ -79,28 +79,28 @@ def test_the_file_holds_the_rows_of_one_run_and_nothing_of_an_earlier_one(tmp_pa
     ]
 
 
-def test_figures_may_be_added_to_those_of_other_comparisons(tmp_path: Path) -> None:
+def test_figures_of_one_comparison_may_be_added_to_those_of_others(tmp_path: Path) -> None:
     path = tmp_path / "latest.json"
     write([row(), row(peer="faust"), row("ingress")], path)
     write([row(ours=3.0)], path, add=True)
-    told = [(one["name"], one["peer"], one["ours"]) for one in json.loads(path.read_text())]
-    assert told == [("meter_flat_wall", "faust", 10.0), ("ingress", "quix", 10.0), ("meter_flat_wall", "quix", 3.0)]
+    result = [(one["name"], one["peer"], one["ours"]) for one in json.loads(path.read_text())]
+    assert result == [("meter_flat_wall", "faust", 10.0), ("ingress", "quix", 10.0), ("meter_flat_wall", "quix", 3.0)]
 
 
-def test_the_results_that_are_checked_in_have_this_shape_and_every_target_has_its_row() -> None:
-    told = json.loads(LATEST.read_text())
-    for one in told:
+def test_the_committed_results_have_this_format_and_every_target_has_its_row() -> None:
+    result = json.loads(LATEST.read_text())
+    for one in result:
         assert one.keys() == SHAPE.keys()
         assert all(isinstance(one[name], kind) for name, kind in SHAPE.items()), one
         assert one["peer"] in PEERS
         assert one["ratio"] == pytest.approx(one["peer_value"] / one["ours"], rel=0.01)
-    pairs = [(one["name"], one["peer"]) for one in told]
+    pairs = [(one["name"], one["peer"]) for one in result]
     assert len(set(pairs)) == len(pairs)
     assert TARGETS.keys() <= set(pairs)
     assert CEILINGS.keys() <= {name for name, _ in pairs}
 
 
-def test_the_idle_installation_that_was_measured_takes_less_than_four_percent_of_a_core_and_200_mib() -> None:
+def test_the_measured_idle_installation_takes_less_than_four_percent_of_a_core_and_200_mib() -> None:
     *containers, total = json.loads(IDLE.read_text())
     assert [one["name"] for one in containers] == ["worker", "api", "ingress"]
     assert total["name"] == "all"

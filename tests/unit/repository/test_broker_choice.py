@@ -1,4 +1,4 @@
-"""The tests' broker is a container only where an engine can have its images; else Maven's, which needs no engine."""
+"""The tests' broker is a container only if a container engine can get its image; otherwise it comes from Maven."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tests.support.kafka.docker import has_images
 
 
 class Engine:
-    """An engine with some images, and a registry with others; `None` = none can be reached."""
+    """A container engine with some images, and a registry with others; `None`: cannot be reached."""
 
     def __init__(self, has: set[str], registry: set[str] | None) -> None:
         self.images, self._has, self._registry = self, has, registry
@@ -42,12 +42,12 @@ class Engine:
         (Engine(set(), {"kafka"}), False),
     ],
 )
-def test_an_engine_that_can_have_no_image_is_no_broker(engine: Engine, usable: bool) -> None:
-    """377 tests failed on a machine whose engine answered and reached no registry."""
+def test_an_engine_that_cannot_get_the_image_is_not_used(engine: Engine, usable: bool) -> None:
+    """377 tests failed on a machine whose engine answered but reached no registry."""
     assert has_images(engine, ("kafka", "reaper")) is usable
 
 
-def test_no_engine_is_no_broker() -> None:
+def test_without_an_engine_no_container_is_used() -> None:
     def refused(timeout: float) -> Any:
         raise DockerException("connection refused")
 

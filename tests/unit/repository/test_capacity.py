@@ -1,4 +1,4 @@
-"""docs/capacity.md: its figures are those that were recorded, and its arithmetic follows laws."""
+"""docs/capacity.md: its figures are the recorded ones, and its arithmetic is consistent."""
 
 import re
 from dataclasses import astuple, fields, replace
@@ -33,13 +33,13 @@ FIGURES = st.builds(
 )
 
 
-def test_the_page_has_the_figures_that_were_recorded() -> None:
+def test_the_page_has_the_recorded_figures() -> None:
     page = PAGE.read_text()
     assert with_parts(page, parts(recorded())) == page, "python -m bench.capacity --write"
 
 
 def rows_of(text: str) -> dict[str, list[str]]:
-    """Cells of tables by the first one, bold or not; of several rows the cells of all."""
+    """Cells of tables by the first cell, bold or not; for several rows with the same first cell, the cells of all."""
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
         if line.startswith("| "):
@@ -59,24 +59,24 @@ def test_the_readme_has_the_figures_of_the_page() -> None:
         assert used <= float(re.findall(r"[\d.]+", cores)[0]) + 0.005
 
 
-def test_the_pictures_are_of_what_was_recorded() -> None:
-    made = pictures(recorded())
-    assert {name: (IMAGES / name).read_text() for name in made} == made, "python -m bench.capacity --write"
-    assert set(re.findall(r"images/([\w-]+\.svg)", PAGE.read_text())) == made.keys()
+def test_the_pictures_show_the_recorded_figures() -> None:
+    created = pictures(recorded())
+    assert {name: (IMAGES / name).read_text() for name in created} == created, "python -m bench.capacity --write"
+    assert set(re.findall(r"images/([\w-]+\.svg)", PAGE.read_text())) == created.keys()
 
 
-def test_every_subject_was_measured() -> None:
+def test_every_part_of_the_page_was_measured() -> None:
     assert recorded().keys() == SUBJECTS
     assert all(recorded().values())
 
 
-def test_a_part_without_a_place_is_an_error_and_not_left_out() -> None:
+def test_a_figure_without_a_place_on_the_page_is_an_error() -> None:
     with pytest.raises(ValueError, match="no part other"):
         with_parts("<!-- begin: one -->\n<!-- end: one -->\n", {"other": ""})
 
 
 @given(FIGURES, RATES, RATES)
-def test_more_calls_never_need_less(known: Figures, one: float, other: float) -> None:
+def test_more_calls_never_need_fewer_resources(known: Figures, one: float, other: float) -> None:
     less, more = (plan(Demand(rate), known) for rate in sorted((one, other)))
     for field in fields(Plan):
         if field.name not in OF_ONE:
@@ -84,14 +84,14 @@ def test_more_calls_never_need_less(known: Figures, one: float, other: float) ->
 
 
 def grown(before: object, after: object) -> bool:
-    """Whether no number has become less."""
+    """Whether no number has decreased."""
     if isinstance(before, dict) and isinstance(after, dict):
         return all(before[name] <= after[name] for name in before)
     return before <= after  # type: ignore[operator]
 
 
 @given(FIGURES, RATES)
-def test_every_worker_has_a_partition_and_every_process_time(known: Figures, rate: float) -> None:
+def test_every_worker_has_a_partition_and_every_process_spare_time(known: Figures, rate: float) -> None:
     demand = Demand(rate)
     planned = plan(demand, known)
     assert planned.partitions % demand.initial_partitions == 0
@@ -102,14 +102,14 @@ def test_every_worker_has_a_partition_and_every_process_time(known: Figures, rat
 
 
 @given(FIGURES, RATES)
-def test_no_meter_holds_more_identities_than_it_may(known: Figures, rate: float) -> None:
+def test_no_meter_holds_more_identities_than_its_limit(known: Figures, rate: float) -> None:
     demand = Demand(rate)
     planned = plan(demand, known)
     assert planned.identities * known.identity / planned.processes["meter"] <= demand.meter_memory * 1.000001
 
 
 @given(FIGURES, RATES, st.integers(min_value=1, max_value=5))
-def test_kafka_writes_and_keeps_each_byte_once_a_copy(known: Figures, rate: float, copies: int) -> None:
+def test_kafka_writes_and_keeps_each_byte_once_for_each_replica(known: Figures, rate: float, copies: int) -> None:
     single, several = (plan(Demand(rate, replication=number), known) for number in (1, copies))
     assert several.kafka_write_s == pytest.approx(copies * single.kafka_write_s)
     assert several.kafka_disk == pytest.approx(copies * single.kafka_disk)
@@ -117,7 +117,7 @@ def test_kafka_writes_and_keeps_each_byte_once_a_copy(known: Figures, rate: floa
 
 
 @given(FIGURES, RATES)
-def test_a_shorter_dedupe_retention_needs_less_of_what_follows_from_it(known: Figures, rate: float) -> None:
+def test_a_shorter_dedupe_retention_needs_less_of_what_depends_on_it(known: Figures, rate: float) -> None:
     day, hour = (plan(Demand(rate, dedupe_hours=hours), known) for hours in (24, 1))
     assert hour.identities == pytest.approx(day.identities / 24)
     assert hour.steps <= day.steps
@@ -126,19 +126,19 @@ def test_a_shorter_dedupe_retention_needs_less_of_what_follows_from_it(known: Fi
 
 
 @given(FIGURES, RATES)
-def test_a_step_has_a_call_and_an_event_has_one(known: Figures, rate: float) -> None:
+def test_there_are_no_more_steps_or_events_than_calls(known: Figures, rate: float) -> None:
     planned = plan(Demand(rate), known)
     assert planned.steps <= planned.identities
     assert planned.events_s <= planned.calls_s
     assert planned.posts_s * EVENTS_A_POST == pytest.approx(planned.events_s)
 
 
-def test_the_same_question_has_the_same_answer() -> None:
+def test_the_calculation_is_deterministic() -> None:
     known = figures(recorded())
     assert plan(Demand(1234), known) == plan(replace(Demand(1), calls_s=1234), known)
 
 
-def test_the_figures_of_the_calculation_are_above_zero() -> None:
+def test_the_figures_of_the_calculation_are_positive() -> None:
     assert all(
         value > 0
         for figure in astuple(figures(recorded()))
@@ -146,7 +146,7 @@ def test_the_figures_of_the_calculation_are_above_zero() -> None:
     )
 
 
-def test_what_the_calculation_takes_from_the_product_is_what_the_product_does() -> None:
+def test_the_calculation_uses_the_products_own_constants() -> None:
     assert STEPS_A_SECOND * _LINGER_S == 1
     assert Settings.model_fields["batch_size"].default == EVENTS_A_POST
     assert Settings.model_fields["dedupe_retention_hours"].default == Demand(1).dedupe_hours
@@ -166,6 +166,6 @@ def test_a_chart_has_every_point_inside_its_axes_and_names_every_line() -> None:
     assert all(f">{name}<" in svg for name in ("Title", "across", "up", "c", "1M"))
 
 
-def test_a_chart_of_nothing_is_an_error() -> None:
+def test_a_chart_without_data_is_an_error() -> None:
     with pytest.raises(ValueError, match="no points"):
         chart("Title", "across", "up", {"none": []})

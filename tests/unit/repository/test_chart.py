@@ -1,4 +1,4 @@
-"""The Helm chart knows what the code knows, as far as that can be read without Helm; `make chart-test` renders it."""
+"""The Helm chart agrees with the code, as far as that can be checked without Helm; `make chart-test` renders it."""
 
 import json
 import re
@@ -39,12 +39,12 @@ def complaints(values: dict[str, Any]) -> list[str]:
     return [error.message for error in Draft7Validator(SCHEMA).iter_errors(merged(DEFAULTS, values))]
 
 
-def test_what_the_chart_takes_from_elsewhere_is_as_it_is_there() -> None:
-    """`make chart` after a change of topics, rights, settings, values.yaml, alarms or dashboards."""
-    made = files()
-    assert {name: (CHART / name).read_text() for name in made if (CHART / name).exists()} == made
+def test_generated_parts_of_the_chart_are_current() -> None:
+    """Run `make chart` after a change of topics, rights, settings, values.yaml, alarms or dashboards."""
+    created = files()
+    assert {name: (CHART / name).read_text() for name in created if (CHART / name).exists()} == created
     copies = {str(path.relative_to(CHART)) for folder in COPIED for path in (CHART / folder).glob("*")}
-    assert copies == {name for name in made if name.startswith(tuple(COPIED))}
+    assert copies == {name for name in created if name.startswith(tuple(COPIED))}
 
 
 def test_the_chart_has_the_version_of_the_product() -> None:
@@ -86,8 +86,8 @@ def test_a_misspelt_key_and_a_wrong_type_are_refused(values: dict[str, Any]) -> 
     assert complaints(values)
 
 
-def test_every_setting_is_given_to_who_reads_it_and_a_secret_to_no_one_as_text() -> None:
-    """A setting that no role reads would be taken from the values and dropped."""
+def test_every_setting_goes_to_the_roles_that_read_it_and_no_secret_is_plain_text() -> None:
+    """A setting that no role reads would be accepted in the values and ignored."""
     read = {name for role in roles().values() for name in role["settings"]}
     secret = {
         name
@@ -100,7 +100,7 @@ def test_every_setting_is_given_to_who_reads_it_and_a_secret_to_no_one_as_text()
     assert written == (OWNED | OF_A_ROLE) - {"POD_NAME", "WORKER_PROCESSES"}
 
 
-def test_every_role_of_the_code_has_its_values_and_its_topic() -> None:
+def test_every_role_in_the_code_has_its_values_and_its_topic() -> None:
     workers = {name for name, value in DEFAULTS.items() if isinstance(value, dict) and "keda" in value}
     assert workers == set(ROLES) == SCALED.keys()
     assert set(SCALED.values()) <= {topic.name for topic in CATALOGUE}
@@ -108,7 +108,7 @@ def test_every_role_of_the_code_has_its_values_and_its_topic() -> None:
     assert servers == {"webhooks", "api"}
 
 
-def test_ports_and_probes_are_those_of_the_code() -> None:
+def test_ports_and_probes_are_those_in_the_code() -> None:
     settings = Settings()
     ports = set(re.findall(r'"(?:http|metrics)" (\d+)', TEMPLATES["webhooks.yaml"] + TEMPLATES["api.yaml"]))
     assert ports == {str(settings.port), str(API_ALONE_PORT), str(settings.metrics_port)}
@@ -119,7 +119,7 @@ def test_ports_and_probes_are_those_of_the_code() -> None:
         assert all(f'"{path}"' in text for path in paths), source
 
 
-def test_the_default_routes_lead_usage_to_the_ingress_and_nothing_else() -> None:
+def test_the_default_routes_lead_to_the_usage_webhooks_and_nothing_else() -> None:
     [host] = DEFAULTS["ingress"]["hosts"]
     prefixes = [path["path"] for path in host["paths"]]
     assert prefixes == DEFAULTS["httpRoute"]["routes"][0]["paths"]
@@ -129,17 +129,17 @@ def test_the_default_routes_lead_usage_to_the_ingress_and_nothing_else() -> None
     assert not [prefix for prefix in prefixes if "/webhooks/lago".startswith(prefix + "/")]
 
 
-def test_every_value_says_what_it_is() -> None:
-    """At its key or above it; a role's values once, at `webhooks` and at `meter`. Some names need no sentence."""
+def test_every_value_has_a_description() -> None:
+    """At its key or above it; a role's values once, at `webhooks` and at `meter`. Some names are clear without one."""
     explained = {value.path for value in VALUES if value.meaning}
     plain = {"port", "interval", "minReplicas", "maxReplicas", "annotations", "labels", "enabled", "settings"}
     plain |= {"postgresTo", "lagoTo", "othersTo"}
     silent = []
     for value in VALUES:
         twins = [value.path, ("webhooks", *value.path[1:]), ("meter", *value.path[1:])]
-        told = any(twin[:depth] in explained for twin in twins for depth in range(1, len(twin) + 1))
+        result = any(twin[:depth] in explained for twin in twins for depth in range(1, len(twin) + 1))
         general = (value.path[-1],) in explained or (value.path[1:2]) in explained
-        if not (told or general or isinstance(value.default, dict) or value.path[-1] in plain):
+        if not (result or general or isinstance(value.default, dict) or value.path[-1] in plain):
             silent.append(value.name)
     assert silent == []
 
@@ -171,7 +171,7 @@ def test_no_file_of_the_chart_is_long() -> None:
     assert [name for name, text in TEMPLATES.items() if text.count("\n") > 160] == []
 
 
-def test_no_template_asks_for_a_vendors_chart_or_holds_a_secret() -> None:
+def test_no_template_needs_a_vendors_chart_or_contains_a_secret() -> None:
     for name, text in TEMPLATES.items():
         assert "bitnami" not in text.lower(), name
     assert DEFAULTS["secrets"] == {} and DEFAULTS["existingSecret"] == ""

@@ -1,4 +1,4 @@
-"""A name has one meaning: a reader who searches for a class, or for a function of the rules, finds one."""
+"""Names are unique: a search for a class, or for a function of the rules, finds one definition."""
 
 import ast
 from collections import defaultdict
@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 
-def test_no_public_class_name_stands_twice() -> None:
+def test_no_public_class_name_occurs_twice() -> None:
     places: dict[str, list[str]] = defaultdict(list)
     for folder in ("connectors", "streams", "schemas"):
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -18,8 +18,8 @@ def test_no_public_class_name_stands_twice() -> None:
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
-def test_no_public_function_of_the_rules_and_the_streams_stands_twice() -> None:
-    """Of functions of a module; the commands in connectors have the words of the command line, and their parsers the same ones."""
+def test_no_public_function_of_the_rules_and_the_streams_occurs_twice() -> None:
+    """Only functions of modules; commands in connectors have the names of the command line, and so have their parsers."""
     places: dict[str, list[str]] = defaultdict(list)
     for folder in ("streams", "schemas"):
         for path in sorted((ROOT / folder).rglob("*.py")):

@@ -1,4 +1,6 @@
-"""Both compose files are valid, `deploy/deploy.sh` refuses what it cannot do, and the files of Lago name what is there."""
+"""Both compose files are valid, `deploy/deploy.sh` refuses what it cannot do, and the files for Lago refer to existing
+things.
+"""
 
 import os
 import re
@@ -32,7 +34,7 @@ OF_LAGO = {
 
 
 class _Tagged(yaml.SafeLoader):
-    """Compose's own tag for what an extended service had and this one has not."""
+    """Compose's own tag for a value that an extending service removes."""
 
 
 _Tagged.add_constructor("!reset", lambda loader, node: None)
@@ -50,7 +52,7 @@ LAGO = load(LAGO_FILE)
 
 
 def specified(file: dict[str, Any]) -> None:
-    """Raises: ValidationError: it is not as the compose specification says. `x-` is anybody's."""
+    """Validate. Raises ValidationError if the file violates the compose specification. `x-` keys are free."""
     ComposeSpecification.model_validate({key: value for key, value in file.items() if not key.startswith("x-")})
 
 
@@ -74,14 +76,14 @@ def test_the_file_is_valid_against_the_compose_specification(path: Path) -> None
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
-def test_a_slip_in_a_service_would_be_noticed(wrong: dict[str, Any]) -> None:
+def test_a_typing_mistake_in_a_service_would_be_noticed(wrong: dict[str, Any]) -> None:
     file = load(LAGO_FILE)
     file["services"]["redis"] |= wrong
     with pytest.raises(ValidationError):
         specified(file)
 
 
-def test_every_service_that_is_awaited_or_extended_is_there() -> None:
+def test_every_awaited_or_extended_service_exists() -> None:
     ours = load(KAFKA_FILE)["services"]
     for name, service in LAGO["services"].items():
         assert set(service.get("depends_on", ())) <= LAGO["services"].keys(), name
@@ -92,14 +94,14 @@ def test_every_service_that_is_awaited_or_extended_is_there() -> None:
     assert "'meterbridge'" in LAGO["services"]["databases"]["command"][0], "the names that the settings have by default"
 
 
-def test_the_ports_are_those_that_the_page_names_and_open_to_this_machine_alone() -> None:
+def test_the_published_ports_are_those_on_the_page_and_open_only_to_this_machine() -> None:
     ports = [port for service in LAGO["services"].values() for port in service.get("ports", ())]
     assert sorted(ports) == sorted(
         f"127.0.0.1:{port}" for port in ("5433:5432", "6380:6379", "3000:3000", "8080:80", "3002:3002")
     )
 
 
-def test_nothing_of_lago_runs_before_its_tables_and_nothing_is_billed_before_its_metrics() -> None:
+def test_lago_runs_only_after_its_tables_exist_and_nothing_is_billed_before_its_metrics_exist() -> None:
     awaited = {name: service.get("depends_on", {}) for name, service in LAGO["services"].items()}
     healthy, done = {"condition": "service_healthy"}, {"condition": "service_completed_successfully"}
     assert awaited["lago-migrate"] == {"postgres": healthy, "redis": healthy}
@@ -111,8 +113,8 @@ def test_nothing_of_lago_runs_before_its_tables_and_nothing_is_billed_before_its
     assert awaited["tables"] == {"databases": done} and awaited["databases"] == {"postgres": healthy}
 
 
-def test_every_file_that_is_mounted_is_there_and_cannot_be_changed() -> None:
-    """Compose would make a folder of a file that is not there, and a container could write into ours."""
+def test_every_mounted_file_exists_and_is_read_only() -> None:
+    """Compose would create a folder for a missing file, and a container could write into our files."""
     services = load(KAFKA_FILE)["services"].values()
     bound = [mount for one in services for mount in one.get("volumes", ()) if isinstance(mount, dict)]
     assert len(bound) == 4
@@ -121,8 +123,8 @@ def test_every_file_that_is_mounted_is_there_and_cannot_be_changed() -> None:
         assert mount["read_only"] and mount["bind"] == {"create_host_path": False}
 
 
-def test_prometheus_asks_every_role_of_every_service() -> None:
-    """A worker's roles have a metrics port each, as its health check has them; a server has the first one."""
+def test_prometheus_scrapes_every_role_of_every_service() -> None:
+    """Each role of a worker has its own metrics port, as in its health check; a server has the first one."""
     [job] = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     asked = {target for static in job["static_configs"] for target in static["targets"]}
     asked |= {f"{name}:{one['port']}" for one in job["dns_sd_configs"] for name in one["names"]}
@@ -138,7 +140,7 @@ def test_prometheus_asks_every_role_of_every_service() -> None:
     assert asked == running
 
 
-def test_every_container_of_lago_has_bounds_and_is_started_again() -> None:
+def test_every_container_of_lago_has_limits_and_is_restarted() -> None:
     for name, service in LAGO["services"].items():
         if "extends" not in service and name != "databases":
             assert service["mem_limit"] and service["restart"] and service["logging"], name
@@ -154,8 +156,8 @@ def test_the_example_names_every_variable_of_the_file_and_no_other() -> None:
     assert not any(named[name] for name in required if re.search("KEY|TOKEN|PASSWORD|SALT", name))
 
 
-def test_what_lago_calls_otherwise_has_lagos_name_in_its_containers() -> None:
-    """Lago takes `ENCRYPTION_...` even if it is empty, so its other name is the one to give."""
+def test_a_variable_that_lago_names_differently_has_lagos_name_in_its_containers() -> None:
+    """Lago uses `ENCRYPTION_...` even if it is empty, so the value is given under its other name."""
     given = LAGO["services"]["lago-api"]["environment"]
     assert {name.removeprefix("LAGO_") for name in given if "ENCRYPTION" in name} == OF_LAGO - {"SECRET_KEY_BASE"}
     assert not [name for name in given if name.startswith("ENCRYPTION")]
@@ -163,7 +165,7 @@ def test_what_lago_calls_otherwise_has_lagos_name_in_its_containers() -> None:
     assert given["LAGO_RSA_PRIVATE_KEY"], "without it Lago does not start"
 
 
-def test_lagos_webhooks_have_an_address_that_is_served() -> None:
+def test_lagos_webhooks_go_to_an_address_that_is_served() -> None:
     text = (LAGO_FILE.parent / ".env.example").read_text()
     [path] = re.findall(r"http://lago-api-integration:3002(/\S+)[,.]", text)
     assert path == "/webhooks/lago" and path not in {route.path for route in ROUTES}, "the management API has it"
@@ -171,14 +173,14 @@ def test_lagos_webhooks_have_an_address_that_is_served() -> None:
 
 
 def test_shellcheck_finds_nothing_in_the_script() -> None:
-    told = subprocess.run(
+    result = subprocess.run(
         [str(Path(sys.executable).parent / "shellcheck"), str(SCRIPT)], capture_output=True, text=True, check=False
     )
-    assert told.returncode == 0, told.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def run(*words: str, path: str = os.environ["PATH"]) -> tuple[int, str, str]:
-    """The script with these words, and no Docker of this machine unless `path` has one."""
+    """Run the script with these words, and without Docker unless `path` contains one."""
     done = subprocess.run(
         [str(SCRIPT), *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env={"PATH": path}
     )
@@ -187,7 +189,7 @@ def run(*words: str, path: str = os.environ["PATH"]) -> tuple[int, str, str]:
 
 @pytest.fixture
 def without_docker(tmp_path: Path) -> str:
-    """A PATH with the programs that the script needs, and no `docker`."""
+    """A PATH with the programs that the script needs, without `docker`."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("bash", "cat", "dirname", "sed", "tail", "tr", "install", "openssl", "mv", "env"):
@@ -206,13 +208,13 @@ def without_docker(tmp_path: Path) -> str:
         (("--env-file", "/nowhere/.env", "status"), "`deploy/deploy.sh keys` makes it"),
     ],
 )
-def test_a_wrong_word_is_refused_with_code_2_and_a_sentence(words: tuple[str, ...], reason: str) -> None:
+def test_a_wrong_argument_is_refused_with_code_2_and_a_sentence(words: tuple[str, ...], reason: str) -> None:
     code, out, err = run(*words)
     assert (code, out) == (2, "")
     assert reason in err
 
 
-def test_the_help_names_every_command_and_profile_there_is() -> None:
+def test_the_help_names_every_command_and_profile() -> None:
     code, out, _ = run("--help")
     assert code == 0
     commands = re.findall(r"^  (\w+) ", out, re.MULTILINE)
@@ -225,7 +227,7 @@ def test_the_help_names_every_command_and_profile_there_is() -> None:
     } - {"tools"}
 
 
-def test_without_docker_it_says_so(tmp_path: Path, without_docker: str) -> None:
+def test_without_docker_the_script_says_so(tmp_path: Path, without_docker: str) -> None:
     settings = tmp_path / ".env"
     settings.write_text("")
     code, _, err = run("--env-file", str(settings), "status", path=without_docker)
@@ -233,25 +235,25 @@ def test_without_docker_it_says_so(tmp_path: Path, without_docker: str) -> None:
 
 
 @pytest.mark.parametrize("lago", [False, True], ids=["kafka", "lago"])
-def test_keys_are_made_where_there_is_none_and_what_is_there_stays(tmp_path: Path, lago: bool) -> None:
+def test_missing_keys_are_created_and_existing_ones_kept(tmp_path: Path, lago: bool) -> None:
     path, own = tmp_path / ".env", ["--lago"] if lago else []
     code, out, err = run(*own, "--env-file", str(path), "keys")
     assert (code, err) == (0, "")
-    made = example(path)
+    created = example(path)
     file = LAGO_FILE if lago else KAFKA_FILE
     required = set(re.findall(r"\$\{(\w+):\?", KAFKA_FILE.read_text() + file.read_text()))
-    assert [name for name in required if not made[name]] == []
+    assert [name for name in required if not created[name]] == []
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     secrets = [line.split()[0] for line in out.splitlines() if line.endswith(" is set")]
-    assert len({made[name] for name in secrets}) == len(secrets) >= 4
-    assert not any(made[name] in out for name in secrets), "a key is not printed"
-    assert made.keys() == example(file.parent / ("" if lago else "deploy") / ".env.example").keys()
+    assert len({created[name] for name in secrets}) == len(secrets) >= 4
+    assert not any(created[name] in out for name in secrets), "a key is not printed"
+    assert created.keys() == example(file.parent / ("" if lago else "deploy") / ".env.example").keys()
     before = path.read_text()
     assert run(*own, "--env-file", str(path), "keys")[0] == 0
     assert path.read_text() == before
 
 
-def test_a_key_of_your_own_lago_is_asked_for_and_not_invented(tmp_path: Path) -> None:
+def test_the_key_of_your_own_lago_is_required_and_not_generated(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text("LAGO_API_URL=https://lago.example.com\nLAGO_API_KEY=\nWEBHOOK_TOKEN=mine\n")
     code, out, _ = run("--env-file", str(path), "keys")

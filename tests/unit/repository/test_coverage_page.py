@@ -1,4 +1,4 @@
-"""docs/coverage.md has a row for every way in and for every command there is."""
+"""docs/coverage.md has a row for every HTTP endpoint and every command."""
 
 import re
 from itertools import product
@@ -29,20 +29,20 @@ def claims_of(section: str) -> list[str]:
     return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][1:]
 
 
-def nameless(path: str) -> str:
-    """What a part of a path is called does not matter."""
+def without_parameter_names(path: str) -> str:
+    """A path with all names of its parameters removed."""
     return re.sub(r"{[^}]*}", "{}", path)
 
 
 def ways_of(claim: str) -> set[tuple[str, str]]:
-    """Verbs and paths that a row names; each verb is meant for each path."""
+    """Verbs and paths that a row names; each verb applies to each path."""
     words = [word for name in WORDS.findall(claim) for word in name.split()]
     verbs = {word for word in words if VERB.fullmatch(word)}
-    return set(product(verbs, {nameless(word) for word in words if word.startswith("/")}))
+    return set(product(verbs, {without_parameter_names(word) for word in words if word.startswith("/")}))
 
 
 async def served() -> set[tuple[str, str]]:
-    """Verb and path of everything that `serve` answers; no neighbour is asked."""
+    """Verb and path of everything that `serve` answers, without any other service."""
     settings, metrics = Settings(), Metrics(CollectorRegistry(), "0")
     producer = KafkaProducer(producer_config("127.0.0.1:1", answer_within_s=1))
     try:
@@ -52,7 +52,7 @@ async def served() -> set[tuple[str, str]]:
     finally:
         await producer.close(0.1)
     routes += Health({}, lambda: "", lambda: 0.0, metrics.registry).routes()
-    found = {(route.method, nameless(route.path)) for route in routes}
+    found = {(route.method, without_parameter_names(route.path)) for route in routes}
     return found | {("POST", route.path) for route in ROUTES}
 
 

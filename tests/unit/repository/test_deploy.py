@@ -1,4 +1,4 @@
-"""What the image and the compose file say is what the code knows: every variable, command, port and path."""
+"""The image and the compose file agree with the code: every variable, command, port and path."""
 
 import re
 import tomllib
@@ -18,7 +18,7 @@ from connectors.processes.server import API, API_ALONE_PORT
 from streams.app import ROLES
 
 ROOT = Path(__file__).parents[3]
-#: Top-level elements of the Compose Specification; `x-` is anybody's.
+#: Top-level elements of the Compose Specification; `x-` is free for extensions.
 COMPOSE_KEYS = {"name", "services", "networks", "volumes", "configs", "secrets", "include"}
 KEPT_SECRET = re.compile(r"KEY|(?<!PER_)TOKEN|SECRET|PASSWORD")
 INTERPOLATED = re.compile(r"\$\{(\w+):\?[^}]+\}")
@@ -34,7 +34,7 @@ DOCKERFILE = [
     for line in (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
     if line and not line.startswith("#")
 ]
-#: By name of the stage that each instruction stands in; the last one is the image.
+#: By name of the stage that contains the instruction; the last one is the image.
 STAGES: dict[str, list[list[str]]] = {}
 for _instruction in DOCKERFILE:
     if _instruction[0] == "FROM":
@@ -51,7 +51,7 @@ EXAMPLE = dict(
 
 
 def environment(service: dict[str, Any], example: dict[str, str] = EXAMPLE) -> dict[str, str]:
-    """What a container's process would see, with .env as in the example and a word for every secret."""
+    """The environment of a container's process, with .env as in the example and a value for every secret."""
     filled = {name: text or ("word" if KEPT_SECRET.search(name) else "") for name, text in example.items()}
     filled |= {name: "" for name in example if name.startswith(("PROVIDER_KEYS_", "OUTGOING_"))}  # no word
     given = service.get("environment", {})
@@ -62,7 +62,7 @@ def environment(service: dict[str, Any], example: dict[str, str] = EXAMPLE) -> d
 
 
 def accepted(arguments: list[str]) -> dict[str, Any]:
-    """The options of a command line as the command line parser reads them; it refuses what it does not know."""
+    """The options of a command line as its parser reads them; the parser refuses unknown ones."""
     command: Any = typer.main.get_command(app)
     context: Any = None
     while True:
@@ -81,24 +81,24 @@ def test_a_misspelt_top_level_key_of_the_compose_file_would_be_noticed() -> None
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_every_command_and_option_is_one_of_the_command_line(name: str) -> None:
+def test_every_command_and_option_exists_on_the_command_line(name: str) -> None:
     options = accepted(OURS[name]["command"])
     named = set((options.get("only") or "").split(",")) - {""}
     assert named <= {*serve.SERVED, *worker.ROLES}
 
 
-def test_a_command_that_is_not_there_is_refused() -> None:
+def test_an_unknown_command_is_refused() -> None:
     for wrong in (["serv"], ["worker", "--onyl", "meter"], ["topics", "crate"]):
         with pytest.raises(Exception, match=r"No such (command|option)"):
             accepted(wrong)
 
 
-def test_the_command_line_offers_exactly_the_roles_there_are() -> None:
+def test_the_command_line_offers_exactly_the_existing_roles() -> None:
     assert set(worker.ROLES) == set(ROLES)
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_every_variable_is_one_that_the_settings_read_and_its_value_is_accepted(name: str) -> None:
+def test_every_variable_is_a_setting_and_its_value_is_valid(name: str) -> None:
     given = environment(OURS[name])
     assert given.keys() <= VARIABLES.keys()
     assert load_settings(given).unknown == ()
@@ -121,7 +121,7 @@ def test_no_secret_has_a_value_in_any_file() -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_in_a_container_every_server_listens_to_the_outside_and_knows_whom_to_trust(name: str) -> None:
+def test_in_a_container_every_server_listens_on_all_addresses_and_has_its_credentials(name: str) -> None:
     settings = load_settings(environment(OURS[name]))
     options = accepted(OURS[name]["command"])
     if name == "tools":
@@ -138,7 +138,7 @@ def test_in_a_container_every_server_listens_to_the_outside_and_knows_whom_to_tr
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if "ports" in OURS[name]])
-def test_every_published_port_is_the_one_listened_on(name: str) -> None:
+def test_every_published_port_has_a_listener(name: str) -> None:
     settings, options = load_settings(environment(OURS[name])), accepted(OURS[name]["command"])
     listening = options.get("port") or (settings.api_port if options.get("only") == API else settings.port)
     [published] = OURS[name]["ports"]
@@ -147,8 +147,8 @@ def test_every_published_port_is_the_one_listened_on(name: str) -> None:
     assert probe.port == listening
 
 
-def test_no_port_is_open_to_other_machines_unless_somebody_says_so() -> None:
-    """Docker opens a port past the machine's firewall."""
+def test_no_port_is_open_to_other_machines_by_default() -> None:
+    """A port that Docker publishes is open in spite of the machine's firewall."""
     published = [OWN.sub(r"\2", port) for service in SERVICES.values() for port in service.get("ports", [])]
     assert {port.split(":")[0] for port in published} == {"127.0.0.1"}
     assert len({port.split(":")[1] for port in published}) == len(published) == 7, "each has a port of its own"
@@ -158,20 +158,20 @@ def test_the_ports_of_the_image_are_those_of_the_settings() -> None:
     assert instructions("EXPOSE") == [f"{Settings().port} {API_ALONE_PORT} {Settings().metrics_port}"]
 
 
-def test_kafka_is_found_where_it_listens() -> None:
+def test_the_address_of_kafka_is_the_one_it_listens_on() -> None:
     broker = SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].removeprefix("PLAINTEXT://")
     assert {environment(service).get("KAFKA_BOOTSTRAP_SERVERS", broker) for service in OURS.values()} == {broker}
 
 
-def test_postgres_is_found_where_it_listens_under_the_name_it_is_made_with() -> None:
-    made = SERVICES["postgres"]["environment"]
-    assert made["POSTGRES_USER"] == made["POSTGRES_DB"] == "meterbridge"
+def test_the_address_user_and_database_of_postgres_are_those_it_is_created_with() -> None:
+    created = SERVICES["postgres"]["environment"]
+    assert created["POSTGRES_USER"] == created["POSTGRES_DB"] == "meterbridge"
     for name in ("tables", "worker", "api", "tools"):
         settings = load_settings(environment(OURS[name]))
         assert (settings.postgres_host, settings.postgres_user, settings.postgres_db) == (
             "postgres",
-            made["POSTGRES_USER"],
-            made["POSTGRES_DB"],
+            created["POSTGRES_USER"],
+            created["POSTGRES_DB"],
         )
 
 
@@ -187,17 +187,17 @@ def test_the_spool_is_on_a_volume_that_its_user_may_write() -> None:
     assert others == {"tools"}, "which only shows whether there is one"
 
 
-def test_held_usage_beyond_its_bound_lies_on_a_disk() -> None:
-    """/tmp is memory where the root is read-only; SQLite looks for /var/tmp first."""
+def test_held_usage_beyond_the_memory_limit_is_on_a_disk() -> None:
+    """/tmp is in memory if the root file system is read-only; SQLite looks for /var/tmp first."""
     assert OURS["worker"]["volumes"] == ["worker-scratch:/var/tmp"]
 
 
 def written_at_build() -> str:
-    """The commands of the image's own stage."""
+    """The commands of the final build stage."""
     return "\n".join(rest for word, rest in STAGES["image"] if word == "RUN")
 
 
-def test_the_sandbox_keeps_what_it_was_told_where_its_user_may_write() -> None:
+def test_the_sandbox_stores_its_state_where_its_user_may_write() -> None:
     journal = accepted(OURS["lago-sandbox"]["command"])["journal"]
     assert OURS["lago-sandbox"]["volumes"] == [f"lago-sandbox:{journal.parent}"]
     [user] = instructions("USER")
@@ -206,8 +206,8 @@ def test_the_sandbox_keeps_what_it_was_told_where_its_user_may_write() -> None:
 
 
 @pytest.mark.parametrize("name", ["api", "tools"])
-def test_the_one_who_lets_a_call_through_later_has_the_rules_of_the_meter(name: str) -> None:
-    """A dead letter is put back by the api, by the rules of the meter."""
+def test_a_service_that_requeues_calls_has_the_meters_rules(name: str) -> None:
+    """The api and the commands requeue a dead letter by the meter's rules."""
     given = EXAMPLE | {
         "COST_DECIMALS": "9",
         "DEDUPE_RETENTION_HOURS": "48",
@@ -227,13 +227,13 @@ def test_the_one_who_lets_a_call_through_later_has_the_rules_of_the_meter(name: 
     assert rules[0].bill_cache_hits and rules[0].cost_decimals == 9
 
 
-def test_the_service_of_tools_has_every_variable_that_another_has() -> None:
-    """`doctor` judges what it sees."""
+def test_the_service_for_commands_has_every_variable_that_another_has() -> None:
+    """`doctor` judges the variables that it sees."""
     named = {name for one, service in OURS.items() for name in service.get("environment", {}) if one != "tools"}
     assert named - OURS["tools"]["environment"].keys() == {"PORT", "API_PORT"}, "where others listen"
 
 
-def test_nothing_starts_before_its_topics_and_nothing_waits_for_what_is_not_there() -> None:
+def test_every_service_waits_for_its_topics_and_only_for_existing_services() -> None:
     awaited = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
     assert awaited["topics"] == {"kafka": {"condition": "service_healthy"}}
     assert "healthcheck" in SERVICES["kafka"]
@@ -249,7 +249,7 @@ def test_nothing_starts_before_its_topics_and_nothing_waits_for_what_is_not_ther
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_container_has_longer_to_stop_than_a_command_takes(name: str) -> None:
+def test_a_container_has_more_time_to_stop_than_its_command_takes(name: str) -> None:
     assert int(OURS[name]["stop_grace_period"].removesuffix("s")) > 10
 
 
@@ -273,7 +273,7 @@ def test_the_image_runs_as_a_numbered_user_without_rights_in_a_folder_of_its_own
     assert words.index("USER") > max(number for number, word in enumerate(words) if word in {"RUN", "COPY"})
 
 
-def test_the_image_is_made_of_what_is_there_and_its_command_is_ours() -> None:
+def test_the_image_copies_only_existing_files_and_runs_our_command() -> None:
     named = [path for line in instructions("COPY") if "--from" not in line for path in line.split()[:-1]]
     copied = [path.replace("${LOCK}", lock) for path in named for lock in ("requirements", "tracing")]
     assert all((ROOT / path).exists() for path in copied)
@@ -282,8 +282,8 @@ def test_the_image_is_made_of_what_is_there_and_its_command_is_ours() -> None:
     assert instructions("ENTRYPOINT") == ['["meterbridge"]']
 
 
-def test_whatever_is_installed_is_the_file_whose_hash_is_in_a_lock() -> None:
-    """From wheels alone: what builds a source distribution would come without a hash."""
+def test_every_installed_file_has_its_hash_in_a_lock() -> None:
+    """Only wheels are installed: the build tools of a source distribution would come without a hash."""
     installs = [
         part.strip()
         for line in instructions("RUN")
@@ -300,8 +300,8 @@ def test_whatever_is_installed_is_the_file_whose_hash_is_in_a_lock() -> None:
         assert "://" not in lock, "a lock file names no host"
 
 
-def test_the_lock_is_the_constraints_for_all_that_the_product_needs() -> None:
-    """`make lock` after a change of either."""
+def test_the_locks_agree_with_the_constraints_and_have_every_dependency() -> None:
+    """Run `make lock` after a change of either."""
     constraints = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().lower().split())
     plain = {name.replace("_", "-"): version for name, version in constraints.items()}
     traces = PROJECT["optional-dependencies"]["otel"]
@@ -315,8 +315,10 @@ def test_the_lock_is_the_constraints_for_all_that_the_product_needs() -> None:
     assert "hatchling" in built
 
 
-def test_a_changed_source_downloads_nothing_and_the_image_has_nothing_to_build_with() -> None:
-    """What is copied before the dependencies are installed is the locks alone; a layer is built again from what changed on."""
+def test_a_source_change_downloads_nothing_and_the_image_has_no_build_tools() -> None:
+    """Before the dependencies are installed only the locks are copied; a changed layer and all after it are built
+    again.
+    """
     copied = [rest for word, rest in STAGES["dependencies"] if word == "COPY"]
     assert copied == ["deploy/build.lock ./", "deploy/${LOCK}.lock requirements.lock"]
     assert ["ARG", "LOCK=requirements"] in STAGES["dependencies"]
@@ -329,7 +331,7 @@ def runs(stage: str) -> list[str]:
     return [rest for word, rest in STAGES[stage] if word == "RUN"]
 
 
-def test_every_service_says_how_it_is_and_none_fills_the_disk_or_the_memory() -> None:
+def test_every_service_has_a_health_check_and_limits_for_disk_and_memory() -> None:
     [check] = instructions("HEALTHCHECK")
     assert check.endswith('CMD ["python", "-m", "connectors.processes.container_health"]')
     for name, service in SERVICES.items():
@@ -344,12 +346,12 @@ def test_every_service_says_how_it_is_and_none_fills_the_disk_or_the_memory() ->
 
 
 @pytest.mark.parametrize("name", ["topics", "tables"])
-def test_what_cannot_succeed_ends_the_start_instead_of_trying_forever(name: str) -> None:
-    """E.g. a password that Postgres was not made with: `up` waits for these two, and names the one that failed."""
+def test_a_start_that_cannot_succeed_fails_instead_of_retrying_forever(name: str) -> None:
+    """For example a wrong Postgres password: `up` waits for these two services, and names the one that failed."""
     assert re.fullmatch(r"on-failure:\d", OURS[name]["restart"])
 
 
 def test_the_compose_file_does_not_start_without_a_password() -> None:
-    """Compose itself refuses a variable written so; every other secret may be absent."""
+    """Compose itself refuses a missing variable written so; every other secret may be absent."""
     text = (ROOT / "docker-compose.kafka.yml").read_text()
     assert re.findall(r"\$\{(\w+):\?[^}]+\}", text).count("POSTGRES_PASSWORD") == text.count("${POSTGRES_PASSWORD") > 0

@@ -1,4 +1,6 @@
-"""`deploy/deploy.sh` with a stand-in for `docker`: the order of a backup, and what a restore refuses before it touches anything."""
+"""`deploy/deploy.sh` with a stand-in for `docker`: the order of a backup, and what a restore refuses before it changes
+anything.
+"""
 
 import hashlib
 import os
@@ -24,7 +26,7 @@ esac
 
 
 class Machine:
-    """A folder with the stand-in for `docker`, settings, and what was asked."""
+    """A folder with the stand-in for `docker`, its settings, and its recorded calls."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -35,7 +37,7 @@ class Machine:
         (folder / ".env").write_text("POSTGRES_PASSWORD=word\n")
 
     def run(self, *words: str, **variables: str) -> tuple[int, str]:
-        """The script's code, and what it said."""
+        """The script's exit code, and its output."""
         path = f"{self._docker.parent}:{os.environ['PATH']}"
         done = subprocess.run(
             [str(SCRIPT), "--env-file", str(self.folder / ".env"), *words],
@@ -48,7 +50,7 @@ class Machine:
         return done.returncode, done.stdout + done.stderr
 
     def asked(self) -> list[str]:
-        """What `docker` was asked since the last time."""
+        """The arguments of `docker` since the last check."""
         notes = Path(f"{self._docker}.asked")
         lines = notes.read_text().splitlines()
         notes.unlink()
@@ -70,7 +72,7 @@ def saved(folder: Path, told: str = "docker-compose.kafka.yml last") -> Path:
     return folder
 
 
-def test_postgres_is_saved_before_kafka_while_nothing_reads_and_everything_runs_again(machine: Machine) -> None:
+def test_a_backup_saves_postgres_before_kafka_while_nothing_reads_and_restarts_everything(machine: Machine) -> None:
     code, said = machine.run("backup", str(machine.folder / "new"))
     assert code == 0, said
     steps = [line for line in machine.asked() if not line.startswith("ps")]
@@ -86,7 +88,7 @@ def test_postgres_is_saved_before_kafka_while_nothing_reads_and_everything_runs_
     assert {path.stat().st_mode & 0o077 for path in (machine.folder / "new").iterdir()} == {0}, "for its owner alone"
 
 
-def test_with_stop_nothing_takes_calls_before_the_copy_and_nothing_runs_afterwards(machine: Machine) -> None:
+def test_with_stop_no_calls_are_accepted_before_the_copy_and_nothing_runs_afterwards(machine: Machine) -> None:
     code, said = machine.run("backup", "--stop", str(machine.folder / "new"))
     assert code == 0, said
     steps = [line for line in machine.asked() if not line.startswith("ps")]
@@ -96,7 +98,7 @@ def test_with_stop_nothing_takes_calls_before_the_copy_and_nothing_runs_afterwar
     assert (machine.folder / "new" / "backup.txt").read_text().startswith("docker-compose.kafka.yml last 2")
 
 
-def test_a_backup_that_fails_starts_everything_again_and_says_so(machine: Machine) -> None:
+def test_a_failed_backup_restarts_everything_and_reports_the_failure(machine: Machine) -> None:
     code, _ = machine.run("backup", str(machine.folder / "new"), NO_DUMP="1")
     assert code != 0
     assert machine.asked()[-1].startswith("up --detach --wait")
@@ -106,7 +108,7 @@ def test_a_backup_that_fails_starts_everything_again_and_says_so(machine: Machin
 @pytest.mark.parametrize(
     "words", [("backup",), ("backup", "--stop"), ("backup", "there"), ("restore",), ("restore", "there")]
 )
-def test_a_backup_needs_a_new_folder_and_a_restore_one_that_was_saved(machine: Machine, words: tuple[str, ...]) -> None:
+def test_a_backup_needs_a_new_folder_and_a_restore_a_complete_backup(machine: Machine, words: tuple[str, ...]) -> None:
     (machine.folder / "there").mkdir()
     code, said = machine.run(*[str(machine.folder / word) if word == "there" else word for word in words])
     assert code == 2 and "deploy.sh: " in said
@@ -120,7 +122,7 @@ def test_a_backup_needs_a_new_folder_and_a_restore_one_that_was_saved(machine: M
         ("docker-compose.kafka.yml last", "trial_kafka-data", "the installation trial has data"),
     ],
 )
-def test_what_would_lose_or_overwrite_is_refused_before_anything_is_touched(
+def test_a_restore_that_would_lose_or_overwrite_data_is_refused_before_it_changes_anything(
     machine: Machine, told: str, volumes: str, reason: str
 ) -> None:
     code, said = machine.run("restore", str(saved(machine.folder / "old", told)), VOLUMES=volumes)
@@ -137,11 +139,11 @@ def test_a_changed_file_is_not_restored(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("words", [(), ("--behind",)])
-def test_a_restore_fills_postgres_and_kafka_and_starts_nothing_that_bills(
+def test_a_restore_fills_postgres_and_kafka_and_starts_no_billing_role(
     machine: Machine, words: tuple[str, ...]
 ) -> None:
-    told = "docker-compose.kafka.yml earlier" if words else "docker-compose.kafka.yml last"
-    code, said = machine.run("restore", str(saved(machine.folder / "old", told)), *words)
+    result = "docker-compose.kafka.yml earlier" if words else "docker-compose.kafka.yml last"
+    code, said = machine.run("restore", str(saved(machine.folder / "old", result)), *words)
     assert code == 0, said
     steps = machine.asked()
     assert steps[-3].startswith("up --detach --wait postgres")

@@ -1,4 +1,4 @@
-"""Documents point at what is there: links, files named in code, and the tests that docs/coverage.md claims."""
+"""Documents refer to existing things: links, files named in code, and the tests in docs/coverage.md."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ THREATS = ROOT / "docs" / "threat-model.md"
 
 
 def files(pattern: str) -> list[Path]:
-    """Ours: nothing below a folder that begins with a dot, an environment for one."""
+    """Our files: none below a folder that begins with a dot, for example a virtual environment."""
     found = (path for path in sorted(ROOT.rglob(pattern)) if path.is_file())
     return [path for path in found if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)]
 
@@ -44,7 +44,7 @@ def links(page: Path) -> list[str]:
 
 @cache
 def anchors(page: Path) -> frozenset[str]:
-    """Of every heading, as GitHub makes them."""
+    """Return the anchor of every heading, as GitHub creates it."""
     headings = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text()), re.MULTILINE)
     return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings)
 
@@ -57,13 +57,13 @@ def laws_of(path: Path) -> frozenset[str]:
 
 
 def coverage_rows() -> list[str]:
-    """Of the parts; the page itself has the table of them."""
+    """Return the rows of all parts of the page; the page itself has only the list of its parts."""
     text = whole_page("coverage.md").partition("\n# Coverage: ")[2]
     return [line for line in text.splitlines() if line.startswith("| ")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_every_relative_link_leads_somewhere(page: Path) -> None:
+def test_every_relative_link_has_a_target(page: Path) -> None:
     for target in links(page):
         place, _, anchor = target.partition("#")
         leads_to = (page.parent / place).resolve() if place else page
@@ -72,7 +72,7 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(leads_to), target
 
 
-def test_every_page_that_anything_names_is_there() -> None:
+def test_every_page_that_is_mentioned_exists() -> None:
     """In code, settings, charts and other pages: a reader of the name looks for the page."""
     readers = [*files("*.py"), *files("*.md"), *files("*.yml"), *files("*.yaml"), *files("*.toml"), *files("*.sql")]
     for reader in readers:
@@ -80,7 +80,7 @@ def test_every_page_that_anything_names_is_there() -> None:
             assert (ROOT / name).exists(), f"{named(reader)} names {name}"
 
 
-def test_every_page_can_be_found_from_the_readme() -> None:
+def test_every_page_is_reachable_from_the_readme() -> None:
     seen, waiting = set[Path](), [ROOT / "README.md"]
     while waiting:
         page = waiting.pop()
@@ -93,20 +93,20 @@ def test_every_page_can_be_found_from_the_readme() -> None:
     assert {named(page) for page in PAGES} - {named(page) for page in seen} == set()
 
 
-def test_every_threat_names_what_meets_it_and_the_test_that_shows_it() -> None:
-    """Rows of three cells, below the table of who there is."""
+def test_every_threat_has_its_countermeasure_and_the_test_that_shows_it() -> None:
+    """Rows of three cells, below the table of actors."""
     chapters = THREATS.read_text().partition("## A stranger")[2].partition("## Not met")[0].split("\n## ")
     for chapter in chapters:
         rows = [line for line in chapter.splitlines() if line.startswith("| ")][1:]
         assert rows, chapter
         for row in rows:
-            told = [cell.strip() for cell in row.strip("|").split(" | ")]
-            assert len(told) == 3 and all(told), row
-            assert CLAIM.search(told[2]), row
+            result = [cell.strip() for cell in row.strip("|").split(" | ")]
+            assert len(result) == 3 and all(result), row
+            assert CLAIM.search(result[2]), row
 
 
-def test_every_test_that_is_claimed_is_there() -> None:
-    """A law that has lost its test is no longer kept by anything."""
+def test_every_claimed_test_exists() -> None:
+    """A rule without its test is no longer verified."""
     claims = CLAIM.findall(whole_page("coverage.md") + THREATS.read_text())
     assert len(claims) > 50
     for pattern, test in claims:
@@ -115,7 +115,7 @@ def test_every_test_that_is_claimed_is_there() -> None:
         assert not test or test in laws_of(found[0]), f"{pattern}::{test}"
 
 
-def test_what_is_open_claims_no_test() -> None:
+def test_an_open_row_names_no_test() -> None:
     """A row says `open`, or names its tests; a part of it says so for itself: `bill: open`."""
     for row in coverage_rows():
         for part in row.strip("| ").split("|")[-1].split(";"):
@@ -139,17 +139,17 @@ def named_in(chapter: str) -> frozenset[str]:
 
 
 def test_every_variable_has_a_row() -> None:
-    """All of them: docs/configuration.md is made from the same table."""
+    """All variables: docs/configuration.md is generated from the same table."""
     assert VARIABLES.keys() - named_in("Variables") == set()
 
 
-def test_every_function_that_others_call_has_a_row() -> None:
+def test_every_public_function_has_a_row() -> None:
     others = {"serve_with", "LimitReached"}  # how the functions are set up, and an error of theirs
     handlers = {name for name in vars(WebhookHandlers) if name.startswith("handle_")}
     assert ({*orgs.__all__} - others | handlers) - named_in("Functions") == set()
 
 
-def test_the_last_words_of_the_demo_name_pages_and_a_heading_that_exist() -> None:
+def test_the_last_lines_of_the_demo_name_existing_pages_and_headings() -> None:
     [said] = (sentence for sentence in NEXT_EXACT if sentence.startswith("Next"))
     pages, headings = re.findall(r"[\w./]+\.md", said), re.findall(r"(\S+\.md), \*([^*]+)\*", said)
     assert pages
@@ -159,7 +159,7 @@ def test_the_last_words_of_the_demo_name_pages_and_a_heading_that_exist() -> Non
         assert re.search(rf"^#+ {re.escape(heading)}$", (ROOT / page).read_text(), re.MULTILINE), said
 
 
-def test_the_fields_of_a_retry_that_the_page_names_are_those_it_takes() -> None:
+def test_the_retry_fields_on_the_page_are_those_that_the_code_takes() -> None:
     page = (ROOT / "docs" / "stuck-usage.md").read_text()
     _, _, rest = page.partition("- `POST /webhooks/retry`")
     assert set(re.findall(r"`(\w+)`", rest.partition(", all optional")[0])) == set(RetryBody.model_fields)
@@ -184,3 +184,12 @@ def test_a_page_uses_the_words_of_the_glossary(page: Path) -> None:
     for old, new in OLD_WORDS.items():
         found = re.search(rf"\b{old}\b", text)
         assert not found, f"{found and found[0]}: the word is {new}"
+
+
+def test_the_list_of_decisions_has_each_one_with_its_title() -> None:
+    folder = ROOT / "docs" / "adr"
+    rows = []
+    for file in sorted(folder.glob("0*.md")):
+        number, title = file.read_text("utf-8").partition("\n")[0].removeprefix("# ").split(" ", 1)
+        rows.append(f"| {number} | [{title}]({file.name}) |")
+    assert [line for line in (folder / "README.md").read_text("utf-8").splitlines() if line.startswith("| 0")] == rows

@@ -1,4 +1,4 @@
-"""docs/errors.md has every reason that the sink can give, and what to do next about it."""
+"""docs/errors.md has every reason that the sink can give, and what to do about it."""
 
 import ast
 import re
@@ -29,7 +29,7 @@ WIRE = {"connect", "timeout", "no_answer", "bad_answer"}
 
 
 def rows(heading: str) -> dict[str, list[str]]:
-    """Code to its row's cells, of one chapter; `http_301` to `http_308` and the like as written."""
+    """Code to the cells of its row, of one chapter; `http_301` to `http_308` and the like as written."""
     chapter = PAGE.split(f"## {heading}")[1].split("\n## ")[0]
     found = {}
     for line in chapter.splitlines():
@@ -40,7 +40,7 @@ def rows(heading: str) -> dict[str, list[str]]:
 
 
 def reasons_of_answers() -> set[str]:
-    """Every reason that the answer table knows, for each status alone."""
+    """Every reason in the answer table, for each status alone."""
     found = set()
     for error in (
         '{"transaction_id":["value_is_mandatory"]}',
@@ -62,7 +62,7 @@ def reasons_of_answers() -> set[str]:
 
 
 def reasons_to_hold() -> set[str]:
-    """Every `NAME = "text"` and `A, B = "a", "b"` at the top of the modules that choose who pays; `CURRENCY` is none."""
+    """Every `NAME = "text"` and `A, B = "a", "b"` at the top of the modules that choose who pays, except `CURRENCY`."""
     found = set()
     for name in HOLDING:
         tree = ast.parse((ROOT / "streams" / "core" / "mapping" / f"{name}.py").read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ def reasons_to_hold() -> set[str]:
 
 
 def test_every_reason_to_hold_usage_is_counted_and_has_its_row() -> None:
-    """A reason that the metric does not have is money that no dashboard shows."""
+    """A reason without a metric would be money that no dashboard shows."""
     assert reasons_to_hold() == set(HELD_REASONS)
     assert set(HELD_REASONS) - rows("Usage that waits: held").keys() == set()
 
@@ -103,11 +103,11 @@ def test_every_status_that_holds_all_events_has_its_cause(status: int) -> None:
     assert f"http_{status}" in rows("Lago takes nothing")
 
 
-def test_what_the_wire_says_stands_among_the_reasons_of_an_open_breaker() -> None:
+def test_every_connection_error_is_listed_with_the_reasons_of_an_open_breaker() -> None:
     known = rows("Lago takes nothing")
     assert WIRE | {"unhealthy"} <= known.keys()
     assert {unanswered(reason).reason for reason in WIRE} == {lookup_failed(reason).reason for reason in WIRE}
 
 
-def test_what_halts_a_lane_of_the_sink_stands_among_the_halted() -> None:
+def test_every_reason_that_halts_a_sink_partition_is_on_the_page() -> None:
     assert {"offset_out_of_range", "not_open"} <= rows("A partition task that has halted").keys()

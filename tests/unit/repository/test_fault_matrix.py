@@ -1,4 +1,6 @@
-"""The fault matrix is whole: every fault that was asked for has its row, every row its test, and the page is theirs."""
+"""The fault matrix is complete: every required fault has its row, every row its test, and the page is generated from
+them.
+"""
 
 import json
 import subprocess
@@ -95,14 +97,14 @@ _NAMED = {test for row in (*ROWS, *RULES) for test in row.tests}
 
 @pytest.fixture(scope="module")
 def collected(collected_items: tuple[pytest.Item, ...]) -> dict[str, frozenset[str]]:
-    """Tests that pytest finds, those that rows name among them: below tests/ and without its cases each, and its markers."""
+    """Tests that pytest collects, with those that rows name: paths below tests/ without parameters, and their markers."""
     here = [(item.nodeid, frozenset(marker.name for marker in item.iter_markers())) for item in collected_items]
     found = {_test_of(name): markers for name, markers in here}
     return found if found.keys() >= _NAMED else _found_by_another()
 
 
 def _found_by_another() -> dict[str, frozenset[str]]:
-    """For a run of some files: a pytest that loads the files of the matrix."""
+    """For a run of some files only: starts a pytest that collects the files of the matrix."""
     files = sorted({"tests/" + test.partition("::")[0] for test in _NAMED})
     command = [sys.executable, "-c", _LIST, "--collect-only", "-qq", "-p", "no:cacheprovider", *files]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
@@ -114,14 +116,14 @@ def _test_of(nodeid: str) -> str:
     return nodeid.partition("[")[0].removeprefix("tests/")
 
 
-def test_there_are_thirty_rows_or_more_and_each_has_a_number_of_its_own() -> None:
+def test_there_are_at_least_thirty_rows_with_unique_numbers() -> None:
     assert len(ROWS) >= 30
     assert len({row.number for row in ROWS}) == len(ROWS)
     assert len({row.fault for row in ROWS}) == len(ROWS)
 
 
-def test_few_are_simulated_and_these_say_why() -> None:
-    """A row says how real it is, or it proves less than it seems to."""
+def test_few_faults_are_simulated_and_these_rows_say_why() -> None:
+    """Each row says how real its fault is; without that it proves less than it seems to."""
     simulated = [row for row in ROWS if row.simulated]
     assert len(simulated) <= 7
     beside = ("unit/", "fuzz/", "contract/test_org_power.py")
@@ -134,8 +136,10 @@ def test_every_test_that_a_row_names_is_collected(collected: dict[str, frozenset
     assert _NAMED - collected.keys() == set()
 
 
-def test_what_is_not_simulated_runs_on_real_kafka_or_real_postgres(collected: dict[str, frozenset[str]]) -> None:
-    """Whatever starts a neighbour is marked, so that no one leaves it out unknowingly."""
+def test_a_fault_that_is_not_simulated_runs_on_real_kafka_or_real_postgres(
+    collected: dict[str, frozenset[str]],
+) -> None:
+    """Every test that starts a server has a marker, so that it cannot be left out by accident."""
     real = {test for test, markers in collected.items() if markers & {"kafka", "faults"}}
     postgres = {test for row in CHAPTERS["Postgres"] for test in row.tests}
     postgres |= {test for row in CHAPTERS["Input"] for test in row.tests if _uses_postgres(test)}
@@ -147,24 +151,24 @@ def _uses_postgres(test: str) -> bool:
 
 
 @pytest.mark.parametrize(("number", "words"), WANTED.items(), ids=str)
-def test_every_fault_that_was_asked_for_has_its_row(number: int, words: str) -> None:
+def test_every_required_fault_has_its_row(number: int, words: str) -> None:
     (row,) = (row for row in ROWS if row.number == number)
     assert words in row.fault
 
 
-def test_every_row_says_how_it_is_made_what_it_looks_at_and_what_must_happen() -> None:
+def test_every_row_has_its_fault_its_observation_and_its_expected_result() -> None:
     for row in ROWS:
         assert row.fault and row.injected and row.expected and row.checks and row.tests, row.number
         assert len(set(row.checks)) == len(row.checks), row.number
         assert "|" not in row.fault + row.injected + row.expected, row.number
 
 
-def test_every_invariant_is_looked_at_by_several_rows() -> None:
+def test_every_invariant_is_verified_by_several_rows() -> None:
     for check in Check:
         assert sum(1 for row in ROWS if check in row.checks) >= 5, check
 
 
-def test_the_page_is_what_the_matrix_and_the_last_run_make_of_it() -> None:
+def test_the_page_is_current_with_the_matrix_and_the_last_run() -> None:
     """`make reliability` writes it."""
     assert PAGE.read_text() == written()
 
@@ -174,8 +178,8 @@ def row(**changes: object) -> Row:
     return Row(**{**fields, "expected": "nothing", "tests": ("faults/test_x.py::test_x",), **changes})  # type: ignore[arg-type]
 
 
-def test_a_page_shows_outcome_time_and_the_rows_own_figures() -> None:
-    told = {
+def test_a_page_shows_outcome_time_and_figures_of_each_row() -> None:
+    result = {
         "outcome": "passed",
         "cases": 1,
         "seconds": 12.34,
@@ -183,16 +187,16 @@ def test_a_page_shows_outcome_time_and_the_rows_own_figures() -> None:
         "machine": "2 cores",
         "figures": {"calls": 18000, "drained_s": 4.25, "other": 1},
     }
-    shown = page({"One": (row(shows=("calls", "drained_s")),)}, {"faults/test_x.py::test_x": told})
+    shown = page({"One": (row(shows=("calls", "drained_s")),)}, {"faults/test_x.py::test_x": result})
     assert "| passed, 12 s; calls 18,000; drained 4.2 s |" in shown
     assert "| not run |" in page({"One": (row(),)}, {})
-    failed = {**told, "outcome": "failed", "cases": 3}
+    failed = {**result, "outcome": "failed", "cases": 3}
     shown = page({"One": (row(simulated="a day"),)}, {"faults/test_x.py::test_x": failed})
     assert "| *simulated: a day*; failed, 3 cases, 12 s;" in shown
 
 
-def test_a_run_replaces_what_is_known_of_its_own_tests_and_of_no_other(tmp_path: Path) -> None:
-    """A part of the matrix may be run again alone; what left the matrix leaves the results."""
+def test_a_run_replaces_only_the_results_of_its_own_tests(tmp_path: Path) -> None:
+    """A part of the matrix may be run alone; results of removed rows are deleted."""
     first, second = ROWS[0].tests[0], ROWS[-1].tests[0]
     file = tmp_path / "results.json"
     file.write_text(f'{{"{first}": {{"outcome": "passed", "seconds": 1.0}}, "gone": {{}}}}')

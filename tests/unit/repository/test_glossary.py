@@ -15,12 +15,12 @@ PAGES = "\n".join(page.read_text() for page in (ROOT / "docs").glob("*.md") if p
 
 
 def _used(word: str, text: str) -> bool:
-    """The word, one of its forms, or a name made of it."""
+    """The word, one of its forms, or a name that contains it."""
     stem = r"[a-z]*[ _]".join(re.escape(part.removesuffix("e")) for part in word.split())
     return re.search(rf"(?<![a-z]){stem}", text, re.IGNORECASE) is not None
 
 
-def test_the_glossary_has_words_and_none_twice() -> None:
+def test_the_glossary_has_words_without_duplicates() -> None:
     assert len(WORDS) > 20
     assert len(WORDS) == len(set(WORDS))
 
@@ -30,5 +30,5 @@ def test_each_word_of_the_glossary_is_used(word: str) -> None:
     assert _used(word, CODE) or _used(word, PAGES), f"{word} is in the glossary, and neither in the code nor on a page"
 
 
-def test_a_word_that_no_one_uses_is_noticed() -> None:
+def test_an_unused_word_is_reported() -> None:
     assert not _used("follower of followers", CODE)

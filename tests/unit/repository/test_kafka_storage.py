@@ -1,4 +1,4 @@
-"""Storage of the tests' brokers: formatted once, and each copy has ids of its own."""
+"""Storage of the tests' brokers: formatted once, and each copy has its own ids."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ def ids_in(data: Path) -> dict[str, str]:
 
 
 class Tool:
-    """In place of Kafka's: makes the folder that its properties name. `fails`: it says why, and makes none."""
+    """Replaces Kafka's tool: creates the folder that its properties name. `fails`: prints an error and creates none."""
 
     def __init__(self, *, fails: bool = False) -> None:
         self.runs, self._fails = 0, fails
@@ -30,7 +30,7 @@ class Tool:
         return [sys.executable, "-c", ""]
 
 
-def test_the_tool_runs_once_and_each_node_has_its_ids(tmp_path: Path) -> None:
+def test_the_tool_runs_once_and_each_node_has_its_own_ids(tmp_path: Path) -> None:
     tool, folders = Tool(), (tmp_path / "one", tmp_path / "other")
     for node, data in zip("12", folders, strict=True):
         format_storage(tmp_path / "cache", tool, data, node, f"cluster-{node}")
@@ -43,7 +43,7 @@ def test_the_tool_runs_once_and_each_node_has_its_ids(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "one", "other"]
 
 
-def test_what_the_tool_says_is_told_and_nothing_is_kept(tmp_path: Path) -> None:
+def test_an_error_of_the_tool_is_reported_and_nothing_is_cached(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no space left"):
         format_storage(tmp_path / "cache", Tool(fails=True), tmp_path / "data", "1", "cluster")
     assert list(tmp_path.iterdir()) == []

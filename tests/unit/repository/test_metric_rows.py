@@ -20,7 +20,7 @@ ENDINGS = {"counter": "_total", "info": "_info"}
 
 
 def exported() -> set[str]:
-    """The names a scraper sees, without the parts of a histogram."""
+    """The names that a scraper sees, without the suffixes of a histogram."""
     families = Metrics(CollectorRegistry(), "1.2.3").registry.collect()
     return {family.name + ENDINGS.get(family.type, "") for family in families}
 
@@ -43,7 +43,7 @@ def text_of(file: str, test: str) -> str:
     return "\n".join(ast.unparse(known[name]) for name in {test, *called})
 
 
-def test_every_metric_has_one_row_and_every_row_a_metric() -> None:
+def test_every_metric_has_exactly_one_row_and_every_row_a_metric() -> None:
     named = [name for row in ROWS for name in metrics_and_tests(row)[0]]
     assert sorted(named) == sorted(exported())
 

@@ -1,4 +1,4 @@
-"""tests/support/order.py"""
+"""tests/support/order.py: in which order and on which worker tests run."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,7 +27,7 @@ def _items(files: list[tuple[str, int]]) -> list[_Item]:
 
 
 @given(_FILES, st.integers(1, 6))
-def test_each_test_stands_once_and_the_tests_of_a_waiting_file_stay_together(
+def test_each_test_occurs_once_and_tests_of_a_waiting_file_stay_together(
     files: list[tuple[str, int]], workers: int
 ) -> None:
     items = _items(files)
@@ -40,7 +40,7 @@ def test_each_test_stands_once_and_the_tests_of_a_waiting_file_stay_together(
             assert places[after.nodeid] == places[before.nodeid] + 1
 
 
-def test_every_worker_begins_with_waiting_tests() -> None:
+def test_every_worker_starts_with_tests_that_wait() -> None:
     items = _items([("contract", 40), ("unit", 200), ("integration", 10), ("integration", 12), ("e2e", 8), ("e2e", 11)])
     order = interleaved(items, 4)
     share = len(items) // 4
@@ -49,7 +49,7 @@ def test_every_worker_begins_with_waiting_tests() -> None:
         assert "/integration/" in begun.nodeid or "/e2e/" in begun.nodeid
 
 
-def test_the_longest_begin_first_and_a_group_counts_as_one() -> None:
+def test_the_longest_start_first_and_a_group_counts_as_one() -> None:
     names = ("short", "long", "new", "grouped[a]@g", "grouped[x@y]@g", "short[b]")
     items = [_Item(f"tests/faults/test_1.py::test_{name}") for name in names]
     took = {
@@ -57,5 +57,5 @@ def test_the_longest_begin_first_and_a_group_counts_as_one() -> None:
         "faults/test_1.py::test_long": 90.0,
         "faults/test_1.py::test_grouped": 25.0,
     }
-    told = [item.nodeid.rpartition("_")[2] for item in longest_first(items, took)]
-    assert told == ["long", "grouped[a]@g", "grouped[x@y]@g", "new", "short", "short[b]"]
+    result = [item.nodeid.rpartition("_")[2] for item in longest_first(items, took)]
+    assert result == ["long", "grouped[a]@g", "grouped[x@y]@g", "new", "short", "short[b]"]

@@ -1,4 +1,4 @@
-"""tests/support/ports.py"""
+"""tests/support/ports.py: which ports each test worker uses."""
 
 from itertools import combinations
 
@@ -8,7 +8,7 @@ from tests.support.ports import RUN, WORKERS, stretch
 EPHEMERAL = 32_768
 
 
-def test_no_two_workers_of_the_two_runs_draw_from_the_same_ports() -> None:
+def test_no_two_workers_of_two_runs_use_the_same_ports() -> None:
     runs = ("not", "faults")
     found = [stretch({RUN: run, "PYTEST_XDIST_WORKER": f"gw{n}"}) for run in runs for n in range(WORKERS)]
     assert all(one.stop <= other.start or other.stop <= one.start for one, other in combinations(found, 2))

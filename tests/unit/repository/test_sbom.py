@@ -1,4 +1,4 @@
-"""The list of what the image is made of names what the lock file has, nothing else, and is the same on every machine."""
+"""The image's list of components (SBOM) has exactly the packages of the lock file, and is the same on every machine."""
 
 import runpy
 from pathlib import Path
@@ -26,5 +26,5 @@ def test_every_locked_package_is_listed_with_its_version_its_hashes_and_its_lice
     assert found["metadata"]["component"]["name"] == "meterbridge"
 
 
-def test_the_list_is_the_same_whenever_it_is_made() -> None:
+def test_the_list_is_the_same_whenever_it_is_generated() -> None:
     assert listed() == listed()

@@ -1,11 +1,11 @@
-"""Each shell block of the pages is run by a test, or says in a comment why not."""
+"""Each shell block on a page is run by a test, or a comment says why not."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.support.page_shell import PAGES, ROOT, RUNBOOKS, TUTORIAL, as_told, blocks
+from tests.support.page_shell import PAGES, ROOT, RUNBOOKS, TUTORIAL, blocks, prints_as_documented
 
 #: A page whose blocks a test of its own runs.
 ELSEWHERE = {
@@ -39,7 +39,7 @@ def named(page: Path) -> str:
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=named)
 def test_every_block_says_its_language(page: Path) -> None:
-    """A block of commands without one would not be run."""
+    """Otherwise a block of commands would not be run."""
     fences = FENCE.findall(page.read_text(encoding="utf-8"))
     assert len(fences) % 2 == 0
     assert all(fences[::2]), f"block {fences[::2].index('') + 1} of {named(page)}"
@@ -66,19 +66,19 @@ def words_of(text: str) -> str:
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=named)
-def test_what_is_typed_means_the_same_in_bash_and_in_zsh(page: Path) -> None:
+def test_a_block_means_the_same_in_bash_and_in_zsh(page: Path) -> None:
     for block in blocks(page):
         for pattern, why in NOT_IN_ZSH.items():
             found = re.search(pattern, words_of(block.text), re.MULTILINE)
             assert not found, f"{block.place}: {found and found[0]!r}: {why}"
 
 
-def test_quotes_and_here_documents_are_no_words_of_the_shell() -> None:
+def test_quotes_and_here_documents_are_not_read_as_shell_words() -> None:
     text = 'cat > a.yaml <<\'YAML\'\na: 1  # one\nYAML\ncurl "$API/x?y=[1]" -d \'{"#": "*"}\' # said\n'
     assert words_of(text).split() == ["cat", ">", "a.yaml", "_", "curl", "_", "-d", "_", "#", "said"]
 
 
-def test_the_commands_of_the_readme_for_docker_are_those_of_the_tutorial_that_is_typed_there() -> None:
+def test_the_readmes_docker_commands_are_those_that_the_tutorial_runs() -> None:
     (own,) = (block for block in blocks(ROOT / "README.md") if block.chapter == "Start it with Docker Compose")
     lines = [line for block in blocks(ROOT / "docs" / "tutorial-compose.md") for line in block.text.splitlines()]
     assert set(own.text.splitlines()) <= set(lines)
@@ -89,8 +89,8 @@ ASKED, OPEN = re.compile(r"curl [^|]*\$\{?(?:API|LAGO_API_URL)\b[^|`]*"), re.com
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=named)
-def test_a_question_that_needs_a_credential_has_one(page: Path) -> None:
-    """Also within a line: the first command of an alarm is typed by someone who was asleep."""
+def test_a_request_that_needs_a_credential_has_one(page: Path) -> None:
+    """Also within a line: the first command of an alarm is typed by a person who was asleep."""
     inline = re.findall(r"`(curl [^`]+)`", page.read_text(encoding="utf-8"))
     typed = [line for block in blocks(page) for line in block.text.replace("\\\n", " ").splitlines()]
     for command in (*inline, *typed):
@@ -104,16 +104,16 @@ def test_few_blocks_are_not_run() -> None:
     assert sum(1 for page in DOCUMENTS for _ in blocks(page)) > 5 * len(unrun)
 
 
-def test_a_reason_that_names_a_test_names_one_that_is_there() -> None:
+def test_a_test_that_a_reason_names_exists() -> None:
     for page in DOCUMENTS:
         for block in blocks(page):
             for test in re.findall(r"tests/\S+\.py", block.why):
                 assert (ROOT / test).exists(), block.place
 
 
-def test_what_is_printed_is_compared_by_words_in_their_order() -> None:
-    assert as_told("3 made.\n...\nplan b", "3 made.\nplan a\nplan b\n")
-    assert as_told('{"a":1}\n{"b":2}', '{"a":1}{"b":2}')
-    assert not as_told("3 made.", "13 made.")
-    assert not as_told("plan b ... plan a", "plan a\nplan b\n")
-    assert not as_told("0.0123 USD", "0.0124 USD")
+def test_output_is_compared_by_words_in_their_order() -> None:
+    assert prints_as_documented("3 made.\n...\nplan b", "3 made.\nplan a\nplan b\n")
+    assert prints_as_documented('{"a":1}\n{"b":2}', '{"a":1}{"b":2}')
+    assert not prints_as_documented("3 made.", "13 made.")
+    assert not prints_as_documented("plan b ... plan a", "plan a\nplan b\n")
+    assert not prints_as_documented("0.0123 USD", "0.0124 USD")

@@ -1,4 +1,4 @@
-"""The clock of `make trial`: a process that follows it is a week ahead, and waits no longer than it always did."""
+"""The clock of `make trial`: a process that follows it is a week ahead, and its waits are not longer."""
 
 import os
 import subprocess
@@ -25,13 +25,13 @@ def clock() -> Iterator[Clock]:
     found = compiler()
     if found is None:
         pytest.skip("no C compiler: `make trial` goes without the week here, and says so")
-    made = Clock(found)
-    yield made
-    made.remove()
+    created = Clock(found)
+    yield created
+    created.remove()
 
 
 @pytest.mark.parametrize("days", [0, 7])
-def test_a_process_is_as_many_days_ahead_and_waits_as_long_as_ever(clock: Clock, days: int) -> None:
+def test_a_process_is_the_set_number_of_days_ahead_and_waits_normally(clock: Clock, days: int) -> None:
     clock.forward(days)
     said = subprocess.run(
         [sys.executable, "-c", PROGRAM],

@@ -1,4 +1,4 @@
-"""What is forked for a test is a process of its own, as one that was started would be."""
+"""A process that is forked for a test behaves like one that was started."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def started(words: list[str], **environ: str) -> tuple[int, str, str, warm.Start
         return code, out.read().decode(), err.read().decode(), process
 
 
-def test_it_has_our_words_and_environment_alone_and_a_session_of_its_own() -> None:
+def test_a_forked_process_has_only_the_given_arguments_and_environment_and_its_own_session() -> None:
     code, out, _, process = started(["tests.support.about_me", "a", "--b"], ONLY="this")
     assert isinstance(process, warm.Forked)
     words, environ, session, parent = out.splitlines()
@@ -31,12 +31,12 @@ def test_it_has_our_words_and_environment_alone_and_a_session_of_its_own() -> No
     assert (int(session), int(parent)) == (process.pid, os.getpid())
 
 
-def test_two_after_another_differ_in_what_python_draws_at_a_start() -> None:
-    """A worker and its successor must not agree by luck: the order of a set is another in each process."""
+def test_two_processes_have_different_hash_seeds() -> None:
+    """A worker and its successor must not agree by luck: the order of a set differs between processes."""
     assert len({started(["tests.support.about_me", "hash"])[1] for _ in range(4)}) == 2
 
 
-def test_a_command_ends_as_it_would_when_started() -> None:
+def test_a_command_ends_as_if_it_had_been_started() -> None:
     forked = started(["connectors", "dlq", "nonsense"])
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         command = [sys.executable, "-m", "connectors", "dlq", "nonsense"]
@@ -46,7 +46,7 @@ def test_a_command_ends_as_it_would_when_started() -> None:
         assert forked[:3] == (code, "", err.read().decode())
 
 
-def test_it_can_be_killed_and_leaves_nothing() -> None:
+def test_a_forked_process_can_be_killed_and_leaves_nothing_behind() -> None:
     with tempfile.TemporaryFile() as out:
         command = [sys.executable, "-m", "connectors", "lago-sandbox", "--port", "0"]
         process = warm.start(command, {}, out.fileno(), out.fileno())
@@ -57,6 +57,6 @@ def test_it_can_be_killed_and_leaves_nothing() -> None:
     assert not Path(f"/proc/{process.pid}").exists()
 
 
-def test_what_python_reads_at_a_start_needs_a_start() -> None:
+def test_variables_that_python_reads_at_its_start_need_a_real_start() -> None:
     *_, process = started(["tests.support.about_me"], PYTHONHASHSEED="4711")
     assert isinstance(process, subprocess.Popen)

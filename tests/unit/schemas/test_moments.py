@@ -1,4 +1,4 @@
-"""Where seconds end and milliseconds begin, and which moments there are: to the microsecond."""
+"""Times: the border between seconds and milliseconds, and the range of valid times, to the microsecond."""
 
 from decimal import Decimal
 
@@ -33,14 +33,14 @@ def test_from_each_border_on_a_number_is_read_in_the_next_smaller_unit(number: i
 
 
 @pytest.mark.parametrize("value", [MAX_US * 1000, str(MAX_US * 1000), "1969-12-31T23:59:59.999999Z", -0.5, "-1"])
-def test_before_1970_and_after_9999_there_is_no_moment(value: float | str) -> None:
+def test_times_before_1970_and_after_9999_are_refused(value: float | str) -> None:
     for _ in range(2):  # the second time its second is known
         with pytest.raises(Rejected) as refused:
             parse_us(value)
         assert refused.value.reason == "bad_time"
 
 
-def test_the_last_microsecond_of_9999_is_one() -> None:
+def test_the_last_microsecond_of_9999_is_valid() -> None:
     assert parse_us("9999-12-31T23:59:59.999999Z") == MAX_US - 1
     assert parse_us("1970-01-01T00:00:00.000000Z") == 0
 
@@ -52,8 +52,8 @@ def test_a_text_may_be_as_long_as_64_characters() -> None:
 
 
 @given(st.integers(0, MAX_US - 1))
-def test_what_is_written_is_read_again_fast_or_slowly(us: int) -> None:
-    """The form LiteLLM writes is read by a way of its own; with a space for its `T`, or another zone, by the other."""
+def test_the_fast_and_the_slow_parser_read_back_what_was_written(us: int) -> None:
+    """A fast parser reads LiteLLM's format; with a space instead of `T`, or another zone, the general one is used."""
     text = to_iso(us)
     assert parse_us(text) == us
     assert parse_us(text.replace("T", " ")) == us
@@ -69,7 +69,7 @@ def test_seconds_with_a_fraction_keep_every_microsecond(seconds: Decimal) -> Non
 @pytest.mark.parametrize(
     "text", ["2026-11-20T23:03:16,518726Z", "2026-11-20T23:03:16.51872xZ", "2026-11-20T23:03:61.518726Z"]
 )
-def test_the_fast_way_takes_nothing_that_the_other_refuses(text: str) -> None:
+def test_the_fast_parser_accepts_nothing_that_the_slow_one_refuses(text: str) -> None:
     slow = text.replace("T", " ")
     try:
         expected = parse_us(slow)

@@ -1,4 +1,4 @@
-"""A number in a sentence has the form of its noun that fits it."""
+"""A noun after a number in a message has the right form, singular or plural."""
 
 import ast
 import re
@@ -41,7 +41,7 @@ def test_one_is_singular_and_all_others_are_plural(count: int, one: str, many: s
 
 
 def _plurals(path: Path) -> set[tuple[str, str]]:
-    """The nouns in the plural that follow a number in an f-string of a file."""
+    """The plural nouns that follow a number in an f-string of a file."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.JoinedStr):
@@ -53,7 +53,7 @@ def _plurals(path: Path) -> set[tuple[str, str]]:
     return found
 
 
-def test_no_sentence_has_a_plural_behind_a_number_that_may_be_one() -> None:
+def test_no_message_has_a_plural_noun_after_a_number_that_may_be_one() -> None:
     files = [path for folder in ("connectors", "streams") for path in (ROOT / folder).rglob("*.py")]
     assert len(files) > 200
     assert set().union(*map(_plurals, files)) == EXCEPTIONS

@@ -1,4 +1,4 @@
-"""Events of the SDK: what can be sent, and what is refused before."""
+"""Events of the SDK: what can be sent, and what is refused before sending."""
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
@@ -21,14 +21,14 @@ from meterbridge_sdk.service import running_service
 PAGES = ("connectors/sdk/README.md", "docs/sdk.md")
 
 
-def made(properties: Any = None, timestamp: Any = None, org_id: str = "org_1", name: str = "tx") -> UsageEvent:
+def created(properties: Any = None, timestamp: Any = None, org_id: str = "org_1", name: str = "tx") -> UsageEvent:
     return usage_event(org_id, "api_call", name, properties, timestamp, 1_741_219_251.25)
 
 
 def test_values_become_text_and_numbers_plain_digits() -> None:
     properties = {"a": 1, "b": 1e-05, "c": Decimal("0.00014500"), "d": True, "e": None, "f": "x\0y\ud800", "g": -0.0}
     expected = {"a": "1", "b": "0.00001", "c": "0.000145", "d": "true", "f": "xy�", "g": "0"}
-    assert made(properties).properties == expected
+    assert created(properties).properties == expected
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_values_become_text_and_numbers_plain_digits() -> None:
     ],
 )
 def test_a_timestamp_is_sent_as_utc_or_as_it_was_given(timestamp: Any, sent: Any) -> None:
-    assert made(timestamp=timestamp).timestamp == sent
+    assert created(timestamp=timestamp).timestamp == sent
 
 
 @pytest.mark.parametrize(
@@ -70,22 +70,22 @@ def test_a_timestamp_is_sent_as_utc_or_as_it_was_given(timestamp: Any, sent: Any
         ({"properties": {"a": Decimal("1e999999999")}}, "number_out_of_range", "a is larger"),
     ],
 )
-def test_what_cannot_be_recorded_is_refused_with_its_reason_and_named(arguments: Any, reason: str, named: str) -> None:
+def test_an_invalid_event_is_refused_with_its_reason_and_named(arguments: Any, reason: str, named: str) -> None:
     with pytest.raises(BillingRejected) as caught:
-        made(**arguments)
+        created(**arguments)
     assert caught.value.reason == reason
     assert caught.value.detail.startswith(named)
 
 
 @pytest.mark.parametrize("tokens", ["many", -1, 1.5, True, None])
-def test_tokens_that_are_no_count_are_refused_before_they_are_sent(tokens: Any) -> None:
+def test_invalid_token_counts_are_refused_before_they_are_sent(tokens: Any) -> None:
     with pytest.raises(BillingRejected) as caught:
         api_call_properties("/reports", None, tokens, None)
     assert (caught.value.reason, caught.value.detail) == ("bad_property", "tokens is not a whole number of 0 or more")
     assert api_call_properties("/reports", None, 0, None)["tokens"] == 0
 
 
-def test_a_star_import_gets_the_public_names_and_no_more() -> None:
+def test_a_star_import_gets_only_the_public_names() -> None:
     names: dict[str, Any] = {}
     exec("from meterbridge_sdk import *", names)  # the statement that a reader types
     del names["__builtins__"]
@@ -93,7 +93,7 @@ def test_a_star_import_gets_the_public_names_and_no_more() -> None:
     assert not [name for name in names if name.startswith("_") or isinstance(names[name], ModuleType)]
 
 
-def test_the_example_of_the_readme_is_one_that_the_guide_runs() -> None:
+def test_the_readmes_example_is_one_that_the_guide_runs() -> None:
     root = Path(__file__).parents[3]
     blocks = [set(re.findall(r"```python\n(.*?)```", (root / page).read_text(), re.DOTALL)) for page in PAGES]
     assert len(blocks[0]) == 1 and blocks[0] <= blocks[1]
@@ -104,6 +104,6 @@ def test_waits_double_up_to_five_seconds() -> None:
     assert backoff_s(3, 0.0) == 0.0
 
 
-def test_outside_of_a_service_the_functions_say_what_is_missing() -> None:
+def test_without_a_configured_service_the_functions_say_what_is_missing() -> None:
     with pytest.raises(BillingRejected, match="no_running_service"):
         running_service()

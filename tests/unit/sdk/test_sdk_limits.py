@@ -1,4 +1,4 @@
-"""The SDK's limits: an org's own stand before its plan's, and each is compared with what Lago counts."""
+"""The SDK's limits: an org's own limits override its plan's, and each is compared with Lago's usage."""
 
 import asyncio
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def usage(cents: int = 0, **units: str) -> CurrentUsage:
 
 @dataclass
 class Meterbridge:
-    """Answers as `MeterbridgeClient`; an answer that is an exception is raised."""
+    """Answers like `MeterbridgeClient`; an answer that is an exception is raised."""
 
     usage: Any = None
     limits: Any = field(default_factory=dict)
@@ -57,7 +57,7 @@ def org_limits(
 
 
 @given(NAMES, NAMES)
-def test_an_orgs_own_limits_stand_before_its_plans(plan: dict[str, int], own: dict[str, int]) -> None:
+def test_an_orgs_own_limits_override_its_plans(plan: dict[str, int], own: dict[str, int]) -> None:
     fixed = FixedLimits({"starter": plan, "other": {"tokens": 1}}, {"org_1": own, "org_2": {"gpus": 1}})
     found = asyncio.run(org_limits(Meterbridge(), fixed).of("org_1"))
     assert found == {name: own.get(name, plan.get(name)) for name in plan.keys() | own.keys()}
@@ -75,7 +75,7 @@ def test_a_limit_is_reached_when_nothing_is_left_of_it(used: int, maximum: int) 
     assert (caught.value.reason, caught.value.retryable) == ("limit_reached", False)
 
 
-async def test_each_name_is_compared_with_what_it_bounds() -> None:
+async def test_each_limit_is_compared_with_the_usage_of_its_metric() -> None:
     counted = usage(199, ai_usage="1500.0", api_call="7", gpu_hours="2.5", tokens_2="3")
     limits = {"tokens": 2000, "requests": 10, "amount_cents": 200, "gpu_hours": 3}
     uses = {use.limit: use.used for use in await org_limits(Meterbridge(counted, limits)).check("org_1")}
@@ -84,7 +84,7 @@ async def test_each_name_is_compared_with_what_it_bounds() -> None:
     assert (await org_limits(there, tokens_code="tokens_2").check("org_1"))[0].used == 3
 
 
-async def test_a_limit_that_lago_does_not_count_stops_nothing_and_is_logged_once() -> None:
+async def test_a_limit_that_lago_does_not_count_blocks_nothing_and_is_logged_once() -> None:
     limits = org_limits(Meterbridge(usage(), {"tokens": 0}))
     with sdk_logs() as lines:
         for _ in range(3):
@@ -94,19 +94,19 @@ async def test_a_limit_that_lago_does_not_count_stops_nothing_and_is_logged_once
     ]
 
 
-async def test_without_a_subscription_there_is_no_period_to_count_in() -> None:
+async def test_without_a_subscription_a_limit_check_is_refused() -> None:
     with pytest.raises(BillingRejected, match="no_active_subscription"):
         await org_limits(Meterbridge(None, {"tokens": 5})).check("org_1")
 
 
-async def test_what_is_not_known_is_not_within_limits() -> None:
+async def test_if_usage_is_unknown_it_is_not_within_limits() -> None:
     away = BillingUnavailable("timeout")
     for there in (Meterbridge(away), Meterbridge(usage(), away)):
         with pytest.raises(BillingUnavailable):
             await org_limits(there).check("org_1")
 
 
-async def test_a_busy_service_asks_once_in_ten_seconds() -> None:
+async def test_a_busy_service_makes_one_request_in_ten_seconds() -> None:
     now = [0.0]
     there = Meterbridge(usage(), {"amount_cents": 5})
     limits = org_limits(there, clock=lambda: now[0])
@@ -121,7 +121,7 @@ async def test_a_busy_service_asks_once_in_ten_seconds() -> None:
 
 @pytest.mark.parametrize("status", ["", "pending", "terminated"])
 async def test_an_org_that_is_not_active_is_asked_about_again_at_once(status: str) -> None:
-    """It may be subscribed this very moment."""
+    """It may be subscribed at this moment."""
     there = Meterbridge(usage(), status=status)
     limits = org_limits(there)
     assert await limits.is_active("org_1") is False
@@ -129,8 +129,8 @@ async def test_an_org_that_is_not_active_is_asked_about_again_at_once(status: st
     assert await limits.is_active("org_1") is True
 
 
-async def test_what_the_service_changes_itself_is_known_at_once() -> None:
-    """Also by an answer that was on its way while it was changed."""
+async def test_a_change_by_the_service_itself_is_known_at_once() -> None:
+    """Also if an older answer arrives after the change."""
     there = Meterbridge(usage(), {"tokens": 1})
     limits = org_limits(there)
     asking = asyncio.ensure_future(limits.of("org_1"))

@@ -1,4 +1,4 @@
-"""Calls wait in memory for Meterbridge: bounded, tried again, and never lost without a word."""
+"""Calls wait in memory for Meterbridge: the queue is bounded, sending is retried, and a loss is always logged."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def call(number: int | str, org_id: str = "org_1") -> UsageEvent:
 
 @dataclass
 class Sink:
-    """Stores each event once; before that, whatever `failures` holds for it is raised."""
+    """Stores each event once; before that it raises the errors in `failures` for it."""
 
     failures: dict[str, list[BaseException]] = field(default_factory=dict)
     stored: dict[str, int] = field(default_factory=dict)
@@ -41,7 +41,7 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def test_no_one_waits_and_every_call_is_stored_once() -> None:
+async def test_the_caller_does_not_wait_and_every_call_is_stored_once() -> None:
     sink = Sink()
     recorder = UsageRecorder(sink.record)
     for number in range(100):
@@ -52,7 +52,7 @@ async def test_no_one_waits_and_every_call_is_stored_once() -> None:
     assert (recorder.counts, recorder.waiting) == (RecorderCounts(recorded=100), 0)
 
 
-async def test_one_that_waits_already_is_not_taken_twice() -> None:
+async def test_a_call_that_already_waits_is_not_queued_twice() -> None:
     sink = Sink()
     recorder = UsageRecorder(sink.record)
     recorder.put(call(1))
@@ -75,7 +75,7 @@ async def test_two_orgs_with_one_transaction_id_are_two_events() -> None:
 
 
 @given(st.lists(st.integers(0, 5), max_size=30))
-def test_whatever_fails_for_a_while_is_stored_in_the_end(failures: list[int]) -> None:
+def test_an_event_is_stored_in_the_end_after_any_temporary_errors(failures: list[int]) -> None:
     async def run() -> None:
         sink = Sink({f"tx-{n}": [BillingUnavailable("timeout")] * times for n, times in enumerate(failures)})
         recorder = UsageRecorder(sink.record, sleep=Sleeps())
@@ -97,7 +97,7 @@ async def test_waits_between_attempts_grow() -> None:
     assert sleeps.waits == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
 
 
-async def test_what_is_refused_is_told_with_all_that_is_needed_to_mend_it_and_does_not_hold_up_others() -> None:
+async def test_a_refused_event_is_logged_with_everything_needed_to_repair_it_and_does_not_block_others() -> None:
     sink = Sink({"tx-1": [BillingRejected("bad_event", "why")], "tx-2": [ZeroDivisionError()]})
     recorder = UsageRecorder(sink.record, workers=1)
     with sdk_logs() as lines:
@@ -106,17 +106,17 @@ async def test_what_is_refused_is_told_with_all_that_is_needed_to_mend_it_and_do
         await recorder.close()
     assert sink.stored == {"tx-3": 1}
     assert recorder.counts == RecorderCounts(recorded=1, rejected=2)
-    told = [line for line in lines if line["event"] == "usage_rejected"]
-    assert [(line["transaction_id"], line["reason"]) for line in told] == [
+    result = [line for line in lines if line["event"] == "usage_rejected"]
+    assert [(line["transaction_id"], line["reason"]) for line in result] == [
         ("tx-1", "bad_event"),
         ("tx-2", "ZeroDivisionError"),
     ]
-    assert {"org_id", "event_code", "timestamp", "properties"} <= told[0].keys()
-    assert (told[0]["error"], isinstance(told[1]["error"], ZeroDivisionError)) == (None, True)
+    assert {"org_id", "event_code", "timestamp", "properties"} <= result[0].keys()
+    assert (result[0]["error"], isinstance(result[1]["error"], ZeroDivisionError)) == (None, True)
 
 
-async def test_an_event_waits_for_a_key_that_is_not_known_yet_and_not_for_one_that_may_not_do_it() -> None:
-    """A new key may take half a second to be known to every process of Meterbridge; what a key may do never changes."""
+async def test_an_event_waits_for_a_key_that_is_not_known_yet_but_not_for_a_key_without_the_right() -> None:
+    """A new key may take half a second to be known to every Meterbridge process; a key's rights never change."""
     unknown = BillingUnauthorized("unknown_token", status=401)
     sink = Sink({"tx-1": [unknown] * 3, "tx-2": [BillingUnauthorized("other_org", status=403)]})
     recorder = UsageRecorder(sink.record, sleep=Sleeps())
@@ -127,8 +127,8 @@ async def test_an_event_waits_for_a_key_that_is_not_known_yet_and_not_for_one_th
     assert recorder.counts == RecorderCounts(recorded=2, retried=3, rejected=1)
 
 
-async def test_a_request_that_a_library_cancels_is_tried_again_and_ends_no_worker() -> None:
-    """An ended worker leaves its event waiting until the process ends, and no line of the log tells of it."""
+async def test_a_request_that_a_library_cancels_is_retried_and_ends_no_worker() -> None:
+    """An ended worker would leave its event waiting until the process ends, without a log line."""
     sink = Sink({"tx-1": [asyncio.CancelledError()], "tx-2": [asyncio.CancelledError()]})
     recorder = UsageRecorder(sink.record, workers=1, sleep=Sleeps())
     recorder.put(call(1))
@@ -138,7 +138,7 @@ async def test_a_request_that_a_library_cancels_is_tried_again_and_ends_no_worke
     assert (sink.stored, recorder.counts.retried) == ({"tx-1": 1, "tx-2": 1}, 2)
 
 
-async def test_a_full_queue_loses_a_call_aloud_and_never_holds_up_an_answer() -> None:
+async def test_a_full_queue_drops_a_call_with_a_log_line_and_never_delays_an_answer() -> None:
     sink = Sink(closed=True)
     recorder = UsageRecorder(sink.record, max_waiting=10)
     with sdk_logs() as lines:
@@ -152,7 +152,7 @@ async def test_a_full_queue_loses_a_call_aloud_and_never_holds_up_an_answer() ->
     assert len(sink.stored) == 10
 
 
-async def test_what_is_not_stored_when_time_is_up_is_lost_aloud() -> None:
+async def test_an_event_not_stored_within_the_time_limit_is_dropped_with_a_log_line() -> None:
     recorder = UsageRecorder(Sink(closed=True).record, workers=2)
     for number in range(5):
         recorder.put(call(number))
@@ -164,8 +164,8 @@ async def test_what_is_not_stored_when_time_is_up_is_lost_aloud() -> None:
     assert (recorder.counts.dropped, recorder.waiting) == (6, 0)
 
 
-async def test_at_the_end_a_long_wait_is_cut_short() -> None:
-    """A worker that sleeps half a minute must not make the process lose what a second attempt would have stored."""
+async def test_closing_cuts_a_long_wait_short() -> None:
+    """A worker that sleeps half a minute must not lose what a second attempt would have stored."""
     sink = Sink(closed=True)
     waits: list[float] = []
 
@@ -181,7 +181,7 @@ async def test_at_the_end_a_long_wait_is_cut_short() -> None:
     assert (sink.stored, recorder.counts.dropped) == ({"tx-1": 1}, 0)
 
 
-async def test_one_call_is_given_up_in_the_end_and_told() -> None:
+async def test_a_call_that_always_fails_is_given_up_and_logged() -> None:
     now = [0.0]
 
     async def sleep(seconds: float) -> None:
@@ -197,7 +197,7 @@ async def test_one_call_is_given_up_in_the_end_and_told() -> None:
     assert now[0] <= 10
 
 
-async def test_an_outage_is_told_once_and_its_end_too() -> None:
+async def test_an_outage_and_its_end_are_each_logged_once() -> None:
     sink = Sink(closed=True)
     recorder = UsageRecorder(sink.record, sleep=Sleeps())
     with sdk_logs() as lines:

@@ -1,4 +1,4 @@
-"""The transaction id of a request: equal for a repeat, different for everything else, and never drawn by lot."""
+"""The transaction id of a request: equal for a repeat, different for any other request, and never random."""
 
 import subprocess
 import sys
@@ -19,19 +19,19 @@ REQUEST = st.tuples(TEXT, st.none() | TEXT, st.sampled_from(["GET", "POST"]), TE
 def test_only_the_same_request_of_the_same_user_has_the_same_id(
     one: tuple[str, str | None, str, str, str, str], other: tuple[str, str | None, str, str, str, str]
 ) -> None:
-    """Two clients may choose the same value: neither may be billed for the other, nor swallow its call."""
+    """Two clients may choose the same value: neither may be billed for the other, and no call may be lost."""
     assert (transaction_id(*one) == transaction_id(*other)) is (one == other)
 
 
 @given(REQUEST)
-def test_an_id_is_that_of_the_releases_before(request_: tuple[str, str | None, str, str, str, str]) -> None:
-    """A repeat may reach an instance with the middleware of the time before the SDK, which encoded with msgspec."""
+def test_an_id_is_the_same_as_in_earlier_releases(request_: tuple[str, str | None, str, str, str, str]) -> None:
+    """A repeat may reach an instance with the middleware from before the SDK, which encoded with msgspec."""
     org_id, user_id, method, path, header, value = request_
     before = msgspec.json.encode([org_id, user_id, method.upper(), path, header.lower(), value])
     assert transaction_id(*request_) == "req_" + sha256(before).hexdigest()
 
 
-def test_no_part_runs_into_the_next() -> None:
+def test_the_parts_of_an_id_are_separated_unambiguously() -> None:
     ids = {
         transaction_id("org_1", "u", "GET", "/a", "X-Request-ID", "b"),
         transaction_id("org_1", "u", "GET", "/ab", "X-Request-ID", ""),
@@ -43,21 +43,23 @@ def test_no_part_runs_into_the_next() -> None:
     assert len(ids) == 6
 
 
-def test_spelling_that_http_does_not_tell_apart_makes_no_difference() -> None:
+def test_spellings_that_http_treats_as_equal_give_the_same_id() -> None:
     assert transaction_id("o", "u", "get", "/", "x-request-id", "1") == transaction_id(
         "o", "u", "GET", "/", "X-Request-ID", "1"
     )
 
 
-def test_an_id_is_the_same_in_every_process_and_of_a_known_form() -> None:
+def test_an_id_is_the_same_in_every_process_and_has_a_known_format() -> None:
     """A client's repeat may reach another instance, which runs another version of this product."""
-    told = "from meterbridge_sdk.request_ids import transaction_id as t; print(t('org_1','u','POST','/v1','X-Request-ID','7'))"
-    elsewhere = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.strip()
+    result = "from meterbridge_sdk.request_ids import transaction_id as t; print(t('org_1','u','POST','/v1','X-Request-ID','7'))"
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", result], capture_output=True, text=True, check=True
+    ).stdout.strip()
     here = transaction_id("org_1", "u", "POST", "/v1", "X-Request-ID", "7")
     assert here == elsewhere == "req_acfa191531e448c24b6828b1be6cf7eb03c0d56cf3950849bb30364b61e381b2"
 
 
-def test_the_first_header_that_says_anything_counts() -> None:
+def test_the_first_header_with_a_value_counts() -> None:
     assert given_id({}, ID_HEADERS) is None
     assert given_id({"idempotency-key": " ", "x-request-id": "7 "}, ID_HEADERS) == ("X-Request-ID", "7")
     both = {"idempotency-key": "k", "x-request-id": "7"}
@@ -66,9 +68,9 @@ def test_the_first_header_that_says_anything_counts() -> None:
     assert given_id(both, ()) is None
 
 
-def test_made_ids_differ_though_the_clock_stands_still() -> None:
-    """Two requests of one moment are two, in one process or in several."""
+def test_generated_ids_differ_even_if_the_clock_stands_still() -> None:
+    """Two requests at one moment are two, in one process or in several."""
     makers = [RequestIds(lambda: 7) for _ in range(3)]
-    made = [maker() for maker in makers for _ in range(100)]
-    assert all(one != other for one, other in combinations(made, 2))
-    assert {len(one) for one in made} == {32}
+    created = [maker() for maker in makers for _ in range(100)]
+    assert all(one != other for one, other in combinations(created, 2))
+    assert {len(one) for one in created} == {32}

@@ -1,4 +1,6 @@
-"""What an earlier version stored is read as that version wrote it: its topics, ledgers and spool, recorded from its processes."""
+"""Data stored by an earlier version are read as that version wrote them: its topics, ledgers and spool, recorded from
+its processes.
+"""
 
 from collections import defaultdict
 from itertools import zip_longest
@@ -24,7 +26,7 @@ recordings = pytest.mark.parametrize("recording", RECORDINGS, ids=lambda one: on
 
 
 def missing(said: Any, expected: Any) -> list[str]:
-    """Where `said` is not what is expected; it may have fields that the earlier version did not know."""
+    """The values that `said` lacks; it may have fields that the earlier version did not know."""
     if isinstance(expected, dict) and isinstance(said, dict):
         return [f"{name}: {wrong}" for name, its in expected.items() for wrong in missing(said.get(name), its)]
     if isinstance(expected, list) and isinstance(said, list):
@@ -34,8 +36,8 @@ def missing(said: Any, expected: Any) -> list[str]:
 
 
 @recordings
-def test_a_recording_has_every_topic_and_everything_that_waits(recording: Recording) -> None:
-    """Else the other tests would say nothing of it."""
+def test_a_recording_has_every_topic_and_every_kind_of_waiting_usage(recording: Recording) -> None:
+    """Otherwise the other tests would prove nothing about it."""
     assert set(recording.about["by_topic"]) >= {topic.name for topic in CATALOGUE} - {RATES.name}
     expected = [said["value"] for said in recording.expected()]
     kinds = {
@@ -51,7 +53,7 @@ def test_a_recording_has_every_topic_and_everything_that_waits(recording: Record
 
 
 @recordings
-def test_every_record_says_what_the_version_said_that_wrote_it(recording: Recording) -> None:
+def test_every_record_has_the_values_that_its_version_wrote(recording: Recording) -> None:
     for record, expected in zip(recording.records(), recording.expected(), strict=True):
         said = decoded(record.topic, record.key, record.value, dict(record.headers))
         assert missing(said, expected) == [], record
@@ -59,8 +61,8 @@ def test_every_record_says_what_the_version_said_that_wrote_it(recording: Record
 
 @recordings
 @pytest.mark.parametrize("room", [None, 3])
-def test_every_ledger_is_restored_as_it_was(recording: Recording, room: int | None) -> None:
-    """Windows, those that wait on disk too, identities, jobs and counters; what is unreadable would be counted."""
+def test_every_ledger_is_restored_unchanged(recording: Recording, room: int | None) -> None:
+    """Windows, those on disk too, identities, jobs and counters; unreadable ones would be counted."""
     images: dict[int, dict[bytes, bytes | None]] = defaultdict(dict)
     last: dict[int, dict[str, Any]] = defaultdict(dict)
     counted: dict[int, list[bytes]] = defaultdict(list)
@@ -94,14 +96,16 @@ def test_every_ledger_is_restored_as_it_was(recording: Recording, room: int | No
 
 
 @recordings
-def test_the_tables_of_that_version_may_be_migrated(recording: Recording) -> None:
-    """A file that was changed after it had been applied, even in a comment, stops `meterbridge db migrate`: `migration_changed`."""
+def test_the_tables_of_that_version_can_be_migrated(recording: Recording) -> None:
+    """A migration file that was changed after it had been applied, even in a comment, stops `meterbridge db migrate`:
+    `migration_changed`.
+    """
     now = {f"{one.version:04d}_{one.name}": one.checksum for one in migrations()}
     assert missing(now, recording.about["migrations"]) == []
 
 
 @recordings
-def test_the_spool_gives_its_records(recording: Recording, tmp_path: Path) -> None:
+def test_the_spool_returns_its_records(recording: Recording, tmp_path: Path) -> None:
     file = SpoolFile(recording.spool(tmp_path / "spool.db"), 1 << 30)
     batch = file.oldest(1000, 1 << 30)
     file.close()

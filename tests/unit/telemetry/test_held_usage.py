@@ -1,4 +1,4 @@
-"""Usage that is held is said once a customer, with its money; how long it waits is a metric."""
+"""Held usage is logged once for each customer with its amount; its age is a metric."""
 
 import time
 
@@ -23,7 +23,7 @@ from tests.support.calls import NOON, raw, slp
 
 
 class Watched:
-    """One ledger, its watch and what it says."""
+    """One ledger, its monitor and the log lines."""
 
     def __init__(self, room: int = 100) -> None:
         self.registry = CollectorRegistry()
@@ -33,7 +33,7 @@ class Watched:
         self.watch.look(0, self.ledger)  # a new ledger is looked at when it is opened
 
     def held(self, *customers: str, at_s: int = 0, reason: str = NO_MAPPING) -> None:
-        """A call of each is held; then the ledger is looked at."""
+        """Hold a call of each customer; then look at the ledger."""
         start = self.ledger.position.next
         records = [
             raw(start + n, slp(start + n, at_us=NOON + at_s * SECOND_US, cost="0.5"), customer=customer)
@@ -58,7 +58,7 @@ def watched() -> Watched:
     return Watched()
 
 
-def test_each_customer_is_named_once_with_reason_and_money(watched: Watched) -> None:
+def test_each_customer_is_logged_once_with_reason_and_amount(watched: Watched) -> None:
     with capture_logs() as said:
         watched.held("ghost", "ghost")
         watched.held("ghost", "spirit")
@@ -71,8 +71,8 @@ def test_each_customer_is_named_once_with_reason_and_money(watched: Watched) -> 
     assert (watched.value("newly_held_customers_total"), watched.value("held_customers")) == (2, 2)
 
 
-def test_a_customer_is_named_again_when_the_reason_is_another(watched: Watched) -> None:
-    """Mapped, and still not billed: the one who acted on the first line must hear of the second reason, once."""
+def test_a_customer_is_logged_again_with_another_reason(watched: Watched) -> None:
+    """It is mapped now and still not billed: a person who acted on the first line needs the second reason, once."""
     with capture_logs() as said:
         watched.held("ghost")
         watched.held("ghost", reason=NO_SUBSCRIPTION, at_s=-1200)
@@ -85,8 +85,8 @@ def test_a_customer_is_named_again_when_the_reason_is_another(watched: Watched) 
     assert watched.value("newly_held_customers_total") == 1
 
 
-def test_what_was_held_before_the_ledger_was_opened_here_does_not_begin_to_be_held(watched: Watched) -> None:
-    """Else each restart of a worker would look like a flood of names."""
+def test_usage_held_before_the_ledger_was_opened_here_does_not_count_as_newly_held(watched: Watched) -> None:
+    """Otherwise each restart of a worker would look like a flood of customers."""
     watched.held("ghost", "spirit")
     watched.watch.close(0)
     watched.watch.look(0, watched.ledger)
@@ -95,27 +95,27 @@ def test_what_was_held_before_the_ledger_was_opened_here_does_not_begin_to_be_he
     assert (watched.value("newly_held_customers_total"), watched.value("held_customers")) == (3, 3)
 
 
-def test_a_flood_of_unknown_names_is_counted(watched: Watched) -> None:
+def test_a_flood_of_unknown_customers_is_counted(watched: Watched) -> None:
     with capture_logs() as said:
         watched.held(*(f"ghost-{number}" for number in range(25)))
     assert len(said) == 11
     assert said[-1]["count"] == 15
 
 
-def test_the_oldest_held_call_tells_the_age(watched: Watched) -> None:
+def test_the_age_is_that_of_the_oldest_held_call(watched: Watched) -> None:
     assert watched.value("held_oldest_seconds") == 0
     watched.held("ghost", at_s=40)
     watched.held("spirit", at_s=10)
     assert watched.value("held_oldest_seconds") == 90
 
 
-def test_a_ledger_that_is_closed_counts_no_more(watched: Watched) -> None:
+def test_a_closed_ledger_is_no_longer_counted(watched: Watched) -> None:
     watched.held("ghost")
     watched.watch.close(0)
     assert watched.value("held_oldest_seconds") == 0
 
 
-def test_each_ledgers_held_customers_and_windows_are_seen_and_whether_they_are_over_the_bound() -> None:
+def test_each_ledgers_held_customers_and_windows_are_shown_and_whether_they_exceed_the_bound() -> None:
     watched = Watched(room=3)
     watched.held("ghost", "spirit")
     watched.held("ghost", at_s=10)
@@ -129,7 +129,7 @@ def test_each_ledgers_held_customers_and_windows_are_seen_and_whether_they_are_o
     assert of_ledger(watched) == [0, 0, 0]
 
 
-def test_what_stays_in_memory_beyond_the_bound_is_said_once_until_there_is_room_again() -> None:
+def test_usage_in_memory_beyond_the_bound_is_logged_once_until_there_is_room_again() -> None:
     watched = Watched(room=1)
     with capture_logs() as said:
         watched.held("ghost", "spirit")
@@ -143,7 +143,7 @@ def test_what_stays_in_memory_beyond_the_bound_is_said_once_until_there_is_room_
     ]
 
 
-def test_held_windows_on_disk_are_counted_with_the_rest(watched: Watched) -> None:
+def test_held_windows_on_disk_are_counted_with_the_others(watched: Watched) -> None:
     watched.held("ghost", "spirit", "shade")
     watched.ledger.chill(lambda _: True, 1, 9)
     metrics = Metrics(CollectorRegistry(), "1.2.3")

@@ -1,4 +1,4 @@
-"""A library that floods the log is heard, counted, and hides neither others nor us."""
+"""A library that floods the log is limited and counted, and hides neither other loggers nor ours."""
 
 import io
 import json
@@ -20,7 +20,7 @@ AWAY = "Unable connect to node with id %s: %s"
 
 @dataclass
 class Hand:
-    """Calls that are due later, made when the test says so."""
+    """Delayed calls, which the test triggers."""
 
     due: list[Callable[[], None]] = field(default_factory=list)
 
@@ -44,9 +44,9 @@ def _logging_as_it_was() -> Iterator[None]:
 
 
 def record(text: Any = AWAY, *values: object, at: float = 100.0, name: str = "aiokafka") -> logging.LogRecord:
-    made = logging.LogRecord(name, logging.ERROR, __file__, 1, text, values, None)
-    made.created = at
-    return made
+    created = logging.LogRecord(name, logging.ERROR, __file__, 1, text, values, None)
+    created.created = at
+    return created
 
 
 def passed(bound: LogRateLimit, *records: logging.LogRecord) -> list[bool]:
@@ -57,27 +57,27 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_of_one_template_a_few_lines_a_second_pass_whatever_their_values() -> None:
+def test_a_few_lines_a_second_of_one_template_pass_for_any_values() -> None:
     bound = LogRateLimit(Hand().later)
-    told = passed(bound, *(record(AWAY, number, "refused") for number in range(1000)))
-    assert sum(told) == PASSING
-    assert told[:PASSING] == [True] * PASSING
+    result = passed(bound, *(record(AWAY, number, "refused") for number in range(1000)))
+    assert sum(result) == PASSING
+    assert result[:PASSING] == [True] * PASSING
 
 
-def test_another_template_and_another_logger_are_not_silenced_by_it() -> None:
+def test_another_template_and_another_logger_are_not_limited_by_it() -> None:
     bound = LogRateLimit(Hand().later)
     passed(bound, *(record(AWAY, number, "refused") for number in range(50)))
     assert passed(bound, record("Heartbeat failed"), record(AWAY, 1, "refused", name="faust")) == [True, True]
 
 
-def test_lines_that_are_all_values_are_told_apart_by_their_text() -> None:
-    """`log.exception("%r", error)`: else the tenth kind of crash would be silenced by the first."""
+def test_lines_that_consist_only_of_values_are_distinguished_by_their_text() -> None:
+    """For example `log.exception("%r", error)`: otherwise the tenth kind of crash would be hidden by the first."""
     bound = LogRateLimit(Hand().later)
     errors = [f"crash of {name}" for name in ("fetcher", "coordinator", "sender", "timer", "table")]
     assert all(passed(bound, *(record("%s", error) for error in errors)))
 
 
-def test_the_same_line_now_and_then_always_passes() -> None:
+def test_a_rare_line_always_passes() -> None:
     hand = Hand()
     bound = LogRateLimit(hand.later)
     for second in range(20):
@@ -85,7 +85,7 @@ def test_the_same_line_now_and_then_always_passes() -> None:
     assert hand.due == []
 
 
-def test_our_own_events_are_never_left_out() -> None:
+def test_our_own_events_are_never_limited() -> None:
     """Each is about one thing that happened: a dead letter, a halted partition task."""
     stream = io.StringIO()
     configure_logging("INFO", "json", stream)
@@ -94,22 +94,22 @@ def test_our_own_events_are_never_left_out() -> None:
     assert len(lines(stream)) == 100
 
 
-def test_how_many_were_left_out_is_told_when_the_second_is_over_and_then_it_is_heard_again() -> None:
+def test_the_number_of_left_out_lines_is_logged_after_the_second_and_then_lines_pass_again() -> None:
     stream, hand = io.StringIO(), Hand()
     configure_logging("INFO", "json", stream)
     bound = LogRateLimit(hand.later)
     passed(bound, *(record(AWAY, number, "refused") for number in range(1000)))
     hand.pass_time()
-    [told] = lines(stream)
-    assert (told["event"], told["of"], told["count"]) == ("log_lines_suppressed", "aiokafka", 1000 - PASSING)
-    assert told["like"] == AWAY
+    [result] = lines(stream)
+    assert (result["event"], result["of"], result["count"]) == ("log_lines_suppressed", "aiokafka", 1000 - PASSING)
+    assert result["like"] == AWAY
     assert bound.filter(record(AWAY, 1, "refused"))
     hand.pass_time()
     assert len(lines(stream)) == 1
 
 
 @pytest.mark.parametrize("apart_s", [0.0, 1.0])
-def test_however_many_kinds_of_lines_there_are_the_memory_for_them_is_bounded(apart_s: float) -> None:
+def test_the_memory_is_bounded_for_any_number_of_kinds_of_lines(apart_s: float) -> None:
     bound = LogRateLimit(Hand().later)
     for number in range(2_000):
         word = "".join(chr(97 + int(digit)) for digit in str(number))
@@ -117,25 +117,25 @@ def test_however_many_kinds_of_lines_there_are_the_memory_for_them_is_bounded(ap
     assert len(bound._stretches) <= 500
 
 
-def test_kinds_that_were_silent_are_forgotten_so_that_a_new_flood_is_bounded_too() -> None:
+def test_silent_kinds_are_forgotten_so_that_a_new_flood_is_limited_too() -> None:
     bound = LogRateLimit(Hand().later)
     words = ("".join(chr(97 + int(digit)) for digit in str(number)) for number in range(500))
     passed(bound, *(record(f"text {word}", at=100.0) for word in words))
     assert sum(passed(bound, *(record(at=102.0) for _ in range(50)))) == PASSING
 
 
-def test_a_flood_through_the_configured_log_is_bounded_and_ends_with_its_count() -> None:
+def test_a_flood_in_the_configured_log_is_limited_and_ends_with_its_count() -> None:
     stream = io.StringIO()
     configure_logging("INFO", "json", stream)
     for number in range(500):
         logging.getLogger("asyncpg").error(AWAY, number, "refused")
     assert len(lines(stream)) == PASSING
-    told = eventually(lambda: [line for line in lines(stream) if line["event"] == "log_lines_suppressed"])
-    assert [line["count"] for line in told] == [500 - PASSING]
+    result = eventually(lambda: [line for line in lines(stream) if line["event"] == "log_lines_suppressed"])
+    assert [line["count"] for line in result] == [500 - PASSING]
 
 
-def test_while_a_broker_is_away_a_second_has_no_summary_of_its_own() -> None:
-    """The bound of a minute stands before that of a second: else each second told what it left out."""
+def test_while_a_broker_is_unavailable_there_is_no_summary_for_each_second() -> None:
+    """The limit for a minute applies before that for a second: otherwise each second would log what it left out."""
     stream = io.StringIO()
     configure_logging("INFO", "json", stream)
     for _ in range(3):
@@ -147,7 +147,7 @@ def test_while_a_broker_is_away_a_second_has_no_summary_of_its_own() -> None:
     assert len(said) <= PASSING_A_MINUTE + 1
 
 
-def test_what_a_kafka_library_repeats_for_an_hour_is_heard_a_few_times_a_minute_and_counted() -> None:
+def test_lines_that_a_kafka_library_repeats_for_an_hour_pass_a_few_times_a_minute_and_are_counted() -> None:
     stream, hand = io.StringIO(), Hand()
     configure_logging("INFO", "json", stream)
     bound = a_few_a_minute(hand.later)
@@ -163,7 +163,7 @@ def test_what_a_kafka_library_repeats_for_an_hour_is_heard_a_few_times_a_minute_
     assert sum(left_out) + heard == 1200 - (120 - PASSING_A_MINUTE), "the last minute's are told when it is over"
 
 
-def test_no_other_library_is_held_to_so_few_lines() -> None:
+def test_no_other_library_has_such_a_low_limit() -> None:
     bound = a_few_a_minute(Hand().later)
     assert all(passed(bound, *(record(at=second, name="asyncpg") for second in range(600))))
     assert all(passed(bound, *(record(at=second, name="aiokafkaesque") for second in range(600))))

@@ -1,4 +1,4 @@
-"""Logs are JSON lines that never hold a secret or a payload, no matter who wrote them."""
+"""Logs are JSON lines that never contain a secret or a payload, no matter which code wrote them."""
 
 import io
 import json
@@ -56,7 +56,7 @@ def test_every_line_is_one_json_object_with_its_time_level_logger_and_event() ->
     assert (theirs["event"], theirs["level"], theirs["logger"]) == ("broker b1\nis away", "warning", "theirs")
 
 
-def test_librdkafka_says_the_same_only_once_in_a_while_and_no_one_else_is_silenced() -> None:
+def test_a_repeated_line_of_librdkafka_is_logged_rarely_and_other_lines_are_not_limited() -> None:
     stream = _configured()
     for number in range(100):
         client = f"[rdkafka#producer-{number % 7}] [thrd:b:9092/bootstrap]: b:9092: Connect to ipv4#1.2.3.4:9092"
@@ -83,7 +83,7 @@ def test_a_traceback_is_one_field_of_one_line() -> None:
         assert "abc.def" not in line["exception"]
 
 
-def test_lines_logged_while_a_request_is_served_carry_its_id() -> None:
+def test_lines_logged_during_a_request_have_its_id() -> None:
     stream = _configured()
     token = REQUEST_ID.set("r-1")
     logging.getLogger("theirs").error("within")
@@ -122,7 +122,7 @@ def test_lines_logged_while_a_request_is_served_carry_its_id() -> None:
         "content",
     ],
 )
-def test_what_a_field_of_such_a_name_holds_is_never_logged(name: str) -> None:
+def test_the_value_of_a_field_with_a_secret_name_is_never_logged(name: str) -> None:
     for value in (CANARY, [CANARY], {"x": CANARY}, CANARY.encode()):
         assert redact(None, "", {name: value}) == {name: REDACTED}
         assert redact(None, "", {"headers": {name: value}}) == {"headers": {name: REDACTED}}
@@ -135,7 +135,7 @@ def test_counts_and_hashes_with_similar_names_are_logged(name: str) -> None:
     assert redact(None, "", {name: 12}) == {name: 12}
 
 
-def test_a_number_does_not_make_a_password_harmless() -> None:
+def test_a_password_with_a_number_in_it_is_masked_too() -> None:
     assert redact(None, "", {"password": 1234, "tokens": 1234}) == {"password": REDACTED, "tokens": 1234}
 
 
@@ -162,8 +162,8 @@ def test_a_secret_inside_a_sentence_is_masked(text: str, masked: str) -> None:
     assert redact(None, "", {"why": OSError(text)}) == {"why": masked}
 
 
-def test_an_object_is_logged_by_its_type_alone() -> None:
-    """The repr of a Kafka record or a payload holds what a caller wrote."""
+def test_an_object_is_logged_only_by_its_type() -> None:
+    """The repr of a Kafka record or a payload contains what a caller wrote."""
 
     @dataclass
     class Record:
@@ -172,7 +172,7 @@ def test_an_object_is_logged_by_its_type_alone() -> None:
     assert redact(None, "", {"record": Record(CANARY), "raw": b"abc"}) == {"record": "[Record]", "raw": "[3 bytes]"}
 
 
-def test_libraries_that_narrate_healthy_traffic_are_heard_from_warning_on() -> None:
+def test_libraries_that_log_normal_traffic_are_logged_from_warning_on() -> None:
     stream = _configured()
     for name in ("faust.worker", "aiokafka.conn", "mode.worker", "aiohttp.access", "httpx"):
         logging.getLogger(name).info("all is well")
@@ -182,7 +182,7 @@ def test_libraries_that_narrate_healthy_traffic_are_heard_from_warning_on() -> N
 
 
 def test_debug_never_shows_what_aiokafka_sends() -> None:
-    """Its debug lines hold whole requests: the SASL password, and every record."""
+    """Its debug lines contain complete requests: the SASL password, and every record."""
     stream = _configured("DEBUG")
     structlog.get_logger("ours").debug("chunk_refused")
     logging.getLogger("aiokafka.conn").debug("%s", CANARY)
@@ -190,14 +190,14 @@ def test_debug_never_shows_what_aiokafka_sends() -> None:
     assert [line["event"] for line in _lines(stream)] == ["chunk_refused", "group joined"]
 
 
-def test_error_level_silences_warnings_everywhere() -> None:
+def test_level_error_hides_warnings_of_every_logger() -> None:
     stream = _configured("ERROR")
     logging.getLogger("aiokafka").warning("away")
     structlog.get_logger("ours").warning("late")
     assert _lines(stream) == []
 
 
-def test_a_warning_of_python_is_a_line_too() -> None:
+def test_a_python_warning_is_a_line_too() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         stream = _configured()
@@ -205,7 +205,7 @@ def test_a_warning_of_python_is_a_line_too() -> None:
     assert "old" in _lines(stream)[0]["event"]
 
 
-def test_for_people_there_is_plain_text_without_secrets_or_local_variables() -> None:
+def test_the_text_format_has_no_secrets_and_no_local_variables() -> None:
     stream = io.StringIO()
     configure_logging("INFO", "console", stream)
     local_variable = "kept out of " + "tracebacks"
@@ -227,8 +227,8 @@ def test_configuring_twice_does_not_log_twice() -> None:
 
 
 @pytest.mark.parametrize("piece", ["-eyJ", "eyJ.", "a.", "://a:", ":a", "sk-", "mb_0_", "bearer ", "://a@"])
-def test_a_long_text_made_to_be_hard_is_masked_in_time(piece: str) -> None:
-    """Names and values of a request reach the audit log, and no one is served meanwhile."""
+def test_a_long_text_built_to_be_slow_is_masked_in_time(piece: str) -> None:
+    """Names and values of a request reach the audit log, and the process serves nothing else during the masking."""
     text = piece * (256_000 // len(piece))
     begun = time.process_time()
     redact(None, "", {"event": text})
@@ -244,5 +244,5 @@ def test_a_long_text_made_to_be_hard_is_masked_in_time(piece: str) -> None:
         ("connectors.api is fine, eyJ too", "connectors.api is fine, eyJ too"),
     ],
 )
-def test_a_jwt_is_found_wherever_it_begins(text: str, shown: str) -> None:
+def test_a_jwt_is_found_at_every_position(text: str, shown: str) -> None:
     assert redact(None, "", {"event": text})["event"] == shown

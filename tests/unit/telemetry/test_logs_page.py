@@ -36,7 +36,7 @@ def test_the_page_about_logs_is_current() -> None:
     )
 
 
-def test_a_field_that_is_not_described_or_not_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_undescribed_or_unused_field_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = {name: FIELDS[name] for name in FIELDS.keys() - {"waited_s"}}
     monkeypatch.setattr(logs_page, "FIELDS", fields | {"invented": FIELDS["usd"]})
     with pytest.raises(KeyError) as odd:
@@ -44,7 +44,9 @@ def test_a_field_that_is_not_described_or_not_used_is_named(monkeypatch: pytest.
     assert odd.value.args == ("invented", "waited_s")
 
 
-def test_an_event_without_a_meaning_and_a_meaning_without_an_event_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_without_a_meaning_and_a_meaning_without_an_event_are_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     meanings = {event: MEANINGS[event] for event in MEANINGS.keys() - {"usage_held"}}
     monkeypatch.setattr(logs_page, "MEANINGS", meanings | {"invented": "It is invented."})
     with pytest.raises(KeyError) as odd:
@@ -71,12 +73,12 @@ def test_a_call_with_two_levels_is_listed_under_both() -> None:
     assert [call.level for call in logs_page._calls_of("x.py", tree)] == ["info", "error"]
 
 
-def test_the_fields_stand_in_the_order_of_the_alphabet() -> None:
+def test_the_fields_are_in_alphabetical_order() -> None:
     assert list(FIELDS) == sorted(FIELDS)
 
 
 @pytest.mark.parametrize("event", MEANINGS)
-def test_an_event_has_a_meaning_that_is_read_at_once(event: str) -> None:
+def test_the_meaning_of_an_event_is_short(event: str) -> None:
     text = MEANINGS[event]
     assert text[0].isupper() or text[0] == "`", text
     assert text.endswith("."), text
@@ -85,7 +87,7 @@ def test_an_event_has_a_meaning_that_is_read_at_once(event: str) -> None:
 
 
 def test_only_the_page_loads_the_meanings() -> None:
-    """No process is to keep the texts in memory."""
+    """No process may keep these texts in memory."""
     imported = re.compile(r"^\s*(?:from|import) .*\b(logs_page|log_meanings\w*)", re.MULTILINE)
     importing = {
         (path.name, module)
@@ -97,7 +99,7 @@ def test_only_the_page_loads_the_meanings() -> None:
 
 
 def test_every_logger_of_the_product_is_read() -> None:
-    """A logger under another kind of name, or a bound one, would be left out of the page."""
+    """A logger in a variable of another name, or a bound one, would be left out of the page."""
     read = {call.path for call in logs_page.log_calls()}
     texts = {
         path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
@@ -114,7 +116,7 @@ def test_every_logger_of_the_product_is_read() -> None:
         assert not re.search(r"\b(log|_log|_structured)\.(bind|new)\(", texts[path]), path
 
 
-def test_the_names_that_stand_beside_the_code_are_names_in_the_code() -> None:
+def test_names_listed_beside_the_code_exist_in_the_code() -> None:
     texts = [
         path.read_text("utf-8")
         for folder in ("schemas", "streams", "connectors")
@@ -126,11 +128,20 @@ def test_the_names_that_stand_beside_the_code_are_names_in_the_code() -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_an_example_is_what_a_line_would_hold(name: str) -> None:
+def test_an_example_has_its_type_and_is_not_masked(name: str) -> None:
     """A name that looks like a secret's would be masked in every line."""
     assert redact(None, "", {name: FIELDS[name].example}) == {name: FIELDS[name].example}
     kind = {int: "number", float: "number", str: "text", list: "list", bool: "boolean"}[type(FIELDS[name].example)]
     assert kind in FIELDS[name].kind
+
+
+def test_examples_that_are_no_texts_are_json() -> None:
+    rows = [line.split(" | ") for line in logs_page.logs_page().splitlines() if line.startswith("| `")]
+    examples = [(cells[1], cells[3].strip("`")) for cells in rows if len(cells) == 5]
+    others = [(kind, example) for kind, example in examples if kind in ("boolean", "number", "list")]
+    assert ("boolean", "false") in others
+    for _, example in others:
+        json.loads(example)
 
 
 def test_a_line_has_the_common_fields_of_its_situation() -> None:

@@ -1,4 +1,4 @@
-"""What moves the metrics that no other test reads, from the sensor that is told of the cause."""
+"""What changes the metrics that no other test reads, starting at the sensor that receives the cause."""
 
 import time
 from decimal import Decimal
@@ -42,14 +42,14 @@ def test_a_request_to_lago_is_timed_under_its_name(scrape: Scrape) -> None:
     assert scrape.value("meterbridge_lago_request_duration_seconds_bucket", request="get_event", le="1.0") == 1
 
 
-def test_held_windows_that_were_billed_over_a_border_are_counted(scrape: Scrape) -> None:
+def test_held_windows_billed_across_a_border_are_counted(scrape: Scrape) -> None:
     assert scrape.value("meterbridge_held_straddled_total") == 0
     scrape.sensors.straddled(0)
     scrape.sensors.straddled(2)
     assert scrape.value("meterbridge_held_straddled_total") == 2
 
 
-def test_events_in_a_later_billing_period_are_counted_by_when_they_were_moved(scrape: Scrape) -> None:
+def test_events_moved_to_a_later_billing_period_are_counted_by_when_they_were_moved(scrape: Scrape) -> None:
     scrape.sensors.sealed(Changes(Position(), shifted=3))
     scrape.sensors.settled([Receipt("a", "completed", 1, timestamp="1793491200.000"), Receipt("b", "completed", 1)])
     assert scrape.value("meterbridge_shifted_events_total", when="seal") == 3
@@ -57,27 +57,27 @@ def test_events_in_a_later_billing_period_are_counted_by_when_they_were_moved(sc
 
 
 @pytest.mark.parametrize("kind", DOUBLED)
-def test_a_pair_that_the_projector_found_is_counted_by_kind_from_zero_on(scrape: Scrape, kind: str) -> None:
+def test_pairs_that_the_projector_finds_are_counted_by_kind_from_zero_on(scrape: Scrape, kind: str) -> None:
     assert scrape.value("meterbridge_doubled_calls_total", kind=kind) == 0
     scrape.sensors.projected("enriched", Projected({}, {}, {kind: 2}))
     assert scrape.value("meterbridge_doubled_calls_total", kind=kind) == 2
 
 
 @pytest.mark.parametrize("reason", UNDEBITED)
-def test_a_call_that_names_an_account_which_is_not_debited_is_counted_by_reason(scrape: Scrape, reason: str) -> None:
+def test_a_call_that_names_an_account_without_a_debit_is_counted_by_reason(scrape: Scrape, reason: str) -> None:
     assert scrape.value("meterbridge_credits_undebited_calls_total", reason=reason) == 0
     scrape.sensors.projected("enriched", Projected({}, {}, undebited={reason: 2}))
     assert scrape.value("meterbridge_credits_undebited_calls_total", reason=reason) == 2
 
 
-def test_late_calls_are_counted_by_what_became_of_them_and_an_error_once(scrape: Scrape) -> None:
+def test_late_calls_are_counted_by_their_outcome_and_an_error_once(scrape: Scrape) -> None:
     for outcome, calls in (("requeued", 3), ("known", 2), ("waiting", 1), ("failed", 0)):
         assert scrape.value("meterbridge_late_calls_total", outcome=outcome) == 0
         scrape.sensors.late_calls(outcome, calls)
         assert scrape.value("meterbridge_late_calls_total", outcome=outcome) == max(calls, 1)
 
 
-def test_events_that_an_end_overtook_are_counted_and_what_waits_is_shown(scrape: Scrape) -> None:
+def test_events_after_an_end_are_counted_and_waiting_ones_are_shown(scrape: Scrape) -> None:
     for outcome, events in (("rebilled", 3), ("given_up", 2), ("failed", 0)):
         scrape.sensors.rebilled(outcome, events)
         assert scrape.value("meterbridge_rebilled_events_total", outcome=outcome) == max(events, 1)
@@ -86,7 +86,7 @@ def test_events_that_an_end_overtook_are_counted_and_what_waits_is_shown(scrape:
     assert shown == (2, 1.25)
 
 
-def test_a_customer_by_two_callbacks_is_counted_by_route_and_said_with_its_name(scrape: Scrape) -> None:
+def test_a_customer_with_two_callbacks_is_counted_by_route_and_logged_with_its_name(scrape: Scrape) -> None:
     with capture_logs() as said:
         scrape.sensors.two_routes("acme", "lago", "litellm")
     assert scrape.value("meterbridge_two_routes_total", route="lago", other="litellm") == 1
@@ -100,11 +100,11 @@ def test_a_table_that_is_followed_has_its_age(scrape: Scrape) -> None:
         assert scrape.value("meterbridge_table_staleness_seconds", table="orgs") == age[0]
 
 
-def test_a_lane_is_halted_until_it_goes_on(scrape: Scrape) -> None:
+def test_a_partition_counts_as_halted_until_it_continues(scrape: Scrape) -> None:
     place = {"topic": "raw", "partition": "3", "reason": "offset_gap"}
     scrape.sensors.partition_halted("raw", 3, "offset_gap")
     assert scrape.value("meterbridge_partition_halted", **place) == 1
-    scrape.sensors.partition_halted("raw", 3, "offset_gap")  # lanes of two organisations
+    scrape.sensors.partition_halted("raw", 3, "offset_gap")  # partition tasks of two organisations
     scrape.sensors.partition_resumed("raw", 3, "offset_gap")
     assert scrape.value("meterbridge_partition_halted", **place) == 1
     assert scrape.sensors.health.ready()["status"] == "halted"
@@ -113,7 +113,7 @@ def test_a_lane_is_halted_until_it_goes_on(scrape: Scrape) -> None:
     assert scrape.sensors.health.ready()["status"] != "halted"
 
 
-def test_what_lago_is_and_allows_is_shown_as_it_changes(scrape: Scrape) -> None:
+def test_lagos_state_and_limits_are_shown_as_they_change(scrape: Scrape) -> None:
     safe, old, limit = False, True, 0.0
     scrape.metrics.watch_lago(lambda: safe, lambda: old, lambda: limit)
     names = [f"meterbridge_{name}" for name in ("lago_idempotent", "lago_too_old", "lago_rate_limit")]

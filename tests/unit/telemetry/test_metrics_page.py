@@ -17,13 +17,13 @@ def test_the_page_about_metrics_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == metrics_page.metrics_page()
 
 
-def test_it_has_every_metric_once_and_says_when_to_worry() -> None:
+def test_the_page_has_every_metric_once_and_says_which_values_are_bad() -> None:
     guided = [name for guide in CHAPTERS.values() for name in guide]
     assert sorted(guided) == sorted(exported())
     assert all(sentence.endswith((".", "**")) for guide in CHAPTERS.values() for sentence in guide.values())
 
 
-def test_a_metric_without_a_place_and_a_place_without_a_metric_make_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_without_a_place_or_a_place_without_a_metric_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     chapter = "Postgres"
     without = {**CHAPTERS, chapter: {}}
     monkeypatch.setattr(metrics_page, "CHAPTERS", without)
@@ -35,7 +35,7 @@ def test_a_metric_without_a_place_and_a_place_without_a_metric_make_no_page(monk
 
 
 def test_every_metric_is_in_the_class_of_its_subject() -> None:
-    """`Metrics` only composes the parts."""
+    """`Metrics` only composes these classes."""
     assert [name for name, value in vars(Metrics).items() if isinstance(value, Definition)] == []
     assert {part.__module__.endswith("_metrics") for part in Metrics.__bases__} == {True}
     assert len({part.__module__ for part in Metrics.__bases__}) == len(Metrics.__bases__)

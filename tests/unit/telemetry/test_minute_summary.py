@@ -1,4 +1,4 @@
-"""What was billed is told once a minute, in sums, and silence means that nothing was."""
+"""Billed usage is logged once a minute in sums; without a line nothing was billed."""
 
 import asyncio
 from decimal import Decimal
@@ -28,7 +28,7 @@ def test_a_minute_without_usage_has_no_line() -> None:
     assert logged == []
 
 
-def test_what_was_counted_sealed_and_delivered_is_told_with_its_dollars_and_forgotten() -> None:
+def test_counted_sealed_and_delivered_usage_is_logged_with_its_dollars_and_then_reset() -> None:
     minute = MinuteSummary()
     with capture_logs() as logged:
         minute.counted(counters(10, 0), counters(1010, 0))
@@ -51,8 +51,8 @@ def test_what_was_counted_sealed_and_delivered_is_told_with_its_dollars_and_forg
     ]
 
 
-def test_it_is_told_each_minute_and_once_more_at_the_end() -> None:
-    minute, told = MinuteSummary(), list[float]()
+def test_the_summary_is_logged_each_minute_and_once_more_at_the_end() -> None:
+    minute, result = MinuteSummary(), list[float]()
 
     async def main() -> None:
         telling = asyncio.ensure_future(minute.log_every())
@@ -60,11 +60,11 @@ def test_it_is_told_each_minute_and_once_more_at_the_end() -> None:
             minute.settled("completed", "100")
             with capture_logs() as logged:
                 await asyncio.sleep(1)
-            told.extend(virtual_now() for _ in logged)
+            result.extend(virtual_now() for _ in logged)
         telling.cancel()
         with capture_logs() as logged:
             await asyncio.wait({telling})
         assert logged == [line(events_delivered=30, delivered_usd="30")]
 
     run_virtually(main())
-    assert told == [EVERY_S, 2 * EVERY_S]
+    assert result == [EVERY_S, 2 * EVERY_S]

@@ -1,4 +1,6 @@
-"""How near a limit is: roles, what waits, certificates; and that alarms see the first case of everything that is counted."""
+"""How near limits are: roles, waiting records, certificates; and alarms see the first case of everything that is
+counted.
+"""
 
 import os
 from collections.abc import Callable
@@ -38,22 +40,22 @@ def value(metrics: Metrics) -> Callable[..., float | None]:
     return lambda name, **labels: metrics.registry.get_sample_value(name, labels)
 
 
-def test_a_process_tells_its_roles_and_no_other(metrics: Metrics, value: Callable[..., float | None]) -> None:
+def test_a_process_shows_its_own_roles_and_no_other(metrics: Metrics, value: Callable[..., float | None]) -> None:
     metrics.has_roles("meter", "sink")
-    told = {role: value("meterbridge_role", role=role) for role in ROLES}
-    assert told == {"webhooks": 0, "api": 0, "meter": 1, "sink": 1, "retry": 0, "project": 0, "canary": 0}
+    result = {role: value("meterbridge_role", role=role) for role in ROLES}
+    assert result == {"webhooks": 0, "api": 0, "meter": 1, "sink": 1, "retry": 0, "project": 0, "canary": 0}
     assert set(WORKER_ROLES) == set(ROLES) - {"webhooks", "api", "canary"}
 
 
-def test_what_waits_is_a_share_of_the_retention_and_of_none_where_records_are_kept_for_ever(
+def test_the_age_of_waiting_records_is_a_share_of_the_retention_and_0_without_a_retention(
     metrics: Metrics, value: Callable[..., float | None]
 ) -> None:
     metrics.waits({"raw": Waiting(7, 15 * DAY_S, 30 * DAY_S), "events": Waiting(1, 9 * DAY_S, 0)})
-    told = [
+    result = [
         [value(f"meterbridge_waiting_{name}", topic=topic) for topic in QUEUES]
         for name in ("records", "oldest_seconds")
     ]
-    assert told == [[7, 1, 0], [15 * DAY_S, 9 * DAY_S, 0]]
+    assert result == [[7, 1, 0], [15 * DAY_S, 9 * DAY_S, 0]]
     assert [value("meterbridge_waiting_retention_ratio", topic=topic) for topic in QUEUES] == [0.5, 0, 0]
 
 
@@ -64,11 +66,11 @@ def certificate_from_now(ends_in: timedelta) -> bytes:
 def certificate(ends_in: timedelta) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kafka")])
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, NOW - timedelta(days=400), NOW + ends_in)
-    return made.sign(key, SHA256()).public_bytes(Encoding.PEM)
+    created = x509.CertificateBuilder(name, name, key.public_key(), 1, NOW - timedelta(days=400), NOW + ends_in)
+    return created.sign(key, SHA256()).public_bytes(Encoding.PEM)
 
 
-def test_the_certificate_that_ends_first_counts_until_it_has_ended(
+def test_the_certificate_that_expires_first_counts_until_it_has_expired(
     metrics: Metrics, value: Callable[..., float | None], tmp_path: Path
 ) -> None:
     path = tmp_path / "ca.pem"
@@ -84,7 +86,7 @@ def test_the_certificate_that_ends_first_counts_until_it_has_ended(
     assert file.expires_s() == -11 * DAY_S
 
 
-def test_a_certificate_is_read_again_when_its_file_is_replaced_and_a_damaged_one_is_told_once(tmp_path: Path) -> None:
+def test_a_certificate_is_read_again_when_its_file_changes_and_a_damaged_one_is_logged_once(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_bytes(certificate(timedelta(days=1)))
     file = CertificateFile("KAFKA_SSL_CAFILE", path, NOW.timestamp)
@@ -113,8 +115,8 @@ def test_every_setting_that_names_a_certificate_is_watched(tmp_path: Path) -> No
     assert list(certificate_files(load_settings({"DATABASE_URL": "postgresql://u:p@h/db?sslrootcert=system"}))) == []
 
 
-def test_every_reason_of_a_refusal_is_counted_from_zero_on(value: Callable[..., float | None]) -> None:
-    """The first sample of a series is invisible to `increase()`: an alarm would miss the first refusal."""
+def test_every_reason_of_a_rejection_is_counted_from_zero_on(value: Callable[..., float | None]) -> None:
+    """The first sample of a series is invisible to `increase()`: an alarm would miss the first rejection."""
     counted = {*INGRESS_REASONS, *INGRESS_RULE_REASONS}
     assert counted <= KNOWN
     assert all(value("meterbridge_ingress_elements_total", outcome=reason) == 0 for reason in counted)

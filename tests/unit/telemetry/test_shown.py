@@ -1,4 +1,4 @@
-"""What others chose cannot steer the terminal of who reads it: markup, escapes, bidirectional marks, forged lines."""
+"""Text from other people cannot control an operator's terminal: markup, escapes, bidirectional marks, forged lines."""
 
 import io
 import json
@@ -20,7 +20,7 @@ HOSTILE = "[/x][bold]:x:\x1b]0;pwn\x07\x1b[31m\u202eabc\u2066\x9b31m\nforged  1 
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """Logging as it was."""
+    """Restores logging."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     yield
@@ -34,16 +34,16 @@ def steers(text: str) -> list[str]:
 
 
 @given(st.text())
-def test_nothing_that_steers_is_left_and_nothing_else_is_changed(text: str) -> None:
-    told = shown(text)
-    assert "\x1b" not in told
-    assert "\n" not in told
-    assert "\u202e" not in told
+def test_every_control_sequence_is_removed_and_nothing_else_is_changed(text: str) -> None:
+    result = shown(text)
+    assert "\x1b" not in result
+    assert "\n" not in result
+    assert "\u202e" not in result
     if text.isascii() and text.isprintable():
-        assert told == text
+        assert result == text
 
 
-def test_letters_of_all_scripts_stay() -> None:
+def test_letters_of_all_scripts_are_kept() -> None:
     for text in ("Zoë", "株式会社", "مثال", "Ελλάδα", "emoji 🙂"):
         assert shown(text) == text
 
@@ -53,14 +53,14 @@ def test_letters_of_all_scripts_stay() -> None:
         st.text() | st.none() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
     )
 )
-def test_json_means_the_same(value: Any) -> None:
+def test_json_keeps_its_meaning(value: Any) -> None:
     for indent in (None, 2):
         text = json.dumps(value, ensure_ascii=False, indent=indent)
         assert json.loads(shown_json(text)) == value
 
 
-def test_a_table_shows_a_hostile_customer_in_one_row_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    """`[/x]` ended `held list` with a traceback."""
+def test_a_table_shows_a_malicious_customer_id_unchanged_in_one_row(capsys: pytest.CaptureFixture[str]) -> None:
+    """In an earlier version `[/x]` ended `held list` with a traceback."""
     table = base.table_of(("customer", "USD"), [(HOSTILE, "1"), ("acme", "2")], title=f"held of {HOSTILE}")
     base.say({}, as_json=False, table=lambda: table)
     out = capsys.readouterr().out
@@ -70,7 +70,7 @@ def test_a_table_shows_a_hostile_customer_in_one_row_as_it_is(capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_an_answer_says_it_as_it_is(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+def test_an_answer_shows_it_unchanged(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
     base.say({"customer": HOSTILE}, as_json=as_json, table=lambda: f"{HOSTILE} pays")
     out = capsys.readouterr().out
     assert not steers(out)
@@ -78,7 +78,7 @@ def test_an_answer_says_it_as_it_is(capsys: pytest.CaptureFixture[str], as_json:
         assert json.loads(out) == {"customer": HOSTILE}
 
 
-def test_a_sentence_on_stderr_does_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_message_on_stderr_shows_it_unchanged_too(capsys: pytest.CaptureFixture[str]) -> None:
     sentences.print_error(f"no customer {HOSTILE}")
     assert not steers(capsys.readouterr().err)
 

@@ -1,4 +1,4 @@
-"""What of a traced call is read from a header, and what may stand in a span."""
+"""Which parent of a traced call is read from a header, and which attributes a span may have."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def parent(number: int) -> bytes:
 @pytest.mark.parametrize(
     "text", [b"", b"00-1-1-01", parent(0), parent(1)[:-2] + b"00", b"01" + parent(1)[2:], parent(1) + b"-x"]
 )
-def test_a_malformed_or_unrecorded_parent_is_none(text: bytes) -> None:
+def test_a_malformed_or_unrecorded_parent_is_ignored(text: bytes) -> None:
     assert recorded_parent(((TRACEPARENT, text),)) == ""
     assert recorded_parent(((TRACEPARENT, parent(1)),)) == parent(1).decode()
 

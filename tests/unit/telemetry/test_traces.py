@@ -1,11 +1,9 @@
-"""The spans of the roles: whose child each is, what it links to, and how much of it there can be."""
+"""The spans of the roles: their parents, their links, and their bounds."""
 
 import asyncio
 import json
 import logging
-import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from io import StringIO
 from types import SimpleNamespace
@@ -14,23 +12,15 @@ from typing import Any
 import httpx
 import pytest
 import structlog
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext, TraceFlags
-from prometheus_client import CollectorRegistry
 
-from connectors.config.tracing_settings import TracingConfig
-from connectors.telemetry import tracing as tracing_module
 from connectors.telemetry.logs import add_trace_ids, configure_logging
-from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.traces import attributes as names
-from connectors.telemetry.traces.context import current_ids, parent_in, traceparent_of
+from connectors.telemetry.traces.context import current_ids, traceparent_of
 from connectors.telemetry.traces.delivery import DeliverySpans, tell_lago
-from connectors.telemetry.traces.ingress import record_headers
 from connectors.telemetry.traces.links import MOST_LINKS, MOST_WINDOWS, TracedCalls
 from connectors.telemetry.traces.meter import MeterSpans
-from connectors.telemetry.traces.provider import OUTCOMES, QUEUE, make_provider
+from connectors.telemetry.traces.provider import make_provider
 from connectors.telemetry.tracing import GuardedTraces, Tracing
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent
@@ -40,27 +30,10 @@ from streams.core.delivery.batches import EventOutcome
 from streams.core.delivery.verdicts import HttpResponse
 from tests.support.calls import NOON, raw, slp
 from tests.support.meter_line import Line
+from tests.support.spans import ALL, Seen, parent
 
 TOPICS = TopicNames.with_prefix("")
-ALL = TracingConfig("meterbridge-meter", "always_on", 1.0)
 DELIVERED = EventOutcome("delivered", "accepted", "", 1)
-
-
-class Seen:
-    """A tracer whose ended spans are kept."""
-
-    def __init__(self) -> None:
-        self._exporter = InMemorySpanExporter()
-        self.provider = TracerProvider(shutdown_on_exit=False)
-        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.tracer = self.provider.get_tracer("test")
-
-    @property
-    def spans(self) -> Sequence[ReadableSpan]:
-        return self._exporter.get_finished_spans()
-
-    def named(self, name: str) -> list[ReadableSpan]:
-        return [span for span in self.spans if span.name == name]
 
 
 @pytest.fixture
@@ -78,12 +51,8 @@ def _logging_as_it_was() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def parent(number: int) -> bytes:
-    return f"00-{number:032x}-{number:016x}-01".encode()
-
-
 def traced(line: Line, *parents: bytes, second: int = 0) -> None:
-    """Fold one call a parent; `b""` = it is not traced."""
+    """Fold one call for each parent; `b""` means that it is not traced."""
     records: list[Any] = []
     for text in parents:
         record = raw(
@@ -134,7 +103,7 @@ def test_a_window_without_a_traced_call_has_no_span(seen: Seen) -> None:
     assert list(seen.spans) == []
 
 
-def test_held_calls_are_linked_from_the_event_that_releases_them(seen: Seen) -> None:
+def test_an_event_that_releases_held_calls_links_to_them(seen: Seen) -> None:
     line = line_with(MeterSpans(seen.tracer, TOPICS, "g"))
     traced(line, parent(1))
     line.call(("ada", 5))
@@ -149,7 +118,7 @@ def test_held_calls_are_linked_from_the_event_that_releases_them(seen: Seen) -> 
     assert [link.context.trace_id for link in event.links] == [1, 2]
 
 
-def test_a_step_that_is_not_committed_exports_nothing(seen: Seen) -> None:
+def test_an_uncommitted_step_exports_nothing(seen: Seen) -> None:
     spans = MeterSpans(seen.tracer, TOPICS, "g")
     record = SimpleNamespace(**asdict(raw(0, slp(0))), headers=((TRACEPARENT, parent(1)),), topic="raw", partition=0)
     line = Line(None)
@@ -173,7 +142,7 @@ def test_links_and_remembered_windows_have_bounds() -> None:
     assert calls.take(["0"]) == []
 
 
-def test_a_post_is_the_child_of_its_first_traced_event_and_tells_lago(seen: Seen) -> None:
+def test_a_post_is_the_child_of_its_first_traced_event_and_sends_its_context_to_lago(seen: Seen) -> None:
     lago = Answering(HttpResponse(200, {}, b""))
     spans = DeliverySpans(seen.tracer, "g")
     client = spans.over(lago, "https://user:secret@lago.example/api")
@@ -185,7 +154,7 @@ def test_a_post_is_the_child_of_its_first_traced_event_and_tells_lago(seen: Seen
     taken = seen.named("process events")
     assert post.parent == taken[0].context
     assert [link.context for link in post.links] == [one.context for one in taken]
-    assert lago.told == [traceparent_of(post.context)]
+    assert lago.received == [traceparent_of(post.context)]
     assert post.attributes is not None
     assert post.attributes[names.SERVER_ADDRESS] == "lago.example"
     assert "secret" not in str([span.to_json() for span in seen.spans])
@@ -193,7 +162,7 @@ def test_a_post_is_the_child_of_its_first_traced_event_and_tells_lago(seen: Seen
     assert not spans.under_way
 
 
-def test_a_failed_post_has_the_reason_and_no_text(seen: Seen) -> None:
+def test_a_failed_post_has_the_reason_without_text(seen: Seen) -> None:
     spans = DeliverySpans(seen.tracer, "g")
     client = spans.over(Answering(Unavailable("timeout", "c4n4ry")), "http://lago")
     settled = spans.delivering([_record("e-1", parent(1))])
@@ -206,28 +175,28 @@ def test_a_failed_post_has_the_reason_and_no_text(seen: Seen) -> None:
     assert (seen.named("process events")[0].attributes or {})[names.OUTCOME] == "given_back"
 
 
-def test_a_post_without_a_traced_event_has_no_span_and_lago_is_told_nothing(seen: Seen) -> None:
+def test_a_post_without_a_traced_event_has_no_span_and_sends_no_context_to_lago(seen: Seen) -> None:
     lago = Answering(HttpResponse(200, {}, b""))
     spans = DeliverySpans(seen.tracer, "g")
     client = spans.over(lago, "http://lago")
     asyncio.run(client.post_batch(b'{"events":[]}'))
     spans.delivering([_record("e-1", parent(1))])
     asyncio.run(client.post_batch(b'{"events":[{"transaction_id":"e-2"}]}'))
-    assert lago.told == ["", ""]
+    assert lago.received == ["", ""]
     assert list(seen.spans) == []
 
 
 class Answering:
-    """A Lago that answers the same to every post, and keeps the `traceparent` that httpx would send."""
+    """A Lago that gives the same answer to every post, and keeps the `traceparent` that httpx would send."""
 
     def __init__(self, answer: HttpResponse | Unavailable) -> None:
         self._answer = answer
-        self.told: list[str] = []
+        self.received: list[str] = []
 
     async def post_batch(self, body: bytes) -> HttpResponse:
         request = httpx.Request("POST", "http://lago")
         await tell_lago(request)
-        self.told.append(request.headers.get(TRACEPARENT, ""))
+        self.received.append(request.headers.get(TRACEPARENT, ""))
         if isinstance(self._answer, Unavailable):
             raise self._answer
         return self._answer
@@ -245,102 +214,7 @@ def _record(transaction_id: str, traceparent: bytes) -> Any:
     return SimpleNamespace(value=value, headers=headers, topic="events", partition=0, offset=0)
 
 
-class Blocked(SpanExporter):
-    """A receiver that takes the first request, and does not answer until it is let go."""
-
-    def __init__(self) -> None:
-        self.begun, self.go = threading.Event(), threading.Event()
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self.begun.set()
-        self.go.wait()
-        return SpanExportResult.SUCCESS
-
-
-def test_a_receiver_that_does_not_answer_costs_spans_and_no_time() -> None:
-    counted: Counter[str] = Counter()
-    blocked = Blocked()
-    provider = make_provider(ALL, "1", lambda outcome, spans: counted.update({outcome: spans}), blocked)
-    tracer = provider.get_tracer("test")
-    tracer.start_span("first").end()
-    assert blocked.begun.wait(30)
-    for _ in range(QUEUE + 10):
-        tracer.start_span("more").end()
-    assert counted == {"dropped": 11}
-    blocked.go.set()
-    provider.shutdown()
-    assert counted == {"dropped": 11, "exported": QUEUE}
-
-
-class Refusing(SpanExporter):
-    """A receiver that is down until `well`."""
-
-    well = False
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        return SpanExportResult.SUCCESS if self.well else SpanExportResult.FAILURE
-
-
-def test_lost_spans_are_counted_and_the_log_says_it_once() -> None:
-    counted: Counter[str] = Counter()
-    refusing, stream = Refusing(), StringIO()
-    configure_logging("INFO", "json", stream)
-    provider = make_provider(ALL, "1", lambda outcome, spans: counted.update({outcome: spans}), refusing)
-    for well in (False, False, True, True):
-        refusing.well = well
-        provider.get_tracer("test").start_span("one").end()
-        provider.force_flush()
-    assert counted == {"failed": 2, "exported": 2}
-    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == [
-        "traces_not_exported",
-        "traces_exported_again",
-    ]
-    provider.shutdown()
-
-
-def test_the_metric_counts_by_outcome() -> None:
-    metrics = Metrics(CollectorRegistry(), "1")
-    provider = make_provider(ALL, "1", metrics.spans, Refusing())
-    provider.get_tracer("test").start_span("one").end()
-    provider.shutdown()
-    name = "meterbridge_trace_spans_total"
-    counted = {word: metrics.registry.get_sample_value(name, {"outcome": word}) for word in OUTCOMES}
-    assert counted == {"exported": 0, "failed": 1, "dropped": 0}
-
-
-@pytest.mark.parametrize(
-    ("sampler", "recorded"),
-    [
-        ("always_on", (True, True, True)),
-        ("always_off", (False, False, False)),
-        ("traceidratio", (False, False, False)),
-        ("parentbased_always_on", (True, True, False)),
-        ("parentbased_always_off", (False, True, False)),
-        ("parentbased_traceidratio", (False, True, False)),
-    ],
-)
-def test_each_sampler_records_what_it_says(sampler: Any, recorded: tuple[bool, bool, bool]) -> None:
-    """Of requests without a parent, with a recorded one, with one that is not; the ratio is 0."""
-    provider = make_provider(TracingConfig("x", sampler, 0.0), "1", lambda _outcome, _spans: None, Refusing())
-    tracer = provider.get_tracer("test")
-    parents = (None, parent_in(parent(1).decode()), parent_in(parent(1).decode()[:-1] + "0"))
-    assert tuple(tracer.start_span("one", context).is_recording() for context in parents) == recorded
-    assert provider.resource.attributes["service.name"] == "x"
-    provider.shutdown()
-
-
-def test_a_stop_does_not_wait_for_a_receiver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing_module, "LAST_SPANS_S", 0.01)
-    blocked = Blocked()
-    provider = make_provider(ALL, "1", lambda _outcome, _spans: None, blocked)
-    tracing = Tracing(provider)
-    provider.get_tracer("test").start_span("one").end()
-    asyncio.run(tracing.close())
-    assert not blocked.go.is_set()
-    blocked.go.set()
-
-
-def test_a_bug_in_the_traces_ends_them_and_not_the_billing(seen: Seen) -> None:
+def test_a_bug_in_tracing_ends_tracing_and_not_billing(seen: Seen) -> None:
     class Broken:
         calls = 0
 
@@ -379,7 +253,7 @@ def test_log_lines_within_a_span_have_its_ids(seen: Seen) -> None:
     assert not {"trace_id", "span_id"} & outside.keys()
 
 
-def test_a_role_that_ends_takes_the_ids_from_no_log_line_of_another_role(seen: Seen) -> None:
+def test_a_role_that_ends_removes_the_ids_from_no_other_roles_log_lines(seen: Seen) -> None:
     stream = StringIO()
     configure_logging("INFO", "json", stream)
     ended, running = (Tracing(make_provider(ALL, "1", lambda _outcome, _spans: None)) for _ in range(2))
@@ -390,15 +264,3 @@ def test_a_role_that_ends_takes_the_ids_from_no_log_line_of_another_role(seen: S
         structlog.get_logger("x").info("after")
     lines = {line["event"]: line for line in map(json.loads, stream.getvalue().splitlines())}
     assert ("trace_id" in lines["inside"], "trace_id" in lines["after"]) == (True, False)
-
-
-def test_records_have_a_header_only_within_a_recorded_span(seen: Seen) -> None:
-    assert record_headers() is None
-    with seen.tracer.start_as_current_span("one") as span:
-        assert record_headers() == [(TRACEPARENT, traceparent_of(span.get_span_context()).encode())]
-    never = make_provider(
-        TracingConfig("x", "parentbased_traceidratio", 0.0), "1", lambda _outcome, _spans: None, Refusing()
-    )
-    with never.get_tracer("test").start_as_current_span("one"):
-        assert record_headers() is None
-    never.shutdown()

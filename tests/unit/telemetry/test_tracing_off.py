@@ -1,4 +1,4 @@
-"""Traces that are off cost nothing: nothing of OpenTelemetry is loaded, and no record has another byte."""
+"""Without tracing there is no cost: no module of OpenTelemetry is loaded, and no record has an additional byte."""
 
 import json
 import os
@@ -38,13 +38,13 @@ def loaded(**variables: str) -> tuple[bool, set[str]]:
     return is_on, set(roots)
 
 
-def test_no_process_loads_opentelemetry_unless_traces_are_on() -> None:
+def test_no_process_loads_opentelemetry_unless_tracing_is_enabled() -> None:
     assert loaded() == (False, set())
     assert loaded(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", OTEL_TRACES_SAMPLER="always_on") == (False, set())
     assert loaded(TRACING_ENABLED="true") == (True, {"opentelemetry", "google.protobuf", "requests"})
 
 
-def test_the_roles_have_no_traces_unless_they_are_on() -> None:
+def test_the_roles_have_no_traces_unless_tracing_is_enabled() -> None:
     assert Components.__dataclass_fields__["traces"].default is None
     assert load_settings({}).tracing("meter") is None
     config = load_settings({"TRACING_ENABLED": "1"}).tracing("meter")
@@ -56,7 +56,7 @@ def test_the_roles_have_no_traces_unless_they_are_on() -> None:
     )
 
 
-def test_an_event_that_bills_no_traced_call_has_the_headers_that_it_always_had() -> None:
+def test_an_event_without_a_traced_call_has_its_usual_headers() -> None:
     line = Line(None)
     line.map("ada")
     line.call(("ada", 1))

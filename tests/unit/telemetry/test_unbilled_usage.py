@@ -1,4 +1,4 @@
-"""What is not billed for a reason that somebody can put right is said once, and counted always."""
+"""Usage that is not billed for a reason that a person can repair is logged once, and always counted."""
 
 from decimal import Decimal
 
@@ -17,7 +17,7 @@ def registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
-def test_a_model_without_a_price_is_one_line_however_often_it_is_called(registry: CollectorRegistry) -> None:
+def test_a_model_without_a_price_is_logged_once_for_any_number_of_calls(registry: CollectorRegistry) -> None:
     watch = UnbilledUsageMonitor(Metrics(registry, "0"))
     with structlog.testing.capture_logs() as logs:
         for _ in range(3):

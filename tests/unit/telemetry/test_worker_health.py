@@ -1,4 +1,4 @@
-"""A worker says at METRICS_PORT whether it works, and the image's health check asks every role for it."""
+"""A worker reports at METRICS_PORT whether it works, and the image's health check asks every role."""
 
 import http.client
 import json
@@ -51,7 +51,7 @@ def get(server: MetricsServer, path: str) -> tuple[int, object]:
     return answer.status, json.loads(answer.read() or b"null")
 
 
-def test_a_worker_is_ready_once_its_role_runs_and_not_while_a_partition_stands_still(
+def test_a_worker_is_ready_once_its_role_runs_and_not_while_a_partition_is_halted(
     sensors: WorkerSensors, server: MetricsServer
 ) -> None:
     assert get(server, READY) == (503, {"status": "starting"})
@@ -69,8 +69,8 @@ def test_a_worker_is_ready_once_its_role_runs_and_not_while_a_partition_stands_s
     assert get(server, READY) == (200, {"status": "ok"})
 
 
-def test_a_partition_that_several_lanes_stand_on_tells_every_reason(sensors: WorkerSensors) -> None:
-    """A lane of each Lago organisation may be halted on one partition, and one that goes on does not hide the others."""
+def test_a_partition_that_several_tasks_have_halted_shows_every_reason(sensors: WorkerSensors) -> None:
+    """There is one partition task for each Lago organisation: one that runs does not hide one that is halted."""
     for reason in ("unknown_organization", "offset_gap", "unknown_organization"):
         sensors.partition_halted("events", 3, reason)
     sensors.partition_halted("events", 1, "offset_gap")
@@ -80,14 +80,14 @@ def test_a_partition_that_several_lanes_stand_on_tells_every_reason(sensors: Wor
     assert sensors.health.halts()["events", 3] == "unknown_organization", "one of two lanes goes on"
 
 
-def test_a_worker_whose_loop_stands_still_is_not_alive(clock: Clock, server: MetricsServer) -> None:
+def test_a_worker_whose_event_loop_is_blocked_is_not_alive(clock: Clock, server: MetricsServer) -> None:
     clock.now = STUCK_S
     assert get(server, LIVE) == (200, {"status": "ok"})
     clock.now = STUCK_S + 1
     assert get(server, LIVE) == (503, {"status": "event_loop_blocked"})
 
 
-def test_every_other_path_has_the_metrics(server: MetricsServer) -> None:
+def test_every_other_path_returns_the_metrics(server: MetricsServer) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
     connection.request("GET", "/metrics")
     answer = connection.getresponse()
@@ -115,8 +115,8 @@ def ready(*ports: int) -> list[Probe]:
         ("db migrate", {}, []),
     ],
 )
-def test_a_container_is_asked_by_its_role(words: str, environ: dict[str, str], asked: list[Probe]) -> None:
-    """Whatever starts it: a shell, an init, Python itself."""
+def test_a_containers_role_is_found_from_its_command(words: str, environ: dict[str, str], asked: list[Probe]) -> None:
+    """For each way of starting it: a shell, an init process, Python itself."""
     for before in (["/opt/bin/python", "/opt/bin/meterbridge"], ["/sbin/docker-init", "--", "meterbridge"]):
         assert probes([*before, *words.split(), ""], environ) == asked
 
@@ -126,18 +126,18 @@ def test_a_worker_of_all_roles_is_asked_for_as_many_as_it_starts(database: dict[
     assert len(probes(["worker"], database)) == len(roles_of(load_settings(database)))
 
 
-def test_a_worker_that_cannot_be_asked_is_not_called_well() -> None:
+def test_a_worker_that_cannot_be_asked_counts_as_unhealthy() -> None:
     with pytest.raises(ValueError, match="METRICS_PORT is 0"):
         probes(["worker"], {"METRICS_PORT": "0"})
 
 
-def test_the_ports_that_are_asked_by_default_are_those_of_the_settings() -> None:
+def test_the_default_ports_are_those_of_the_settings() -> None:
     default = Settings()
     assert probes(["serve"], {}) == ready(default.port)
     assert probes(["worker", "--only", "meter"], {}) == ready(default.metrics_port)
 
 
-def test_what_is_wrong_is_said(sensors: WorkerSensors, server: MetricsServer) -> None:
+def test_the_reason_of_a_failure_is_printed(sensors: WorkerSensors, server: MetricsServer) -> None:
     probe = Probe(server.port, READY)
     sensors.health.begun()
     assert ask(probe, "127.0.0.1") == ""
@@ -146,6 +146,6 @@ def test_what_is_wrong_is_said(sensors: WorkerSensors, server: MetricsServer) ->
     assert "refused" in ask(Probe(free_port(), READY), "127.0.0.1")
 
 
-def test_a_server_is_asked_where_it_listens() -> None:
+def test_a_server_is_asked_at_its_own_address() -> None:
     found = [address({"HOST": host}) for host in ("", "0.0.0.0", "::", "10.1.2.3")]
     assert found == ["127.0.0.1", "127.0.0.1", "::1", "10.1.2.3"]

@@ -1,4 +1,4 @@
-"""How a fetch batch is cut into what the meter folds at once."""
+"""How a fetch batch is split into the slices that the meter folds in one step."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ ORDER = Stored(msgspec.json.encode(WriteOff("audit", 1, 1)), headers=[(CONTROL, 
 
 
 @given(st.lists(st.sampled_from([CALL, CALL, CALL, ORDER]), max_size=60))
-def test_every_record_is_in_one_slice_in_order_and_a_write_off_order_is_alone_in_its_own(records: list[Any]) -> None:
-    """An order may take several transactions, and a step with forwarded records ends its slice: both in one would skip
-    the rest of the order.
+def test_every_record_is_in_one_slice_in_order_and_a_write_off_order_has_a_slice_of_its_own(records: list[Any]) -> None:
+    """An order may take several transactions, and a step with forwarded records ends its slice: together they would
+    skip the rest of the order.
     """
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(meter, "FOLD_LIMIT", 7)

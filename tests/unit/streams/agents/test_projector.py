@@ -1,4 +1,4 @@
-"""The projector's work on a partition: patient with Postgres, exact about where it stands."""
+"""The projector's work on a partition: it waits for Postgres, and its offsets are exact."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ PLACE = TopicPartition("enriched", 3)
 
 
 class Tables:
-    """A projection in memory that can be told to be away, to be overtaken, or to refuse an offset."""
+    """A projection in memory that a test can make unavailable, give to another owner, or make refuse an offset."""
 
     def __init__(self) -> None:
         self.next = 0
@@ -55,7 +55,7 @@ class Tables:
         return Projected({}, {"row_refused": 1})
 
 
-class Bench:
+class ProjectorSetup:
     def __init__(self) -> None:
         self.tables, self.sensors = Tables(), Watching()
         policy = RetryPolicy(lambda: 1.0, base_s=0.2, cap_s=5.0)
@@ -67,8 +67,8 @@ def records(*offsets: int) -> list[Any]:
     return [SimpleNamespace(offset=offset, timestamp=1000 + offset) for offset in offsets]
 
 
-def test_while_postgres_is_away_the_same_rows_are_asked_for_less_and_less_often() -> None:
-    bench = Bench()
+def test_while_postgres_is_unavailable_the_same_rows_are_retried_less_and_less_often() -> None:
+    bench = ProjectorSetup()
     bench.tables.away = 7
     assert run_virtually(bench.work.process(records(0, 1, 2))) == 3
     assert bench.tables.offsets == [0, 1, 2]
@@ -80,17 +80,19 @@ def test_while_postgres_is_away_the_same_rows_are_asked_for_less_and_less_often(
     assert bench.sensors.oldest[PLACE] == 1000
 
 
-def test_a_partition_that_moved_elsewhere_is_opened_again() -> None:
-    """Another owner, or a Postgres that lost its latest commits in a crash: either way the lane asks where it stands."""
-    bench = Bench()
+def test_a_partition_whose_position_moved_is_opened_again() -> None:
+    """Through another owner, or a Postgres that lost its latest commits in a crash: the partition task reads the
+    position again.
+    """
+    bench = ProjectorSetup()
     bench.tables.next = 5
-    with pytest.raises(Unavailable) as told:
+    with pytest.raises(Unavailable) as result:
         run_virtually(bench.work.process(records(0, 1)))
-    assert told.value.reason == "stale_projector" and bench.tables.offsets == []
+    assert result.value.reason == "stale_projector" and bench.tables.offsets == []
 
 
-def test_a_refused_row_costs_itself_and_is_told_once() -> None:
-    bench = Bench()
+def test_a_refused_row_is_skipped_alone_and_logged_once() -> None:
+    bench = ProjectorSetup()
     bench.tables.bad = {0, 6, 10}
     with structlog.testing.capture_logs() as logs:
         assert run_virtually(bench.work.process(records(*range(11)))) == 11
@@ -100,34 +102,34 @@ def test_a_refused_row_costs_itself_and_is_told_once() -> None:
     assert [one["event"] for one in logs] == ["record_not_projected"]
 
 
-def test_a_partition_that_moved_while_a_row_was_refused_is_opened_again() -> None:
-    bench = Bench()
+def test_a_partition_whose_position_moved_while_a_row_was_refused_is_opened_again() -> None:
+    bench = ProjectorSetup()
     bench.tables.bad, bench.tables.next = {0}, 5
     with pytest.raises(Unavailable, match="stale_projector"):
         run_virtually(bench.work.process(records(0)))
     assert bench.tables.aside == []
 
 
-def test_while_postgres_is_away_no_row_is_kept_aside() -> None:
-    """Only a word about the row itself is one: a server that does not answer is waited for."""
-    bench = Bench()
+def test_while_postgres_is_unavailable_no_row_counts_as_refused() -> None:
+    """Only an error about the row itself is a refusal; a server that does not answer is waited for."""
+    bench = ProjectorSetup()
     bench.tables.bad, bench.tables.away = {1}, 3
     assert run_virtually(bench.work.process(records(0, 1, 2))) == 3
     assert (bench.tables.offsets, bench.tables.aside) == ([0, 2], [(1, "CheckViolationError 23514")])
     assert bench.sensors.failures == {"postgres_away": 3}
 
 
-def test_offsets_may_have_holes_and_chunks_are_cut_to_size() -> None:
-    """Control records of transactions take offsets that no one sees."""
-    bench = Bench()
+def test_offsets_may_have_gaps_and_batches_are_bounded() -> None:
+    """Control records of transactions use offsets that no consumer sees."""
+    bench = ProjectorSetup()
     offsets = range(0, 3 * PROJECT_LIMIT, 2)
     assert run_virtually(bench.work.process(records(*offsets))) == offsets[-1] + 1
     assert len(bench.tables.asked) == 2 and bench.tables.offsets == list(offsets)
 
 
-def test_a_partition_is_behind_until_nothing_has_come_for_a_while() -> None:
-    """Between two chunks of a backlog the lag must not read zero."""
-    bench = Bench()
+def test_a_partition_has_lag_until_no_record_has_come_for_a_while() -> None:
+    """Between two fetch batches of a backlog the lag must not be zero."""
+    bench = ProjectorSetup()
 
     async def life() -> list[int | None]:
         seen = []
@@ -145,8 +147,8 @@ def test_a_partition_is_behind_until_nothing_has_come_for_a_while() -> None:
     assert run_virtually(life()) == [1000, 1000, 1001, 1001, None]
 
 
-def test_closing_waits_for_postgres_only_while_it_is_asked() -> None:
-    bench = Bench()
+def test_closing_waits_for_postgres_only_during_a_request() -> None:
+    bench = ProjectorSetup()
     bench.tables.away = 1
 
     async def life() -> list[bool]:

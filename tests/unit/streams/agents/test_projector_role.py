@@ -1,4 +1,4 @@
-"""The projector beside the other roles: where it runs, what it says of itself."""
+"""The projector beside the other roles: when it runs, and its metrics."""
 
 import time
 
@@ -19,14 +19,14 @@ from schemas.reasons import POSTGRES_FAILURES
 from streams.agents.projector import Projected
 
 
-def test_it_is_one_of_the_roles_only_where_there_is_postgres() -> None:
+def test_the_projector_is_a_role_only_if_postgres_is_configured() -> None:
     assert roles_of(load_settings({})) == ("meter", "sink", "retry")
     assert roles_of(load_settings({"POSTGRES_HOST": "db"})) == ROLES == ("meter", "sink", "retry", "project")
 
 
-def test_asked_for_without_postgres_it_says_what_is_missing() -> None:
-    told = CliRunner().invoke(app, ["worker", "--only", "project"], env={"DATABASE_URL": "", "POSTGRES_HOST": ""})
-    assert told.exit_code == 2 and "DATABASE_URL or POSTGRES_HOST must be set" in told.stderr
+def test_without_postgres_the_error_says_what_is_missing() -> None:
+    result = CliRunner().invoke(app, ["worker", "--only", "project"], env={"DATABASE_URL": "", "POSTGRES_HOST": ""})
+    assert result.exit_code == 2 and "DATABASE_URL or POSTGRES_HOST must be set" in result.stderr
 
 
 class Scrape:
@@ -38,7 +38,7 @@ class Scrape:
         return self.metrics.registry.get_sample_value(name, labels)
 
 
-def test_rows_failures_and_what_was_passed_over_are_counted() -> None:
+def test_rows_failures_and_skipped_records_are_counted() -> None:
     scrape = Scrape()
     scrape.sensors.projected("enriched", Projected({"llm_usage_log": 7}, {"repeated": 2}))
     scrape.sensors.projection_failed("postgres_away")
@@ -83,14 +83,14 @@ def test_the_lag_is_the_age_of_the_oldest_partition_and_grows_while_nothing_move
         (asyncpg.UndefinedTableError("secret"), "postgres_schema"),
         (asyncpg.InvalidCatalogNameError("secret"), "postgres_schema"),
         (asyncpg.InternalServerError("secret"), "postgres_error"),
-        # Its month was dropped a moment ago, and is made again.
+        # Its month was dropped a moment ago, and is created again.
         (asyncpg.CheckViolationError('no partition of relation "secret" found for row'), "postgres_error"),
     ],
 )
-def test_what_may_pass_is_waited_for_under_a_word_of_its_own(error: Exception, reason: str) -> None:
-    with pytest.raises(Unavailable) as told, decisions():
+def test_a_temporary_error_is_waited_for_under_its_own_reason(error: Exception, reason: str) -> None:
+    with pytest.raises(Unavailable) as result, decisions():
         raise error
-    assert told.value.reason == reason and "secret" not in str(told.value)
+    assert result.value.reason == reason and "secret" not in str(result.value)
 
 
 @pytest.mark.parametrize(
@@ -101,11 +101,11 @@ def test_what_may_pass_is_waited_for_under_a_word_of_its_own(error: Exception, r
         asyncpg.CharacterNotInRepertoireError("secret"),
         asyncpg.ProgramLimitExceededError("secret"),
         asyncpg.DataError("secret"),
-        # The driver's own, before anything was sent: it was taken for a server that is away, and asked forever.
+        # The driver's own error, before anything was sent: earlier it was mistaken for an unavailable server, and retried forever.
         type("Unsendable", (asyncpg.InterfaceError, ValueError), {})("secret"),
     ],
 )
-def test_what_is_wrong_with_the_row_itself_is_refused_without_its_values(error: Exception) -> None:
-    with pytest.raises(Rejected) as told, decisions():
+def test_an_error_about_the_row_itself_is_a_refusal_without_the_rows_values(error: Exception) -> None:
+    with pytest.raises(Rejected) as result, decisions():
         raise error
-    assert told.value.reason == "row_refused" and "secret" not in str(told.value)
+    assert result.value.reason == "row_refused" and "secret" not in str(result.value)

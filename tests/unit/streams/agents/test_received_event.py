@@ -1,4 +1,4 @@
-"""Each part of an event's record is decoded once, however often the work looks at it."""
+"""Each part of an event's record is decoded once, no matter how often it is used."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ def record(number: int, organization: str = "", **headers: bytes) -> Any:
 
 
 class Refusing:
-    """A delivery that gives events to the retry topic, whose records have all headers of the event."""
+    """A delivery that sends every event to the retry topic, whose records have all headers of the event."""
 
     items: Sequence[Any] = ()
 
@@ -47,7 +47,7 @@ class Table:
 
 
 class Committed:
-    """A writer that keeps what is written."""
+    """A writer that keeps the written records."""
 
     writes: Sequence[Any] = ()
 
@@ -100,16 +100,18 @@ async def test_the_sink_decodes_each_part_of_an_event_once(decoded: Counter[str]
     assert decoded == {"read_event": MANY, "read_manifest": MANY, "delivery_history_of": MANY}
 
 
-async def test_of_the_events_of_others_only_the_manifest_is_decoded(decoded: Counter[str]) -> None:
+async def test_of_other_deployments_events_only_the_manifest_is_decoded(decoded: Counter[str]) -> None:
     work, delivery, _ = work_of("eu")
     received = [ReceivedEvent(record(number, "us")) for number in range(MANY)]
-    next((one for one in received if work.is_own(one)), None)  # as a lane looks for the oldest that waits
+    next(
+        (one for one in received if work.is_own(one)), None
+    )  # like a partition task that looks for its oldest waiting event
     assert await work.process_received(received) == MANY
     assert decoded == {"read_manifest": MANY} and not delivery.items
 
 
 class Asking(Refusing):
-    """A delivery that asks at each post whether others wait behind it."""
+    """A delivery that asks at each post whether other events wait behind it."""
 
     def __init__(self) -> None:
         self.waited: list[bool] = []
@@ -119,7 +121,7 @@ class Asking(Refusing):
         return await super().deliver(items)
 
 
-async def test_a_lane_that_looks_at_what_is_behind_a_post_does_not_decode_it_again(
+async def test_a_partition_task_that_looks_at_waiting_events_does_not_decode_them_again(
     decoded: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(organization_lanes, "SETTLE_LIMIT", 1)
@@ -137,13 +139,13 @@ async def test_a_lane_that_looks_at_what_is_behind_a_post_does_not_decode_it_aga
 @pytest.mark.parametrize(
     ("organization", "whose"), [("eu", "eu"), ("", ""), ("not a name", ""), ("-eu", ""), ("eu:x", "")]
 )
-def test_a_record_says_whose_it_is_and_a_name_that_cannot_be_is_the_default_one_s(
+def test_a_record_names_its_lago_organisation_and_an_impossible_name_means_the_default(
     organization: str, whose: str
 ) -> None:
     assert ReceivedEvent(record(1, organization)).organization == whose
 
 
-def test_what_cannot_be_read_is_read_once_too(decoded: Counter[str]) -> None:
+def test_an_unreadable_record_is_read_once_too(decoded: Counter[str]) -> None:
     broken = record(1, attempt=b"x")
     broken.value, broken.headers[0] = b"{", ("manifest", b"{")
     received = ReceivedEvent(broken)

@@ -1,4 +1,6 @@
-"""Delivery while Lago is away, slow, choosy or poisoned: what is held, what is isolated, who may try first."""
+"""Delivery while Lago is unavailable, slow or refuses single events: what is held, what is isolated, which batch probes
+first.
+"""
 
 import asyncio
 
@@ -9,25 +11,25 @@ from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker, State
 from streams.delivery.engine import PROBE_EVENTS
 from tests.support.scripted_lago import ScriptedLago, item
-from tests.support.sink import POLICY, Sink, deliver, first, said
+from tests.support.sink import POLICY, Sink, deliver, first, kinds_and_reasons
 from tests.support.virtual_time import run_virtually, virtual_now
 
 
 @pytest.mark.parametrize("status", ["401", "402", "403", "404", "405", "408", "415", "429", "500", "503", "connect"])
-def test_a_lone_batch_is_held_and_resent_identically_however_long_lago_says_no(status: str) -> None:
+def test_a_single_batch_is_held_and_resent_unchanged_while_lago_refuses_it(status: str) -> None:
     lago = ScriptedLago(fault=first(status, times=7))
-    assert said(deliver(lago, [item("a"), item("b")])) == [("delivered", "accepted")] * 2
+    assert kinds_and_reasons(deliver(lago, [item("a"), item("b")])) == [("delivered", "accepted")] * 2
     assert len(set(lago.bodies)) == 1
     assert len(lago.bodies) == 8
 
 
-def test_a_key_that_is_refused_for_a_day_costs_no_event() -> None:
+def test_a_key_that_is_refused_for_a_day_loses_no_event() -> None:
     lago = ScriptedLago(fault=lambda _number, _ids: "401" if virtual_now() < 24 * 3600 else None)
-    assert said(deliver(lago, [item("a"), item("b")])) == [("delivered", "accepted")] * 2
+    assert kinds_and_reasons(deliver(lago, [item("a"), item("b")])) == [("delivered", "accepted")] * 2
     assert len(lago.posts) > 1000
 
 
-def test_a_lone_batch_waits_as_long_as_lago_asked() -> None:
+def test_a_single_batch_waits_as_long_as_lago_asked() -> None:
     lago = ScriptedLago(fault=first("503"))
 
     async def main() -> None:
@@ -37,7 +39,7 @@ def test_a_lone_batch_waits_as_long_as_lago_asked() -> None:
     run_virtually(main())
 
 
-def test_lago_s_rate_limit_is_obeyed_by_everybody() -> None:
+def test_every_batch_respects_lagos_rate_limit() -> None:
     """429 with a reset in 2 s at t=0.01: no post before t=2.01, the first one small."""
     lago = ScriptedLago(fault=first("429"))
     moments: list[float] = []
@@ -77,35 +79,37 @@ def test_an_open_breaker_is_probed_with_lago_s_health_and_then_one_small_batch()
     assert [len(ids) for ids in lago.posts] == [50, PROBE_EVENTS, 40]
 
 
-def test_a_poisoned_event_is_isolated_while_the_others_pass() -> None:
+def test_a_bad_event_is_isolated_while_the_others_pass() -> None:
     lago = ScriptedLago(poison=frozenset({"t37"}))
     outcomes = deliver(lago, [item(f"t{n}") for n in range(300)])
-    assert said(outcomes[:37] + outcomes[38:]) == [("delivered", "accepted")] * 299
+    assert kinds_and_reasons(outcomes[:37] + outcomes[38:]) == [("delivered", "accepted")] * 299
     assert (outcomes[37].kind, outcomes[37].reason, outcomes[37].maybe_sent) == ("retry", "http_500", True)
     assert len(lago.posts) < 40
 
 
-def test_a_lane_with_nothing_but_one_poisoned_event_is_not_blocked_for_ever() -> None:
+def test_a_partition_task_with_only_one_bad_event_is_not_blocked_forever() -> None:
     lago = ScriptedLago(poison=frozenset({"a"}))
     outcomes = deliver(lago, [item("a")])
-    assert said(outcomes) == [("retry", "http_500")]
+    assert kinds_and_reasons(outcomes) == [("retry", "http_500")]
     assert outcomes[0].attempts == POLICY.alone_after
 
 
-def test_what_passed_before_its_first_failure_is_no_evidence_against_a_batch() -> None:
+def test_successes_before_its_first_failure_are_no_evidence_against_a_batch() -> None:
     lago = ScriptedLago(fault=lambda number, _ids: "500" if 0 < number < 8 else None)
 
     async def main() -> None:
         sink = Sink(lago).delivery
         await sink.deliver([item("earlier")])
-        assert said(await sink.deliver([item("a"), item("b")])) == [("delivered", "accepted")] * 2
+        assert kinds_and_reasons(await sink.deliver([item("a"), item("b")])) == [("delivered", "accepted")] * 2
 
     run_virtually(main())
     assert lago.posts[1:] == [["a", "b"]] * 8
 
 
-def test_an_outage_that_begins_while_a_batch_is_taken_apart_costs_no_event() -> None:
-    """a+b fail at 0 s, 0.3 s and 0.8 s while another passes at 0.5 s: they are split; from then to 60 s nothing passes."""
+def test_an_outage_that_starts_while_a_batch_is_split_loses_no_event() -> None:
+    """a+b fail at 0 s, 0.3 s and 0.8 s while another batch passes at 0.5 s: they are split; from then to 60 s nothing
+    passes.
+    """
     lago = ScriptedLago(fault=lambda _number, ids: "500" if virtual_now() < 60 and ids != ["other"] else None)
 
     async def main() -> None:
@@ -113,13 +117,13 @@ def test_an_outage_that_begins_while_a_batch_is_taken_apart_costs_no_event() -> 
         suspect = asyncio.ensure_future(Sink(lago, breaker).delivery.deliver([item("a"), item("b")]))
         await asyncio.sleep(0.5)
         await Sink(lago, breaker).delivery.deliver([item("other")])
-        assert said(await suspect) == [("delivered", "accepted")] * 2
+        assert kinds_and_reasons(await suspect) == [("delivered", "accepted")] * 2
 
     run_virtually(main())
     assert ["a"] in lago.posts
 
 
-def test_two_poisoned_lanes_cannot_keep_the_breaker_open_for_a_third_that_would_pass() -> None:
+def test_two_partition_tasks_with_bad_events_cannot_keep_the_breaker_open_for_a_third() -> None:
     lago = ScriptedLago(poison=frozenset({"x", "y"}))
 
     async def main() -> None:
@@ -132,15 +136,19 @@ def test_two_poisoned_lanes_cannot_keep_the_breaker_open_for_a_third_that_would_
         while str(breaker.state) == "closed":
             await asyncio.sleep(0.1)
         async with asyncio.timeout(10):
-            assert said(await good_lane.deliver([item("good")])) == [("delivered", "accepted")]
+            assert kinds_and_reasons(await good_lane.deliver([item("good")])) == [("delivered", "accepted")]
         assert breaker.state is State.CLOSED
-        assert [said(outcomes) for outcomes in await asyncio.gather(*poisoned)] == [[("retry", "http_500")]] * 2
+        assert [kinds_and_reasons(outcomes) for outcomes in await asyncio.gather(*poisoned)] == [
+            [("retry", "http_500")]
+        ] * 2
 
     run_virtually(main())
 
 
 def test_in_an_outage_the_breaker_holds_the_posts_and_no_event_is_given_up_for_many_minutes() -> None:
-    """Lago answers its health check and fails every post: 4 lanes of 300 events lose none to retries in 10 minutes."""
+    """Lago answers its health check and fails every post: 4 partition tasks of 300 events lose none to retries in 10
+    minutes.
+    """
     lago = ScriptedLago(fault=lambda _number, _ids: "500" if virtual_now() < 600 else None)
 
     async def main() -> list[list[EventOutcome]]:
@@ -160,7 +168,7 @@ def test_in_an_outage_the_breaker_holds_the_posts_and_no_event_is_given_up_for_m
 
 @pytest.mark.parametrize("after_s", [0.0, 0.005, 0.015, 0.3, 0.6, 1.1, 2.5, 7.0])
 @pytest.mark.parametrize("fault", ["500", "connect", "429", "timeout after storing"])
-def test_a_cancelled_lane_leaves_nothing_behind_that_could_block_the_others(fault: str, after_s: float) -> None:
+def test_a_cancelled_partition_task_leaves_nothing_that_could_block_the_others(fault: str, after_s: float) -> None:
     lago = ScriptedLago(fault=lambda _number, _ids: fault if virtual_now() < 5 else None)
     items = [item(f"t{n}") for n in range(150)]
 
@@ -182,7 +190,7 @@ def test_a_cancelled_lane_leaves_nothing_behind_that_could_block_the_others(faul
     assert len(lago.store) == 151
 
 
-def test_a_probe_that_is_cancelled_before_its_answer_makes_room_for_the_next() -> None:
+def test_a_probe_that_is_cancelled_before_its_answer_lets_the_next_one_start() -> None:
     lago = ScriptedLago(fault=first("connect"), latency_s=5)
 
     async def main() -> None:
@@ -194,12 +202,12 @@ def test_a_probe_that_is_cancelled_before_its_answer_makes_room_for_the_next() -
         await asyncio.sleep(1)
         revoked.cancel()
         async with asyncio.timeout(12):
-            assert said(await other) == [("delivered", "accepted")]
+            assert kinds_and_reasons(await other) == [("delivered", "accepted")]
 
     run_virtually(main())
 
 
-def test_that_lago_takes_nothing_is_said_once_with_its_reason_and_when_it_is_over() -> None:
+def test_an_outage_is_logged_once_with_its_reason_and_once_at_its_end() -> None:
     """Ten failed probes are one outage: a log that repeats itself is not read."""
     with capture_logs() as logged:
         deliver(ScriptedLago(fault=first("401", times=10)), [item("a")])

@@ -1,4 +1,4 @@
-"""Delivery against every mixture of faults that hypothesis can think of: no event twice, none forgotten, an end to it."""
+"""Delivery with every mixture of faults that hypothesis generates: no event twice, none lost, and it ends."""
 
 import asyncio
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ MAYBE_SENT = "resent"
 
 @dataclass(frozen=True)
 class World:
-    """One example: partition tasks of (id, oddity or None), and what happens to the first posts."""
+    """One example: partition tasks of (id, kind of fault or None), and what happens to the first posts."""
 
     partition_tasks: list[list[tuple[str, str | None]]]
     faults: list[str | None]
@@ -59,7 +59,7 @@ def worlds(draw: st.DrawFn, *, unique: bool = True) -> World:
 
 
 def build(world: World) -> tuple[ScriptedLago, list[list[Item]], dict[str, str | None]]:
-    """The Lago, the partition tasks' items, and each id's oddity (that of its first appearance)."""
+    """The Lago, the items of the partition tasks, and the fault of each id (that of its first occurrence)."""
     oddity: dict[str, str | None] = {}
     for partition_task in world.partition_tasks:
         for name, odd in partition_task:
@@ -83,7 +83,7 @@ def build(world: World) -> tuple[ScriptedLago, list[list[Item]], dict[str, str |
 
 
 def deliveries(world: World, lago: ScriptedLago, chances: Iterator[float]) -> list[Delivery]:
-    """One a partition task, behind one breaker; to be called in the loop that runs them."""
+    """One delivery for each partition task, with one breaker; call it in the loop that runs them."""
     policy = RetryPolicy(random=lambda: next(chances))
     breaker, permits = Breaker(policy), asyncio.Semaphore(world.permits)
     return [
@@ -132,14 +132,14 @@ def ours(stored: list[LagoEvent], name: str) -> bool:
 
 @settings(max_examples=400)
 @given(worlds())
-def test_every_event_is_billed_once_or_accounted_for(world: World) -> None:
+def test_every_event_is_billed_once_or_has_an_outcome(world: World) -> None:
     lago, partition_tasks, oddity = build(world)
     for name, outcome in run(world, lago, partition_tasks):
         stored = lago.stored(name)
         assert len(stored) <= 1
         match outcome.kind, outcome.reason:
             case "delivered", "already_exists" if oddity[name] in ("hidden", "other before"):
-                # After an unknown outcome a repeat is taken for ours without a look-up: a look-up an event
+                # After an unknown outcome a repeat counts as ours without a lookup: one lookup for each event
                 # would cost a hundred requests a batch, and only a foreign writer of our ids could be hidden.
                 assert world.faults or "poison" in oddity.values()
             case "delivered", _:
@@ -165,7 +165,7 @@ def test_every_event_is_billed_once_or_accounted_for(world: World) -> None:
 
 @settings(max_examples=150)
 @given(worlds(unique=False))
-def test_without_lago_s_deduplication_an_event_is_billed_once_too_if_lago_shows_what_it_stored(world: World) -> None:
+def test_without_lagos_deduplication_an_event_is_also_billed_once_if_lago_shows_stored_events(world: World) -> None:
     lago, partition_tasks, _ = build(world)
     for name, outcome in run(world, lago, partition_tasks):
         assert len(lago.stored(name)) <= 1

@@ -1,4 +1,4 @@
-"""A Faust consumer lets its broker wait only while nothing can be delayed by it."""
+"""A Faust consumer uses long fetch requests only while they can delay nothing."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,7 @@ HOME = TP("topic", 0)
 
 
 class Consumer:
-    """An aiokafka consumer with two partitions, and what its next fetch finds."""
+    """An aiokafka consumer with two partitions, and the result of its next fetch."""
 
     def __init__(self) -> None:
         self._fetcher, self.found = SimpleNamespace(), dict[TP, list[SimpleNamespace]]()
@@ -34,7 +34,7 @@ class Consumer:
 
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Consumer]:
-    """The fetching thread of a consumer to which nothing happened for an hour, both partitions at offset 0."""
+    """The fetch thread of a consumer that has been idle for an hour, both partitions at offset 0."""
 
     async def fetched(self: object, consumer: Consumer, partitions: object) -> dict[TP, list[SimpleNamespace]]:
         return consumer.found
@@ -48,7 +48,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Consumer]:
     return thread, consumer
 
 
-async def test_a_fetch_without_records_of_all_partitions_leaves_it_quiet(quiet: tuple[Any, Consumer]) -> None:
+async def test_a_fetch_without_records_in_any_partition_leaves_it_quiet(quiet: tuple[Any, Consumer]) -> None:
     thread, consumer = quiet
     assert await thread._fetch_records(consumer, consumer.assignment()) == {}
     assert (thread.pace.waits(), consumer._fetcher._fetch_max_wait_ms) == (QUIET, QUIET.held_ms)
@@ -63,7 +63,7 @@ async def test_records_make_it_busy(quiet: tuple[Any, Consumer]) -> None:
 
 @pytest.mark.parametrize("fetched", [set(), {HOME}], ids=["none", "one of two"])
 async def test_a_partition_that_is_not_fetched_makes_it_busy(quiet: tuple[Any, Consumer], fetched: set[TP]) -> None:
-    """It may be resumed at any moment, and its first fetch must not stand behind a long one."""
+    """It may be resumed at any moment, and its first fetch must not wait behind a long one."""
     thread, consumer = quiet
     await thread._fetch_records(consumer, fetched)
     assert (thread.pace.waits(), consumer._fetcher._fetch_max_wait_ms) == (BUSY, BUSY.held_ms)
@@ -81,7 +81,7 @@ def waits_of(pace: FetchPace) -> tuple[int, float]:
     return fetcher._fetch_max_wait_ms, fetcher._fetcher_timeout
 
 
-def test_a_consumer_is_busy_at_first_and_quiet_when_nothing_has_happened_for_a_while() -> None:
+def test_a_consumer_starts_busy_and_is_quiet_after_a_while_without_activity() -> None:
     clock = Clock()
     pace = FetchPace(clock)
     assert (pace.waits(), waits_of(pace)) == (BUSY, (BUSY.held_ms, BUSY.look_s))
@@ -89,7 +89,7 @@ def test_a_consumer_is_busy_at_first_and_quiet_when_nothing_has_happened_for_a_w
     assert (pace.waits(), waits_of(pace)) == (QUIET, (QUIET.held_ms, QUIET.look_s))
 
 
-def test_whatever_happens_makes_it_busy_again() -> None:
+def test_any_activity_makes_it_busy_again() -> None:
     clock = Clock()
     pace = FetchPace(clock)
     clock.now += 3600
@@ -99,7 +99,7 @@ def test_whatever_happens_makes_it_busy_again() -> None:
     assert (pace.waits(), waits_of(pace)) == (BUSY, (BUSY.held_ms, BUSY.look_s))
 
 
-def test_a_quiet_consumer_asks_a_fifth_as_often() -> None:
+def test_a_quiet_consumer_fetches_a_fifth_as_often() -> None:
     assert QUIET.held_ms >= 5 * BUSY.held_ms
     assert QUIET.records_s >= 5 * BUSY.records_s
     assert QUIET.look_s >= 5 * BUSY.look_s

@@ -1,4 +1,4 @@
-"""Waiting for a table leaves nothing behind, whenever it is given up."""
+"""A cancelled wait for a table leaves nothing behind, at any moment of its cancellation."""
 
 import asyncio
 import time
@@ -13,8 +13,8 @@ from streams.runtime.compacted_table import CompactedTable
 from tests.support.eventually import soon
 
 
-async def test_a_wait_that_is_given_up_just_as_its_time_runs_out_is_given_up_and_nothing_else() -> None:
-    """A partition task that closes gives up its waits; an error of theirs would end the process."""
+async def test_a_wait_cancelled_exactly_at_its_timeout_raises_only_the_cancellation() -> None:
+    """A partition task cancels its waits when it closes; another error would end the process."""
     follower = CompactedTable({}, "customers", CustomerRecord, time.monotonic, "customers")
     loop = asyncio.get_running_loop()
     waits = [asyncio.ensure_future(follower.wait_fresh(1.0)) for _ in range(500)]
@@ -25,8 +25,8 @@ async def test_a_wait_that_is_given_up_just_as_its_time_runs_out_is_given_up_and
     assert {type(end) for end in ends} == {asyncio.CancelledError}
 
 
-async def test_while_kafka_is_away_a_follower_says_so_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It asks again twice a second, for hours; its line names the address and the setting."""
+async def test_while_kafka_is_unavailable_a_table_logs_it_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It retries twice a second, for hours; its log line names the address and the setting."""
     now, asked = 0.0, 0
     follower = CompactedTable({"bootstrap_servers": "broker:9092"}, "orgs", CustomerRecord, lambda: now, "orgs")
 

@@ -1,4 +1,6 @@
-"""Which records a ledger of a grown topic forwards: those whose key belongs to a partition that grew out of its own."""
+"""Which records a ledger forwards after its topic has grown: those whose key belongs to a partition that was added for
+its keys.
+"""
 
 import asyncio
 from types import SimpleNamespace
@@ -19,8 +21,10 @@ KEYS = st.binary(min_size=1, max_size=40)
 
 
 @given(KEYS, st.integers(1, 6), st.integers(1, 4), st.integers(1, 4))
-def test_a_key_is_forwarded_once_from_wherever_a_client_put_it(key: bytes, first: int, once: int, twice: int) -> None:
-    """Clients know of the first number, the second or today's."""
+def test_a_key_is_forwarded_once_from_any_partition_that_a_client_chose(
+    key: bytes, first: int, once: int, twice: int
+) -> None:
+    """Clients know the first number of partitions, the second, or today's."""
     counts = [first, first * once, first * once * twice]
     home = partition_of(key, counts[-1])
     for known in counts:
@@ -31,8 +35,8 @@ def test_a_key_is_forwarded_once_from_wherever_a_client_put_it(key: bytes, first
 
 
 @given(KEYS, st.integers(0, 3))
-def test_a_key_that_another_rule_put_here_stays(key: bytes, partition: int) -> None:
-    """No partition that grew out of others knows what was counted here."""
+def test_a_key_placed_here_by_another_partitioner_stays(key: bytes, partition: int) -> None:
+    """Only this partition knows which of its calls were counted."""
     target = Forwarder({}, "raw", partition).target(key, 4, 12)
     assert target % 4 == partition
     assert target == (partition_of(key, 12) if partition_of(key, 4) == partition else partition)
@@ -42,14 +46,14 @@ def test_a_record_without_a_key_stays() -> None:
     assert [Forwarder({}, "raw", 1).target(key, 2, 4) for key in (None, b"")] == [1, 1]
 
 
-def test_a_topic_that_keeps_its_number_fits_every_multiple_of_it() -> None:
+def test_a_topic_with_its_first_number_of_partitions_fits_every_multiple_of_it() -> None:
     for topic in (CUSTOMERS, RECEIPTS):
         assert [has_right_count(topic, there, 12) for there in (4, 12, 5, 24)] == [True, True, False, False]
     assert [has_right_count(RAW, there, 12) for there in (4, 12)] == [False, True]
 
 
 class _Away:
-    """A producer with records that Kafka does not take: aiokafka waits until they expire."""
+    """A producer with records that Kafka does not accept: aiokafka waits until they expire."""
 
     def __init__(self, **_options: Any) -> None:
         self.closed = asyncio.Event()
@@ -66,7 +70,7 @@ class _Away:
         await asyncio.sleep(40)
 
 
-def test_a_partition_is_given_up_soon_while_kafka_does_not_take_what_is_forwarded(
+def test_a_partition_is_released_soon_while_kafka_does_not_accept_forwarded_records(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(forwarding, "AIOKafkaProducer", _Away)

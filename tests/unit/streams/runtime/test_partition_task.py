@@ -1,4 +1,4 @@
-"""A partition task loses no fetch batch, takes none twice, and lets go when told."""
+"""A partition task loses no fetch batch, processes none twice, and ends when told to."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ PLACE = TP("raw", 3)
 
 
 class Source:
-    """Records what partition tasks ask for."""
+    """Records the calls that partition tasks make."""
 
     def __init__(self) -> None:
         self.seeks: list[int] = []
@@ -42,7 +42,7 @@ class Source:
 
 
 class Work:
-    """Takes records; can be told to fail or to wait."""
+    """Processes records; a test can make it fail or wait."""
 
     def __init__(self, start: int = 0) -> None:
         self.position = start
@@ -81,8 +81,8 @@ def fetch_batch(start: int, stop: int, from_offset: int | None = None) -> FetchB
     return FetchBatch(records, start if from_offset is None else from_offset, stop)
 
 
-class Death:
-    """What a partition task's process dies of."""
+class FatalErrors:
+    """Records the error that would end the process."""
 
     def __init__(self) -> None:
         self.errors: list[BaseException] = []
@@ -95,23 +95,23 @@ async def no_wait(seconds: float) -> None:
     await asyncio.sleep(0)
 
 
-async def lane_of(work: Work, source: Source, death: Death | None = None) -> PartitionTask:
-    partition_task = PartitionTask(PLACE, work, source, death or Death(), no_wait)
+async def task_of(work: Work, source: Source, death: FatalErrors | None = None) -> PartitionTask:
+    partition_task = PartitionTask(PLACE, work, source, death or FatalErrors(), no_wait)
     await soon(lambda: partition_task.expected is not None)
     return partition_task
 
 
-async def test_a_lane_seeks_to_where_its_work_stands_before_it_takes_anything() -> None:
+async def test_a_task_seeks_to_its_works_position_before_it_takes_records() -> None:
     source = Source()
-    partition_task = await lane_of(Work(start=40), source)
+    partition_task = await task_of(Work(start=40), source)
     assert source.seeks == [40]
     await partition_task.close()
 
 
-async def test_a_missing_chunk_is_asked_for_again() -> None:
+async def test_a_missing_batch_is_fetched_again() -> None:
     """[0,5) [5,9) lost [9,12): the partition task seeks to 5 and takes nothing until it comes."""
     work, source = Work(), Source()
-    partition_task = await lane_of(work, source)
+    partition_task = await task_of(work, source)
     partition_task.offer(fetch_batch(0, 5))
     partition_task.offer(fetch_batch(9, 12))
     await soon(lambda: source.seeks == [0, 5])
@@ -122,10 +122,10 @@ async def test_a_missing_chunk_is_asked_for_again() -> None:
     await partition_task.close()
 
 
-async def test_the_last_chunk_before_silence_is_asked_for_too() -> None:
+async def test_a_missing_last_batch_before_a_pause_is_fetched_again_too() -> None:
     """[0,5) lost, nothing follows: no later fetch batch would show the gap."""
     work, source = Work(), Source()
-    partition_task = await lane_of(work, source)
+    partition_task = await task_of(work, source)
     source.fetched = 5
     for punctuate in range(1, 5):
         partition_task.punctuate()
@@ -137,9 +137,9 @@ async def test_the_last_chunk_before_silence_is_asked_for_too() -> None:
     await partition_task.close()
 
 
-async def test_repeated_and_overlapping_chunks_are_taken_once() -> None:
+async def test_repeated_and_overlapping_batches_are_processed_once() -> None:
     work = Work()
-    partition_task = await lane_of(work, Source())
+    partition_task = await task_of(work, Source())
     for piece in (fetch_batch(0, 5), fetch_batch(0, 5), fetch_batch(3, 8), fetch_batch(8, 9)):
         partition_task.offer(piece)
     await soon(lambda: len(work.taken) >= 9)
@@ -147,10 +147,10 @@ async def test_repeated_and_overlapping_chunks_are_taken_once() -> None:
     await partition_task.close()
 
 
-async def test_holes_that_control_records_leave_are_no_gap() -> None:
+async def test_offsets_of_control_records_are_no_gap() -> None:
     """A fetch batch [from 5, records from 7): offsets 5 and 6 are transaction markers."""
     work = Work()
-    partition_task = await lane_of(work, Source())
+    partition_task = await task_of(work, Source())
     partition_task.offer(fetch_batch(0, 5))
     partition_task.offer(fetch_batch(7, 9, from_offset=5))
     await soon(lambda: len(work.taken) == 7)
@@ -158,9 +158,9 @@ async def test_holes_that_control_records_leave_are_no_gap() -> None:
     await partition_task.close()
 
 
-async def test_a_full_lane_pauses_its_partition_and_resumes_when_drained() -> None:
+async def test_a_full_task_pauses_its_partition_and_resumes_it_when_drained() -> None:
     work, source = Work(), Source()
-    partition_task = await lane_of(work, source)
+    partition_task = await task_of(work, source)
     work.gate.clear()
     for start in range(8):
         partition_task.offer(fetch_batch(start, start + 1))
@@ -171,8 +171,8 @@ async def test_a_full_lane_pauses_its_partition_and_resumes_when_drained() -> No
     await partition_task.close()
 
 
-async def test_small_chunks_that_arrive_together_share_a_transaction() -> None:
-    """[0,1) [1,2) ... are one piece of work; a gap or a tick between them is kept."""
+async def test_small_batches_that_arrive_together_share_a_transaction() -> None:
+    """[0,1) [1,2) ... become one unit of work; a gap or a tick between them is kept."""
     work, sizes = Work(), []
     process = work.process
 
@@ -181,7 +181,7 @@ async def test_small_chunks_that_arrive_together_share_a_transaction() -> None:
         return await process(records)
 
     work.process = counting  # type: ignore[method-assign]
-    partition_task = await lane_of(work, Source())
+    partition_task = await task_of(work, Source())
     work.gate.clear()
     partition_task.punctuate()
     for start in range(6):
@@ -194,7 +194,7 @@ async def test_small_chunks_that_arrive_together_share_a_transaction() -> None:
 
 async def test_ticks_are_coalesced() -> None:
     work = Work()
-    partition_task = await lane_of(work, Source())
+    partition_task = await task_of(work, Source())
     work.gate.clear()
     for _ in range(10):
         partition_task.punctuate()
@@ -205,10 +205,10 @@ async def test_ticks_are_coalesced() -> None:
     await partition_task.close()
 
 
-async def test_a_connection_error_reopens_the_work_and_repeats_the_chunk() -> None:
+async def test_a_connection_error_reopens_the_work_and_repeats_the_batch() -> None:
     work, source = Work(), Source()
     work.failures = [KafkaConnectionError(), KafkaConnectionError()]
-    partition_task = await lane_of(work, source)
+    partition_task = await task_of(work, source)
     partition_task.offer(fetch_batch(0, 5))
     await soon(lambda: work.taken == [0, 1, 2, 3, 4])
     assert work.opened == 3
@@ -216,29 +216,29 @@ async def test_a_connection_error_reopens_the_work_and_repeats_the_chunk() -> No
 
 
 @pytest.mark.parametrize("error", [ProducerFenced(), ValueError("a bug")])
-async def test_a_fence_and_a_bug_end_the_process(error: BaseException) -> None:
-    work, death = Work(), Death()
+async def test_a_fenced_producer_and_a_bug_end_the_process(error: BaseException) -> None:
+    work, death = Work(), FatalErrors()
     work.failures = [error]
-    partition_task = await lane_of(work, Source(), death)
+    partition_task = await task_of(work, Source(), death)
     partition_task.offer(fetch_batch(0, 5))
     await soon(lambda: death.errors == [error])
     await partition_task.close()
 
 
-async def test_a_cancellation_no_one_asked_for_ends_the_process() -> None:
-    """A library that lets its own CancelledError out must not leave a partition without an owner, silently."""
-    work, death = Work(), Death()
+async def test_an_unexpected_cancellation_ends_the_process() -> None:
+    """A library that raises its own CancelledError must not leave a partition without an owner unnoticed."""
+    work, death = Work(), FatalErrors()
     work.failures = [asyncio.CancelledError()]
-    partition_task = await lane_of(work, Source(), death)
+    partition_task = await task_of(work, Source(), death)
     partition_task.offer(fetch_batch(0, 5))
     await soon(lambda: len(death.errors) == 1)
     await partition_task.close()
 
 
 async def test_too_many_reopenings_end_the_process() -> None:
-    work, death = Work(), Death()
+    work, death = Work(), FatalErrors()
     work.failures = [KafkaConnectionError() for _ in range(9)]
-    partition_task = await lane_of(work, Source(), death)
+    partition_task = await task_of(work, Source(), death)
     partition_task.offer(fetch_batch(0, 5))
     await soon(lambda: len(death.errors) == 1)
     assert work.opened == 6
@@ -260,11 +260,11 @@ class AwayWork(Work):
 
 
 @pytest.mark.parametrize(("error", "opened", "deaths"), [(KafkaConnectionError(), 31, 0), (Unavailable("slow"), 6, 1)])
-async def test_a_kafka_that_is_away_while_a_lane_opens_is_waited_for(
+async def test_an_unavailable_kafka_is_waited_for_while_a_task_opens(
     error: Exception, opened: int, deaths: int
 ) -> None:
-    """A process that ended itself would find no one either. What answers, and goes on failing, may be fixed by a new one."""
-    work, source, death = AwayWork(error, times=30), Source(), Death()
+    """A new process would not reach Kafka either. If Kafka answers and errors continue, a new process may repair that."""
+    work, source, death = AwayWork(error, times=30), Source(), FatalErrors()
 
     async def sleep(_: float) -> None:
         await asyncio.sleep(0)
@@ -277,9 +277,9 @@ async def test_a_kafka_that_is_away_while_a_lane_opens_is_waited_for(
     await partition_task.close()
 
 
-async def test_closing_waits_for_a_running_transaction_only() -> None:
+async def test_closing_waits_only_for_a_running_transaction() -> None:
     work = Work()
-    partition_task = await lane_of(work, Source())
+    partition_task = await task_of(work, Source())
     work.gate.clear()
     partition_task.offer(fetch_batch(0, 5))
     await asyncio.sleep(0)
@@ -287,7 +287,7 @@ async def test_closing_waits_for_a_running_transaction_only() -> None:
     assert (work.taken, work.closed) == ([], 2)
 
     work = Work()
-    partition_task = await lane_of(work, Source())
+    partition_task = await task_of(work, Source())
     work.gate.clear()
     work.busy = True
     partition_task.offer(fetch_batch(0, 5))
@@ -304,9 +304,11 @@ async def test_closing_waits_for_a_running_transaction_only() -> None:
     "error", [ProducerFenced(), KafkaConnectionError(), Unavailable("stale_projector"), ValueError("a bug")]
 )
 async def test_while_it_closes_only_a_bug_ends_the_process(error: BaseException) -> None:
-    """The one who wakes after a pause closes its lanes, and finds in the same moment that others have taken them over."""
-    work, death = Work(), Death()
-    partition_task = await lane_of(work, Source(), death)
+    """A process that wakes after a pause closes its partition tasks, and finds at that moment that others have taken
+    them over.
+    """
+    work, death = Work(), FatalErrors()
+    partition_task = await task_of(work, Source(), death)
     work.gate.clear()
     work.busy, work.failures = True, [error]
     partition_task.offer(fetch_batch(0, 5))

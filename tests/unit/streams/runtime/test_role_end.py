@@ -1,4 +1,4 @@
-"""A role that ends leaves nothing behind in its process, in which it may be started again."""
+"""A role that ends leaves nothing behind in its process, so that it may be started again."""
 
 import asyncio
 import gc
@@ -13,7 +13,7 @@ from streams.runtime.compacted_table import TopicTable
 from streams.runtime.faust_transport import App
 from streams.runtime.role import MultiTopicRole, Role
 from streams.runtime.role_counts import ROLE, RoleCounts
-from tests.support.stage import Quiet
+from tests.support.stage import RecordedSensors
 
 
 class _Table(TopicTable):
@@ -28,11 +28,11 @@ def _no_work(_partition: int) -> Any:
 
 
 async def test_a_closed_role_is_freed_with_its_app() -> None:
-    """Each start after an error kept the app, the consumer and the metrics of the one before: 0.5 MiB."""
+    """In an earlier version each restart after an error kept the previous app, consumer and metrics: 0.5 MiB."""
 
     async def freed() -> list["weakref.ref[Any]"]:
         app = App("freed", broker="aiokafka://localhost:1", store="memory://", web_enabled=False)
-        role = Role(app, "topic", _no_work, Quiet(), 0.0)
+        role = Role(app, "topic", _no_work, RecordedSensors(), 0.0)
         await role.close()
         return [weakref.ref(role), weakref.ref(app)]
 
@@ -41,11 +41,11 @@ async def test_a_closed_role_is_freed_with_its_app() -> None:
     assert [one() for one in ended] == [None, None]
 
 
-async def test_a_closed_role_reads_its_tables_no_more() -> None:
-    """Each start after an error left a consumer that went on."""
+async def test_a_closed_role_stops_reading_its_tables() -> None:
+    """In an earlier version each restart after an error left a running consumer."""
     table = _Table({}, "orgs", lambda: 0.0, "orgs")
     app = App("tables", broker="aiokafka://localhost:1", store="memory://", web_enabled=False)
-    role = Role(app, "topic", _no_work, Quiet(), 0.0, tables=(table,))
+    role = Role(app, "topic", _no_work, RecordedSensors(), 0.0, tables=(table,))
     table.begin()
     await asyncio.sleep(0)
     await role.close()
@@ -53,7 +53,7 @@ async def test_a_closed_role_reads_its_tables_no_more() -> None:
 
 
 class _Task:
-    """A partition task that is a second about its close, or fails in it."""
+    """A partition task that takes a second to close, or fails to."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.closed = False
@@ -67,10 +67,12 @@ class _Task:
 
 
 @pytest.mark.parametrize("several", [False, True])
-async def test_a_partition_that_does_not_close_leaves_no_other_open(several: bool) -> None:
+async def test_a_partition_that_fails_to_close_leaves_no_other_open(several: bool) -> None:
     table = _Table({}, "orgs", lambda: 0.0, "orgs")
     app = App(f"unclosed-{several}", broker="aiokafka://localhost:1", store="memory://", web_enabled=False)
-    roles = [Role(app, topic, _no_work, Quiet(), 0.0, tables=(table,)) for topic in ("one", "other")[: 1 + several]]
+    roles = [
+        Role(app, topic, _no_work, RecordedSensors(), 0.0, tables=(table,)) for topic in ("one", "other")[: 1 + several]
+    ]
     table.begin()
     broken, sound = _Task(OSError("no space left")), _Task()
     roles[0].partition_tasks[0], roles[-1].partition_tasks[1] = broken, sound  # type: ignore[assignment]
@@ -80,8 +82,10 @@ async def test_a_partition_that_does_not_close_leaves_no_other_open(several: boo
     assert table._task is not None and table._task.cancelled()
 
 
-async def test_roles_of_one_process_count_apart() -> None:
-    """Each role's metrics are served on a port of their own: a sum over all ports counted an interruption once for each role."""
+async def test_roles_of_one_process_count_separately() -> None:
+    """Each role's metrics are served on its own port: otherwise a sum over all ports would count an interruption once
+    for each role.
+    """
     counts = RoleCounts()
 
     async def of(role: str, times: int) -> dict[str, int]:

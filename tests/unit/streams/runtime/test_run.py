@@ -1,4 +1,4 @@
-"""A role that cannot start, or crashes, is left as one that stops, and its own error is told."""
+"""A role that cannot start, or crashes, is closed like one that stops, and its own error is reported."""
 
 import asyncio
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from streams.runtime.run import run_role
 
 
 class _App:
-    """A Faust app that starts and crashes as told, and notes its end."""
+    """A Faust app that starts and crashes as configured, and records its end."""
 
     conf = SimpleNamespace(id="app")
 
@@ -57,7 +57,7 @@ class _Role:
     ],
     ids=["start", "crash"],
 )
-async def test_the_error_of_an_app_is_the_cause_of_ours_and_everything_is_closed(role: Any, told: str) -> None:
+async def test_the_apps_error_is_the_cause_of_ours_and_everything_is_closed(role: Any, told: str) -> None:
     with pytest.raises(RuntimeError, match=told) as failure:
         await run_role(role, asyncio.Event())
     assert isinstance(failure.value.__cause__, KafkaConnectionError | ValueError)
@@ -65,7 +65,7 @@ async def test_the_error_of_an_app_is_the_cause_of_ours_and_everything_is_closed
     assert role.app.stopped
 
 
-async def test_the_word_to_stop_is_no_error() -> None:
+async def test_a_stop_signal_is_no_error() -> None:
     role: Any = _Role()
     stop = asyncio.Event()
     asyncio.get_running_loop().call_soon(stop.set)
@@ -76,7 +76,7 @@ async def test_the_word_to_stop_is_no_error() -> None:
 
 @pytest.mark.parametrize("error", [OSError("no space left"), asyncio.CancelledError()])
 async def test_an_app_whose_partitions_do_not_close_is_stopped_all_the_same(error: BaseException) -> None:
-    """An app that ran on would stay in its group beside the one that is started again, and hold partitions that it does not work on."""
+    """Otherwise it would stay in its group beside the restarted one, and keep partitions that it does not process."""
     role: Any = _Role(close=error)
     stop = asyncio.Event()
     stop.set()

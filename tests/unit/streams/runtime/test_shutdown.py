@@ -1,4 +1,4 @@
-"""The word to stop: from the first line of a process to its last, SIGTERM is code 0, in time."""
+"""SIGTERM: from a process's first line to its last, it ends with code 0, in time."""
 
 import asyncio
 import os
@@ -24,8 +24,8 @@ raise SystemExit(run_until_told(work, word=word))
 """
 
 
-def ran(body: str) -> tuple[int, float, str]:
-    """Exit code, seconds, and what it printed."""
+def run_program(body: str) -> tuple[int, float, str]:
+    """Exit code, seconds, and output."""
     program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
     begun = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
@@ -55,19 +55,19 @@ def ran(body: str) -> tuple[int, float, str]:
         "idle",
     ],
 )
-def test_after_the_word_a_process_ends_with_0_in_time(body: str) -> None:
-    """Whatever it waits for, and whatever goes wrong while it stops: what is not durable is done again by the next one."""
-    code, took_s, said = ran(body)
+def test_after_sigterm_a_process_ends_with_0_in_time(body: str) -> None:
+    """For every kind of wait and any error while it stops: work that is not durable is repeated by the next process."""
+    code, took_s, said = run_program(body)
     assert (code, took_s < 10) == (0, True), (took_s, said)
 
 
 @pytest.mark.parametrize(("body", "code"), [("return 70", 70), ("raise ValueError", 1)])
-def test_without_the_word_a_failure_is_a_failure(body: str, code: int) -> None:
-    assert ran(body)[0] == code
+def test_without_sigterm_a_failure_is_a_failure(body: str, code: int) -> None:
+    assert run_program(body)[0] == code
 
 
-def test_an_error_ends_the_process_although_a_task_of_a_library_does_not_end() -> None:
-    """Closing the loop waited for it, and a process that served nothing stayed."""
+def test_an_error_ends_the_process_even_if_a_librarys_task_does_not_end() -> None:
+    """In an earlier version closing the loop waited for this task, and a process that served nothing kept running."""
     body = """
 async def endless():
     while True:
@@ -76,20 +76,20 @@ async def endless():
 task = asyncio.ensure_future(endless())
 await asyncio.sleep(0)
 raise ValueError('broken')"""
-    code, took_s, said = ran(body)
+    code, took_s, said = run_program(body)
     assert (code, took_s < 10, "stop_cut_short" in said, "broken" in said) == (os.EX_SOFTWARE, True, True, True), said
 
 
 @pytest.mark.parametrize(
     ("command", "code"), [("serve", 0), ("worker", 0), ("lago-sandbox", 0), ("replay", -signal.SIGTERM)]
 )
-def test_the_word_is_heard_while_libraries_still_load(command: str, code: int) -> None:
-    """Only of commands that run until they are told to stop: a replay that was ended is not done."""
+def test_sigterm_is_handled_while_libraries_are_still_loading(command: str, code: int) -> None:
+    """Only for commands that run until they are stopped: a replay that was stopped is not done."""
     program = f"import os, signal\nfrom connectors.cli.terminal import prepare\nprepare([{command!r}])\nos.kill(os.getpid(), signal.SIGTERM)"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == code
 
 
-async def test_work_that_began_is_asked_and_other_work_is_ended() -> None:
+async def test_started_work_is_asked_to_stop_and_other_work_is_cancelled() -> None:
     codes: list[Any] = []
     word = StopSignal(leave=codes.append)
     stop = word.begun()
@@ -104,7 +104,7 @@ async def test_work_that_began_is_asked_and_other_work_is_ended() -> None:
     assert codes == [0, 0]
 
 
-async def test_of_several_works_the_signal_asks_those_that_began_and_ends_the_process_when_none_has() -> None:
+async def test_of_several_works_the_started_ones_are_asked_and_without_any_the_process_ends() -> None:
     codes: list[Any] = []
     word = StopSignal(leave=codes.append)
     stop = word.begun("meter")

@@ -1,4 +1,4 @@
-"""A table never claims to be fresher than it is, and an idle one asks seldom. In virtual time."""
+"""A table never claims to be fresher than it is, and an idle table makes few requests. In virtual time."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ ANSWERS = st.lists(st.builds(Answer, DELAYS, DELAYS, st.booleans()), max_size=6)
 
 
 class Counting(TopicTable):
-    """Knows how many records of each partition it took."""
+    """Counts the records of each partition that it took."""
 
     def __init__(self, fresh_s: float) -> None:
         super().__init__({}, "topic", virtual_now, "table", fresh_s)
@@ -34,10 +34,10 @@ class Counting(TopicTable):
 
 
 @given(records=RECORDS, answers=ANSWERS, behind_s=DELAYS, fresh_s=st.sampled_from([1.0, 5.0]))
-def test_a_view_has_every_record_that_was_durable_at_the_moment_of_which_it_claims_to_be(
+def test_a_table_has_every_record_that_was_durable_at_the_time_that_it_claims(
     records: list[Written], answers: list[Answer], behind_s: float, fresh_s: float
 ) -> None:
-    """However long answers travel, and although a new leader's fetches lack durable records for a while (KIP-207)."""
+    """For any network delays, and even if a new leader's fetches lack durable records for a while (KIP-207)."""
     table, checks = Counting(fresh_s), 0
 
     def judge() -> None:
@@ -67,8 +67,8 @@ def test_a_view_has_every_record_that_was_durable_at_the_moment_of_which_it_clai
 
 @pytest.mark.parametrize("fresh_s", [1.0, 5.0])
 @pytest.mark.parametrize("slowly", [False, True])
-def test_an_idle_view_is_never_older_than_its_readers_allow(fresh_s: float, slowly: bool) -> None:
-    """Also where each request for the end waits behind a fetch that the broker holds as long as it may."""
+def test_an_idle_table_is_never_older_than_its_readers_allow(fresh_s: float, slowly: bool) -> None:
+    """Even if each request for the end offset waits behind a fetch that the broker holds as long as allowed."""
     table, ages = Counting(fresh_s), list[float]()
     held = (Answer(there=fresh_s * 0.2) for _ in iter(int, 1)) if slowly else ()
     topic = VirtualTopic(PARTITIONS, (), held)
@@ -87,7 +87,7 @@ def test_an_idle_view_is_never_older_than_its_readers_allow(fresh_s: float, slow
 
 
 @pytest.mark.parametrize(("fresh_s", "ends", "fetches"), [(5.0, 31, 62), (1.0, 151, 455)])
-def test_the_requests_of_an_idle_minute_are_few(fresh_s: float, ends: int, fetches: int) -> None:
+def test_an_idle_table_makes_few_requests_a_minute(fresh_s: float, ends: int, fetches: int) -> None:
     table, topic = Counting(fresh_s), VirtualTopic(PARTITIONS)
 
     async def follow() -> None:
@@ -101,7 +101,7 @@ def test_the_requests_of_an_idle_minute_are_few(fresh_s: float, ends: int, fetch
     assert 0 < topic.fetched <= fetches
 
 
-def test_a_record_is_taken_when_it_comes_and_not_at_the_next_request() -> None:
+def test_a_record_is_read_when_it_arrives_and_not_at_the_next_request() -> None:
     table = Counting(5.0)
     moments = [3.25, 7.875, 31.5]
     topic = VirtualTopic(PARTITIONS, tuple(Written(1, at) for at in moments))

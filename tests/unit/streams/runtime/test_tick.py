@@ -1,4 +1,6 @@
-"""The timer of an app's partitions: work that ends in a way that Faust passes over ends the app, or nothing is sealed any more."""
+"""The timer of an app's partitions: if it ends in a way that Faust ignores, the app ends; otherwise nothing would be
+sealed any more.
+"""
 
 import asyncio
 

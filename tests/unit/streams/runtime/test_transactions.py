@@ -1,4 +1,4 @@
-"""A transaction that fails fails once: no one is told again of each record that was in it."""
+"""A failed transaction is reported once, not once for each of its records."""
 
 import asyncio
 import gc
@@ -13,7 +13,7 @@ from streams.runtime.partition_task import may_pass
 
 
 class _Batch:
-    """Holds one record."""
+    """Contains one record."""
 
     def __init__(self) -> None:
         self.full = False
@@ -28,7 +28,7 @@ class _Batch:
 
 
 class _Fenced:
-    """A producer that lost its id while three batches were on their way."""
+    """A producer that was fenced while three batches were being sent."""
 
     create_batch = _Batch
 
@@ -44,7 +44,7 @@ class _Fenced:
         return future
 
 
-async def test_the_batches_of_a_transaction_that_failed_are_not_told_of_one_by_one(
+async def test_the_batches_of_a_failed_transaction_are_not_logged_one_by_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(transactions, "AIOKafkaProducer", lambda **_options: _Fenced())
@@ -60,7 +60,7 @@ async def test_the_batches_of_a_transaction_that_failed_are_not_told_of_one_by_o
 
 
 class _Forgotten(_Fenced):
-    """A producer that was idle for a week: aiokafka's sender dies of the broker's answer."""
+    """A producer that was idle for a week: the broker's answer ends aiokafka's sender."""
 
     async def send_batch(self, _batch: _Batch, _topic: str, *, partition: int) -> "asyncio.Future[None]":
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -70,10 +70,10 @@ class _Forgotten(_Fenced):
         return failed
 
 
-async def test_a_producer_that_kafka_has_forgotten_is_opened_anew_and_ends_no_process(
+async def test_a_producer_whose_id_kafka_has_expired_is_opened_again_and_ends_no_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`transactional.id.expiration.ms`: seven days; retry tiers are quiet for longer."""
+    """`transactional.id.expiration.ms`: seven days; a retry topic may be idle for longer."""
     monkeypatch.setattr(transactions, "AIOKafkaProducer", lambda **_: _Forgotten())
     writer = transactions.TransactionalWriter({}, "id")
     with pytest.raises(transactions.ProducerExpired) as expired:
@@ -87,7 +87,7 @@ async def test_a_producer_that_kafka_has_forgotten_is_opened_anew_and_ends_no_pr
 
 
 class _Silent(_Fenced):
-    """A producer whose start and commit never end, as when the broker does not complete an earlier transaction."""
+    """A producer whose start and commit never end, as if the broker did not complete an earlier transaction."""
 
     async def start(self) -> None:
         await asyncio.Event().wait()
@@ -95,7 +95,7 @@ class _Silent(_Fenced):
     begin_transaction = start
 
 
-async def test_a_start_or_a_commit_that_never_ends_is_an_error_that_opens_the_lane_again(
+async def test_a_start_or_a_commit_that_never_ends_is_an_error_that_reopens_the_partition_task(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(transactions, "AIOKafkaProducer", lambda **_: _Silent())
@@ -119,6 +119,6 @@ async def test_an_error_of_the_commit_itself_is_no_stall(monkeypatch: pytest.Mon
         await transactions.TransactionalWriter({}, "id").commit([], TopicPartition("t", 0), 1, "g")
 
 
-def test_a_stall_is_longer_than_the_broker_keeps_a_transaction() -> None:
-    """Kafka looks for transactions that are too old every 10 s (`transaction.abort.timed.out...interval.ms`)."""
+def test_the_stall_limit_is_longer_than_the_brokers_transaction_timeout() -> None:
+    """Kafka looks for transactions that have timed out every 10 s (`transaction.abort.timed.out...interval.ms`)."""
     assert transactions.STALLED_S * 1000 > transactions.TRANSACTION_TIMEOUT_MS + 10_000

@@ -1,4 +1,4 @@
-"""What lies on disk of customers with a record comes back when its target may be another, whenever that is noticed."""
+"""Usage on disk of customers with a record comes back to memory when its target may have changed, at any time."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def of(org: str, *names: str, room: int = 2) -> Line:
-    """A line whose customers belong to an org that no one knows yet."""
+    """A partition whose customers belong to an org that is not known yet."""
     line = Line(room)
     for name in names:
         line.customers.set(name, CustomerRecord(name, (MappingVersion(0, org, "tenant"),), 0, 0))
@@ -34,7 +34,7 @@ def on_disk_of(line: Line) -> int:
     return 0 if line.ledger.cold is None else line.ledger.cold.windows
 
 
-def test_a_mapping_that_begins_brings_its_usage_back_by_the_clock() -> None:
+def test_a_mapping_that_starts_by_the_clock_brings_its_usage_back() -> None:
     line = Line(2)
     line.map("acme", BEGINS)
     line.call(*(("acme", second) for second in range(8)))
@@ -48,7 +48,7 @@ def test_a_mapping_that_begins_brings_its_usage_back_by_the_clock() -> None:
     assert (on_disk_of(line), billed(line)) == (0, 8)
 
 
-def test_what_came_back_and_stayed_in_memory_is_released_by_the_clock() -> None:
+def test_usage_that_came_back_and_stayed_in_memory_is_released_by_the_clock() -> None:
     line = Line(6)
     line.map("early")
     line.orgs.set("org", None)
@@ -67,7 +67,7 @@ def test_what_came_back_and_stayed_in_memory_is_released_by_the_clock() -> None:
     assert billed(line) == 11
 
 
-def test_a_table_that_changes_while_windows_go_to_disk_leaves_none_behind() -> None:
+def test_a_table_change_while_windows_go_to_disk_leaves_none_behind() -> None:
     names = [f"tenant-{number}" for number in range(8)]
     line = of("new", *names)
     line.call(*((name, 0) for name in names))
@@ -86,9 +86,10 @@ def test_a_table_that_changes_while_windows_go_to_disk_leaves_none_behind() -> N
     assert (on_disk_of(line), billed(line)) == (0, 8)
 
 
-def test_what_is_remembered_of_older_windows_outlives_younger_ones() -> None:
+def test_the_state_of_older_windows_is_kept_when_younger_ones_go_to_disk() -> None:
     """The mapping ended in between: the older ones are billed once there is a subscription, the younger ones are not,
-    and go to disk before the older ones were looked at."""
+    and went to disk before the older ones were resolved.
+    """
     others = [f"other-{number}" for number in range(40)]
     line = of("new", *others)
     active = MappingVersion(0, "new", "tenant")
@@ -103,8 +104,8 @@ def test_what_is_remembered_of_older_windows_outlives_younger_ones() -> None:
     assert billed(line) == 83
 
 
-def test_a_write_off_that_brings_usage_back_leaves_it_to_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Right after a restart, before all that is on disk was looked at."""
+def test_a_write_off_that_brings_usage_back_lets_it_be_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Immediately after a restart, before everything on disk was resolved."""
     names = [f"tenant-{number}" for number in range(20)]
     line = Line(2)
     line.call(*((name, 100) for name in [*names, "zebra"]))
@@ -121,7 +122,7 @@ def test_a_write_off_that_brings_usage_back_leaves_it_to_be_looked_at(monkeypatc
     assert billed(line) == 21
 
 
-def test_one_customer_with_much_on_disk_comes_back_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_customer_with_much_usage_on_disk_comes_back_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eviction, "STEP", 10)
     monkeypatch.setattr(meter, "_DISK_STEPS", 3)
     line = Line(20)

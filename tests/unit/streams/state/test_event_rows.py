@@ -1,18 +1,18 @@
-"""The rows of an event: whether a rate card has priced it is read from the event, and not from its text."""
+"""The rows of an event: whether a rate card priced it is read from the event's property, and not guessed from a text."""
 
 import msgspec
 import pytest
 
 from connectors.postgres.rows import event_rows
 from schemas.records import LagoEvent, Manifest
-from tests.support.history import Said
+from tests.support.history import TopicRecord
 
 MANIFEST = (("manifest", msgspec.json.encode(Manifest(0, 7, 8, 2, (3,)))),)
 
 
 def rated(value: bytes) -> list[object]:
     """The last column: of the event, and of the held window in it."""
-    return [row[-1] for row in event_rows([Said(0, 0, None, value, MANIFEST)]).rows]
+    return [row[-1] for row in event_rows([TopicRecord(0, 0, None, value, MANIFEST)]).rows]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""However few held windows stay in memory: each customer's money is what it is without a bound, and the rest is on disk."""
+"""A small bound on held windows in memory: each customer's amounts are the same as without it, and the rest is on disk."""
 
 from collections import Counter
 from decimal import Decimal
@@ -60,8 +60,9 @@ def take(line: Line, step: tuple[Any, ...]) -> None:
 
 
 def placed(line: Line) -> Counter[tuple[str, str, bool]]:
-    """Whose money is where, and what is held; not why: a window that comes back from disk is judged again, one that stayed
-    keeps its reason until a table changes."""
+    """Where each customer's money is, and what is held, without reasons: a window from disk is judged again, one in
+    memory keeps its reason until a table changes.
+    """
     found = Counter[tuple[str, str, bool]]()
     for (customer, subscription, reason), dollars in line.money().items():
         found[customer, subscription, bool(reason)] += dollars
@@ -70,9 +71,10 @@ def placed(line: Line) -> Counter[tuple[str, str, bool]]:
 
 @settings(max_examples=200, deadline=None)
 @given(steps=st.lists(STEPS, max_size=25), room=st.integers(0, 6), step=st.integers(1, 4))
-def test_the_bound_changes_no_customers_money(steps: list[tuple[Any, ...]], room: int, step: int) -> None:
-    """A law: the one who is mapped or subscribed and whatever is given up, with a bound it is the same as without, dollar by
-    dollar; and once it was looked at, no more stays in memory."""
+def test_the_bound_changes_no_customers_amounts(steps: list[tuple[Any, ...]], room: int, step: int) -> None:
+    """For any mappings, subscriptions and write-offs the result with a bound is the same as without, dollar by dollar;
+    and after each resolution no more stays in memory.
+    """
     free, tight = Line(None), Line(room)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eviction, "STEP", step)
@@ -96,8 +98,8 @@ def test_the_bound_changes_no_customers_money(steps: list[tuple[Any, ...]], room
 
 
 @pytest.mark.parametrize("is_mapped", [False, True])
-def test_no_more_stays_in_memory_than_the_bound(is_mapped: bool) -> None:
-    """Also of a customer with a record, whose org has no subscription; also after a restart."""
+def test_no_more_windows_than_the_bound_stay_in_memory(is_mapped: bool) -> None:
+    """Also of a customer with a record whose org has no subscription; also after a restart."""
     line = Line(5)
     line.orgs.set("org", OrgRecord("org"))
     if is_mapped:
@@ -116,7 +118,7 @@ def flood(room: int = 10, names: int = 100) -> Line:
     return line
 
 
-def test_one_of_a_flood_is_billed_exactly_when_it_is_mapped() -> None:
+def test_a_customer_of_a_flood_is_billed_exactly_when_it_is_mapped() -> None:
     line = flood()
     cold = line.ledger.cold
     assert cold is not None
@@ -131,7 +133,7 @@ def test_one_of_a_flood_is_billed_exactly_when_it_is_mapped() -> None:
     assert line.money()["attack-7", "sub", ""] == 2
 
 
-def test_a_flood_is_given_up_by_its_pattern_and_no_one_else() -> None:
+def test_a_flood_is_written_off_by_its_pattern_and_no_other_usage() -> None:
     line = flood()
     gone = line.give_up("", "attack-?", 900)
     assert len(set(gone)) == len(gone) == 10
@@ -141,15 +143,15 @@ def test_a_flood_is_given_up_by_its_pattern_and_no_one_else() -> None:
     assert line.money() == {("acme", "", NO_MAPPING): 1, ("", "", "written off"): 100}
 
 
-def test_a_name_with_usage_in_memory_and_on_disk_is_given_up_once() -> None:
-    """Found by the law: its windows in memory were given up twice, and the ledger did not add up."""
+def test_a_customer_with_usage_in_memory_and_on_disk_is_written_off_once() -> None:
+    """Found by the test above: its windows in memory were written off twice, and the ledger did not add up."""
     line = flood()
     line.call(("attack-7", 800))
     line.give_up("", "attack-7", 900, limit=100)
     assert line.money()["", "", "written off"] == 2
 
 
-def test_the_books_are_read_back_within_the_bound() -> None:
+def test_the_ledger_is_read_back_within_the_bound() -> None:
     line = flood()
     line.taken_over(NOON)
     cold = line.ledger.cold
@@ -159,8 +161,8 @@ def test_the_books_are_read_back_within_the_bound() -> None:
     )
 
 
-def test_a_tail_that_is_read_on_finds_what_lies_on_disk() -> None:
-    """A worker that gets its partition back reads what another did meanwhile to windows that it has on disk."""
+def test_a_ledger_that_continues_from_a_changelogs_end_has_what_is_on_disk() -> None:
+    """A worker that gets its partition back reads what another worker did meanwhile to windows that it has on disk."""
     line, ledger = flood(), flood().ledger
     before = dict(line.values)
     line.give_up("", "*", 900)
@@ -170,32 +172,32 @@ def test_a_tail_that_is_read_on_finds_what_lies_on_disk() -> None:
     assert ledger.waiting() == Sum(0, Decimal(0)) and not ledger.windows
 
 
-def test_a_disk_that_takes_nothing_costs_memory_and_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_accepts_nothing_costs_memory_and_is_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     line = Line(10)
     cold = line.ledger.cold
     assert isinstance(cold, EvictedWindowsFile)
     cold._file.execute("PRAGMA max_page_count=1")
-    with capture_logs() as told:
+    with capture_logs() as result:
         line.call(*((f"attack-{n}", 0) for n in range(3000)))
         line.punctuate()
         line.punctuate()
     assert (cold.windows, cold.sums, len(line.ledger.windows)) == (0, {}, 3000)
-    assert [one["event"] for one in told] == ["held_usage_stays_in_memory"]
+    assert [one["event"] for one in result] == ["held_usage_stays_in_memory"]
     cold._file.execute("PRAGMA max_page_count=100000")
-    with capture_logs() as told:
+    with capture_logs() as result:
         line.punctuate()
         line.punctuate()
     assert cold.windows == 2992
-    assert [one["event"] for one in told] == ["held_usage_on_disk"]
+    assert [one["event"] for one in result] == ["held_usage_on_disk"]
 
 
-def test_names_are_told_a_page_at_a_time_while_they_change() -> None:
+def test_customers_are_listed_page_by_page_while_they_change() -> None:
     line = flood(0, 2500)
     cold = line.ledger.cold
     assert cold is not None
-    told = []
+    result = []
     for name in cold.names():
-        told.append(name)
+        result.append(name)
         line.ledger.warm(name)
-    assert len(set(told)) == len(told) == 2501
+    assert len(set(result)) == len(result) == 2501
     assert (cold.windows, cold.customers, cold.oldest_us(), cold.has("acme")) == (0, 0, None, False)

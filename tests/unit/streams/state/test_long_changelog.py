@@ -1,4 +1,4 @@
-"""A changelog is read within a bound of memory, however much it holds, and says the same as if all of it were in memory."""
+"""A changelog is read within a bound on memory at any size, with the same result as if all of it were in memory."""
 
 import asyncio
 import struct
@@ -39,7 +39,7 @@ class _Record:
 
 
 class Consumer:
-    """Of aiokafka, on a list or on what makes one."""
+    """An aiokafka consumer that reads a list, or records from a function."""
 
     def __init__(self, written: Iterable[Written], end: int, batch: int) -> None:
         self._written, self._end, self._batch = iter(written), end, batch
@@ -97,7 +97,7 @@ def read_back(written: list[Written], in_memory: int, batch: int, start: int = 0
         return asyncio.run(read(consumer, TP.topic, 0, start))
 
 
-async def test_a_transaction_that_never_ends_is_reported_and_not_waited_for_without_end(
+async def test_a_transaction_that_never_ends_is_reported_and_not_awaited_forever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing is read beyond it: a ledger that waits for it says so every 45 s."""
@@ -115,10 +115,10 @@ async def test_a_transaction_that_never_ends_is_reported_and_not_waited_for_with
     in_memory=st.integers(0, 6),
     batch=st.integers(1, 8),
 )
-def test_what_is_read_through_a_file_is_what_was_written(
+def test_a_changelog_read_through_a_file_gives_what_was_written(
     steps: list[tuple[int, int | None]], cut: int, in_memory: int, batch: int
 ) -> None:
-    """A law, of a whole changelog and of the tail of one: the last value of each key counts, and what is gone is gone."""
+    """For a complete changelog and the end of one: the last value of each key counts, and deleted keys are gone."""
     written = [
         (window_key(first), None if calls is None else _encode(held(first, f"n{first % 5}", calls)))
         for first, calls in steps
@@ -143,7 +143,7 @@ NAMES = 30_000
 
 
 def flood() -> Iterator[Written]:
-    """Every second window was sealed since; its key is there still."""
+    """Every second window was sealed since; its key is still there."""
     for first in range(NAMES):
         yield window_key(first), _encode(held(first, f"attack-{first}"))
     for first in range(0, NAMES, 2):
@@ -151,7 +151,7 @@ def flood() -> Iterator[Written]:
     yield position(NAMES // 2)
 
 
-def test_a_flood_is_read_back_within_a_bound_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_is_read_back_within_a_bound_on_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is 2.5 MB; with all windows in memory it was 5.9 MB."""
     monkeypatch.setattr(changelog, "READ_IN_MEMORY", 1_000)
     consumer = Consumer(flood(), NAMES + NAMES // 2 + 1, 500)
@@ -174,7 +174,7 @@ def test_a_flood_is_read_back_within_a_bound_of_memory(monkeypatch: pytest.Monke
     assert peak < 4e6, f"{peak / 1e6:.1f} MB"
 
 
-def test_a_disk_that_takes_nothing_costs_memory_and_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_accepts_nothing_costs_memory_and_is_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(OlderWindows):
         def __init__(self, *, complete: bool) -> None:
             super().__init__(complete=complete)
@@ -182,10 +182,10 @@ def test_a_disk_that_takes_nothing_costs_memory_and_is_told_once(monkeypatch: py
 
     monkeypatch.setattr(changelog, "OlderWindows", Full)
     written = [(window_key(first), _encode(held(first, f"n{first}"))) for first in range(500)]
-    with capture_logs() as told:
+    with capture_logs() as result:
         snapshot = read_back([*written, position(500)], 20, 10)
     ledger = LedgerState(Position())
     restore(ledger, snapshot, 0)
     verify(ledger)
     assert len(ledger.windows) == 500
-    assert [one["event"] for one in told] == ["changelog_stays_in_memory"]
+    assert [one["event"] for one in result] == ["changelog_stays_in_memory"]

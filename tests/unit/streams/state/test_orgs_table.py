@@ -1,4 +1,4 @@
-"""The orgs' table knows their Lago organisations, whatever is configured."""
+"""The orgs' table knows their Lago organisations, also if they are not configured."""
 
 import msgspec
 

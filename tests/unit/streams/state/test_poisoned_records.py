@@ -1,4 +1,4 @@
-"""A damaged record in any topic costs itself: each reader counts or says it, and goes on to the next one."""
+"""A damaged record in any topic does not affect others: each reader counts or logs it, and continues with the next."""
 
 import ast
 import json
@@ -55,19 +55,19 @@ ORGS = [msgspec.json.encode(OrgRecord("org", periods=(Period("sub", at),))) for 
 
 
 @given(st.binary() | st.text().map(str.encode) | st.sampled_from(GARBAGE))
-def test_whatever_is_read_is_sound_or_unreadable(value: bytes | None) -> None:
+def test_any_bytes_are_either_decoded_or_unreadable(value: bytes | None) -> None:
     for of in (records.LagoEvent, records.Receipt, records.Rejection, wire.RawRecord, CustomerRecord, OrgRecord):
         try:
             found = decoder(of)(value)
         except Unreadable as damage:
-            found, told = None, str(damage)
-        assert isinstance(found, of) or told.isidentifier(), "the error's kind, and nothing of the record"
+            found, result = None, str(damage)
+        assert isinstance(found, of) or result.isidentifier(), "the error's kind, and nothing of the record"
 
 
 @pytest.mark.parametrize(
     ("of", "bad", "good"), [(CustomerRecord, CUSTOMERS, SOUND), (OrgRecord, ORGS, b'{"org_id":"org"}')]
 )
-def test_a_table_keeps_what_it_knows_and_goes_on(of: type[Any], bad: list[bytes], good: bytes) -> None:
+def test_a_table_keeps_its_state_and_continues(of: type[Any], bad: list[bytes], good: bytes) -> None:
     follower = CompactedTable({}, "topic", of, lambda: 0.0, "table")
     follower.take(0, [Stored(good)])  # type: ignore[list-item]
     for value in [*(one for one in GARBAGE if one is not None), *bad]:
@@ -82,17 +82,17 @@ Read = Callable[[Any], Any]
     "read", [event_state_reader._read, received_event.event_in, meter._order], ids=["receipts", "events", "orders"]
 )
 @pytest.mark.parametrize("value", GARBAGE, ids=lambda value: repr(value)[:24])
-def test_a_damaged_value_is_nothing(read: Read, value: bytes | None) -> None:
+def test_a_damaged_value_counts_as_none(read: Read, value: bytes | None) -> None:
     headers = [("control", b"write_off")]
     assert read(Stored(value, headers=headers)) is None
 
 
 @pytest.mark.parametrize("manifest", GARBAGE, ids=lambda value: repr(value)[:24])
-def test_a_damaged_manifest_is_none(manifest: bytes | None) -> None:
+def test_a_damaged_manifest_counts_as_none(manifest: bytes | None) -> None:
     assert received_event.manifest_in(Stored(b"{}", headers=[("manifest", manifest)])) is None  # type: ignore[arg-type]
 
 
-def test_refusals_are_counted_past_a_damaged_one() -> None:
+def test_rejections_after_a_damaged_one_are_counted() -> None:
     follower = rejected_usage.RejectedFollower({}, "topic", lambda: 0.0)
     sound = msgspec.json.encode(records.Rejection("malformed", "meter", 0))
     follower.take(0, [*(Stored(value) for value in GARBAGE), Stored(sound)])  # type: ignore[misc]
@@ -112,23 +112,23 @@ def test_refusals_are_counted_past_a_damaged_one() -> None:
         (rows_of_management.delivery_rows, []),
     ],
 )
-def test_the_projector_counts_what_it_cannot_read(rows_of: Callable[[Any], Any], bad: list[bytes]) -> None:
+def test_the_projector_counts_unreadable_records(rows_of: Callable[[Any], Any], bad: list[bytes]) -> None:
     values = [value for value in GARBAGE if value is not None] + bad
-    told = rows_of([Stored(value) for value in values])
-    assert (told.rows, len(told.aside)) == ([], len(values))
+    result = rows_of([Stored(value) for value in values])
+    assert (result.rows, len(result.aside)) == ([], len(values))
 
 
 @pytest.mark.parametrize("cost", ["1e999999999", "-1e999999999", "1e-999999999", "1e5"])
-def test_a_cost_of_any_exponent_is_a_row_without_or_with_it(cost: str) -> None:
-    """`abs` of the first ended the projector for good."""
+def test_a_cost_with_any_exponent_becomes_a_row_with_or_without_it(cost: str) -> None:
+    """In an earlier version, `abs` of the first cost ended the projector permanently."""
     call = (
         b'{"v":1,"source":"webhook","shape":"flat","received_at":1,"id_kind":"user","call":{"spend":%b}}'
         % cost.encode()
     )
     rejection = b'{"at":1,"stage":"meter","reason":"absurd_cost","detail":"","offset":3,"call":%b}' % call
-    told = rows.rejected_rows([Stored(rejection)])
-    assert told.aside == []
-    assert told.rows[0][6] == ("100000" if cost == "1e5" else None)
+    result = rows.rejected_rows([Stored(rejection)])
+    assert result.aside == []
+    assert result.rows[0][6] == ("100000" if cost == "1e5" else None)
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ def test_a_cost_of_any_exponent_is_a_row_without_or_with_it(cost: str) -> None:
 def test_a_damaged_header_is_counted(headers: list[tuple[str, Any]]) -> None:
     event = msgspec.json.encode(records.LagoEvent("t", "sub", "code", "1", "1", {}))
     for rows_of in (rows.rejected_rows, rows.event_rows):
-        told = rows_of([Stored(event, headers=headers)])
-        assert len(told.rows) + len(told.aside) == 1
+        result = rows_of([Stored(event, headers=headers)])
+        assert len(result.rows) + len(result.aside) == 1
 
 
 @pytest.mark.parametrize("amount", ["abc", "NaN", "sNaN", "1e999999999", "Infinity", "1_000", "9" * 41, "0x1"])
-def test_an_event_with_an_amount_that_is_none_is_no_event(amount: str) -> None:
-    """The question whether it is owed, put to it, ended the sink."""
+def test_an_event_with_an_invalid_amount_is_no_event(amount: str) -> None:
+    """In an earlier version the question whether it is owed ended the sink."""
     value = msgspec.json.encode(records.LagoEvent("t", "sub", "code", "1795176000.000", amount, {"org_id": "org"}))
     assert received_event.event_in(Stored(value)) is None
     assert restamp_decision(value, {"org": OrgRecord("org")}, OutOfPeriodPolicy.SHIFT, 1) == RestampDecision(value)
@@ -175,10 +175,10 @@ TOPIC = "AAAAAAAAAAAAAAAAAAAAAA"
         (f"ours-b-{TOPIC}-0-7", "our", False),
     ],
 )
-def test_one_manifest_that_contradicts_its_event_halts_no_lane(
+def test_a_manifest_that_contradicts_its_event_halts_no_partition(
     transaction_id: str, deployment: str, expected: bool | str
 ) -> None:
-    """A flipped bit in it stood for another deployment, and its partition task still until somebody came."""
+    """Earlier a flipped bit in it named another deployment, and its partition task stopped until a person acted."""
     manifest = msgspec.json.encode(records.Manifest(0, 1, 2, 2, (), deployment))
     record: Any = SimpleNamespace(topic="events", partition=0, offset=1, headers=[("manifest", manifest)])
     received = received_event.ReceivedEvent(record)
@@ -228,7 +228,7 @@ BOUNDS = [
 
 
 @pytest.mark.parametrize(("value", "sound"), BOUNDS, ids=repr)
-def test_a_value_of_the_right_type_may_still_be_none(value: Any, sound: bool) -> None:
+def test_a_value_of_the_right_type_may_still_be_unreadable(value: Any, sound: bool) -> None:
     try:
         found = decoder(type(value))(msgspec.json.encode(value))
     except Unreadable:
@@ -242,7 +242,7 @@ def window(**changes: Any) -> bytes:
 
 
 def snapshot(position: bytes | None = None, **state: bytes) -> Any:
-    """Of a changelog that has these windows, by the text of their offset, beside a sound position."""
+    """From a changelog that has these windows, by the text of their offset, and a valid position."""
     latest: dict[bytes, bytes | None] = {POSITION_KEY: position or msgspec.msgpack.encode(ledger.Position(9))}
     latest |= {b"w" + int(first[1:]).to_bytes(8, "big"): value for first, value in state.items()}
     return latest
@@ -251,7 +251,7 @@ def snapshot(position: bytes | None = None, **state: bytes) -> Any:
 @pytest.mark.parametrize(
     "bad", [b"\xff", window(start_us=HUGE), window(max_end_us=-1), window(cost=Decimal("sNaN")), window(first=8)]
 )
-def test_a_window_that_cannot_be_read_is_passed_and_the_others_are_there(bad: bytes) -> None:
+def test_an_unreadable_window_is_skipped_and_the_others_are_read(bad: bytes) -> None:
     state = LedgerState(ledger.Position())
     restore(state, snapshot_from(1, snapshot(w7=bad, w9=window(first=9))), 0)
     assert set(state.windows) == {9}
@@ -260,7 +260,7 @@ def test_a_window_that_cannot_be_read_is_passed_and_the_others_are_there(bad: by
 @pytest.mark.parametrize(
     "odd", [{b"i" + b"\0" * 16: b"x"}, {b"s" + b"\0" * 16: b"12345"}, {b"u" + b"\xff" * 16: b"y"}, {b"j" * 17: b"\xff"}]
 )
-def test_identities_and_jobs_that_cannot_be_read_are_passed(odd: dict[bytes, bytes]) -> None:
+def test_unreadable_identities_and_jobs_are_skipped(odd: dict[bytes, bytes]) -> None:
     state = LedgerState(ledger.Position())
     restore(state, snapshot_from(1, snapshot(w9=window(first=9)) | odd), 0)
     assert set(state.windows) == {9} and len(state.seen) == 0 and not state.jobs
@@ -269,13 +269,13 @@ def test_identities_and_jobs_that_cannot_be_read_are_passed(odd: dict[bytes, byt
 @pytest.mark.parametrize(
     "position", [b"\xff", msgspec.msgpack.encode(ledger.Position(-1)), msgspec.msgpack.encode(ledger.Position(1, HUGE))]
 )
-def test_a_position_that_cannot_be_read_halts_its_lane_and_is_no_end_of_the_process(position: bytes) -> None:
+def test_an_unreadable_position_halts_its_partition_and_does_not_end_the_process(position: bytes) -> None:
     with pytest.raises(LedgerBroken, match="unreadable_ledger"):
         restore(LedgerState(ledger.Position()), snapshot_from(1, snapshot(position)), 0)
 
 
 @pytest.mark.parametrize("key", [b"", b"w", b"w123", b"s", b"i" * 3, None, b"\xff\xff"])
-def test_a_foreign_key_in_the_changelog_is_passed(key: Any) -> None:
+def test_an_unknown_key_in_the_changelog_is_skipped(key: Any) -> None:
     snapshot = snapshot_from(7, {key: b"x", POSITION_KEY: b"position"})
     assert (snapshot.next_offset, snapshot.position) == (7, b"position")
     assert (snapshot.windows, snapshot.seen) == ({}, {})
@@ -292,7 +292,7 @@ STORED = {
 MAY = {("streams/core/metering/read_usage.py", "RawRecord")}
 
 
-def test_no_reader_of_stored_records_has_a_decoder_of_its_own() -> None:
+def test_stored_records_are_read_only_by_the_common_decoders() -> None:
     found = set()
     for top in ("schemas", "streams", "connectors"):
         for path in (ROOT / top).rglob("*.py"):
@@ -302,8 +302,8 @@ def test_no_reader_of_stored_records_has_a_decoder_of_its_own() -> None:
     assert {one for one in found if one[1] in STORED} == MAY
 
 
-def test_what_decodes_by_itself_catches_all_that_decoding_raises() -> None:
-    """`DecodeError` alone lets `RecursionError` and `UnicodeDecodeError` through: a body was a 500 for it."""
+def test_code_with_its_own_decoder_catches_every_error_of_decoding() -> None:
+    """`DecodeError` alone misses `RecursionError` and `UnicodeDecodeError`: a body caused a 500 for that."""
     found = set()
     for top in ("schemas", "streams", "connectors"):
         for path in (ROOT / top).rglob("*.py"):

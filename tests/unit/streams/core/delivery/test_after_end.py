@@ -1,4 +1,6 @@
-"""What an end overtook: which moments no invoice counts, and what is posted instead of an event that has one."""
+"""Usage after the end of a subscription: which times no invoice counts, and which event is posted instead of one with
+such a time.
+"""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,7 +32,7 @@ def monthly(name: str, started: int, ended: int | None = None) -> Period:
     return Period(name, started, ended, interval="monthly", charged=(CODE,))
 
 
-def test_a_gap_begins_a_second_after_the_end_and_ends_with_the_next_life() -> None:
+def test_a_gap_starts_a_second_after_the_end_and_ends_with_the_next_period() -> None:
     """
     sub-a  |----------|.    |-----------
                         ^^^^
@@ -42,13 +44,13 @@ def test_a_gap_begins_a_second_after_the_end_and_ends_with_the_next_life() -> No
     assert gaps((*two[:1], Period("sub-b", ended)), 0) == [Gap("sub-a", 11 * SECOND_US, MAX_US - 1)]
 
 
-def test_a_change_of_plan_leaves_no_gap_also_where_lago_cuts_the_end_to_the_second() -> None:
+def test_a_plan_change_leaves_no_gap_even_if_lago_rounds_the_end_to_the_second() -> None:
     ended = 10 * SECOND_US
     assert gaps((Period("sub-a", 0, ended), Period("sub-a", ended + 700_000)), 0) == []
 
 
-def test_a_late_end_is_seen_whatever_life_ended_long_ago() -> None:
-    """An external id that changed its plan months ago has had an end long ago, too."""
+def test_a_late_end_is_noticed_even_if_an_earlier_period_ended_long_ago() -> None:
+    """An external id that changed its plan months ago has an end long ago, too."""
     old, late = 5 * SECOND_US, 90 * SECOND_US
     lives = Period("sub-a", 0, old), Period("sub-a", old, late)
     assert gaps(lives, 50 * SECOND_US) == [Gap("sub-a", 91 * SECOND_US, MAX_US - 1)]
@@ -65,10 +67,10 @@ lives = st.lists(st.builds(Life, st.integers(0, 40), st.integers(1, 40)), min_si
 
 
 @given(lives, st.booleans(), st.integers(0, 100), st.integers(0, 999_999))
-def test_a_moment_is_in_a_gap_exactly_if_an_end_lies_before_it_and_no_life_around_it(
+def test_a_time_is_in_a_gap_exactly_if_an_end_is_before_it_and_no_period_contains_it(
     told: list[Life], runs: bool, second: int, micros: int
 ) -> None:
-    """Of whole seconds; the second after an end belongs to no one's gap, for Lago reports an end to the second."""
+    """In whole seconds; the second after an end is in no gap, because Lago reports an end to the second."""
     periods = [Period("s", one.began * SECOND_US, (one.began + one.lasts) * SECOND_US) for one in told]
     if runs:
         periods[-1] = msgspec.structs.replace(periods[-1], terminated_at=None)
@@ -80,7 +82,7 @@ def test_a_moment_is_in_a_gap_exactly_if_an_end_lies_before_it_and_no_life_aroun
     assert in_gap == (ended and not alive)
 
 
-def test_what_lies_in_the_life_of_another_customer_with_the_same_id_is_that_ones() -> None:
+def test_a_time_in_another_customers_period_with_the_same_id_belongs_to_that_customer() -> None:
     """
     org    sub  |-----|.
     other  sub            |-----|.
@@ -100,7 +102,7 @@ def test_what_lies_in_the_life_of_another_customer_with_the_same_id_is_that_ones
 
 
 @given(lives, lives, st.integers(0, 100))
-def test_of_one_gap_every_moment_is_in_one_piece_and_that_is_whose_life_it_is_in(
+def test_every_time_in_a_gap_is_in_exactly_one_part_and_the_part_knows_the_owner_of_its_time(
     told: list[Life], others: list[Life], second: int
 ) -> None:
     own = gaps([Period("s", one.began * SECOND_US, (one.began + one.lasts) * SECOND_US) for one in told], 0)
@@ -114,7 +116,7 @@ def test_of_one_gap_every_moment_is_in_one_piece_and_that_is_whose_life_it_is_in
     assert [bool(one.customer) for one in found] == [lives_now for _ in of_own]
 
 
-def test_the_next_subscription_bills_it_under_an_id_made_of_the_old_one() -> None:
+def test_the_next_subscription_bills_the_event_under_an_id_derived_from_the_old_one() -> None:
     after = org(monthly("sub-a", OCTOBER - 9, OCTOBER - 1), monthly("sub-b", OCTOBER + 5 * SECOND_US))
     again = instead_of(event(), after, OCTOBER + 9 * SECOND_US, CODE)
     assert again is not None
@@ -128,7 +130,7 @@ def test_the_next_subscription_bills_it_under_an_id_made_of_the_old_one() -> Non
     }
 
 
-def test_what_is_lost_a_second_time_is_billed_a_second_time_and_says_what_it_replaces() -> None:
+def test_an_event_lost_a_second_time_is_billed_a_second_time_and_says_what_it_replaces() -> None:
     began = OCTOBER + 5 * SECOND_US
     first = instead_of(event(), org(monthly("sub-b", began)), began, CODE)
     assert first is not None
@@ -139,15 +141,15 @@ def test_what_is_lost_a_second_time_is_billed_a_second_time_and_says_what_it_rep
     assert second.properties["usage_end"] == "2026-10-01T00:00:00.000000Z"
 
 
-def test_usage_from_before_the_end_that_was_moved_behind_it_goes_to_the_next_one_too() -> None:
-    """It waited over the month's end, was moved into the running month, and the subscription had ended in between."""
+def test_usage_before_the_end_that_was_moved_after_it_goes_to_the_next_subscription_too() -> None:
+    """It waited over the end of the month, was moved into the running month, and the subscription had ended in between."""
     after = org(monthly("sub-a", 0, OCTOBER - 5 * SECOND_US), monthly("sub-b", OCTOBER))
     again = instead_of(event(at_us=OCTOBER - 10 * SECOND_US), after, OCTOBER + SECOND_US, CODE)
     assert again is not None
     assert (again.external_subscription_id, parse_us(again.timestamp)) == ("sub-b", OCTOBER)
 
 
-def test_with_nothing_that_charges_it_there_is_none() -> None:
+def test_without_a_subscription_that_charges_it_there_is_no_replacement() -> None:
     for nothing in (
         None,
         org(),
@@ -158,8 +160,8 @@ def test_with_nothing_that_charges_it_there_is_none() -> None:
         assert instead_of(event(), nothing, NOVEMBER, CODE) is None
 
 
-def test_an_org_that_is_billed_in_another_currency_meanwhile_gets_none() -> None:
-    """Its cents would be read as others."""
+def test_an_org_that_is_now_billed_in_another_currency_gets_no_replacement() -> None:
+    """Its cents would be read in the other currency."""
     after = org(monthly("sub-a", 0, OCTOBER - 1), monthly("sub-b", OCTOBER))
     again = [
         instead_of(event(), msgspec.structs.replace(after, currency=one), NOVEMBER, CODE) for one in ("", "USD", "EUR")
@@ -168,8 +170,8 @@ def test_an_org_that_is_billed_in_another_currency_meanwhile_gets_none() -> None
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
-def test_it_is_never_put_where_no_invoice_would_count_it(usage: int, began: int, asked: int) -> None:
-    """Whatever the days of the usage, of the next subscription's beginning and of the question."""
+def test_a_replacement_never_gets_a_time_that_no_invoice_would_count(usage: int, began: int, asked: int) -> None:
+    """For any days of the usage, of the next subscription's start and of the decision."""
     day = 24 * 3600 * SECOND_US
     now = OCTOBER + max(usage, began, asked) * day
     after = org(monthly("sub-a", 0, OCTOBER), monthly("sub-b", OCTOBER + began * day))
@@ -185,22 +187,22 @@ spans = st.lists(
 
 
 @given(spans)
-def test_a_moment_is_in_one_gap_at_most_and_in_none_that_a_life_covers(drawn: list[tuple[float, float, bool]]) -> None:
-    """Lago reports an end to the second: two lives that follow within one second have gaps that would overlap."""
+def test_a_time_is_in_at_most_one_gap_and_in_no_gap_inside_a_period(drawn: list[tuple[float, float, bool]]) -> None:
+    """Lago reports an end to the second: two periods that follow within one second have gaps that would overlap."""
     at_us, true = 0, list[tuple[int, int]]()
     for pause, length, _ in drawn:
         begins = at_us + int(pause * 1e6)
         at_us = begins + int(length * 1e6)
         true.append((begins, at_us))
-    told = [Period("sub", begins, ends // SECOND_US * SECOND_US) for begins, ends in true]
-    found = gaps(told, 0)
+    result = [Period("sub", begins, ends // SECOND_US * SECOND_US) for begins, ends in true]
+    found = gaps(result, 0)
     assert all(one.ends_us <= two.begins_us for one, two in pairwise(found))
     for begins, ends in true:
         assert not any(gap.begins_us < ends and begins < gap.ends_us for gap in found)
 
 
-def test_what_was_billed_under_an_earlier_event_code_is_owed_all_the_same() -> None:
-    """`LAGO_EVENT_CODE` was changed: the plan that charges the new code alone bills nothing of it."""
+def test_an_event_billed_under_an_earlier_event_code_is_owed_too() -> None:
+    """`LAGO_EVENT_CODE` was changed: a plan that charges only the new code bills nothing of it."""
     old = event(code="old_code", at_us=OCTOBER)
     charges_new = Period("sub-b", OCTOBER, None, interval="monthly", charged=(CODE,))
     assert instead_of(old, org(charges_new), NOVEMBER, CODE) is None

@@ -1,4 +1,4 @@
-"""What the events of Lago say of a call of the canary."""
+"""The canary: what Lago's events say about one of its calls."""
 
 from decimal import Decimal
 
@@ -46,7 +46,7 @@ def event(call: CanaryCall, cents: str = "0.01", window_us: int = MINUTE, **prop
     )
 
 
-def test_a_call_is_due_when_its_window_its_grace_and_the_time_for_delivery_are_over() -> None:
+def test_a_call_is_due_after_its_window_its_grace_and_the_time_for_delivery() -> None:
     call = PLAN.call(NOON)
     assert (call.closes_us, call.due_us) == (NOON + 65 * SECOND_US, NOON + 185 * SECOND_US)
     assert (call.owed_cents, call.model) == (Decimal("0.01"), "eu-canary")
@@ -54,13 +54,13 @@ def test_a_call_is_due_when_its_window_its_grace_and_the_time_for_delivery_are_o
     assert late.closes_us == call.closes_us
 
 
-def test_two_canaries_make_the_same_call_of_an_interval_and_different_ones_of_two() -> None:
+def test_two_canaries_make_the_same_call_in_one_interval_and_different_calls_in_two() -> None:
     assert PLAN.call(NOON) == PLAN.call(NOON)
     assert PLAN.call(NOON).id != PLAN.call(NOON + MINUTE).id
     assert PLAN.next_us(NOON) == PLAN.next_us(NOON + MINUTE - 1) == NOON + MINUTE
 
 
-def test_a_call_by_hand_shares_no_window_with_the_others() -> None:
+def test_a_single_call_by_command_shares_no_window_with_the_others() -> None:
     assert canary_result(PLAN.call(NOON), [event(PLAN.call(NOON, "ab12"))]) == ""
 
 
@@ -82,25 +82,25 @@ def test_the_amount_is_compared_as_a_decimal(cents: str, result: str) -> None:
     assert canary_result(call, [event(call, cents)]) == result
 
 
-def test_the_event_of_another_window_says_nothing() -> None:
+def test_the_event_of_another_window_is_ignored() -> None:
     call = PLAN.call(NOON)
     assert canary_result(call, [event(PLAN.call(NOON + MINUTE)), event(PLAN.call(NOON - MINUTE))]) == ""
     assert canary_result(call, [event(call, window_start="")]) == ""
 
 
-def test_a_window_that_has_no_length_is_that_of_its_call_alone() -> None:
+def test_a_window_without_a_length_contains_only_its_own_call() -> None:
     call = PLAN.call(NOON)
     assert canary_result(call, [event(call, window_us=0)]) == BILLED
     assert canary_result(call, [event(PLAN.call(NOON + 1), window_us=0)]) == ""
 
 
-def test_two_events_or_two_calls_in_one_are_billed_twice() -> None:
+def test_two_events_or_two_calls_in_one_event_are_billed_twice() -> None:
     call = PLAN.call(NOON)
     assert canary_result(call, [event(call), event(call)]) == BILLED_TWICE
     assert canary_result(call, [event(call, "0.02", requests="2")]) == BILLED_TWICE
 
 
-def test_a_call_that_is_seen_is_told_once_with_its_wait() -> None:
+def test_a_call_that_is_found_is_reported_once_with_its_delay() -> None:
     call, watch = PLAN.call(NOON), CanaryWatch()
     watch.posted(call, NOON)
     assert (watch.looks(call.closes_us - 1), watch.looks(call.closes_us)) == (False, True)
@@ -110,7 +110,7 @@ def test_a_call_that_is_seen_is_told_once_with_its_wait() -> None:
     assert (watch.overdue(call.due_us), watch.looks(call.due_us)) == ([], False)
 
 
-def test_a_call_that_lago_lost_is_told_when_it_is_due_and_once() -> None:
+def test_a_call_that_lago_lost_is_reported_once_when_it_is_due() -> None:
     call, watch = PLAN.call(NOON), CanaryWatch()
     watch.posted(call, NOON)
     assert watch.seen([], call.due_us - 1) == []
@@ -120,14 +120,14 @@ def test_a_call_that_lago_lost_is_told_when_it_is_due_and_once() -> None:
     assert not watch.looks(call.due_us)
 
 
-def test_while_lago_does_not_answer_no_one_says_that_a_call_is_not_billed() -> None:
+def test_while_lago_does_not_answer_no_call_is_reported_as_not_billed() -> None:
     call, watch = PLAN.call(NOON), CanaryWatch()
     watch.posted(call, NOON)
     watch.unanswered()
     assert [outcome.result for outcome in watch.overdue(call.due_us)] == [NOT_SEEN]
 
 
-def test_a_call_that_comes_late_is_no_success_and_a_wrong_one_is_a_failure_of_its_own() -> None:
+def test_a_late_call_is_no_success_and_a_wrong_one_is_its_own_failure() -> None:
     watch, calls = CanaryWatch(), [PLAN.call(NOON), PLAN.call(NOON + MINUTE)]
     for call in calls:
         watch.posted(call, call.ended_us)
@@ -137,7 +137,7 @@ def test_a_call_that_comes_late_is_no_success_and_a_wrong_one_is_a_failure_of_it
     assert watch.may_come() is False
 
 
-def test_a_second_event_is_told_after_the_first_was_right() -> None:
+def test_a_second_event_is_reported_after_the_first_was_right() -> None:
     call, watch = PLAN.call(NOON), CanaryWatch()
     watch.posted(call, NOON)
     watch.seen([event(call)], call.closes_us)
@@ -147,7 +147,7 @@ def test_a_second_event_is_told_after_the_first_was_right() -> None:
 
 
 @pytest.mark.parametrize("later", [True, False])
-def test_a_call_is_lost_where_it_is_missing_for_an_hour_and_a_later_one_was_billed(later: bool) -> None:
+def test_a_call_is_lost_if_it_is_missing_for_an_hour_and_a_later_one_was_billed(later: bool) -> None:
     watch, calls = CanaryWatch(), [PLAN.call(NOON), PLAN.call(NOON + MINUTE)]
     for call in calls:
         watch.posted(call, call.ended_us)
@@ -169,7 +169,7 @@ def test_a_call_is_forgotten_an_hour_after_it_was_due() -> None:
 
 
 @pytest.mark.parametrize("which", [0, PATIENCE - 1])
-def test_while_calls_are_missing_few_are_made_until_one_comes_however_late(which: int) -> None:
+def test_while_calls_are_missing_few_new_ones_are_made_until_one_is_found(which: int) -> None:
     watch, calls = CanaryWatch(), [PLAN.call(NOON + number * MINUTE) for number in range(10 * SLOW)]
     for call in calls[:PATIENCE]:
         assert watch.wants(call, MINUTE)
@@ -181,14 +181,14 @@ def test_while_calls_are_missing_few_are_made_until_one_comes_however_late(which
     assert all(watch.wants(call, MINUTE) for call in calls)
 
 
-def test_calls_that_the_ingress_does_not_take_wait_nowhere_and_go_on() -> None:
+def test_calls_that_the_ingress_refuses_are_not_waited_for_and_calls_go_on() -> None:
     watch, calls = CanaryWatch(), [PLAN.call(NOON + number * MINUTE) for number in range(10 * SLOW)]
     assert [watch.not_posted(call).result for call in calls] == [NOT_POSTED] * len(calls)
     assert all(watch.wants(call, MINUTE) for call in calls)
 
 
 @given(st.integers(1, 3600), st.sampled_from([0, 1, 10, 60, 300, 3600]))
-def test_calls_whose_interval_is_accepted_share_no_window(interval_s: int, window_s: int) -> None:
+def test_calls_at_an_accepted_interval_share_no_window(interval_s: int, window_s: int) -> None:
     policy = MeterPolicy(window_us=window_s * SECOND_US)
     if check_interval(interval_s, policy):
         return
@@ -196,10 +196,10 @@ def test_calls_whose_interval_is_accepted_share_no_window(interval_s: int, windo
     assert len(set(starts)) == len(starts)
 
 
-def test_an_interval_within_a_window_is_refused_with_both_names() -> None:
-    told = check_interval(60, MeterPolicy(window_us=3600 * SECOND_US))
-    assert "CANARY_INTERVAL" in told and "WINDOW_SECONDS (3600)" in told
+def test_an_interval_shorter_than_a_window_is_refused_with_both_settings_names() -> None:
+    result = check_interval(60, MeterPolicy(window_us=3600 * SECOND_US))
+    assert "CANARY_INTERVAL" in result and "WINDOW_SECONDS (3600)" in result
 
 
-def test_the_canarys_org_is_one_of_the_deployments_orgs_and_a_customer_that_lago_finds() -> None:
+def test_the_canarys_org_id_has_an_org_prefix_and_only_characters_that_lago_can_find() -> None:
     assert canary_org("eu.west", ("team-", "acct-")) == "team-eu_west-canary"

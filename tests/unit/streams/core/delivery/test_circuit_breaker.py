@@ -1,4 +1,4 @@
-"""The circuit breaker, second by second; chance is 1, so that a backoff is its longest."""
+"""The circuit breaker, second by second; the random factor is 1, so each backoff is at its maximum."""
 
 from math import inf
 
@@ -22,7 +22,7 @@ def opened(hold: RetryLater = REFUSED, batch: object = "a") -> Breaker:
     return breaker
 
 
-def test_it_starts_closed_and_lets_everybody_pass() -> None:
+def test_a_breaker_starts_closed_and_lets_every_batch_pass() -> None:
     breaker = Breaker(POLICY, now=3.0)
     assert (breaker.state, breaker.reason, breaker.since) == (State.CLOSED, "", 3.0)
     assert breaker.admit("a", 3.0)
@@ -38,14 +38,14 @@ def test_a_refused_connection_opens_it_at_once() -> None:
     assert breaker.wait_s("b", 10.5) == 0.5
 
 
-def test_one_batch_alone_never_opens_it_by_failing() -> None:
+def test_failures_of_a_single_batch_never_open_it() -> None:
     breaker = Breaker(POLICY)
     for now in range(50):
         breaker.failed(f"part {now}", "one family", BROKEN, float(now))
     assert breaker.state is State.CLOSED
 
 
-def test_two_unrelated_batches_that_fail_in_a_row_open_it() -> None:
+def test_failures_of_two_unrelated_batches_in_a_row_open_it() -> None:
     breaker = Breaker(POLICY)
     breaker.failed("a", "family a", BROKEN, 1.0)
     breaker.failed("b", "family b", BROKEN, 2.0)
@@ -61,14 +61,14 @@ def test_a_success_between_two_failures_keeps_it_closed() -> None:
     assert breaker.successes == 1
 
 
-def test_it_stays_open_as_long_as_lago_asked() -> None:
+def test_a_breaker_stays_open_as_long_as_lago_requested() -> None:
     breaker = opened(LIMITED)
     assert breaker.wait_s("b", 1.0) == 4.0
     assert not breaker.admit("b", 4.9)
     assert breaker.admit("b", 5.0)
 
 
-def test_half_open_lets_one_probe_through_and_the_others_wait_for_it() -> None:
+def test_half_open_lets_one_probe_through_and_other_batches_wait_for_it() -> None:
     breaker = opened()
     assert breaker.admit("b", 1.0)
     assert breaker.state is State.HALF_OPEN
@@ -77,7 +77,7 @@ def test_half_open_lets_one_probe_through_and_the_others_wait_for_it() -> None:
     assert breaker.wait_s("c", 1.0) == inf
 
 
-def test_the_probe_s_success_closes_it_and_wakes_those_who_wait() -> None:
+def test_a_successful_probe_closes_it_and_wakes_the_waiting_batches() -> None:
     breaker = opened()
     breaker.admit("b", 1.0)
     woken: list[str] = []
@@ -91,7 +91,7 @@ def test_the_probe_s_success_closes_it_and_wakes_those_who_wait() -> None:
     assert woken == ["c", "d"]
 
 
-def test_a_failed_probe_opens_it_again_for_longer_and_wakes_those_who_wait() -> None:
+def test_a_failed_probe_opens_it_for_longer_and_wakes_the_waiting_batches() -> None:
     breaker = opened()
     now = 1.0
     for wait_s in (2.0, 4.0, 8.0, 8.0):
@@ -106,7 +106,7 @@ def test_a_failed_probe_opens_it_again_for_longer_and_wakes_those_who_wait() -> 
         now += wait_s
 
 
-def test_a_wait_that_a_failed_probe_names_is_no_step_of_the_backoff() -> None:
+def test_a_wait_that_a_failed_probes_answer_asks_for_does_not_increase_the_backoff() -> None:
     breaker = opened()
     for now in (1.0, 6.0, 11.0):
         assert breaker.admit(now, now)
@@ -117,7 +117,7 @@ def test_a_wait_that_a_failed_probe_names_is_no_step_of_the_backoff() -> None:
     assert breaker.wait_s("c", 16.0) == 2.0
 
 
-def test_an_answer_to_an_earlier_post_does_not_move_an_open_breaker() -> None:
+def test_an_answer_to_an_earlier_post_does_not_change_an_open_breaker() -> None:
     breaker = opened(LIMITED)
     breaker.succeeded("posted before", 1.0)
     assert breaker.state is State.OPEN
@@ -128,7 +128,7 @@ def test_an_answer_to_an_earlier_post_does_not_move_an_open_breaker() -> None:
     assert breaker.probes("probe")
 
 
-def test_an_abandoned_probe_makes_room_for_the_next_one_at_once() -> None:
+def test_a_cancelled_probe_lets_the_next_one_start_at_once() -> None:
     breaker = opened()
     breaker.admit("b", 1.0)
     woken: list[int] = []
@@ -140,11 +140,11 @@ def test_an_abandoned_probe_makes_room_for_the_next_one_at_once() -> None:
     assert breaker.admit("c", 1.2)
 
 
-def test_the_one_who_failed_gives_way_so_that_one_poisoned_batch_cannot_keep_it_open() -> None:
+def test_after_a_failed_probe_another_batch_probes_so_that_one_bad_batch_cannot_keep_it_open() -> None:
     breaker = opened(batch="poison")
     assert breaker.wait_s("poison", 1.0) == POLICY.give_way_s
     assert breaker.wait_s("good", 1.0) == 0.0
-    assert breaker.admit("poison", 1.0 + POLICY.give_way_s)  # no one else came
+    assert breaker.admit("poison", 1.0 + POLICY.give_way_s)  # no other batch came
     breaker.failed("poison", "poison", BROKEN, 2.0)
     assert not breaker.admit("poison", 4.0)
     assert breaker.admit("good", 4.0)
@@ -152,7 +152,7 @@ def test_the_one_who_failed_gives_way_so_that_one_poisoned_batch_cannot_keep_it_
     assert breaker.state is State.CLOSED
 
 
-def test_a_breaker_that_closed_has_forgotten_who_failed_and_how_often() -> None:
+def test_a_closed_breaker_has_forgotten_earlier_failures() -> None:
     breaker = opened(batch="poison")
     for now in (5.0, 20.0, 40.0):
         breaker.admit("poison", now)
@@ -164,7 +164,7 @@ def test_a_breaker_that_closed_has_forgotten_who_failed_and_how_often() -> None:
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Whatever comes in whatever order, there is a way to be admitted that is not longer than the cap."""
+    """In any order of calls, a waiting batch is admitted within the maximum backoff."""
 
     def __init__(self) -> None:
         super().__init__()

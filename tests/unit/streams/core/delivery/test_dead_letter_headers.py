@@ -21,7 +21,7 @@ REFUSED = EventOutcome("dead", "lago_refused", "code: odd", 1)
 BROKEN = EventOutcome("retry", "http_500", "HTTP 500", 3, maybe_sent=True)
 
 
-def test_a_first_failure_keeps_what_came_and_says_why_and_where() -> None:
+def test_a_first_failure_keeps_the_headers_and_adds_the_reason_and_the_origin() -> None:
     headers = waiting(ORIGINAL, PLACE, BROKEN, 1, 1_800_000_000_000)
     assert headers[: len(ORIGINAL)] == ORIGINAL
     assert dict(headers[len(ORIGINAL) :]) == {
@@ -38,23 +38,23 @@ def test_a_first_failure_keeps_what_came_and_says_why_and_where() -> None:
     assert delivery_history_of(headers) == DeliveryHistory(1, 1_800_000_000_000, maybe_sent=True)
 
 
-def test_a_dead_letter_knows_its_first_and_its_last_error_and_where_it_first_failed() -> None:
+def test_a_dead_letter_has_its_first_and_last_error_and_where_it_first_failed() -> None:
     headers = dead(waiting(ORIGINAL, PLACE, BROKEN, 1, 5), LATER, REFUSED, 2)
-    told = dict(headers)
+    result = dict(headers)
     assert headers[: len(ORIGINAL)] == ORIGINAL
-    assert (told["first_error"], told["last_error"]) == (b"http_500: HTTP 500", b"lago_refused: code: odd")
-    assert (told["reason"], told["attempts"], told["maybe_sent"]) == (b"lago_refused", b"2", b"0")
-    assert (told["origin_topic"], told["origin_partition"], told["origin_offset"]) == (
+    assert (result["first_error"], result["last_error"]) == (b"http_500: HTTP 500", b"lago_refused: code: odd")
+    assert (result["reason"], result["attempts"], result["maybe_sent"]) == (b"lago_refused", b"2", b"0")
+    assert (result["origin_topic"], result["origin_partition"], result["origin_offset"]) == (
         b"billing.lago.events",
         b"3",
         b"41",
     )
-    assert not {"attempt", "not_before"} & told.keys()
+    assert not {"attempt", "not_before"} & result.keys()
 
 
-def test_a_tool_that_lists_kafka_connect_s_dead_letters_lists_ours() -> None:
-    told = {name.removeprefix(CONNECT): value for name, value in dead(ORIGINAL, PLACE, REFUSED, 1)}
-    assert {name: told[name] for name in told if name not in dict(ORIGINAL)}.items() >= {
+def test_a_tool_for_kafka_connects_dead_letters_can_list_ours() -> None:
+    result = {name.removeprefix(CONNECT): value for name, value in dead(ORIGINAL, PLACE, REFUSED, 1)}
+    assert {name: result[name] for name in result if name not in dict(ORIGINAL)}.items() >= {
         "topic": b"billing.lago.events",
         "partition": b"3",
         "offset": b"41",
@@ -71,7 +71,7 @@ def test_a_tool_that_lists_kafka_connect_s_dead_letters_lists_ours() -> None:
     assert unread[CONNECT + "stage"] == b"VALUE_CONVERTER"
 
 
-def test_a_dead_letter_that_came_back_and_dies_again_says_everything_once() -> None:
+def test_a_requeued_event_that_fails_again_has_every_header_once() -> None:
     first = dead(ORIGINAL, PLACE, BROKEN, 4)
     requeued = [*first, ("requeued", b"1"), ("attempt", b"0"), ("not_before", b"9")]
     assert delivery_history_of(requeued) == DeliveryHistory(0, 9, maybe_sent=True, requeued=1)
@@ -84,7 +84,7 @@ def test_a_dead_letter_that_came_back_and_dies_again_says_everything_once() -> N
 
 
 @given(st.lists(st.tuples(st.sampled_from(["attempt", "not_before", "maybe_sent", "requeued"]), st.binary())))
-def test_headers_that_strangers_wrote_never_stop_the_lane(headers: list[tuple[str, bytes]]) -> None:
+def test_headers_of_other_programs_never_stop_the_partition_task(headers: list[tuple[str, bytes]]) -> None:
     history = delivery_history_of(headers)
     assert history.attempt >= 0
     assert 0 <= history.not_before_ms < 10**18
@@ -92,15 +92,15 @@ def test_headers_that_strangers_wrote_never_stop_the_lane(headers: list[tuple[st
 
 
 @pytest.mark.parametrize("value", [None, b"", b"-1", b"1e3", b"\xff", "１".encode(), b"9" * 19])
-def test_a_number_that_is_none_counts_as_absent(value: bytes | None) -> None:
+def test_a_malformed_number_counts_as_absent(value: bytes | None) -> None:
     assert delivery_history_of([("attempt", value)]) == DeliveryHistory()
 
 
-def test_of_two_headers_of_one_name_the_last_counts() -> None:
+def test_of_two_headers_with_one_name_the_last_counts() -> None:
     assert delivery_history_of([("attempt", b"3"), ("attempt", b"0")]).attempt == 0
 
 
-def test_a_long_error_is_cut_between_two_characters() -> None:
-    told = dict(dead([], PLACE, EventOutcome("dead", "lago_refused", "ü" * 400, 1), 1))
-    assert len(told["last_error"]) <= 500
-    assert told["last_error"].decode().endswith("ü")
+def test_a_long_error_is_truncated_between_two_characters() -> None:
+    result = dict(dead([], PLACE, EventOutcome("dead", "lago_refused", "ü" * 400, 1), 1))
+    assert len(result["last_error"]) <= 500
+    assert result["last_error"].decode().endswith("ü")

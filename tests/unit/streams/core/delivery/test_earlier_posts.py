@@ -1,4 +1,6 @@
-"""What an earlier owner posted elsewhere is looked up before it is posted again: Lago's key would not tell it."""
+"""An event that an earlier owner posted to another subscription is looked up there before it is posted again, because
+Lago's deduplication would not find it.
+"""
 
 import msgspec
 import pytest
@@ -13,7 +15,7 @@ from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.earlier_posts import AHEAD_US, APART_US, went_elsewhere
 from streams.core.delivery.restamp import RestampDecision, restamp_decision
 from tests.support.scripted_lago import ScriptedLago
-from tests.support.sink import Sink, said
+from tests.support.sink import Sink, kinds_and_reasons
 from tests.support.virtual_time import run_virtually
 
 NOVEMBER = 1_793_491_200
@@ -36,7 +38,7 @@ def elsewhere(known: dict[str, OrgRecord], at_s: int = USED + 100, event: bytes 
 
 
 def redelivered(lago: ScriptedLago, known: dict[str, OrgRecord], *, compare: bool = False) -> list[EventOutcome]:
-    """By the owner that comes after a kill, as the sink makes its items."""
+    """Items of the owner after a kill, as the sink creates them."""
     now_us = (USED + 100) * SECOND_US
     item = Item("a", value(), not compare, compare, elsewhere=elsewhere(known))
 
@@ -50,7 +52,7 @@ def redelivered(lago: ScriptedLago, known: dict[str, OrgRecord], *, compare: boo
 
 
 @pytest.mark.parametrize("compare", [False, True])
-def test_what_was_posted_to_another_subscription_is_found_there_when_its_own_runs_after_all(compare: bool) -> None:
+def test_an_event_posted_to_another_subscription_is_found_there_when_its_own_runs_again(compare: bool) -> None:
     """
     record:  sub_1 has ended   |  sub_1 runs
     sink:          posts to sub_2  x  the next owner judges: sub_1
@@ -59,29 +61,29 @@ def test_what_was_posted_to_another_subscription_is_found_there_when_its_own_run
     assert moved.subscription == "sub_2"
     lago = ScriptedLago(store=[msgspec.json.decode(moved.value, type=LagoEvent)])
     outcomes = redelivered(lago, orgs(RUNS), compare=compare)
-    assert said(outcomes) == [("delivered", "confirmed")]
+    assert kinds_and_reasons(outcomes) == [("delivered", "confirmed")]
     assert outcomes[0].subscription == "sub_2"
     assert [one.external_subscription_id for one in lago.store] == ["sub_2"]
 
 
-def test_what_lago_does_not_have_is_posted_after_one_look() -> None:
+def test_an_event_that_lago_does_not_have_is_posted_after_one_lookup() -> None:
     lago = ScriptedLago(fault=lambda number, _ids: "429" if number < 3 else None)
-    assert said(redelivered(lago, orgs(RUNS))) == [("delivered", "accepted")]
+    assert kinds_and_reasons(redelivered(lago, orgs(RUNS))) == [("delivered", "accepted")]
     assert lago.look_ups == ["a"]
 
 
-def test_a_look_that_fails_is_repeated_before_anything_is_posted() -> None:
+def test_a_failed_lookup_is_repeated_before_the_event_is_posted() -> None:
     moved = restamp_decision(value(), orgs(*HAD_ENDED), OutOfPeriodPolicy.SHIFT, (USED + 80) * SECOND_US, CODE)
     failures = iter([True, True])
     lago = ScriptedLago(
         store=[msgspec.json.decode(moved.value, type=LagoEvent)], look_up_fails=lambda _id: next(failures, False)
     )
-    assert said(redelivered(lago, orgs(RUNS))) == [("delivered", "confirmed")]
+    assert kinds_and_reasons(redelivered(lago, orgs(RUNS))) == [("delivered", "confirmed")]
     assert (len(lago.posts), len(lago.look_ups)) == (0, 3)
 
 
-def test_where_the_record_is_older_than_the_usage_no_one_looks() -> None:
-    """So a restart with a long backlog asks Lago about next to nothing."""
+def test_if_the_record_is_older_than_the_usage_there_is_no_lookup() -> None:
+    """So a restart with a long backlog asks Lago almost nothing."""
     old = orgs(RUNS, updated_s=USED - 2 * 24 * 3600)
     assert not elsewhere(old)
     lago = ScriptedLago()
@@ -89,7 +91,7 @@ def test_where_the_record_is_older_than_the_usage_no_one_looks() -> None:
     assert lago.look_ups == []
 
 
-def test_where_there_is_a_doubt() -> None:
+def test_when_an_earlier_post_to_another_subscription_is_possible() -> None:
     changed = USED + 60 - AHEAD_US // SECOND_US
     assert not elsewhere(orgs(RUNS, updated_s=changed))
     assert elsewhere(orgs(RUNS, updated_s=changed + 1))
@@ -97,8 +99,8 @@ def test_where_there_is_a_doubt() -> None:
     assert not elsewhere(orgs(RUNS), event=b"no event")
 
 
-def test_a_border_that_another_clock_may_have_passed_leaves_a_doubt() -> None:
-    """The owner before had the faster clock: for it the month was over."""
+def test_a_period_border_that_another_clock_may_have_passed_makes_one_possible() -> None:
+    """The earlier owner had the faster clock: for it the month was over."""
     old, december = orgs(RUNS, updated_s=NOVEMBER), NOVEMBER + 30 * 24 * 3600
     apart = APART_US // SECOND_US
     late = value(december - 20)
@@ -127,10 +129,10 @@ LIVES = st.lists(
 
 
 @given(LIVES, DAYS, DAYS, DAYS, st.sampled_from([OutOfPeriodPolicy.SHIFT, OutOfPeriodPolicy.HOLD]))
-def test_by_one_record_time_only_moves_an_event_on(
+def test_with_one_record_time_only_moves_an_event_forward(
     lives: list[Period], used: int, one: int, other: int, late: OutOfPeriodPolicy
 ) -> None:
-    """The law that the rule rests on: what stays as it is now stayed so before."""
+    """The rule depends on this: an event that is not moved now was not moved earlier."""
     known = {"org": OrgRecord("org", periods=tuple(sorted(lives, key=lambda period: period.started_at)))}
     event = value(used * 24 * 3600 + 5)
     earlier, later = sorted([one, other])

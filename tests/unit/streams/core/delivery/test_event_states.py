@@ -1,4 +1,4 @@
-"""Laws of the totals that `/metrics` answers: every event once, in its latest state, however often it is told."""
+"""Totals of event states on `/metrics`: every event once, in its latest state, however often its receipts are read."""
 
 from itertools import pairwise
 
@@ -17,7 +17,7 @@ def receipt(event: str, status: str, at: int = NOW) -> Receipt:
     return Receipt(event, status, at)
 
 
-def counted(*receipts: Receipt) -> StateTotals:
+def totals_of(*receipts: Receipt) -> StateTotals:
     tally = EventStateCounter()
     tally.take(receipts)
     return totals([tally])
@@ -25,16 +25,16 @@ def counted(*receipts: Receipt) -> StateTotals:
 
 def test_an_event_is_counted_in_its_latest_state() -> None:
     life = [receipt("a", status) for status in ("pending", "processing", "completed")]
-    assert counted(*life[:1]) == StateTotals(1, 0, 0, 1)
-    assert counted(*life[:2]) == StateTotals(1, 0, 0, 1)
-    assert counted(*life) == StateTotals(1, 1, 0, 0)
+    assert totals_of(*life[:1]) == StateTotals(1, 0, 0, 1)
+    assert totals_of(*life[:2]) == StateTotals(1, 0, 0, 1)
+    assert totals_of(*life) == StateTotals(1, 1, 0, 0)
 
 
-def test_a_dead_letter_that_is_posted_again_leaves_the_failed() -> None:
+def test_a_dead_letter_that_is_posted_again_no_longer_counts_as_failed() -> None:
     dead = [receipt("a", "pending"), receipt("a", "failed")]
-    assert counted(*dead) == StateTotals(1, 0, 1, 0)
-    assert counted(*dead, receipt("a", "processing")) == StateTotals(1, 0, 0, 1)
-    assert counted(*dead, receipt("a", "completed")) == StateTotals(1, 1, 0, 0)
+    assert totals_of(*dead) == StateTotals(1, 0, 1, 0)
+    assert totals_of(*dead, receipt("a", "processing")) == StateTotals(1, 0, 0, 1)
+    assert totals_of(*dead, receipt("a", "completed")) == StateTotals(1, 1, 0, 0)
 
 
 def test_a_repeated_final_receipt_is_counted_once_in_one_batch_and_in_two() -> None:
@@ -44,17 +44,17 @@ def test_a_repeated_final_receipt_is_counted_once_in_one_batch_and_in_two() -> N
     assert totals([tally]) == StateTotals(1, 1, 0, 0)
 
 
-def test_an_event_whose_beginning_has_left_the_topic_is_counted_all_the_same() -> None:
-    assert counted(receipt("a", "completed"), receipt("b", "failed")) == StateTotals(2, 1, 1, 0)
+def test_an_event_whose_first_receipt_has_expired_is_counted_all_the_same() -> None:
+    assert totals_of(receipt("a", "completed"), receipt("b", "failed")) == StateTotals(2, 1, 1, 0)
 
 
 def test_a_state_from_a_later_version_changes_nothing() -> None:
-    assert counted(receipt("a", "pending"), receipt("a", "disputed"), receipt("b", "disputed")) == StateTotals(
+    assert totals_of(receipt("a", "pending"), receipt("a", "disputed"), receipt("b", "disputed")) == StateTotals(
         1, 0, 0, 1
     )
 
 
-def test_completed_events_are_forgotten_after_two_days_and_the_others_never() -> None:
+def test_completed_events_are_forgotten_after_two_days_and_others_never() -> None:
     """Otherwise memory would grow forever; a repeat comes within minutes, not days."""
     tally = EventStateCounter()
     tally.take([receipt("stuck", "pending", NOW)])
@@ -70,7 +70,7 @@ def test_completed_events_are_forgotten_after_two_days_and_the_others_never() ->
     assert totals([tally]) == StateTotals(10_201, 10_201, 0, 0)
 
 
-def test_a_late_receipt_of_a_forgotten_hour_is_still_recognised_when_it_comes_again() -> None:
+def test_a_repeated_late_receipt_of_a_forgotten_hour_is_still_recognised() -> None:
     tally = EventStateCounter()
     tally.take([receipt("new", "completed", NOW)])
     for _ in range(2):
@@ -78,7 +78,7 @@ def test_a_late_receipt_of_a_forgotten_hour_is_still_recognised_when_it_comes_ag
     assert totals([tally]).total_events == 2
 
 
-def test_totals_add_up_over_partitions() -> None:
+def test_totals_are_sums_over_partitions() -> None:
     one, other = EventStateCounter(), EventStateCounter()
     one.take([receipt("a", "completed"), receipt("b", "pending")])
     other.take([receipt("c", "failed"), receipt("d", "processing")])
@@ -90,9 +90,7 @@ RECEIPTS = st.lists(st.builds(receipt, st.sampled_from("abcdef"), st.sampled_fro
 
 
 @given(RECEIPTS, st.lists(st.integers(0, 40), max_size=6))
-def test_batches_are_cut_anywhere_and_the_totals_are_those_of_each_events_latest_state(
-    receipts: list[Receipt], cuts: list[int]
-) -> None:
+def test_totals_are_the_same_for_every_split_into_batches(receipts: list[Receipt], cuts: list[int]) -> None:
     tally, states = EventStateCounter(), dict[str, str]()
     places = sorted({0, len(receipts), *(cut for cut in cuts if cut < len(receipts))})
     for start, end in pairwise(places):
@@ -107,7 +105,7 @@ def test_batches_are_cut_anywhere_and_the_totals_are_those_of_each_events_latest
 
 
 @given(RECEIPTS, st.integers(0, 40))
-def test_taking_any_suffix_again_changes_nothing(receipts: list[Receipt], start: int) -> None:
+def test_reading_the_last_receipts_again_changes_nothing(receipts: list[Receipt], start: int) -> None:
     tally = EventStateCounter()
     tally.take(receipts)
     before = totals([tally])
@@ -119,10 +117,10 @@ def unbillable(event: str) -> Receipt:
     return Receipt(event, "failed", NOW, reason="unbillable_invalid_code")
 
 
-def test_what_lago_takes_back_has_failed_though_it_was_completed() -> None:
+def test_an_event_that_lago_withdraws_has_failed_though_it_was_completed() -> None:
     """Lago answers 200 first and finds within the hour that no metric counts the event."""
     done = [receipt("a", "pending"), receipt("a", "completed"), receipt("b", "completed")]
-    assert counted(*done, unbillable("a")) == StateTotals(2, 1, 1, 0)
+    assert totals_of(*done, unbillable("a")) == StateTotals(2, 1, 1, 0)
     tally = EventStateCounter()
     tally.take(done)
     for _ in range(2):  # a webhook comes three times, and again after a restart
@@ -135,6 +133,6 @@ def test_what_lago_takes_back_has_failed_though_it_was_completed() -> None:
     assert totals([tally]) == StateTotals(2, 2, 0, 0)
 
 
-def test_what_lago_takes_back_of_others_is_not_counted_here() -> None:
+def test_another_programs_event_that_lago_withdraws_is_not_counted() -> None:
     """Another program may send events to the same Lago."""
-    assert counted(unbillable("foreign"), receipt("a", "completed")) == StateTotals(1, 1, 0, 0)
+    assert totals_of(unbillable("foreign"), receipt("a", "completed")) == StateTotals(1, 1, 0, 0)

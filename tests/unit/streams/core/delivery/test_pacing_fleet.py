@@ -18,7 +18,7 @@ LIMIT, OFFERED = 500, 300
 Dialect = Callable[[dict[str, str], float], dict[str, str]]
 
 
-def as_told(headers: dict[str, str], _now: float) -> dict[str, str]:
+def rounded_up(headers: dict[str, str], _now: float) -> dict[str, str]:
     """Whole seconds, rounded up: always 1."""
     return headers
 
@@ -34,7 +34,7 @@ def exact(headers: dict[str, str], now: float) -> dict[str, str]:
 
 
 def without_reset(headers: dict[str, str], _now: float) -> dict[str, str]:
-    """Limit and remainder alone."""
+    """Only limit and remaining requests."""
     return {name: value for name, value in headers.items() if not name.endswith("Reset")}
 
 
@@ -44,13 +44,13 @@ def latencies(low_s: float, high_s: float) -> Callable[[], float]:
 
 
 def lago_with(dialect: Dialect, high_s: float = 0.012, **options: object) -> LimitedLago:
-    """Quick enough for one process with four requests in flight: 7 ms each are 570 requests a second."""
+    """Fast enough for one process with four concurrent requests: 7 ms each are 570 requests a second."""
     return LimitedLago(SandboxLimit(LIMIT), dialect, latencies(0.002, high_s), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-def test_three_hundred_a_second_for_half_a_minute_meet_no_429(processes: int) -> None:
-    lago = lago_with(as_told)
+def test_three_hundred_a_second_for_half_a_minute_get_no_429(processes: int) -> None:
+    lago = lago_with(rounded_up)
 
     async def main() -> None:
         fleet = Fleet(lago, processes)
@@ -71,10 +71,14 @@ def drain_rate(moments: list[float]) -> float:
     return (len(middle) - 1) / (middle[-1] - middle[0])
 
 
-@pytest.mark.parametrize("dialect", [as_told, rounded_down, exact, without_reset], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("dialect", [rounded_up, rounded_down, exact, without_reset], ids=lambda one: one.__name__)
 @pytest.mark.parametrize("processes", [1, 4])
-def test_what_an_outage_left_drains_at_half_the_limit_or_more_without_a_429(dialect: Dialect, processes: int) -> None:
-    """Away from 5 s to 15 s while 300/s go on arriving: 3 000 wait, and more come until they are gone."""
+def test_a_backlog_after_an_outage_drains_at_half_the_limit_or_more_without_a_429(
+    dialect: Dialect, processes: int
+) -> None:
+    """Lago is unavailable from 5 s to 15 s while 300/s go on arriving: 3 000 wait, and more come until the backlog is
+    gone.
+    """
     lago = lago_with(dialect, away=(5.0, 15.0))
 
     async def main() -> None:
@@ -91,9 +95,11 @@ def test_what_an_outage_left_drains_at_half_the_limit_or_more_without_a_429(dial
 
 
 @pytest.mark.parametrize("away_s", [2.0, 20.0, 300.0])
-def test_every_process_notices_within_seconds_that_lago_is_back(away_s: float) -> None:
-    """However long it was away: who notices late leaves its share of the limit unused, and its customers waiting."""
-    lago = lago_with(as_told, away=(5.0, 5.0 + away_s))
+def test_every_process_notices_within_seconds_that_lago_answers_again(away_s: float) -> None:
+    """After an outage of any length: a process that notices late leaves its share of the limit unused, and its
+    customers waiting.
+    """
+    lago = lago_with(rounded_up, away=(5.0, 5.0 + away_s))
 
     async def main() -> None:
         fleet = Fleet(lago, processes=8)
@@ -106,7 +112,7 @@ def test_every_process_notices_within_seconds_that_lago_is_back(away_s: float) -
 
 
 def test_processes_that_all_start_on_a_backlog_share_the_limit() -> None:
-    lago = lago_with(as_told, high_s=0.1)
+    lago = lago_with(rounded_up, high_s=0.1)
 
     async def main() -> None:
         fleet = Fleet(lago, processes=6)
@@ -119,8 +125,8 @@ def test_processes_that_all_start_on_a_backlog_share_the_limit() -> None:
     assert drain_rate(lago.posts) >= LIMIT / 4  # 24 requests in flight, 50 ms each: Lago's latency is the bound here
 
 
-def test_a_limit_that_no_one_tells_is_found_and_met_less_and_less_often() -> None:
-    """A 429 and nothing else: half the speed, then a little more each second until the next one."""
+def test_a_limit_without_headers_is_found_and_exceeded_less_and_less_often() -> None:
+    """After a 429 without headers: half the speed, then a little more each second until the next one."""
     lago = lago_with(lambda _headers, _now: {})
 
     async def main() -> None:
@@ -135,8 +141,8 @@ def test_a_limit_that_no_one_tells_is_found_and_met_less_and_less_often() -> Non
     assert set(lago.stored.values()) == {1}
 
 
-def test_full_batches_count_as_one_request_each_and_are_not_held_back() -> None:
-    lago = lago_with(as_told)
+def test_full_batches_count_as_one_request_each_and_are_not_delayed() -> None:
+    lago = lago_with(rounded_up)
 
     async def main() -> None:
         fleet = Fleet(lago, processes=2, batch_size=100)

@@ -1,4 +1,6 @@
-"""One pace: what it makes of headers, when it stops, how evenly it spends; the fleet's laws are in test_pacing_fleet.py."""
+"""One rate limiter: how it reads headers, when it stops, and how evenly it spends requests; several of them are in
+test_pacing_fleet.py.
+"""
 
 from itertools import pairwise
 
@@ -15,7 +17,7 @@ def headers(limit: object = None, remaining: object = None, reset: object = None
 
 
 def observe(limit: float, remaining: float, reset_s: float, now: float = 0.0) -> AdaptiveRateLimiter:
-    """A pace after its first request's answer."""
+    """A rate limiter after the answer to its first request."""
     pace = AdaptiveRateLimiter()
     pace.take(now)
     pace.sent(now)
@@ -25,7 +27,7 @@ def observe(limit: float, remaining: float, reset_s: float, now: float = 0.0) ->
 
 
 def moments(pace: AdaptiveRateLimiter, since: float, until: float) -> list[float]:
-    """When requests leave if one always waits and none is answered."""
+    """When requests are sent if each waits as needed and none is answered."""
     now, found = since, []
     while (now := now + pace.wait_s(now)) < until:
         if pace.wait_s(now) > 0:
@@ -65,7 +67,7 @@ def test_only_a_plausible_limit_is_adopted(given_: dict[str, str], allowance: Al
     assert allowance_of(given_) == allowance
 
 
-def test_who_is_told_no_limit_never_waits() -> None:
+def test_without_a_reported_limit_there_is_no_wait() -> None:
     pace = AdaptiveRateLimiter()
     for number in range(10_000):
         assert pace.wait_s(0.0) == 0
@@ -76,7 +78,7 @@ def test_who_is_told_no_limit_never_waits() -> None:
     assert pace.limit == 0
 
 
-def test_what_is_left_is_spent_evenly_and_the_last_tenth_not_at_all() -> None:
+def test_the_remaining_requests_are_spread_evenly_and_the_last_tenth_is_kept() -> None:
     """
     told at 0: 250 of 500 left for a second       |─ 200 requests, 5 ms apart ─|── the next second ──
     """
@@ -87,14 +89,14 @@ def test_what_is_left_is_spent_evenly_and_the_last_tenth_not_at_all() -> None:
     assert max(gaps) < 0.02
 
 
-def test_with_a_tenth_left_no_one_asks_until_the_reset() -> None:
+def test_with_a_tenth_remaining_no_request_is_sent_until_the_reset() -> None:
     pace = observe(500, 50, 0.7, now=10.0)
     assert pace.wait_s(10.0) == pytest.approx(0.7)
     assert pace.wait_s(10.4) == pytest.approx(0.3)
     assert pace.wait_s(10.71) == 0
 
 
-def test_requests_under_way_count_although_no_answer_knows_of_them_yet() -> None:
+def test_running_requests_count_although_no_answer_includes_them_yet() -> None:
     pace = AdaptiveRateLimiter()
     for _ in range(5):
         pace.take(0.0)
@@ -105,7 +107,7 @@ def test_requests_under_way_count_although_no_answer_knows_of_them_yet() -> None
 
 
 @pytest.mark.parametrize("reset", ["0", "1"])
-def test_a_reset_in_whole_seconds_does_not_move_the_window_s_end_on_and_on(reset: str) -> None:
+def test_a_reset_in_whole_seconds_does_not_move_the_windows_end_again_and_again(reset: str) -> None:
     pace = observe(500, 400, 1.0)
     for tenth in range(1, 9):
         pace.sent(tenth / 10)
@@ -117,8 +119,8 @@ def test_a_reset_in_whole_seconds_does_not_move_the_window_s_end_on_and_on(reset
     assert pace.wait_s(0.9) == pytest.approx(0.1)
 
 
-def test_the_length_of_a_window_is_learnt_anew_with_each() -> None:
-    """Told in the middle of a minute's window, it is taken for short; the next one is not spent in a second."""
+def test_the_length_of_a_window_is_measured_again_for_each() -> None:
+    """First seen in the middle of a one-minute window, it seems short; the next window is not used up in a second."""
     pace = observe(600, 300, 2.0)
     pace.sent(2.5)
     pace.observe(200, headers(600, 599, 59.5), 2.5)
@@ -126,7 +128,7 @@ def test_the_length_of_a_window_is_learnt_anew_with_each() -> None:
     assert len(moments(pace, 2.5, 12.5)) == pytest.approx(90, abs=2)
 
 
-def test_a_429_without_a_word_halves_the_speed_once_a_second_and_it_rises_again() -> None:
+def test_a_429_without_headers_halves_the_speed_once_a_second_and_the_speed_rises_again() -> None:
     pace = AdaptiveRateLimiter()
     for punctuate in range(200):
         pace.sent(punctuate / 100)
@@ -139,7 +141,7 @@ def test_a_429_without_a_word_halves_the_speed_once_a_second_and_it_rises_again(
     assert len(moments(pace, 4.0, 25.0)) > 21 * first
 
 
-def test_a_429_with_nothing_left_waits_for_the_reset() -> None:
+def test_a_429_with_no_requests_remaining_waits_for_the_reset() -> None:
     pace = AdaptiveRateLimiter()
     pace.sent(0.0)
     pace.observe(429, headers(500, 0, 2), 0.0)
@@ -151,7 +153,7 @@ def test_a_429_with_nothing_left_waits_for_the_reset() -> None:
     st.integers(1, 2000),
     st.lists(st.tuples(st.integers(0, 2000), st.floats(0.01, 2), st.floats(0, 1), st.booleans()), max_size=60),
 )
-def test_whatever_is_told_a_next_request_is_never_more_than_a_minute_away(
+def test_for_any_headers_the_next_request_is_at_most_a_minute_away(
     limit: int, answers: list[tuple[int, float, float, bool]]
 ) -> None:
     pace, now = AdaptiveRateLimiter(), 0.0

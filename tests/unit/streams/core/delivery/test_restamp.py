@@ -1,4 +1,4 @@
-"""What waited over the border of a billing period is posted with a moment that Lago still bills, exactly once."""
+"""An event that waited over the border of a billing period is posted with a time that Lago still bills, exactly once."""
 
 import json
 
@@ -13,7 +13,7 @@ from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.restamp import INVOICED_PERIOD, RestampDecision, moved_from, restamp_decision
 from streams.core.mapping.billing_periods import ENDED
 from tests.support.scripted_lago import ScriptedLago
-from tests.support.sink import Sink, said
+from tests.support.sink import Sink, kinds_and_reasons
 from tests.support.virtual_time import run_virtually, virtual_now
 
 OCTOBER, NOVEMBER, DECEMBER = 1_790_812_800, 1_793_491_200, 1_796_083_200
@@ -32,11 +32,11 @@ def at(
     return restamp_decision(value(**of), orgs, late, round(seconds * SECOND_US))
 
 
-def test_in_its_billing_period_an_event_is_posted_byte_for_byte() -> None:
+def test_within_its_billing_period_an_event_is_posted_unchanged() -> None:
     assert at(NOVEMBER - 1) == RestampDecision(value())
 
 
-def test_after_the_border_it_keeps_its_id_and_says_when_the_usage_was() -> None:
+def test_after_the_border_it_keeps_its_id_and_has_the_usages_time_as_a_property() -> None:
     moved = at(NOVEMBER)
     before, after = json.loads(value()), json.loads(moved.value)
     assert after.pop("timestamp") == moved.timestamp == f"{NOVEMBER}.000"
@@ -46,20 +46,20 @@ def test_after_the_border_it_keeps_its_id_and_says_when_the_usage_was() -> None:
     assert at(DECEMBER).timestamp == f"{DECEMBER}.000"
 
 
-def test_whose_subscription_is_not_known_it_is_posted_as_it_is() -> None:
+def test_an_event_of_an_unknown_subscription_is_posted_unchanged() -> None:
     assert at(NOVEMBER, orgs={}) == RestampDecision(value())
     assert at(NOVEMBER, org_id="other") == RestampDecision(value(org_id="other"))
     assert restamp_decision(b"no event", ORGS, OutOfPeriodPolicy.SHIFT, 0) == RestampDecision(b"no event")
 
 
-def test_by_hold_it_is_refused_and_after_the_end_always() -> None:
+def test_with_the_policy_hold_it_is_refused_and_after_the_end_always() -> None:
     assert at(NOVEMBER, OutOfPeriodPolicy.HOLD).refused == INVOICED_PERIOD
     over = {"org": OrgRecord("org", periods=(Period("sub_1", OCTOBER * SECOND_US, (NOVEMBER + 5) * SECOND_US),))}
     assert at(NOVEMBER + 4, orgs=over) == RestampDecision(value())
     assert at(NOVEMBER + 5, orgs=over).refused == ENDED
 
 
-def test_a_moved_event_is_recognised_by_all_but_its_moment() -> None:
+def test_a_moved_event_is_recognised_by_everything_except_its_time() -> None:
     moved = msgspec.json.decode(at(NOVEMBER).value, type=LagoEvent)
     assert moved_from(moved, value()) == RestampDecision(value(), f"{NOVEMBER}.000")
     assert moved_from(moved, value(timestamp=f"{NOVEMBER - 6}.250")) is None
@@ -79,8 +79,8 @@ def test_after_the_end_it_goes_to_the_orgs_next_subscription() -> None:
 
 
 @pytest.mark.parametrize(("currency", "refused"), [("USD", ""), ("EUR", ENDED)])
-def test_it_goes_to_no_subscription_in_another_currency(currency: str, refused: str) -> None:
-    """Its cents would be read as others."""
+def test_an_event_never_goes_to_a_subscription_in_another_currency(currency: str, refused: str) -> None:
+    """Its cents would be read in the other currency."""
     end = (NOVEMBER + 5) * SECOND_US
     lives = (Period("sub_1", OCTOBER * SECOND_US, end), Period("sub_2", end + SECOND_US))
     found = at(NOVEMBER + 9, orgs={"org": OrgRecord("org", currency=currency, periods=lives)})
@@ -90,7 +90,7 @@ def test_it_goes_to_no_subscription_in_another_currency(currency: str, refused: 
 def delivered(
     lago: ScriptedLago, *items: Item, starts: float, late: OutOfPeriodPolicy = OutOfPeriodPolicy.SHIFT
 ) -> list[EventOutcome]:
-    """Delivery, `starts` seconds from the border of November; virtual time begins at 0."""
+    """A delivery that starts `starts` seconds from the border of November; virtual time begins at 0."""
 
     def judge(event: bytes) -> RestampDecision:
         return restamp_decision(event, ORGS, late, round((NOVEMBER + starts + virtual_now()) * SECOND_US))
@@ -101,7 +101,7 @@ def delivered(
     return run_virtually(main())
 
 
-def test_an_outage_over_the_months_end_is_billed_in_the_new_month() -> None:
+def test_events_of_an_outage_over_the_end_of_the_month_are_billed_in_the_new_month() -> None:
     """
     23:59:50      border
        |------------|-----x Lago answers again
@@ -109,53 +109,55 @@ def test_an_outage_over_the_months_end_is_billed_in_the_new_month() -> None:
     """
     lago = ScriptedLago(fault=lambda _number, _ids: "429" if virtual_now() < 30 else None)
     outcomes = delivered(lago, Item("a", value(), resent=False), starts=-10)
-    assert said(outcomes) == [("delivered", "accepted")]
+    assert kinds_and_reasons(outcomes) == [("delivered", "accepted")]
     assert [one.timestamp for one in lago.store] == [outcomes[0].timestamp] == [f"{NOVEMBER}.000"]
     assert lago.look_ups == []
     before = [body for body in lago.bodies if LATE.encode() in body]
     assert len(set(lago.bodies)) == 2 and len(set(before)) == 1
 
 
-def test_what_may_be_there_already_is_looked_up_before_it_is_moved() -> None:
-    """Stored before the border, answered by silence: it is on the old invoice, and no second copy is made."""
+def test_an_event_that_may_be_stored_already_is_looked_up_before_it_is_moved() -> None:
+    """It was stored before the border without an answer: it is on the old invoice, and no second copy is made."""
     lago = ScriptedLago(fault=lambda number, _ids: "timeout after storing" if number == 0 else None)
     outcomes = delivered(lago, Item("a", value(), resent=False), starts=-0.005)
-    assert said(outcomes) == [("delivered", "confirmed")]
+    assert kinds_and_reasons(outcomes) == [("delivered", "confirmed")]
     assert [one.timestamp for one in lago.store] == [LATE]
     assert (lago.look_ups, outcomes[0].timestamp) == (["a"], "")
 
 
-def test_what_is_not_there_is_moved_after_the_look_up() -> None:
+def test_an_event_that_is_not_stored_is_moved_after_the_lookup() -> None:
     lago = ScriptedLago(fault=lambda number, _ids: "timeout" if number == 0 else None)
-    assert said(delivered(lago, Item("a", value(), resent=False), starts=-0.005)) == [("delivered", "accepted")]
+    assert kinds_and_reasons(delivered(lago, Item("a", value(), resent=False), starts=-0.005)) == [
+        ("delivered", "accepted")
+    ]
     assert [one.timestamp for one in lago.store] == [f"{NOVEMBER}.000"]
     assert lago.look_ups == ["a"]
 
 
 @pytest.mark.parametrize("stored", [value(), at(NOVEMBER).value])
-def test_the_next_owner_finds_what_the_first_one_posted_moved_or_not(stored: bytes) -> None:
+def test_the_next_owner_finds_the_event_of_the_first_moved_or_not(stored: bytes) -> None:
     lago = ScriptedLago(store=[msgspec.json.decode(stored, type=LagoEvent)])
     outcomes = delivered(lago, Item("a", value(), resent=True), starts=5)
-    assert said(outcomes) == [("delivered", "confirmed")]
+    assert kinds_and_reasons(outcomes) == [("delivered", "confirmed")]
     assert len(lago.store) == 1
     assert outcomes[0].timestamp == ("" if stored == value() else f"{NOVEMBER}.000")
 
 
-def test_a_look_up_that_fails_is_repeated_and_nothing_is_posted_meanwhile() -> None:
+def test_a_failed_lookup_is_repeated_and_nothing_is_posted_meanwhile() -> None:
     lago = ScriptedLago(look_up_fails=lambda _id: virtual_now() < 20)
-    assert said(delivered(lago, Item("a", value(), resent=True), starts=5)) == [("delivered", "accepted")]
+    assert kinds_and_reasons(delivered(lago, Item("a", value(), resent=True), starts=5)) == [("delivered", "accepted")]
     assert len(lago.store) == len(lago.posts) == 1
 
 
-def test_by_hold_it_is_a_dead_letter_and_its_neighbours_are_posted() -> None:
+def test_with_the_policy_hold_it_becomes_a_dead_letter_and_the_others_are_posted() -> None:
     lago = ScriptedLago()
     fresh = Item("b", value("b", f"{NOVEMBER + 1}.000"), resent=False)
     outcomes = delivered(lago, Item("a", value(), resent=False), fresh, starts=5, late=OutOfPeriodPolicy.HOLD)
-    assert said(outcomes) == [("dead", INVOICED_PERIOD), ("delivered", "accepted")]
+    assert kinds_and_reasons(outcomes) == [("dead", INVOICED_PERIOD), ("delivered", "accepted")]
     assert [one.transaction_id for one in lago.store] == ["b"]
 
 
-def test_a_crowd_over_the_border_is_stored_once_each() -> None:
+def test_many_events_over_the_border_are_each_stored_once() -> None:
     lago = ScriptedLago(fault=lambda number, _ids: "500 after storing" if number % 3 == 0 else None)
     items = [Item(f"t{n}", value(f"t{n}"), resent=n % 2 == 0) for n in range(250)]
     assert {one.kind for one in delivered(lago, *items, starts=-0.02)} == {"delivered"}

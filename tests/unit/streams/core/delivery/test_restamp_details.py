@@ -1,4 +1,4 @@
-"""What is told of an event that is moved, what it keeps when it is moved once more, and by which metric it is judged."""
+"""Moved events: what is logged about them, what they keep when they are moved again, and which metric decides."""
 
 import msgspec
 import pytest
@@ -30,8 +30,8 @@ def posted(found: RestampDecision) -> LagoEvent:
     return msgspec.json.decode(found.value, type=LagoEvent)
 
 
-def test_only_what_is_moved_is_told() -> None:
-    """In time alone; to another subscription alone; both."""
+def test_only_moved_events_are_logged() -> None:
+    """Moved in time only, to another subscription only, and both."""
     assert at(NOVEMBER)[1:] == (f"{NOVEMBER}.000", "", "")
     ended = Period("sub_1", OCTOBER * SECOND_US, NOVEMBER * SECOND_US)
     beside = Period("sub_2", OCTOBER * SECOND_US)
@@ -40,8 +40,8 @@ def test_only_what_is_moved_is_told() -> None:
     assert at(NOVEMBER, ended, after)[1:] == (f"{NOVEMBER}.000", "sub_2", "")
 
 
-def test_what_is_moved_again_still_says_when_its_usage_ended() -> None:
-    """Sealed late already, and then held up over another border."""
+def test_an_event_that_is_moved_again_keeps_the_original_end_of_its_usage() -> None:
+    """It was sealed late already, and then waited over another border."""
     first = event(f"{NOVEMBER}.000", usage_end=TOLD)
     again = posted(at(DECEMBER, one=first))
     assert again.timestamp == f"{DECEMBER}.000"
@@ -61,16 +61,16 @@ def test_what_is_moved_again_still_says_when_its_usage_ended() -> None:
         event(f"{NOVEMBER}.000"),
     ],
 )
-def test_another_event_of_its_id_is_not_taken_for_it(other: LagoEvent) -> None:
+def test_another_event_with_its_id_is_not_mistaken_for_it(other: LagoEvent) -> None:
     assert moved_from(other, msgspec.json.encode(event())) is None
 
 
-def test_moved_to_another_subscription_alone_it_is_recognised() -> None:
+def test_an_event_moved_only_to_another_subscription_is_recognised() -> None:
     stored, value = event(subscription="sub_2", usage_end=TOLD), msgspec.json.encode(event())
     assert moved_from(stored, value) == RestampDecision(value, "", "sub_2")
 
 
-def test_calls_need_a_plan_that_charges_them_and_what_costs_nothing_by_itself_does_not() -> None:
+def test_calls_need_a_plan_that_charges_them_and_events_without_a_cost_do_not() -> None:
     seats = Period("sub_1", OCTOBER * SECOND_US, charged=("seats",))
     assert at(OCTOBER, seats).refused == NO_CHARGE
     free = msgspec.structs.replace(event(code="api_calls"), precise_total_amount_cents="0")
@@ -82,5 +82,5 @@ def test_calls_need_a_plan_that_charges_them_and_what_costs_nothing_by_itself_do
     assert at(NOVEMBER, gone, other, one=free).subscription == "sub_2"
 
 
-def test_by_hold_what_need_not_move_is_posted() -> None:
+def test_with_the_policy_hold_an_event_that_need_not_move_is_posted() -> None:
     assert at(NOVEMBER - 1, late=OutOfPeriodPolicy.HOLD) == RestampDecision(msgspec.json.encode(event()))

@@ -1,4 +1,4 @@
-"""An event is posted to no other Lago organisation than its org's, no matter who sealed it."""
+"""An event is posted only to its org's Lago organisation, no matter which meter sealed it."""
 
 import msgspec
 import pytest
@@ -27,5 +27,5 @@ def test_an_event_whose_org_is_in_another_organisation_is_refused(its_own: str, 
     assert elsewhere == bool(refused), "what is posted as it was needs no look-up"
 
 
-def test_of_an_org_without_a_record_the_manifest_is_believed() -> None:
+def test_without_an_org_record_the_manifest_decides() -> None:
     assert restamp_decision(VALUE, {}, OutOfPeriodPolicy.SHIFT, NOW, "ai_usage", "eu") == RestampDecision(VALUE)

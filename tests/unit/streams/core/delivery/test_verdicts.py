@@ -1,4 +1,4 @@
-"""What Lago's answers mean: the table, as laws."""
+"""The meaning of Lago's answers: the table, as rules."""
 
 import json
 from typing import Any
@@ -46,7 +46,7 @@ def echo(count: int) -> dict[str, Any]:
 
 
 @given(st.integers(1, 100))
-def test_an_answer_that_echoes_every_event_is_a_delivery(sent: int) -> None:
+def test_an_answer_that_repeats_every_event_is_a_delivery(sent: int) -> None:
     assert verdict_on_batch(answer(200, echo(sent)), sent) == Delivered()
 
 
@@ -55,14 +55,14 @@ def test_an_answer_that_echoes_every_event_is_a_delivery(sent: int) -> None:
     [b"", b"<html>welcome</html>", b"\xff\xfe", b"null", {}, {"events": None}, {"events": {}}, echo(2), echo(4)],
     ids=repr,
 )
-def test_a_success_that_is_not_an_echo_of_every_event_is_an_unknown_outcome(body: Any) -> None:
+def test_a_success_that_does_not_repeat_every_event_is_an_unknown_outcome(body: Any) -> None:
     verdict = verdict_on_batch(answer(200, body), 3)
     assert isinstance(verdict, RetryLater)
     assert (verdict.reason, verdict.unknown, verdict.isolates) == ("bad_answer", True, True)
 
 
 @pytest.mark.parametrize("status", [301, 401, 402, 403, 404, 405, 408, 409, 415, 418, 429, 500, 502, 503, 504, 520])
-def test_whatever_can_be_repaired_outside_is_held_and_never_a_dead_letter(status: int) -> None:
+def test_an_error_that_an_operator_can_repair_is_held_and_never_a_dead_letter(status: int) -> None:
     for sent in (1, 100):
         verdict = verdict_on_batch(answer(status, b"<html>"), sent)
         assert isinstance(verdict, RetryLater)
@@ -107,8 +107,8 @@ NOT_LAGOS = {
 
 @pytest.mark.parametrize("status", [400, 422])
 @pytest.mark.parametrize("body", NOT_LAGOS.values(), ids=NOT_LAGOS)
-def test_what_others_answer_in_lago_s_stead_refuses_no_event(body: Any, status: int) -> None:
-    """An HTTPS port that was asked in plain HTTP emptied a topic into the dead letters in 1.3 s."""
+def test_an_answer_from_another_server_than_lago_refuses_no_event(body: Any, status: int) -> None:
+    """An HTTPS port that was asked in plain HTTP had moved a whole topic into the dead letters in 1.3 s."""
     if isinstance(body, dict) and body.get("status") == 0:
         body = {**body, "status": status}
     for sent in (1, 100):
@@ -117,14 +117,14 @@ def test_what_others_answer_in_lago_s_stead_refuses_no_event(body: Any, status: 
         assert (verdict.reason, verdict.opens, verdict.unknown, verdict.alone) == ("not_lago", True, True, False)
 
 
-def test_what_a_proxy_calls_too_large_is_halved_and_never_a_dead_letter() -> None:
+def test_a_batch_that_a_proxy_calls_too_large_is_halved_and_never_a_dead_letter() -> None:
     assert verdict_on_batch(answer(413, b"<html>413</html>"), 2) == SplitBatch()
     verdict = verdict_on_batch(answer(413, b"<html>413</html>"), 1)
     assert isinstance(verdict, RetryLater)
     assert (verdict.reason, verdict.isolates, verdict.alone) == ("too_large", True, False)
 
 
-def test_what_cannot_be_a_batchs_own_fault_never_takes_it_apart() -> None:
+def test_an_error_that_no_batch_can_cause_never_splits_the_batch() -> None:
     holds = {
         status: verdict
         for status in range(300, 600)
@@ -133,14 +133,14 @@ def test_what_cannot_be_a_batchs_own_fault_never_takes_it_apart() -> None:
     assert {status for status, hold in holds.items() if not hold.isolates} == {401, 402, 404, 405, 415, 429}
 
 
-def test_where_no_connection_was_made_nothing_was_stored() -> None:
+def test_if_no_connection_was_made_nothing_was_stored() -> None:
     assert unanswered("connect") == RetryLater("connect", unknown=False, opens=True, isolates=False)
     for reason in ("timeout", "no_answer"):
         assert unanswered(reason) == RetryLater(reason, unknown=True, opens=False, isolates=True)
 
 
 @pytest.mark.parametrize(("status", "reason"), [(400, "bad_request"), (413, "too_large")])
-def test_a_refused_body_is_split_until_one_culprit_is_left(status: int, reason: str) -> None:
+def test_a_refused_body_is_split_until_one_bad_event_is_left(status: int, reason: str) -> None:
     assert verdict_on_batch(lagos(status), 2) == SplitBatch()
     assert verdict_on_batch(lagos(status), 1) == RefusedEvents(
         {0: EventError(ErrorKind.DEAD, reason, f"HTTP {status}")}
@@ -161,7 +161,7 @@ def test_a_refused_body_is_split_until_one_culprit_is_left(status: int, reason: 
     ],
     ids=range(8),
 )
-def test_a_refusal_without_an_index_map_is_split_and_its_culprit_is_refused(refusal: HttpResponse) -> None:
+def test_a_refusal_without_an_index_map_is_split_and_the_bad_event_is_refused(refusal: HttpResponse) -> None:
     assert verdict_on_batch(refusal, 3) == SplitBatch()
     if b'"0"' not in refusal.body:
         verdict = verdict_on_batch(refusal, 1)
@@ -187,7 +187,7 @@ def test_a_refusal_without_an_index_map_is_split_and_its_culprit_is_refused(refu
         ({"code": "not a list"}, ErrorKind.DEAD, "lago_refused"),
     ],
 )
-def test_each_index_of_a_map_tells_its_own_event_s_fate(error: Any, fate: ErrorKind, reason: str) -> None:
+def test_each_index_of_a_map_gives_the_reason_of_its_own_event(error: Any, fate: ErrorKind, reason: str) -> None:
     verdict = verdict_on_batch(refused({"2": error, "0": EXISTS}), 3)
     assert isinstance(verdict, RefusedEvents)
     assert set(verdict.marks) == {0, 2}
@@ -201,7 +201,9 @@ def test_a_lock_on_the_whole_batch_is_waited_for() -> None:
 
 
 @given(st.integers(100, 599), st.binary(max_size=40), st.integers(1, 100))
-def test_every_answer_has_a_verdict_and_only_an_echo_is_a_delivery(status: int, body: bytes, sent: int) -> None:
+def test_every_answer_has_a_verdict_and_only_one_that_repeats_every_event_is_a_delivery(
+    status: int, body: bytes, sent: int
+) -> None:
     assert verdict_on_batch(HttpResponse(status, {}, body), sent) != Delivered()
 
 
@@ -235,30 +237,30 @@ NOON = 1_792_584_000.0  # Wed, 21 Oct 2026 12:00:00 GMT
         ({}, None),
     ],
 )
-def test_lago_s_wish_to_wait_is_granted_up_to_a_minute(headers: dict[str, str], wait_s: float | None) -> None:
+def test_a_wait_that_lago_asks_for_is_respected_up_to_a_minute(headers: dict[str, str], wait_s: float | None) -> None:
     assert requested_wait_s(429, headers, NOON) == wait_s
     refused = HttpResponse(429, headers, b"", NOON)
     assert verdict_on_batch(refused, 1) == RetryLater("http_429", "HTTP 429", opens=True, wait_s=wait_s)
 
 
-def test_the_reset_that_every_answer_of_a_limited_lago_tells_is_no_wish_of_a_failure() -> None:
-    """Otherwise an outage would be asked about every second: the backoff would never grow."""
+def test_the_rate_limit_reset_in_every_answer_is_no_wait_after_a_failure() -> None:
+    """Otherwise Lago would be asked every second in an outage: the backoff would never grow."""
     assert requested_wait_s(500, {"X-RateLimit-Reset": "1"}) is None
     assert requested_wait_s(503, {"X-RateLimit-Reset": "1", "Retry-After": "20"}) == 20
 
 
 @pytest.mark.parametrize("status", ["http_401", "http_403", "http_429", "connect"])
-def test_a_look_up_that_is_refused_stops_all_and_blames_no_batch(status: str) -> None:
+def test_a_refused_lookup_stops_all_posts_and_no_batch_is_at_fault(status: str) -> None:
     assert lookup_failed(status, "why") == RetryLater(status, "why", opens=True)
 
 
 @pytest.mark.parametrize("status", ["http_402", "http_404", "http_405", "http_415"])
-def test_a_look_up_that_leads_nowhere_blames_no_batch(status: str) -> None:
+def test_a_lookup_with_a_foreign_answer_puts_no_batch_at_fault(status: str) -> None:
     assert lookup_failed(status) == RetryLater(status)
 
 
 @pytest.mark.parametrize("status", ["http_500", "http_400", "timeout", "no_answer", "bad_answer"])
-def test_a_look_up_that_fails_may_be_its_event_s_fault(status: str) -> None:
+def test_a_failed_lookup_may_be_caused_by_its_event(status: str) -> None:
     assert lookup_failed(status) == RetryLater(status, isolates=True)
 
 
@@ -277,7 +279,7 @@ def test_a_look_up_that_fails_may_be_its_event_s_fault(status: str) -> None:
         ("", True),
     ],
 )
-def test_only_a_release_before_1_39_stores_a_refused_batch_in_part(version: str, *, whole: bool) -> None:
+def test_only_a_lago_before_1_39_stores_a_part_of_a_refused_batch(version: str, *, whole: bool) -> None:
     assert batches_are_whole(version) is whole
 
 
@@ -294,7 +296,7 @@ def test_only_a_release_before_1_39_stores_a_refused_batch_in_part(version: str,
         (event("t", timestamp="what"), False),
     ],
 )
-def test_a_stored_event_is_ours_if_instant_and_amount_are_equal_however_written(stored: Any, *, same: bool) -> None:
+def test_a_stored_event_is_ours_if_time_and_amount_are_equal_in_any_notation(stored: Any, *, same: bool) -> None:
     assert same_event(stored, item("t").value) is same
 
 
@@ -307,7 +309,7 @@ def test_a_stored_event_with_another_code_or_subscription_is_not_ours() -> None:
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=30))
-def test_no_transaction_id_travels_twice_in_a_round_and_order_is_kept(ids: list[str]) -> None:
+def test_no_transaction_id_occurs_twice_in_a_round_and_order_is_kept(ids: list[str]) -> None:
     found = rounds(ids)
     assert sorted(position for positions in found for position in positions) == list(range(len(ids)))
     for positions in found:
@@ -319,7 +321,7 @@ def test_no_transaction_id_travels_twice_in_a_round_and_order_is_kept(ids: list[
 
 
 @given(st.lists(st.sampled_from([10, 400_000, 999_980, 2_000_000]), max_size=12), st.integers(1, 4))
-def test_a_batch_is_never_too_long_nor_too_heavy_unless_it_is_one_event(sizes: list[int], batch_size: int) -> None:
+def test_a_batch_has_bounded_events_and_bytes_unless_it_is_one_event(sizes: list[int], batch_size: int) -> None:
     items = [Item(str(n), bytes(size), resent=False) for n, size in enumerate(sizes)]
     packed = pack(range(len(items)), items, batch_size)
     assert [position for batch in packed for position in batch] == list(range(len(items)))
@@ -329,13 +331,13 @@ def test_a_batch_is_never_too_long_nor_too_heavy_unless_it_is_one_event(sizes: l
         assert len(body) <= MAX_BODY_BYTES or len(batch) == 1
 
 
-def test_events_are_joined_byte_for_byte() -> None:
+def test_events_are_joined_without_changing_a_byte() -> None:
     assert body_of([b'{"a" : 1.0}', b'{"b":2}']) == b'{"events":[{"a" : 1.0},{"b":2}]}'
 
 
 @given(st.integers(-3, 40), st.floats(0, 1, exclude_max=True))
-def test_a_retry_waits_its_tier_within_ten_percent_and_never_over_an_hour(attempt: int, jitter: float) -> None:
-    """So that 60, 120 and 240 s can be distinguished in a log, and events that failed together do not return together."""
+def test_a_retry_waits_its_delay_within_ten_percent_and_never_over_an_hour(attempt: int, jitter: float) -> None:
+    """So 60, 120 and 240 s can be distinguished in a log, and events that failed together do not return together."""
     tier = tier_of(attempt)
     assert 1 <= tier <= 8
     middle = 60.0 * 2 ** (tier - 1)
@@ -355,6 +357,6 @@ def test_a_post_s_backoff_doubles_up_to_its_cap_with_full_jitter(attempt: int, c
 
 @pytest.mark.parametrize("body", [b'{"\xff":1}', b'{"events":["\xff"]}', b'{"events":[' + b"[" * 200_000, b"\xff", b""])
 @pytest.mark.parametrize("status", [200, 400, 422, 503])
-def test_an_answer_that_is_no_json_of_lagos_holds_the_batch_whatever_its_bytes_are(status: int, body: bytes) -> None:
-    """A broken byte raises UnicodeDecodeError and deep nesting RecursionError: either would have ended the sink."""
+def test_an_answer_that_is_no_json_of_lagos_holds_the_batch_for_any_bytes(status: int, body: bytes) -> None:
+    """An invalid byte raises UnicodeDecodeError and deep nesting RecursionError: either would have ended the sink."""
     assert isinstance(verdict_on_batch(HttpResponse(status, {}, body), 3), RetryLater)

@@ -1,4 +1,4 @@
-"""MAPPING_DELAY_SECONDS changes, api by api and worker by worker: the last word wins, and no worker folds too early."""
+"""MAPPING_DELAY_SECONDS changes, process by process: the last request wins, and no worker folds too early."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ LEADS_S = [MIN_MAPPING_DELAY_S, 5, 60, 3600]
 ORGS = {name: OrgRecord(name, periods=(Period(f"sub-{name}", 0),)) for name in "abcdefgh"}
 
 
-def asked(org: str, **fields: Any) -> MappingRequest:
+def request_for(org: str, **fields: Any) -> MappingRequest:
     return MappingRequest("c", org, "t", **fields)
 
 
@@ -36,43 +36,43 @@ def us(seconds: float) -> int:
     return round(seconds * SECOND_US)
 
 
-def test_what_is_asked_after_the_lead_was_shortened_is_not_overtaken_by_what_was_asked_before() -> None:
+def test_a_request_after_the_delay_was_shortened_is_not_overridden_by_an_earlier_one() -> None:
     """
     lead 60 s | b asked, begins at 60
     lead 1 s           | c asked at 10: in place of b, from 60 on; at 11 b would have won again at 60
     """
-    first = set_mapping(None, asked("a"), NOW - HOUR_US, us(60))
-    second = set_mapping(first, asked("b"), NOW, us(60))
-    third = set_mapping(second, asked("c"), NOW + us(10), us(1))
+    first = set_mapping(None, request_for("a"), NOW - HOUR_US, us(60))
+    second = set_mapping(first, request_for("b"), NOW, us(60))
+    third = set_mapping(second, request_for("c"), NOW + us(10), us(1))
     assert [in_force(third.versions, NOW + us(at)).lago_customer_id for at in (59, 60, 99)] == ["a", "c", "c"]
     assert in_force(third.versions, FAR).lago_customer_id == "c"
-    assert set_mapping(third, asked("c"), NOW + us(20), us(1)) is third
+    assert set_mapping(third, request_for("c"), NOW + us(20), us(1)) is third
 
 
-def test_an_end_does_not_wait_for_what_a_longer_lead_put_off() -> None:
-    record = set_mapping(set_mapping(None, asked("a"), NOW - HOUR_US, us(60)), asked("b"), NOW, us(3600))
+def test_an_end_does_not_wait_for_a_version_that_a_longer_delay_postponed() -> None:
+    record = set_mapping(set_mapping(None, request_for("a"), NOW - HOUR_US, us(60)), request_for("b"), NOW, us(3600))
     ended = end_mapping(record, EndMappingRequest(), NOW + us(10), us(1))
     assert not in_force(ended.versions, NOW + us(11)).is_active
     assert not in_force(ended.versions, FAR).is_active
 
 
-def test_what_was_announced_for_a_moment_keeps_it_under_any_lead() -> None:
-    record = set_mapping(None, asked("a"), NOW - HOUR_US, us(60))
-    record = set_mapping(record, asked("b", effective_from=NOW + HOUR_US), NOW, us(60))
-    record = set_mapping(record, asked("c"), NOW, us(1))
+def test_a_version_announced_for_a_time_keeps_it_under_any_delay() -> None:
+    record = set_mapping(None, request_for("a"), NOW - HOUR_US, us(60))
+    record = set_mapping(record, request_for("b", effective_from=NOW + HOUR_US), NOW, us(60))
+    record = set_mapping(record, request_for("c"), NOW, us(1))
     assert earliest_effective(record, NOW, us(1)) == NOW + us(1)
     moments = (NOW + us(1), NOW + HOUR_US - 1, NOW + HOUR_US)
     assert [in_force(record.versions, at).lago_customer_id for at in moments] == ["c", "c", "b"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.sampled_from(LEADS_S), st.sampled_from("abcdefgh")), min_size=1))
-def test_under_whatever_leads_the_last_request_is_the_one_that_stays(steps: list[tuple[int, float, str]]) -> None:
+def test_under_any_delays_the_last_request_wins(steps: list[tuple[int, float, str]]) -> None:
     record: CustomerRecord | None = None
     now_us = NOW
     for later_s, mapping_delay_s, org in steps:
         now_us += us(later_s)
         before = record
-        record = set_mapping(before, asked(org, correct=False), now_us, us(mapping_delay_s))
+        record = set_mapping(before, request_for(org, correct=False), now_us, us(mapping_delay_s))
         assert in_force(record.versions, FAR).lago_customer_id == org
         if before is not None:  # nothing that may have been decided is moved
             decided = now_us + us(mapping_delay_s) - 1
@@ -85,19 +85,19 @@ def test_under_whatever_leads_the_last_request_is_the_one_that_stays(steps: list
 @pytest.mark.parametrize("worker_s", [0, 0.5, 1, 5, 60, 3600])
 @pytest.mark.parametrize("api_s", [5, 60, 3600])
 @given(st.lists(st.tuples(st.integers(0, 30_000_000), st.sampled_from("abcdefgh")), min_size=1, max_size=6))
-def test_from_five_seconds_on_api_and_workers_may_differ_in_any_order(
+def test_from_five_seconds_on_api_and_workers_may_have_different_delays_in_any_order(
     api_s: float, worker_s: float, changes: list[tuple[int, str]]
 ) -> None:
-    """A worker's table is as old as it may be, and the call ended this very moment: it goes where the api says."""
+    """A worker's table is as old as allowed, and the call has just ended: it goes where the api says."""
     age_us = us(fresh_s(load_settings({"MAPPING_DELAY_SECONDS": str(worker_s)})))
     records: list[tuple[int, CustomerRecord]] = [
-        (NOW - HOUR_US, set_mapping(None, asked("a"), NOW - HOUR_US, us(api_s)))
+        (NOW - HOUR_US, set_mapping(None, request_for("a"), NOW - HOUR_US, us(api_s)))
     ]
     at_us = NOW
     for later_us, org in changes:
         at_us += later_us
         try:
-            records.append((at_us, set_mapping(records[-1][1], asked(org, correct=False), at_us, us(api_s))))
+            records.append((at_us, set_mapping(records[-1][1], request_for(org, correct=False), at_us, us(api_s))))
         except Rejected:
             continue
     final = {"c": records[-1][1]}
@@ -112,6 +112,6 @@ def test_from_five_seconds_on_api_and_workers_may_differ_in_any_order(
         )
 
 
-def test_no_worker_waits_for_a_table_younger_than_a_second_or_takes_one_older_than_five() -> None:
+def test_no_worker_needs_a_table_younger_than_a_second_or_accepts_one_older_than_five() -> None:
     for mapping_delay_s, wanted in ((0, 1), (0.2, 1), (1, 1), (3, 3), (5, 5), (6, FRESH_S), (3600, 5)):
         assert fresh_s(load_settings({"MAPPING_DELAY_SECONDS": str(mapping_delay_s)})) == wanted

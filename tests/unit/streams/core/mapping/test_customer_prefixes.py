@@ -1,4 +1,6 @@
-"""Laws of id prefixes: an org's key maps what it was given, hands on no more, and never an id that names no customer."""
+"""Id prefixes of org keys: a key may map only ids with its prefixes, may grant no more, and never an id that names no
+customer.
+"""
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ PREFIXES = st.none() | st.frozensets(st.text("ab", min_size=1, max_size=3) | st.
 
 
 @given(ORGS, PREFIXES, ORGS, PREFIXES, IDS)
-def test_who_gives_prefixes_within_their_own_gives_no_id_more(
+def test_a_grant_of_prefixes_within_ones_own_adds_no_id(
     inner_orgs: frozenset[str] | None,
     inner: frozenset[str] | None,
     orgs: frozenset[str] | None,
@@ -27,9 +29,7 @@ def test_who_gives_prefixes_within_their_own_gives_no_id_more(
 
 
 @given(ORGS, PREFIXES)
-def test_the_one_who_holds_something_may_hand_it_on(
-    orgs: frozenset[str] | None, prefixes: frozenset[str] | None
-) -> None:
+def test_a_key_may_grant_its_own_prefixes(orgs: frozenset[str] | None, prefixes: frozenset[str] | None) -> None:
     assert prefixes_within(orgs, prefixes, orgs, prefixes)
 
 

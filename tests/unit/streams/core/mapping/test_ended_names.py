@@ -1,4 +1,4 @@
-"""A mapping may name a subscription; one that has ended for good pays for nothing, so that a later mapping may."""
+"""A mapping may name a subscription; one that has ended finally pays for nothing, so that a later mapping may pay."""
 
 import msgspec
 
@@ -19,11 +19,11 @@ ORG = OrgRecord("org", periods=(OLD, NEW))
 
 
 def customer(*versions: tuple[int, str]) -> CustomerRecord:
-    made = tuple(MappingVersion(at, "org", "t", external_subscription_id=name) for at, name in versions)
-    return CustomerRecord("ann", made, T, T)
+    created = tuple(MappingVersion(at, "org", "t", external_subscription_id=name) for at, name in versions)
+    return CustomerRecord("ann", created, T, T)
 
 
-def test_one_that_has_ended_is_named_in_vain() -> None:
+def test_an_ended_subscription_in_a_mapping_pays_for_nothing() -> None:
     assert named(ORG, "old", "ai", T + 30) == Choice("old")
     assert named(ORG, "old", "ai", T + HOUR + SECOND_US) == Choice("", ENDED)
     again = OrgRecord("org", periods=(OLD, msgspec.structs.replace(OLD, started_at=T + 3 * HOUR, terminated_at=None)))
@@ -31,7 +31,7 @@ def test_one_that_has_ended_is_named_in_vain() -> None:
     assert named(ORG, "old", "ai") == Choice("old"), "the seal asks"
 
 
-def test_the_later_mapping_pays_for_what_was_held_under_the_name() -> None:
+def test_the_later_mapping_pays_for_usage_held_under_the_ended_subscription() -> None:
     late, at_us = T + 4 * HOUR, T + HOUR + 60 * SECOND_US
     alone = customer((T, "old"))
     assert resolve(alone, at_us, "end_user", {"org": ORG}, "ai", late) == Target("org", "", ENDED)
@@ -40,12 +40,12 @@ def test_the_later_mapping_pays_for_what_was_held_under_the_name() -> None:
         assert resolve(fixed, at_us, "end_user", {"org": ORG}, "ai", late) == Target("org", "new")
 
 
-def test_an_event_of_calls_is_owed_under_an_earlier_code_too() -> None:
+def test_an_event_of_calls_is_owed_under_an_earlier_event_code_too() -> None:
     """`LAGO_EVENT_CODE` was changed while it waited: it is not given to a plan that does not charge its own code."""
     moment = f"{(T + 60 * SECOND_US) // SECOND_US}.000"
     for cents, refused in (("900", NO_CHARGE), ("0", "")):
         event = LagoEvent("t1", "old", "other_code", moment, cents, {"org_id": "org"})
-        told = restamp_decision(
+        result = restamp_decision(
             msgspec.json.encode(event), {"org": ORG}, OutOfPeriodPolicy.SHIFT, T + 30 * SECOND_US, "ai"
         )
-        assert told.refused == refused
+        assert result.refused == refused

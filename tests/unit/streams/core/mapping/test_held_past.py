@@ -1,4 +1,4 @@
-"""What is held for an org stays that org's, also once the mapping version that said so is forgotten."""
+"""Usage held for an org stays that org's, also after the mapping version that said so was removed."""
 
 from decimal import Decimal
 
@@ -25,7 +25,7 @@ A_HAS_ENDED = {"a": OrgRecord("a", periods=(Period("old", 0, 1),)), "b": SUBSCRI
 Orgs = dict[str, OrgRecord]
 
 
-def asked(org: str, *, correct: bool | None = None) -> MappingRequest:
+def request_for(org: str, *, correct: bool | None = None) -> MappingRequest:
     return MappingRequest("acme", org, "tenant", correct=correct)
 
 
@@ -33,7 +33,7 @@ def mapped(*orgs: str, begins_us: int = NOON - DAY_US, apart_us: int = DAY_US) -
     """The customer moves from org to org."""
     record = None
     for number, org in enumerate(orgs):
-        record = set_mapping(record, asked(org), begins_us + number * apart_us, LEAD)
+        record = set_mapping(record, request_for(org), begins_us + number * apart_us, LEAD)
     assert record is not None
     return record
 
@@ -49,8 +49,8 @@ def held(record: CustomerRecord | None, orgs: Orgs) -> LedgerState:
     return ledger
 
 
-def looked_at(ledger: LedgerState, record: CustomerRecord | None, orgs: Orgs) -> tuple[str, str, bool]:
-    """The org and the subscription of the call, and whether it is held, after all looks at it."""
+def resolved(ledger: LedgerState, record: CustomerRecord | None, orgs: Orgs) -> tuple[str, str, bool]:
+    """The org and the subscription of the call, and whether it is held, after every way to resolve it."""
     customers = {} if record is None else {"acme": record}
     while not (changes := coalesce(ledger, customers, orgs, POLICY, LATER, 9)).empty:
         apply(ledger, changes, LATER)
@@ -62,72 +62,72 @@ def looked_at(ledger: LedgerState, record: CustomerRecord | None, orgs: Orgs) ->
 
 
 @pytest.mark.parametrize("had", [A_HAS_ENDED, {"b": SUBSCRIBED["b"]}])
-def test_after_its_record_is_forgotten_no_one_takes_what_was_held_for_the_old_org(had: Orgs) -> None:
+def test_after_its_version_was_removed_no_other_org_gets_the_usage_held_for_the_old_org(had: Orgs) -> None:
     ledger = held(mapped("a"), had)
-    assert looked_at(ledger, None, had) == ("a", "", True)
+    assert resolved(ledger, None, had) == ("a", "", True)
     again = mapped("b", begins_us=LATER - DAY_US)
-    assert looked_at(ledger, again, had) == ("a", "", True)
-    assert looked_at(ledger, again, SUBSCRIBED) == ("a", "sub_a", False), "the old org pays once it can"
+    assert resolved(ledger, again, had) == ("a", "", True)
+    assert resolved(ledger, again, SUBSCRIBED) == ("a", "sub_a", False), "the old org pays once it can"
 
 
-def test_a_record_that_is_made_anew_for_another_kind_of_id_takes_nothing_either() -> None:
+def test_a_record_created_again_for_another_id_kind_takes_none_of_it_either() -> None:
     ledger = held(mapped("a"), A_HAS_ENDED)
     again = set_mapping(None, MappingRequest("acme", "b", "tenant", id_kind="team"), LATER - DAY_US, LEAD)
-    assert looked_at(ledger, again, A_HAS_ENDED) == ("a", "", True)
+    assert resolved(ledger, again, A_HAS_ENDED) == ("a", "", True)
 
 
-def test_what_was_held_for_no_one_goes_to_the_first_mapping() -> None:
-    assert looked_at(held(None, {}), mapped("b", begins_us=LATER - DAY_US), SUBSCRIBED) == ("b", "sub_b", False)
+def test_usage_held_without_an_org_goes_to_the_first_mapping() -> None:
+    assert resolved(held(None, {}), mapped("b", begins_us=LATER - DAY_US), SUBSCRIBED) == ("b", "sub_b", False)
 
 
 @pytest.mark.parametrize("last", ["b", "a"])
-def test_after_many_moves_what_was_held_for_the_first_org_is_that_org_s(last: str) -> None:
+def test_after_many_moves_usage_held_for_the_first_org_stays_that_orgs(last: str) -> None:
     ledger = held(mapped("a"), A_HAS_ENDED)
     moved = mapped("a", *"bcdefghi", last, apart_us=9 * DAY_US)
     assert moved.versions[0].lago_customer_id != "a", "its version is no longer kept"
-    assert looked_at(ledger, moved, A_HAS_ENDED) == ("a", "", True)
-    assert looked_at(ledger, moved, SUBSCRIBED) == ("a", "sub_a", False)
+    assert resolved(ledger, moved, A_HAS_ENDED) == ("a", "", True)
+    assert resolved(ledger, moved, SUBSCRIBED) == ("a", "sub_a", False)
 
 
-def test_an_org_that_was_never_subscribed_keeps_what_it_was_left_for_too() -> None:
-    """From one org to another is a move, also in a record that no longer names it."""
+def test_an_org_that_never_had_a_subscription_keeps_its_held_usage_too() -> None:
+    """A change from one org to another is a move, also in a record that no longer names the first."""
     ledger = held(mapped("a"), {"c": SUBSCRIBED["b"]})
     moved = mapped("a", *"bcdefghij", apart_us=9 * DAY_US)
-    assert looked_at(ledger, moved, {"b": SUBSCRIBED["b"]}) == ("a", "", True)
+    assert resolved(ledger, moved, {"b": SUBSCRIBED["b"]}) == ("a", "", True)
 
 
 @pytest.mark.parametrize("began_us", [NOON - DAY_US, NOON + DAY_US])
-def test_a_correction_takes_what_was_held_under_the_mistake(began_us: int) -> None:
-    """Also what was used before the first mapping began, which that one covers."""
+def test_a_correction_takes_the_usage_held_under_the_mistake(began_us: int) -> None:
+    """Also usage from before the first mapping, which that mapping covers."""
     wrong = mapped("a", begins_us=began_us)
     ledger = held(wrong, A_HAS_ENDED)
-    other = set_mapping(wrong, asked("c", correct=True), began_us + 2 * HOUR_US, LEAD)
-    right = set_mapping(other, asked("b", correct=True), began_us + 3 * HOUR_US, LEAD)
+    other = set_mapping(wrong, request_for("c", correct=True), began_us + 2 * HOUR_US, LEAD)
+    right = set_mapping(other, request_for("b", correct=True), began_us + 3 * HOUR_US, LEAD)
     assert right.versions[0].instead_of == ("a", "c")
-    assert looked_at(ledger, right, A_HAS_ENDED) == ("b", "sub_b", False)
-    assert set_mapping(right, asked("b", correct=True), began_us + 4 * HOUR_US, LEAD) is right
-    assert set_mapping(right, asked("b"), began_us + 4 * HOUR_US, LEAD) is right
+    assert resolved(ledger, right, A_HAS_ENDED) == ("b", "sub_b", False)
+    assert set_mapping(right, request_for("b", correct=True), began_us + 4 * HOUR_US, LEAD) is right
+    assert set_mapping(right, request_for("b"), began_us + 4 * HOUR_US, LEAD) is right
 
 
-def test_a_correction_to_another_kind_of_id_leaves_nothing_with_the_mistake() -> None:
+def test_a_correction_to_another_id_kind_leaves_nothing_with_the_mistake() -> None:
     wrong = mapped("a", begins_us=NOON + DAY_US)
     ledger = held(wrong, A_HAS_ENDED)
     request = MappingRequest("acme", "a", "tenant", id_kind="team", correct=True)
-    assert looked_at(ledger, set_mapping(wrong, request, NOON + 2 * DAY_US, LEAD), SUBSCRIBED) == ("", "", True)
+    assert resolved(ledger, set_mapping(wrong, request, NOON + 2 * DAY_US, LEAD), SUBSCRIBED) == ("", "", True)
 
 
-def test_what_a_forgotten_org_holds_can_be_given_to_another_by_a_correction() -> None:
-    """Map the customer to the old org again, and correct that."""
+def test_usage_held_for_a_removed_org_can_be_given_to_another_by_a_correction() -> None:
+    """Map the customer to the old org again, and correct that mapping."""
     ledger = held(mapped("a"), A_HAS_ENDED)
-    again = set_mapping(None, asked("a"), LATER - DAY_US, LEAD)
-    right = set_mapping(again, asked("b", correct=True), LATER - HOUR_US, LEAD)
-    assert looked_at(ledger, right, A_HAS_ENDED) == ("b", "sub_b", False)
+    again = set_mapping(None, request_for("a"), LATER - DAY_US, LEAD)
+    right = set_mapping(again, request_for("b", correct=True), LATER - HOUR_US, LEAD)
+    assert resolved(ledger, right, A_HAS_ENDED) == ("b", "sub_b", False)
 
 
-def test_a_deleted_mapping_that_is_not_forgotten_yet_leaves_what_it_always_left() -> None:
-    """To the next org where its own never had a subscription."""
+def test_a_deleted_mapping_that_still_has_its_record_leaves_the_same_usage() -> None:
+    """To the next org if its own never had a subscription."""
     first = mapped("a", begins_us=NOON + DAY_US)
     ledger = held(first, {})
     deleted = end_mapping(first, EndMappingRequest(deleted=True), NOON + 2 * DAY_US, LEAD)
-    after = set_mapping(deleted, asked("b"), NOON + 3 * DAY_US, LEAD)
-    assert looked_at(ledger, after, {"b": SUBSCRIBED["b"]}) == ("b", "sub_b", False)
+    after = set_mapping(deleted, request_for("b"), NOON + 3 * DAY_US, LEAD)
+    assert resolved(ledger, after, {"b": SUBSCRIBED["b"]}) == ("b", "sub_b", False)

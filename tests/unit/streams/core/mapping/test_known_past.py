@@ -1,4 +1,4 @@
-"""What ended before all mapping versions that are kept is held: no version that is left says who paid then."""
+"""Usage from before all kept mapping versions is held: no remaining version says who paid at that time."""
 
 import pytest
 from hypothesis import given
@@ -21,14 +21,14 @@ from streams.core.mapping.set_mapping import (
 from streams.core.mapping.time_spans import borders
 from streams.core.mapping.versions import NOT_KEPT, WRONG_KIND
 from tests.support.calls import NOON
-from tests.unit.streams.core.mapping.test_held_past import LEAD, held, looked_at
+from tests.unit.streams.core.mapping.test_held_past import LEAD, held, resolved
 
 DAY_US = 24 * HOUR_US
 EVER = 1 << 60
 ORGS = {name: OrgRecord(name, periods=(Period(f"sub_{name}", 0),)) for name in "abcdefghijk"}
 
 
-def asked(org: str, begins_us: int | None = None, kind: str = "", plan: str = "ai_basic") -> MappingRequest:
+def request_for(org: str, begins_us: int | None = None, kind: str = "", plan: str = "ai_basic") -> MappingRequest:
     return MappingRequest("acme", org, "t", plan, id_kind=kind, effective_from=begins_us)
 
 
@@ -36,7 +36,7 @@ def moved(orgs: str, *, first_us: int = NOON, apart_us: int = 10 * DAY_US) -> Cu
     """The customer moves from org to org, every ten days."""
     record = None
     for number, org in enumerate(orgs):
-        record = set_mapping(record, asked(org), first_us + number * apart_us, LEAD)
+        record = set_mapping(record, request_for(org), first_us + number * apart_us, LEAD)
     assert record is not None
     return record
 
@@ -46,7 +46,7 @@ def payer(record: CustomerRecord, at_us: int) -> tuple[str, str]:
     return found.subscription, found.held
 
 
-def test_a_call_of_before_all_kept_versions_is_held_and_never_billed_to_the_oldest() -> None:
+def test_a_call_before_all_kept_versions_is_held_and_never_billed_to_the_oldest() -> None:
     """
     a  b  c  d  e  f  g  h  i     a is dropped
     ^ a call of then comes now
@@ -60,17 +60,17 @@ def test_a_call_of_before_all_kept_versions_is_held_and_never_billed_to_the_olde
     assert record.known_from in borders(record, ORGS)
 
 
-def test_up_to_eight_versions_all_is_known() -> None:
+def test_with_up_to_eight_versions_every_time_is_covered() -> None:
     record = moved("abcdefgh")
     assert record.known_from == 0
     assert payer(record, NOON - 99 * DAY_US) == ("sub_a", "")
 
 
-def test_a_version_that_said_the_same_as_the_next_one_is_not_missed() -> None:
-    """For example another plan for the same org."""
+def test_a_removed_version_equal_to_the_next_one_is_not_needed() -> None:
+    """For example one with another plan for the same org."""
     record = None
     for number in range(12):
-        record = set_mapping(record, asked("a", plan=f"plan-{number}"), NOON + number * 10 * DAY_US, LEAD)
+        record = set_mapping(record, request_for("a", plan=f"plan-{number}"), NOON + number * 10 * DAY_US, LEAD)
     assert record is not None
     assert (len(record.versions), record.known_from) == (KEPT_VERSIONS, 0)
     assert payer(record, NOON) == ("sub_a", "")
@@ -86,18 +86,18 @@ def test_a_version_that_said_the_same_as_the_next_one_is_not_missed() -> None:
     ),
     st.integers(-5, 400),
 )
-def test_whatever_was_dropped_what_is_left_says_the_same_or_nothing(
+def test_after_any_removal_the_kept_versions_give_the_same_answer_or_none(
     changes: list[tuple[str, int, str]], day: int
 ) -> None:
-    """Against a record that keeps everything."""
+    """Compared with a record that keeps everything."""
     whole: CustomerRecord | None = None
     kept: CustomerRecord | None = None
     now_us = NOON
     for org, days, kind in changes:
         now_us += days * DAY_US
         if org in ("a", "b"):
-            whole = set_mapping(whole, asked(org, kind=kind), now_us, LEAD, EVER)
-            kept = set_mapping(kept, asked(org, kind=kind), now_us, LEAD)
+            whole = set_mapping(whole, request_for(org, kind=kind), now_us, LEAD, EVER)
+            kept = set_mapping(kept, request_for(org, kind=kind), now_us, LEAD)
         elif whole is not None and kept is not None:
             whole = end_mapping(whole, EndMappingRequest(deleted=org == "-"), now_us, LEAD, EVER)
             kept = end_mapping(kept, EndMappingRequest(deleted=org == "-"), now_us, LEAD)
@@ -112,41 +112,41 @@ def test_whatever_was_dropped_what_is_left_says_the_same_or_nothing(
         assert at_us < now_us - 31 * DAY_US
 
 
-def test_a_mapping_from_then_on_says_who_pays_and_is_taken_though_it_lies_in_the_past() -> None:
+def test_a_mapping_from_that_time_on_says_who_pays_and_is_accepted_although_it_is_in_the_past() -> None:
     record = moved("abcdefghi")
     ledger = held(record, ORGS)
-    assert looked_at(ledger, record, ORGS) == ("", "", True)
+    assert resolved(ledger, record, ORGS) == ("", "", True)
     now_us = NOON + 99 * DAY_US
-    told = set_mapping(record, asked("k", NOON - DAY_US), now_us, LEAD)
-    assert told.versions[1:] == record.versions
-    assert (told.known_from, told.versions[0].lago_customer_id) == (NOON - DAY_US, "k")
-    assert set_mapping(told, asked("k", NOON - DAY_US), now_us + DAY_US, LEAD) is told, "twice is once"
+    result = set_mapping(record, request_for("k", NOON - DAY_US), now_us, LEAD)
+    assert result.versions[1:] == record.versions
+    assert (result.known_from, result.versions[0].lago_customer_id) == (NOON - DAY_US, "k")
+    assert set_mapping(result, request_for("k", NOON - DAY_US), now_us + DAY_US, LEAD) is result, "twice is once"
     with pytest.raises(Rejected, match="may be billed already"):
-        set_mapping(told, asked("a", NOON - DAY_US), now_us, LEAD)
+        set_mapping(result, request_for("a", NOON - DAY_US), now_us, LEAD)
     with pytest.raises(Rejected, match="may be billed already"):
-        set_mapping(record, asked("k", record.known_from), now_us, LEAD)
-    assert payer(told, NOON - DAY_US - 1) == ("", NOT_KEPT)
-    assert looked_at(ledger, told, ORGS) == ("k", "sub_k", False)
+        set_mapping(record, request_for("k", record.known_from), now_us, LEAD)
+    assert payer(result, NOON - DAY_US - 1) == ("", NOT_KEPT)
+    assert resolved(ledger, result, ORGS) == ("k", "sub_k", False)
 
 
-def test_so_many_versions_are_not_told_of() -> None:
+def test_the_number_of_versions_with_a_start_in_the_past_is_bounded() -> None:
     record = moved("ab" * (MAX_VERSIONS // 2) + "a", apart_us=HOUR_US)
-    later = set_mapping(record, asked("c"), NOON + 70 * DAY_US, LEAD)
+    later = set_mapping(record, request_for("c"), NOON + 70 * DAY_US, LEAD)
     assert (len(later.versions), later.known_from > 0) == (KEPT_VERSIONS, True)
     full = later
     for number in range(MAX_VERSIONS - KEPT_VERSIONS):
-        full = set_mapping(full, asked("k", NOON - number * DAY_US), NOON + 71 * DAY_US, LEAD)
+        full = set_mapping(full, request_for("k", NOON - number * DAY_US), NOON + 71 * DAY_US, LEAD)
     with pytest.raises(Rejected, match="versions are still needed"):
-        set_mapping(full, asked("k", NOON - 99 * DAY_US), NOON + 71 * DAY_US, LEAD)
+        set_mapping(full, request_for("k", NOON - 99 * DAY_US), NOON + 71 * DAY_US, LEAD)
 
 
-def test_what_was_held_for_no_one_before_its_version_was_dropped_still_goes_to_the_next_that_fits() -> None:
-    """Its version covered it not, and neither did the ones after it: that was seen, and is no guess."""
+def test_usage_held_without_a_payer_before_its_version_was_removed_goes_to_the_next_that_fits() -> None:
+    """Neither its own version nor the ones after it covered the call: that was certain, and is no guess."""
     record = None
     for number, org in enumerate("abcdefghi"):
-        record = set_mapping(record, asked(org, kind="team"), NOON + number * 10 * DAY_US, LEAD)
+        record = set_mapping(record, request_for(org, kind="team"), NOON + number * 10 * DAY_US, LEAD)
     assert record is not None
-    right = set_mapping(record, asked("k"), NOON + 90 * DAY_US, LEAD)
+    right = set_mapping(record, request_for("k"), NOON + 90 * DAY_US, LEAD)
     at_us, now_us = NOON, NOON + 91 * DAY_US
     assert right.known_from > at_us
     assert resolve_held(right, "", at_us, "user", ORGS, now_us=now_us, held=WRONG_KIND).org_id == "k"
@@ -154,17 +154,17 @@ def test_what_was_held_for_no_one_before_its_version_was_dropped_still_goes_to_t
     assert resolve_held(right, "a", at_us, "user", ORGS, now_us=now_us, held=WRONG_KIND).org_id == "a"
 
 
-def test_the_reason_is_counted_and_named_where_a_person_looks() -> None:
+def test_the_reason_is_counted_and_explained() -> None:
     assert NOT_KEPT in HELD_REASONS
     assert NOT_KEPT in REASONS
 
 
-def test_what_is_held_for_an_org_does_not_go_to_the_subscription_that_a_later_version_names() -> None:
+def test_usage_held_for_an_org_does_not_go_to_a_subscription_that_a_later_version_names() -> None:
     record = moved("ab")
     named = MappingRequest("acme", "a", "t", external_subscription_id="seats")
     record = set_mapping(record, named, NOON + 20 * DAY_US, LEAD)
     for number, org in enumerate("cdefghi", 3):
-        record = set_mapping(record, asked(org), NOON + number * 10 * DAY_US, LEAD)
+        record = set_mapping(record, request_for(org), NOON + number * 10 * DAY_US, LEAD)
     assert record.versions[0].external_subscription_id == "seats"
     found = resolve_held(record, "a", NOON, "user", ORGS, now_us=NOON + 99 * DAY_US, held="no_subscription")
     assert found.subscription == "sub_a"

@@ -1,4 +1,4 @@
-"""What an answer shows of a mapping that a process with a faster clock has changed a moment ago."""
+"""The answer to a mapping request after a process with a faster clock has just changed the same mapping."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +16,7 @@ Known = CustomerRecord | None
 
 
 class World:
-    """One process' mappings, its tables and topic in memory."""
+    """One process's mappings, with its tables and topic in memory."""
 
     def __init__(self, now_us: int, *records: CustomerRecord) -> None:
         self.table = {record.litellm_customer_id: record for record in records}
@@ -29,10 +29,10 @@ class World:
         self.mappings = Mappings(*parts, mapping_delay_us=LEAD, keep_us=KEEP_US, now_us=lambda: now_us)
 
     async def wait_fresh(self, _since: float) -> None:
-        """It is."""
+        """Return at once: the table is fresh."""
 
     async def is_unknown(self, _org_id: str) -> bool:
-        """Lago knows everybody."""
+        """Lago knows every org."""
         return False
 
     async def change(self, key: str, make: Any, announce: Any) -> Known:
@@ -44,12 +44,12 @@ class World:
 
 
 @pytest.mark.parametrize("behind", [0, 3 * SECOND_US, HOUR_US])
-async def test_the_answer_shows_what_was_asked_for_though_it_begins_by_the_faster_clock(behind: int) -> None:
+async def test_the_answer_shows_the_requested_mapping_although_it_starts_by_the_faster_clock(behind: int) -> None:
     first = set_mapping(None, MappingRequest("c", "a", "t"), NOW - 9 * HOUR_US, LEAD)
     world = World(NOW - behind, set_mapping(first, MappingRequest("c", "b", "t"), NOW, LEAD))
-    made = await world.mappings.put(MappingRequest("c", "d", "t"))
-    assert (made.version.lago_customer_id, made.changed) == ("d", True)
-    assert made.version.effective_from == NOW + LEAD
+    created = await world.mappings.put(MappingRequest("c", "d", "t"))
+    assert (created.version.lago_customer_id, created.changed) == ("d", True)
+    assert created.version.effective_from == NOW + LEAD
     assert in_force(world.table["c"].versions, NOW + 99 * HOUR_US).lago_customer_id == "d"
     ended = await world.mappings.end("c", EndMappingRequest())
     assert ended is not None

@@ -1,4 +1,4 @@
-"""What the resolver remembers: targets that no moment changes, until a table does."""
+"""What the resolver caches: targets that do not depend on time, until a table changes."""
 
 import pytest
 
@@ -38,7 +38,7 @@ def orgs(*periods: Period) -> dict[str, OrgRecord]:
     ],
 )
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
-def test_whatever_was_asked_before_each_moment_has_its_own_target(
+def test_each_time_has_its_own_target_after_any_earlier_lookups(
     customer: CustomerRecord, known: dict[str, OrgRecord], subscriptions: list[str], order: tuple[int, ...]
 ) -> None:
     resolver = Resolver({"c": customer}, known, code="ai_usage")
@@ -48,8 +48,10 @@ def test_whatever_was_asked_before_each_moment_has_its_own_target(
 
 
 @pytest.mark.parametrize("known", [orgs(FIRST), {}])
-def test_a_target_that_no_moment_changes_is_looked_up_once_until_a_table_changes(known: dict[str, OrgRecord]) -> None:
-    """A call costs a look into one table then, and not into three."""
+def test_a_target_that_does_not_depend_on_time_is_looked_up_once_until_a_table_changes(
+    known: dict[str, OrgRecord],
+) -> None:
+    """Then a call costs a lookup in one table instead of three."""
     customers = {"c": record(0)}
     resolver = Resolver(customers, known, code="ai_usage")
     before = resolver("c", 5, "user")
@@ -60,7 +62,7 @@ def test_a_target_that_no_moment_changes_is_looked_up_once_until_a_table_changes
     assert resolver("c", 5, "user").org_id == "other"
 
 
-def test_who_is_not_mapped_is_asked_for_anew() -> None:
+def test_a_customer_that_is_not_mapped_is_looked_up_every_time() -> None:
     customers = dict[str, CustomerRecord]()
     resolver = Resolver(customers, orgs(SECOND), code="ai_usage")
     assert resolver("c", 5, "user").held == NO_MAPPING
@@ -68,7 +70,7 @@ def test_who_is_not_mapped_is_asked_for_anew() -> None:
     assert resolver("c", 150, "user").subscription == "second"
 
 
-def test_an_orgs_own_usage_is_not_taken_for_a_customers_of_its_name() -> None:
+def test_an_orgs_own_usage_is_not_mistaken_for_that_of_a_customer_with_its_name() -> None:
     resolver = Resolver({"org": record(0, org="org_1")}, orgs(FIRST), code="ai_usage")
     assert resolver("org", 5, "user").subscription == "of_1"
     assert resolver("org", 5, ORG, "ai_usage").subscription == "first"

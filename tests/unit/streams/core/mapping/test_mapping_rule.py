@@ -1,4 +1,4 @@
-"""Who pays: versions by end time, inactive stretches, id kinds, orgs and their periods."""
+"""Who pays: versions by end time, inactive versions, id kinds, orgs and their periods."""
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from streams.core.mapping.resolve import WRONG_CURRENCY, resolve
@@ -19,7 +19,7 @@ def test_the_end_time_decides_which_version_applies() -> None:
     assert [resolve(two, at, "user", {}).subscription for at in (100, 199, 200, 900)] == ["old", "old", "new", "new"]
 
 
-def test_the_first_version_covers_everything_before_it() -> None:
+def test_the_first_version_also_covers_all_time_before_it() -> None:
     assert resolve(record(version(100)), 5, "user", {}).subscription == "s"
 
 
@@ -33,7 +33,7 @@ def test_a_deleted_customer_is_held_like_one_that_was_never_mapped() -> None:
     assert resolve(record(*versions), 199, "user", {}).subscription == "a"
 
 
-def test_an_inactive_stretch_is_covered_by_the_next_active_version() -> None:
+def test_an_inactive_version_is_covered_by_the_next_active_version() -> None:
     versions = (version(100, "a"), version(200, "b", is_active=False))
     assert resolve(record(*versions), 250, "user", {}).held == INACTIVE
     assert resolve(record(*versions, version(300, "c")), 250, "user", {}).subscription == "c"
@@ -45,7 +45,7 @@ def test_a_mapping_may_name_the_kind_of_id_it_matches() -> None:
     assert resolve(only_users, 5, "user", {}).subscription == "s"
 
 
-def test_without_a_subscription_the_orgs_period_gives_it() -> None:
+def test_a_mapping_without_a_subscription_uses_the_orgs_period() -> None:
     org = OrgRecord("org", periods=(Period("first", 10, 20), Period("second", 20)))
     plain = record(version(0, ""))
     assert [resolve(plain, at, "user", {"org": org}).subscription for at in (5, 10, 19, 20)] == [

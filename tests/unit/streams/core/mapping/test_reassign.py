@@ -1,4 +1,6 @@
-"""An org takes over a user's mappings: from the earliest moment on nothing names the user, and before it nothing moves."""
+"""An org takes over a user's mappings: from the earliest possible time on no mapping names the user, and before it
+nothing changes.
+"""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ RECORD = st.lists(VERSION, min_size=1, max_size=6, unique_by=lambda version: ver
 
 
 def repointed(record: CustomerRecord, begins_us: int = 0) -> CustomerRecord:
-    """As the migration does it: until nothing is left to ask for."""
+    """Change the mapping as the migration does: repeat the request until no further one is needed."""
     for _ in range(4):
         requests = repointing(record, OLD, NEW, EARLIEST, begins_us)
         if not requests:
@@ -41,10 +43,10 @@ def repointed(record: CustomerRecord, begins_us: int = 0) -> CustomerRecord:
 
 @settings(max_examples=500)
 @given(RECORD, st.sampled_from([0, 90, 106, 110, 125]))
-def test_from_the_earliest_moment_the_org_pays_and_before_it_the_one_who_paid(
+def test_from_the_earliest_time_on_the_org_pays_and_before_it_the_earlier_payer(
     record: CustomerRecord, second: int
 ) -> None:
-    """No one else's usage moves, and none that may be decided already."""
+    """No other usage moves, and none that may be decided already."""
     begins = second * SECOND_US
     after = repointed(record, begins)
     for at in range(60 * SECOND_US, 150 * SECOND_US, SECOND_US // 2):
@@ -58,8 +60,8 @@ def test_from_the_earliest_moment_the_org_pays_and_before_it_the_one_who_paid(
 
 
 @given(RECORD)
-def test_what_is_not_the_payer_is_kept(record: CustomerRecord) -> None:
-    """Plan, kind and tenant stay; a subscription that was named was the user's."""
+def test_everything_except_the_payer_is_kept(record: CustomerRecord) -> None:
+    """Plan, kind and tenant stay; a named subscription was the user's and is removed."""
     for request in repointing(record, OLD, NEW, EARLIEST):
         at = request.effective_from or EARLIEST
         was = [version for version in record.versions if version.effective_from <= at] or list(record.versions[:1])
@@ -82,8 +84,8 @@ def test_no_request_comes_too_early(record: CustomerRecord) -> None:
 
 @settings(max_examples=300)
 @given(RECORD)
-def test_after_the_end_of_its_time_nothing_is_paid_by_the_user(record: CustomerRecord) -> None:
-    """Before that end its subscription must not be ended, or usage would be left behind."""
+def test_after_the_given_end_the_user_pays_for_nothing(record: CustomerRecord) -> None:
+    """Before that time the user's subscription must not be ended, or usage would be lost."""
     until = paid_until(record, OLD)
     moments = range(60 * SECOND_US, 150 * SECOND_US, SECOND_US)
     if until is None:
@@ -93,7 +95,7 @@ def test_after_the_end_of_its_time_nothing_is_paid_by_the_user(record: CustomerR
     assert (until == 0) is (all(version.lago_customer_id != OLD for version in record.versions))
 
 
-def test_a_subscription_named_for_another_org_counts_too() -> None:
+def test_a_version_of_another_org_that_names_the_users_subscription_counts_too() -> None:
     versions = (
         MappingVersion(80 * SECOND_US, OTHER, "t", external_subscription_id="sub"),
         MappingVersion(90 * SECOND_US, NEW, "t"),
@@ -102,7 +104,7 @@ def test_a_subscription_named_for_another_org_counts_too() -> None:
     assert (paid_until(record, OLD), paid_until(record, OLD, frozenset({"sub"}))) == (0, 90 * SECOND_US)
 
 
-def test_a_deleted_mapping_needs_nothing() -> None:
+def test_a_deleted_mapping_needs_no_request() -> None:
     versions = (
         MappingVersion(80 * SECOND_US, OLD, "t"),
         MappingVersion(90 * SECOND_US, OLD, "t", is_active=False, deleted=True),

@@ -1,4 +1,4 @@
-"""How many versions of a mapping are kept and for how long, to the microsecond; and what a change leaves untouched."""
+"""How many versions of a mapping are kept and for how long, to the microsecond; and what a change does not touch."""
 
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected
@@ -19,7 +19,7 @@ NOW = 1_800_000_000 * SECOND_US
 LEAD = 5 * SECOND_US
 
 
-def asked(org: str) -> MappingRequest:
+def request_for(org: str) -> MappingRequest:
     return MappingRequest("customer", org, "tenant")
 
 
@@ -31,33 +31,35 @@ def version(at_us: int, org: str = "a", *, active: bool = True, deleted: bool = 
     return MappingVersion(at_us, org, "tenant", is_active=active, deleted=deleted)
 
 
-def test_eight_versions_are_kept_and_more_for_31_days_up_to_64_and_as_many_as_48_hours_need() -> None:
-    """Usage that a topic still holds is decided by its own version; that of the last 48 hours however many there are."""
+def test_8_versions_are_kept_for_any_time_64_for_31_days_and_any_number_for_48_hours() -> None:
+    """Usage that a topic still holds is decided by its own version; that of the last 48 hours by any number of
+    versions.
+    """
     assert (KEPT_VERSIONS, MAX_VERSIONS, KEPT_US, KEEP_US) == (8, 64, 31 * 24 * HOUR_US, 48 * HOUR_US)
 
 
-def test_the_oldest_of_nine_goes_once_the_next_one_has_covered_all_that_is_still_decided() -> None:
+def test_the_oldest_of_nine_is_removed_once_the_next_one_covers_everything_undecided() -> None:
     for early_us, kept in ((0, 8), (1, 9)):
         second = NOW - KEPT_US + early_us
         there = [version(0, "a"), version(second, "b"), *(version(NOW - 60 * SECOND_US + n, f"o{n}") for n in range(6))]
-        after = set_mapping(record(*there), asked("new"), NOW, LEAD)
+        after = set_mapping(record(*there), request_for("new"), NOW, LEAD)
         assert len(after.versions) == kept
         assert after.versions[-1].lago_customer_id == "new"
 
 
-def test_beyond_64_versions_the_oldest_go_after_48_hours() -> None:
+def test_beyond_64_versions_the_oldest_are_removed_after_48_hours() -> None:
     for early_us, refused in ((0, False), (1, True)):
         second = NOW - KEEP_US + early_us
         there = [version(second - 1, "a"), version(second, "b"), *(version(NOW - 90 + n, f"o{n}") for n in range(62))]
         try:
-            after = set_mapping(record(*there), asked("new"), NOW, LEAD)
+            after = set_mapping(record(*there), request_for("new"), NOW, LEAD)
         except Rejected:
             assert refused
         else:
             assert (refused, len(after.versions), after.versions[0].lago_customer_id) == (False, MAX_VERSIONS, "b")
 
 
-def test_a_request_maps_and_an_ending_hides_nothing_unless_they_say_so() -> None:
+def test_by_default_a_request_maps_and_an_end_does_not_hide_the_mapping() -> None:
     assert MappingRequest("c", "o", "t").is_active
     assert not EndMappingRequest().deleted
     ended = end_mapping(record(version(0)), EndMappingRequest(), NOW, LEAD).versions[-1]
@@ -65,17 +67,17 @@ def test_a_request_maps_and_an_ending_hides_nothing_unless_they_say_so() -> None
 
 
 def test_a_pause_that_ended_before_the_change_stays_a_pause_in_the_record() -> None:
-    """Its usage goes to the version after it already: nothing has to be pinned, and what is shown stays true."""
+    """Its usage already goes to the version after it: nothing has to be fixed, and the record stays true."""
     there = (version(0, "a"), version(1000 * SECOND_US, "a", active=False), version(2000 * SECOND_US, "a"))
-    after = set_mapping(record(*there), asked("b"), NOW, LEAD)
+    after = set_mapping(record(*there), request_for("b"), NOW, LEAD)
     assert after.versions[:3] == there
     assert [one.lago_customer_id for one in after.versions] == ["a", "a", "a", "b"]
 
 
 def test_a_pause_that_lasts_until_the_change_stays_a_pause_whatever_was_announced() -> None:
-    """Who was announced has not begun, and pays for nothing yet: pinned to him, the pause would be billed at once."""
+    """The announced version has not started and pays for nothing yet: fixed to it, the pause would be billed at once."""
     there = (version(0, "a"), version(1000 * SECOND_US, "a", active=False), version(NOW + HOUR_US, "later"))
-    after = set_mapping(record(*there), asked("b"), NOW, LEAD)
+    after = set_mapping(record(*there), request_for("b"), NOW, LEAD)
     assert [(one.lago_customer_id, one.is_active) for one in after.versions] == [
         ("a", True),
         ("a", False),
@@ -84,7 +86,7 @@ def test_a_pause_that_lasts_until_the_change_stays_a_pause_whatever_was_announce
     ]
 
 
-def test_a_deletion_is_remembered_up_to_its_last_microsecond() -> None:
+def test_a_deletion_is_kept_up_to_its_last_microsecond() -> None:
     deleted = record(version(0), version(NOW, active=False, deleted=True))
     assert not forgettable(deleted, NOW)
     assert forgettable(deleted, NOW + 1)

@@ -1,4 +1,4 @@
-"""Whatever is done to a ledger's books, in whatever order: they add up, and another worker reads the same from the changelog."""
+"""Any operations on a ledger in any order: its sums add up, and another worker reads the same state from the changelog."""
 
 from decimal import Decimal
 
@@ -32,7 +32,7 @@ SECONDS = st.integers(-1000, 400)
 
 
 class BooksMachine(RuleBasedStateMachine):
-    """One partition, worked on by workers with different settings."""
+    """One partition, processed by workers with different settings."""
 
     def __init__(self) -> None:
         super().__init__()

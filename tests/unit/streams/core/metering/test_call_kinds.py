@@ -35,16 +35,16 @@ def test_each_family_has_its_kind(kind: str, names: str) -> None:
     assert {name: kind_of(name) for name in names.split()} == dict.fromkeys(names.split(), kind)
 
 
-def test_a_name_that_no_one_recorded_is_unknown() -> None:
+def test_an_unknown_call_type_has_the_kind_unknown() -> None:
     assert kind_of("aquantum_completion") == UNKNOWN
 
 
-def test_a_database_that_wrote_the_name_of_the_enumeration_is_understood() -> None:
+def test_the_enumeration_name_that_some_databases_have_is_understood() -> None:
     assert kind_of("CallTypes.aretrieve_batch") == JOB
 
 
 def test_an_ordinary_answer_belongs_to_no_job() -> None:
-    """What is no job keeps an identity of its own: two answers are two calls, whatever their ids."""
+    """A call that is no job has its own identity: two answers are two calls, even if their ids are equal."""
     assert not JOBS & READABLE
     assert not {"acompletion", "aresponses", "anthropic_messages", "aimage_generation", "aembedding"} & JOBS
     assert {"aresponses", "responses"} <= READABLE

@@ -1,4 +1,6 @@
-"""Settings change while usage waits, and two workers with different ones take over from each other: the money is right."""
+"""Settings change while usage waits, and workers with different settings take over from each other: every amount stays
+right.
+"""
 
 from collections import Counter
 from dataclasses import replace
@@ -31,7 +33,7 @@ Customers = dict[str, CustomerRecord]
 
 
 class Line:
-    """One partition, and every event that left it."""
+    """One partition, and every event that was sealed from it."""
 
     def __init__(self) -> None:
         self.log = OwnChangelog()
@@ -49,7 +51,7 @@ class Line:
         self.log.commit(changes, at)
 
     def settle(self, policy: MeterPolicy, at: int = NOON + 2 * HOUR_US, customers: Customers = MAPPED) -> None:
-        """Another worker takes over, with this policy, and does what time does."""
+        """Another worker with this policy takes over, and does all work that is due."""
         self.log.taken_over(NOON)
         while older := unnamed(self.log.ledger):
             self.log.commit(with_group_names(self.log.ledger, older, policy.group_by), at)
@@ -76,10 +78,12 @@ def call(
     ("before", "after"),
     [((), ("team_id",)), (("team_id",), ()), (("team_id",), ("user_id",)), (("team_id",), ("user_id", "team_id"))],
 )
-def test_a_window_is_named_by_the_setting_it_was_begun_with(
+def test_a_windows_group_names_are_those_of_the_setting_at_its_start(
     before: tuple[str, ...], after: tuple[str, ...], *, held: bool
 ) -> None:
-    """It stopped the partition forever: names of one setting were put to values of another. Of equal number they lied."""
+    """Earlier the partition stopped forever: the names of one setting were given the values of another; with an equal
+    number of names they were wrong.
+    """
     line, old, new = Line(), replace(PLAIN, group_by=before), replace(PLAIN, group_by=after)
     customers: Customers = {} if held else MAPPED
     line.fold(old, call(1), customers=customers)
@@ -105,7 +109,7 @@ def test_a_window_is_named_by_the_setting_it_was_begun_with(
     assert sorted(map(str, groups)) == sorted(map(str, wanted))
 
 
-def test_a_longer_window_takes_no_call_into_a_shorter_one() -> None:
+def test_a_longer_window_setting_adds_no_call_to_an_existing_shorter_window() -> None:
     """WINDOW_SECONDS 60 -> 3600: a call of minute 50 joined an open window of one minute."""
     line = Line()
     line.fold(PLAIN, call(1, NOON))
@@ -119,7 +123,7 @@ def test_a_longer_window_takes_no_call_into_a_shorter_one() -> None:
     }
 
 
-def test_a_shorter_horizon_and_then_a_longer_one_bills_no_repeat() -> None:
+def test_a_shorter_dedupe_retention_and_then_a_longer_one_bill_no_repeat() -> None:
     """
     counted 10h ago | horizon 2h: forgotten | horizon 24h: its repeat is no new call, and not billed directly
     """
@@ -156,10 +160,10 @@ def test_each_call_is_rounded_by_the_setting_it_was_folded_with_and_every_sum_is
         ({"coalesce_us": 0, "max_held_metered": 0}, {}, 1),
     ],
 )
-def test_a_policy_decides_by_what_it_is_when_the_call_is_counted_or_the_part_sealed(
+def test_a_policy_applies_at_the_time_of_the_count_or_of_the_seal(
     changed: dict[str, object], fields: dict[str, object], billed: int
 ) -> None:
-    """And a repeat under another policy is a repeat: what was decided stays."""
+    """A repeat under another policy is still a repeat: the first decision stays."""
     line, new = Line(), replace(PLAIN, **changed)  # type: ignore[arg-type]
     line.fold(new, call(1, **fields))
     for policy in (PLAIN, new):
@@ -194,10 +198,10 @@ POLICIES = [
         max_size=8,
     )
 )
-def test_the_one_who_takes_over_with_whatever_settings_each_call_is_billed_once(
+def test_each_call_is_billed_once_for_any_settings_of_the_worker_that_takes_over(
     steps: list[tuple[MeterPolicy, list[int], bool, str]],
 ) -> None:
-    """Calls repeat, are held or not, and merge; each costs a whole number of millionths, so no rounding differs."""
+    """Calls repeat, are held or not, and merge; each costs a whole number of millionths, so that no rounding differs."""
     line, seen = Line(), set[int]()
     for policy, numbers, held, then in steps:
         line.log.taken_over(NOON)
@@ -234,7 +238,7 @@ def older(*group: str) -> Window:
         ((), ("team_id",), {}),
     ],
 )
-def test_windows_of_an_older_release_are_named_by_the_setting_if_it_fits_and_never_stop(
+def test_windows_of_an_older_release_get_the_names_of_the_setting_if_they_fit_and_never_stop_the_meter(
     group: tuple[str, ...], group_by: tuple[str, ...], named_as: dict[str, str]
 ) -> None:
     policy = replace(PLAIN, group_by=group_by)
@@ -243,7 +247,7 @@ def test_windows_of_an_older_release_are_named_by_the_setting_if_it_fits_and_nev
     assert {name: text for name, text in properties.items() if name not in plain} == named_as
 
 
-def test_windows_of_an_older_release_keep_the_names_they_get_first() -> None:
+def test_windows_of_an_older_release_keep_their_first_names() -> None:
     line = Line()
     window = older("t0")
     position = msgspec.structs.replace(line.log.ledger.position, next=8)
@@ -258,8 +262,8 @@ def test_windows_of_an_older_release_keep_the_names_they_get_first() -> None:
     assert (event.properties["team_id"], event.properties["user_id"]) == ("t0", "acme")
 
 
-def test_a_release_that_would_misread_a_ledger_is_kept_from_it() -> None:
-    """Releases before version 3 know neither the names of a window nor the tags of identities."""
+def test_a_release_that_would_misread_a_ledger_refuses_it() -> None:
+    """Releases before version 3 know neither a window's group names nor the tags of identities."""
     assert Position().v == PLAIN_VERSION
     line = Line()
     line.fold(PLAIN, call(1))

@@ -1,7 +1,7 @@
-"""Attack: a client of LiteLLM names another customer wherever it can write.
+"""Attack: a LiteLLM client names another customer wherever it can write.
 
-Under the recommended `CUSTOMER_ID_FIELDS`, which is what a key pins, nothing of it decides who pays. The bodies are
-recorded ones of LiteLLM 1.109.1; `victim` stands where its client wrote.
+With the recommended `CUSTOMER_ID_FIELDS`, which a key sets and a client cannot, none of it decides who pays. The bodies
+were recorded from LiteLLM 1.109.1; `victim` is in every place where its client wrote.
 """
 
 import json
@@ -57,7 +57,7 @@ WRITTEN: dict[str, Callable[[Body], Any]] = {
     ("fields", "payer"),
     [(PINNED_BY_KEY, ("u-alice", "user")), (("team", "key"), ("team-acme", "team"))],
 )
-def test_nothing_that_a_client_writes_names_who_pays(
+def test_no_field_that_a_client_can_write_decides_who_pays(
     where: str, fields: tuple[str, ...], payer: tuple[str, str]
 ) -> None:
     body = _recorded()
@@ -66,20 +66,20 @@ def test_nothing_that_a_client_writes_names_who_pays(
 
 
 @pytest.mark.parametrize("where", list(WRITTEN)[:2])
-def test_by_default_the_end_user_pays_whom_the_client_names(where: str) -> None:
-    """So the attack above can succeed: the doctor says `client_names_payer` of this default."""
+def test_by_default_the_end_user_pays_and_the_client_names_the_end_user(where: str) -> None:
+    """So the attack above succeeds by default: the doctor reports `client_names_payer`."""
     body = _recorded()
     WRITTEN[where](body)
     assert _payer(body, CUSTOMER_ID_FIELDS) == (VICTIM, "end_user")
 
 
-def test_a_row_of_the_flat_payload_is_no_way_around() -> None:
+def test_the_flat_form_does_not_bypass_it() -> None:
     row = {"id": "x", "end_user": VICTIM, "user": "u-alice", "model": "m", "spend": "0.01", "request_tags": [VICTIM]}
     assert _payer(row, PINNED_BY_KEY, FLAT) == ("u-alice", "user")
 
 
-def test_where_the_key_pins_no_one_the_client_still_names_no_one() -> None:
-    """The call is held as unattributed, and listed; it is not billed to a name of the client's."""
+def test_if_the_key_sets_no_customer_the_client_still_cannot() -> None:
+    """The call is held as unattributed, and listed; it is not billed to the client's choice."""
     body = _recorded()
     body["end_user"] = VICTIM
     for name in ("user_api_key_user_id", "user_api_key_team_id", "user_api_key_org_id", "user_api_key_hash"):

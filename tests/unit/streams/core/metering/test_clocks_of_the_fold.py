@@ -1,4 +1,4 @@
-"""Whose clock is believed: the call's, the ingress's, the partition's; laws with one wrong at a time."""
+"""Which clock is believed: the call's, the ingress's or the partition's; each test has one wrong clock."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def subscribed(_customer: str, _at_us: int, _kind: str) -> Target:
 
 
 class Ledger:
-    """One partition, folded record after record or all at once."""
+    """One partition, folded record by record or all at once."""
 
     def __init__(self) -> None:
         self.ledger = LedgerState(Position())
@@ -43,9 +43,9 @@ class Ledger:
         apply(self.ledger, changes, NOON)
         for name, count in changes.decisions.items():
             self.decisions[name] = self.decisions.get(name, 0) + count
-        told = [msgspec.json.decode(value, type=EnrichedUsage) for _, value in changes.enriched]
-        self.notes += [one.note for one in told]
-        self.ends += [parse_us(one.end) for one in told]
+        result = [msgspec.json.decode(value, type=EnrichedUsage) for _, value in changes.enriched]
+        self.notes += [one.note for one in result]
+        self.ends += [parse_us(one.end) for one in result]
         return changes
 
 
@@ -54,7 +54,7 @@ def record(offset: int, *, ended_us: int, received_us: int) -> Raw:
 
 
 def test_a_call_through_an_ingress_two_hours_slow_is_billed_on_its_own_day() -> None:
-    """It ended at 01:00 and came in at 23:00 by a clock that the other ingresses contradict."""
+    """It ended at 01:00 and was received at 23:00 by a clock that differs from that of the other ingresses."""
     ledger = Ledger()
     ledger.fold([record(0, ended_us=MIDNIGHT + HOUR_US, received_us=MIDNIGHT + HOUR_US)])
     ledger.fold([record(1, ended_us=MIDNIGHT + HOUR_US, received_us=MIDNIGHT - HOUR_US)])
@@ -62,20 +62,22 @@ def test_a_call_through_an_ingress_two_hours_slow_is_billed_on_its_own_day() -> 
     assert ledger.notes == ["", ""]
 
 
-def test_the_worker_s_clock_outvotes_a_slow_ingress_that_is_alone() -> None:
+def test_the_workers_clock_overrides_a_slow_ingress_that_is_the_only_one() -> None:
     ledger = Ledger()
     ledger.fold([record(0, ended_us=MIDNIGHT + HOUR_US, received_us=MIDNIGHT - HOUR_US)], MIDNIGHT + HOUR_US)
     assert (ledger.ends, ledger.notes) == ([MIDNIGHT + HOUR_US], [""])
 
 
-def test_an_end_that_the_worker_s_clock_does_not_confirm_either_is_not_believed() -> None:
+def test_an_end_that_the_workers_clock_does_not_confirm_either_is_not_believed() -> None:
     ledger = Ledger()
     ledger.fold([record(0, ended_us=NOON + HOUR_US, received_us=NOON)], NOON + SECOND_US)
     assert (ledger.ends, ledger.notes) == ([NOON], ["future_time"])
 
 
-def test_kafka_s_time_of_a_record_outvotes_an_ingress_s_clock_in_both_directions() -> None:
-    """What an ingress stamped wrongly Kafka or the ingress itself has corrected by then: the record's time is true."""
+def test_kafkas_record_time_overrides_an_ingresss_clock_in_both_directions() -> None:
+    """A wrong time from an ingress has been corrected by Kafka or the ingress itself by then: the record's time is
+    right.
+    """
     slow = replace(record(0, ended_us=NOON, received_us=NOON - 2 * HOUR_US), timestamp=NOON // 1000)
     fast = replace(raw(1, {**slp(1), "endTime": None, "startTime": None}, received_us=NOON + 25 * HOUR_US))
     fast = replace(fast, timestamp=NOON // 1000)
@@ -90,8 +92,8 @@ def test_a_call_that_no_clock_confirms_ends_when_it_was_received() -> None:
     assert (ledger.ends, ledger.notes) == ([NOON], ["future_time"])
 
 
-def test_a_record_400_days_ahead_shuts_no_call_out() -> None:
-    """Every call after it was beyond the dedupe retention for 399 days."""
+def test_a_record_400_days_ahead_does_not_exclude_later_calls() -> None:
+    """In an earlier version every call after it was beyond the dedupe retention for 399 days."""
     ledger = Ledger()
     ledger.fold([record(0, ended_us=NOON, received_us=NOON)], NOON)
     ledger.fold([record(1, ended_us=NOON + 400 * DAY_US, received_us=NOON + 400 * DAY_US)], NOON + 1000)
@@ -102,8 +104,10 @@ def test_a_record_400_days_ahead_shuts_no_call_out() -> None:
 
 
 @pytest.mark.parametrize("behind_h", [-24, -1, 0, 1, 24, 24 * 30])
-def test_a_worker_whose_clock_is_wrong_forgets_no_identity_early(behind_h: int) -> None:
-    """A repeat is a repeat for as long as it is not beyond the horizon, however slow the worker that folded the call."""
+def test_a_worker_with_a_wrong_clock_forgets_no_identity_early(behind_h: int) -> None:
+    """A repeat is recognised as long as it is within the dedupe retention, however slow the clock of the worker that
+    folded the call.
+    """
     ledger = Ledger()
     ledger.fold([record(0, ended_us=NOON, received_us=NOON)], NOON - behind_h * HOUR_US)
     for hours in range(1, 40):
@@ -115,8 +119,8 @@ def test_a_worker_whose_clock_is_wrong_forgets_no_identity_early(behind_h: int) 
     assert ledger.decisions[DUPLICATE] >= 22
 
 
-def test_a_call_whose_end_was_not_believed_is_remembered_until_that_end_is_beyond_the_horizon() -> None:
-    """Received first by an ingress 25 hours slow; the repeat comes in by a right one."""
+def test_a_call_whose_end_was_not_believed_is_remembered_until_that_end_is_beyond_the_retention() -> None:
+    """First received by an ingress 25 hours slow; the repeat comes through a right one."""
     ledger = Ledger()
     call = record(0, ended_us=NOON, received_us=NOON - 25 * HOUR_US)
     ledger.fold([call], NOON)
@@ -127,8 +131,10 @@ def test_a_call_whose_end_was_not_believed_is_remembered_until_that_end_is_beyon
 
 
 @pytest.mark.parametrize(("ahead_h", "again_h"), [(240, 96), (240, 216), (60, 74), (72, 400)])
-def test_a_replay_of_a_call_whose_end_lies_days_ahead_bills_nothing(ahead_h: int, again_h: int) -> None:
-    """Its memory has gone by then: it ended when it came, so it is beyond the horizon, and the usage log knows it."""
+def test_a_replay_of_a_call_whose_end_is_days_ahead_bills_nothing(ahead_h: int, again_h: int) -> None:
+    """Its identity is forgotten by then: it counts as ended at its receipt, so it is beyond the dedupe retention, and
+    the usage log knows it.
+    """
     ledger = Ledger()
     call = record(0, ended_us=NOON + ahead_h * HOUR_US, received_us=NOON)
     ledger.fold([call], NOON)
@@ -138,8 +144,10 @@ def test_a_replay_of_a_call_whose_end_lies_days_ahead_bills_nothing(ahead_h: int
     assert ledger.decisions == {"billable": 2, "rejected:beyond_horizon": 1}
 
 
-def test_what_a_batch_counts_is_remembered_from_its_own_time_on_though_a_record_in_it_is_days_ahead() -> None:
-    """The partition slept for ten hours. A record days ahead brings its clock to the worker's; the call beside it ended before."""
+def test_calls_of_a_batch_are_remembered_by_their_own_time_even_if_one_record_is_days_ahead() -> None:
+    """The partition was idle for ten hours. A record days ahead moves its clock to the worker's; the call beside it
+    ended before.
+    """
     ledger = Ledger()
     ledger.fold([record(0, ended_us=NOON, received_us=NOON)])
     now_us = NOON + 10 * HOUR_US
@@ -156,10 +164,10 @@ moments = st.integers(-24, 24).map(lambda hours: NOON + hours * HOUR_US)
 @given(
     st.lists(st.tuples(st.integers(0, 6), moments, moments, moments), min_size=1, max_size=25),
 )
-def test_no_call_is_billed_twice_whatever_the_clocks_of_ingress_and_worker_say(
+def test_no_call_is_billed_twice_for_any_clocks_of_ingress_and_worker(
     found: list[tuple[int, int, int, int]],
 ) -> None:
-    """Each call has one end; the records' times and the workers' clocks are anything."""
+    """Each call has one end; the records' times and the workers' clocks are arbitrary."""
     ends: dict[int, int] = {}
     ledger, billed = Ledger(), list[int]()
     for offset, (number, end_us, time_us, worker_us) in enumerate(found):
@@ -173,7 +181,7 @@ def test_no_call_is_billed_twice_whatever_the_clocks_of_ingress_and_worker_say(
 
 
 @given(st.lists(st.tuples(moments, moments), min_size=1, max_size=20), st.integers(1, 19), moments)
-def test_folding_is_the_same_however_the_records_are_cut_into_chunks(
+def test_the_result_of_folding_is_the_same_for_every_split_into_batches(
     times: list[tuple[int, int]], cut: int, latest_us: int
 ) -> None:
     records = [

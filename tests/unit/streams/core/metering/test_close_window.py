@@ -1,4 +1,4 @@
-"""Windows leave the ledger: when they are due, to whom, and with every sum intact."""
+"""Windows leave the ledger: when they are due, for which org, and with every sum unchanged."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -49,20 +49,20 @@ def folded(records: list[Raw], customers: dict[str, CustomerRecord], orgs: dict[
     return ledger
 
 
-def test_a_window_is_due_once_its_end_and_the_grace_have_passed() -> None:
+def test_a_window_is_due_after_its_end_and_the_grace() -> None:
     ripe = NOON + 65 * SECOND_US
     assert not due(window(), NOON, NOON, ripe - 1, POLICY)
     assert due(window(), NOON, ripe - 1, ripe, POLICY)
 
 
-def test_a_window_opened_late_waits_until_it_is_quiet_but_not_for_ever() -> None:
+def test_a_window_that_was_opened_late_waits_for_a_pause_in_its_calls_but_not_forever() -> None:
     opened = NOON + HOUR_US
     assert not due(window(), opened, opened + 5 * SECOND_US, opened + 6 * SECOND_US, POLICY)
     assert due(window(), opened, opened + 5 * SECOND_US, opened + 7 * SECOND_US, POLICY)
     assert due(window(), opened, opened + 60 * SECOND_US, opened + 60 * SECOND_US, POLICY)
 
 
-def test_an_event_carries_the_exact_sum_and_a_unit_that_is_never_zero() -> None:
+def test_an_event_has_the_exact_sum_and_a_unit_that_is_never_zero() -> None:
     changes = seal(Position(), [window(total_tokens=0)], {"org": RUNNING}, POLICY, PREFIX, 3, NOON)
     event = changes.sealed[0].event
     assert event.transaction_id == "d-t-3-7"
@@ -72,7 +72,7 @@ def test_an_event_carries_the_exact_sum_and_a_unit_that_is_never_zero() -> None:
     assert all(type(value) is str for value in event.properties.values())
 
 
-def test_seal_numbers_are_contiguous_and_sealed_sums_are_counted() -> None:
+def test_seal_numbers_have_no_gap_and_sealed_sums_are_counted() -> None:
     changes = seal(Position(seal_seq=4), [window(), window(first=8)], {}, POLICY, PREFIX, 3, NOON)
     assert [sealed.seal_seq for sealed in changes.sealed] == [5, 6]
     assert changes.position.seal_seq == 6
@@ -94,14 +94,14 @@ def test_usage_before_a_subscription_began_is_moved_to_its_start() -> None:
         (replace(POLICY, out_of_period_policy=OutOfPeriodPolicy.HOLD), Period("sub", NOON + HOUR_US), OUTSIDE_PERIOD),
     ],
 )
-def test_usage_no_period_bills_is_held(policy: MeterPolicy, period: Period, why: str) -> None:
+def test_usage_that_no_period_bills_is_held(policy: MeterPolicy, period: Period, why: str) -> None:
     changes = seal(Position(), [window()], {"org": OrgRecord("org", periods=(period,))}, policy, PREFIX, 3, NOON)
     assert not changes.sealed
     held = changes.windows[7]
     assert held is not None and held.held == why and held.subscription == ""
 
 
-def test_held_usage_is_released_when_its_mapping_appears_and_not_before() -> None:
+def test_held_usage_is_released_when_its_mapping_exists_and_not_before() -> None:
     ledger = folded([raw(0, slp(1)), raw(0, slp(2)), raw(0, slp(3, at_us=NOON - 5 * SECOND_US))], {}, {})
     assert len(ledger.windows) == 2 and "acme" in ledger.held
     assert release(ledger, {}, {"org": RUNNING}, POLICY, 100).empty
@@ -124,7 +124,7 @@ def test_released_windows_of_one_minute_become_one_part_that_lists_them() -> Non
 
 @settings(max_examples=60)
 @given(ends=st.lists(st.integers(-30, 30), min_size=1, max_size=30), change=st.integers(-25, 25))
-def test_held_calls_go_to_the_version_of_their_own_end_time(ends: list[int], change: int) -> None:
+def test_held_calls_go_to_the_mapping_version_of_their_own_end_time(ends: list[int], change: int) -> None:
     """Calls |..held..| then two versions appear at once: each side gets its own calls, to the cent."""
     at = NOON + change * SECOND_US
     records = [raw(0, slp(n, at_us=NOON + end * SECOND_US + 1000)) for n, end in enumerate(ends)]
@@ -141,7 +141,7 @@ def test_held_calls_go_to_the_version_of_their_own_end_time(ends: list[int], cha
     assert by_target == {"old": len(ends) - new, "new": new}
 
 
-def test_old_held_windows_become_one_a_customer_model_and_quarter_of_an_hour() -> None:
+def test_old_held_windows_are_merged_by_customer_model_and_quarter_of_an_hour() -> None:
     ledger = folded([raw(0, slp(n, at_us=NOON + n * SECOND_US)) for n in range(50)], {}, {})
     apply(ledger, coalesce(ledger, {}, {}, POLICY, NOON + 2 * HOUR_US, 10_000), NOON)
     assert len(ledger.windows) == 1
@@ -152,7 +152,7 @@ def test_old_held_windows_become_one_a_customer_model_and_quarter_of_an_hour() -
     verify(ledger)
 
 
-def test_due_windows_are_bounded_and_only_those_with_a_subscription() -> None:
+def test_the_number_of_due_windows_is_bounded_and_all_have_a_subscription() -> None:
     records = [raw(0, slp(n, model=f"m{n}"), customer="acme" if n % 2 else "stranger") for n in range(20)]
     ledger = folded(records, mapped(), {"org": RUNNING})
     late = NOON + HOUR_US
@@ -160,7 +160,7 @@ def test_due_windows_are_bounded_and_only_those_with_a_subscription() -> None:
     assert len(due_windows(ledger, late, POLICY, 4)) == 4
 
 
-def test_books_that_do_not_add_up_are_refused() -> None:
+def test_a_ledger_that_does_not_add_up_is_refused() -> None:
     ledger = folded([raw(0, slp(1))], mapped(), {"org": RUNNING})
     next(iter(ledger.windows.values())).cost += Decimal("0.000000000001")
     with pytest.raises(LedgerBroken, match="ledger_imbalance"):

@@ -1,4 +1,4 @@
-"""Laws of the Kafka key: whom a call belongs to, on recorded bodies and by hand."""
+"""Kafka's key, the customer of a call: for recorded and for written bodies."""
 
 import csv
 from pathlib import Path
@@ -30,7 +30,7 @@ def _call(json: str) -> Call:
 
 
 @pytest.mark.parametrize("name", sorted({row["file"] for row in EXPECTED}))
-def test_a_recorded_call_belongs_to_its_customer(name: str) -> None:
+def test_a_recorded_call_has_its_customer(name: str) -> None:
     elements = split((FIXTURES / name).read_bytes())
     rows = [row for row in EXPECTED if row["file"] == name]
     assert len(rows) == len(elements)
@@ -43,8 +43,8 @@ def test_a_recorded_call_belongs_to_its_customer(name: str) -> None:
 
 
 @given(st.permutations(CUSTOMER_ID_FIELDS), st.data())
-def test_the_first_present_field_names_the_customer(fields: list[str], data: st.DataObject) -> None:
-    """Every subset of fields may be absent, in any of the ways that senders write "absent"."""
+def test_the_first_field_with_a_value_names_the_customer(fields: list[str], data: st.DataObject) -> None:
+    """Any set of fields may be absent, in every way in which senders write an absent value."""
     present = data.draw(st.sets(st.sampled_from(list(ALL_NAMED))))
     absent = st.sampled_from([None, "", "  ", "\0"])
     call = Call(**{name: value if name in present else data.draw(absent) for name, value in ALL_NAMED.items()})
@@ -71,16 +71,16 @@ def test_the_first_present_field_names_the_customer(fields: list[str], data: st.
         ("{}", (UNATTRIBUTED, "unattributed")),
     ],
 )
-def test_litellms_fields_in_order(call: str, customer: tuple[str, str]) -> None:
+def test_the_order_of_litellms_fields(call: str, customer: tuple[str, str]) -> None:
     assert customer_of(SLP, _call(call), CUSTOMER_ID_FIELDS) == customer
 
 
-def test_a_long_id_is_hashed_as_everywhere_else() -> None:
+def test_a_long_id_is_hashed_like_everywhere_else() -> None:
     long = "c" * 700
     assert customer_of(FLAT, Call(end_user=long), CUSTOMER_ID_FIELDS) == (normalise_customer_id(long), "end_user")
 
 
-def test_the_other_shapes_name_their_customer_outright() -> None:
+def test_the_other_shapes_name_their_customer_directly() -> None:
     call = Call(customer_id="c", external_subscription_id="s", end_user="e", cloud_event=CloudEvent(subject="j"))
     assert customer_of(INTEGRATION, call, CUSTOMER_ID_FIELDS) == ("c", "customer")
     assert customer_of(LAGO, call, CUSTOMER_ID_FIELDS) == ("s", "subscription")
@@ -90,7 +90,7 @@ def test_the_other_shapes_name_their_customer_outright() -> None:
 
 
 @pytest.mark.parametrize("shape", [INTEGRATION, LAGO, FLAT, SLP])
-def test_without_the_name_of_its_shape_a_call_belongs_to_whom_its_other_fields_name(shape: str) -> None:
+def test_a_call_without_the_name_of_its_shape_gets_the_customer_of_its_other_fields(shape: str) -> None:
     assert customer_of(shape, Call(end_user="e"), CUSTOMER_ID_FIELDS) == ("e", "end_user")
     assert customer_of(shape, Call(customer_id="c", user="u"), CUSTOMER_ID_FIELDS) == ("c", "customer")
 
@@ -113,7 +113,7 @@ def test_without_the_name_of_its_shape_a_call_belongs_to_whom_its_other_fields_n
         ('{"cloud_event":{},"customer_id":"c"}', CLOUDEVENT, CLOUDEVENT),
     ],
 )
-def test_a_shape_is_known_by_its_fields_and_lagos_by_its_route(call: str, otherwise: str, shape: str) -> None:
+def test_a_shape_is_recognised_by_its_fields_and_lagos_by_its_route(call: str, otherwise: str, shape: str) -> None:
     assert shape_of(_call(call), otherwise) == shape
 
 
@@ -130,12 +130,12 @@ def test_a_shape_is_known_by_its_fields_and_lagos_by_its_route(call: str, otherw
         ('{"end_user":"default_user_id"}', ("default_user_id", "end_user")),
     ],
 )
-def test_the_one_who_has_the_master_key_is_no_one(call: str, customer: tuple[str, str]) -> None:
-    """LiteLLM names them itself; an end user of that name is somebody whom the client chose."""
+def test_the_user_of_the_master_key_is_no_customer(call: str, customer: tuple[str, str]) -> None:
+    """LiteLLM itself names this user; an end user of that name was chosen by the client."""
     assert customer_of(SLP, _call(call), CUSTOMER_ID_FIELDS) == customer
 
 
-def test_by_other_callbacks_the_master_keys_user_is_no_one_too() -> None:
+def test_in_other_callbacks_the_user_of_the_master_key_is_no_customer_either() -> None:
     nobody = (UNATTRIBUTED, "unattributed")
     assert customer_of(LAGO, Call(external_subscription_id="default_user_id"), CUSTOMER_ID_FIELDS) == nobody
     event = Call(cloud_event=CloudEvent(subject="default_user_id"))

@@ -1,4 +1,4 @@
-"""What is billed, and what every call that is not is called: by its kind, by who paid, by its cost."""
+"""Whether a call is billed, and the reason if it is not: by its kind, by who paid, by its cost."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -56,14 +56,14 @@ def usage_object(**counts: Any) -> dict[str, Any]:
         ("of_a_later_version", NOTHING, "zero_cost"),
     ],
 )
-def test_a_call_without_a_cost_is_unpriced_if_it_was_worth_one(
+def test_a_call_without_a_cost_is_unpriced_if_its_kind_normally_costs_something(
     call_type: str, fields: dict[str, Any], decision: str
 ) -> None:
     assert decided(slp(1, cost="0", call_type=call_type, **fields)) == decision
 
 
 @pytest.mark.parametrize("call_type", ["acreate_file", "of_a_later_version", "arerank", "acreate_container"])
-def test_a_cost_is_billed_whatever_the_call_is(call_type: str) -> None:
+def test_a_call_with_a_cost_is_billed_for_any_kind(call_type: str) -> None:
     assert decided(slp(1, call_type=call_type)) == "billable"
 
 
@@ -78,7 +78,7 @@ POLICIES: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("fields", "policy", "decision"), POLICIES)
 @pytest.mark.parametrize(("status", "billed"), [("success", "billable"), ("failure", "failed_with_cost")])
-def test_a_policy_holds_for_failed_calls_too(
+def test_a_policy_applies_to_failed_calls_too(
     fields: dict[str, Any], policy: str, decision: str, status: str, billed: str
 ) -> None:
     call = slp(1, status=status, **fields)
@@ -86,7 +86,7 @@ def test_a_policy_holds_for_failed_calls_too(
     assert decided(call, **{policy: True}) == billed
 
 
-def test_each_policy_may_leave_a_call_out() -> None:
+def test_each_policy_can_exclude_a_call() -> None:
     both = slp(1, byok=True, cache_hit=True, metadata={"used_client_oauth_token": True, "is_silent_experiment": True})
     bills = dict.fromkeys(("bill_byok", "bill_cache_hits", "bill_own_subscriptions", "bill_silent_experiments"), True)
     assert decided(both, **bills) == "billable"
@@ -94,13 +94,13 @@ def test_each_policy_may_leave_a_call_out() -> None:
         assert decided(both, **bills | {policy: False}) != "billable"
 
 
-def test_by_default_own_subscriptions_and_experiments_are_not_billed() -> None:
+def test_by_default_calls_on_own_subscriptions_and_silent_experiments_are_not_billed() -> None:
     assert decided(slp(1, metadata={"used_client_oauth_token": True})) == "own_subscription"
     assert decided(slp(1, metadata={"is_silent_experiment": True})) == "silent_experiment"
     assert decided(slp(1, metadata={"used_client_oauth_token": False, "is_silent_experiment": None})) == "billable"
 
 
-def test_a_failed_call_without_cost_is_just_that() -> None:
+def test_a_failed_call_without_a_cost_is_only_failed() -> None:
     assert decided(slp(1, cost="0", status="failure", byok=True), bill_byok=False) == "failed_call"
 
 
@@ -108,7 +108,7 @@ def test_a_failed_call_without_cost_is_just_that() -> None:
     ("field", "decision"),
     [("used_client_oauth_token", "own_subscription"), ("is_silent_experiment", "silent_experiment")],
 )
-def test_the_ingress_keeps_whose_money_it_was(field: str, decision: str) -> None:
+def test_the_ingress_stores_whose_money_paid(field: str, decision: str) -> None:
     body = b'{"id":"x","end_user":"c","total_tokens":3,"response_cost":0.01,"startTime":1795175999,"endTime":1795176000,"metadata":{"%b":true}}'
     kept = strip(body % field.encode(), FLAT, NOON, CUSTOMER_ID_FIELDS)
     assert kept is not None
@@ -116,7 +116,7 @@ def test_the_ingress_keeps_whose_money_it_was(field: str, decision: str) -> None
     assert part.decisions == {decision: 1}
 
 
-def test_the_ingress_keeps_what_media_are_counted_in() -> None:
+def test_the_ingress_stores_the_units_of_media() -> None:
     details = {"image_count": 1, "character_count": 2, "audio_length_seconds": 3, "video_length_seconds": 4}
     counts = {"output_image_count": 2, "seconds": 1.5, "duration_seconds": 2, "prompt_tokens_details": details}
     body = msgspec.json.encode({"id": "x", "end_user": "c", "response_cost": 0, **usage_object(**counts)})
@@ -125,7 +125,7 @@ def test_the_ingress_keeps_what_media_are_counted_in() -> None:
     assert msgspec.json.decode(kept[1])["call"]["metadata"]["usage_object"] == counts
 
 
-def test_decisions_are_counted_with_their_money_since_the_ledger_began() -> None:
+def test_decisions_are_counted_with_their_money_from_the_start_of_the_ledger() -> None:
     calls = [
         slp(1),
         slp(2, status="failure"),
@@ -158,22 +158,22 @@ def test_decisions_are_counted_with_their_money_since_the_ledger_began() -> None
         ("20000", NOTHING | {"call_type": "aretrieve_batch"}, "rejected:implausible_cost"),
     ],
 )
-def test_a_price_that_no_model_has_is_kept_aside(cost: str, fields: dict[str, Any], decision: str) -> None:
+def test_an_implausible_cost_is_rejected(cost: str, fields: dict[str, Any], decision: str) -> None:
     """With the defaults: 1000 dollars a call, 10 dollars a token. A batch is thousands of calls, media have no tokens."""
     assert decided(slp(1, cost=cost, **fields)) == decision
 
 
-def test_the_limits_are_the_operators() -> None:
+def test_the_operator_can_set_the_limits() -> None:
     assert decided(slp(1, cost="0.5"), max_usd_per_call=Decimal("0.4")) == "rejected:implausible_cost"
     assert decided(slp(1, cost="0.5"), max_usd_per_token=Decimal("0.02")) == "rejected:implausible_cost"
     assert decided(slp(1, cost="0.5"), max_usd_per_token=Decimal("0.03")) == "billable"
 
 
-def test_what_is_not_billed_anyway_is_not_doubted() -> None:
+def test_a_call_that_is_not_billed_anyway_is_not_checked_for_its_price() -> None:
     assert decided(slp(1, cost="87654", byok=True), bill_byok=False) == "byok"
 
 
-def test_a_call_that_is_kept_aside_is_not_remembered_and_is_billed_when_its_operator_accepts_it() -> None:
+def test_a_rejected_price_is_not_remembered_and_is_billed_when_the_operator_accepts_it() -> None:
     odd = slp(1, cost="87654")
     part = Partition().take(raw(0, odd), raw(0, odd))
     assert [(one["reason"], one["detail"]) for one in part.rejected] == [
@@ -188,13 +188,13 @@ def test_a_call_that_is_kept_aside_is_not_remembered_and_is_billed_when_its_oper
     assert part.decisions == {"rejected:implausible_cost": 2, "billable": 1, "duplicate": 2}
 
 
-def test_to_accept_one_reason_overrules_no_other() -> None:
+def test_accepting_one_reason_overrides_no_other() -> None:
     record = raw(0, slp(1, cost="87654"))
     record.value = (record.value or b"")[:-1] + b',"accepted":["beyond_horizon"]}'
     assert Partition().take(record).decisions == {"rejected:implausible_cost": 1}
 
 
-def test_unknown_call_types_and_models_without_a_price_are_named() -> None:
+def test_unknown_call_types_and_models_without_a_price_are_reported() -> None:
     part = Partition().take(
         raw(0, slp(1, call_type="aquantum")),
         raw(0, slp(2, cost="0", call_type="aquantum" * 40, model="who-knows")),

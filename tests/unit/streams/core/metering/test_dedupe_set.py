@@ -1,4 +1,4 @@
-"""Remembered identities: none lost, none invented, few bytes each."""
+"""The set of remembered identities: none is lost, none is added, and each takes few bytes."""
 
 from decimal import Decimal
 from hashlib import blake2b
@@ -26,7 +26,7 @@ def identity(number: int) -> bytes:
 
 
 class AgainstADict(RuleBasedStateMachine):
-    """The table and a Python dict, told the same, answer the same: members, their tags, their hours."""
+    """The set and a Python dict get the same operations and give the same members, tags and hours."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class AgainstADict(RuleBasedStateMachine):
 
     @rule(numbers=st.lists(st.integers(0, 3000), max_size=100, unique=True), tag=TAGS)
     def put(self, numbers: list[int], tag: int) -> None:
-        """Those that are there get another tag and the hour of now; the others are added."""
+        """Existing members get another tag and the current hour; new ones are added."""
         self.table.put(pack_identities({identity(number): tag for number in numbers}), self.hour)
         self.model.update(dict.fromkeys(numbers, (tag, self.hour)))
 
@@ -79,15 +79,15 @@ def test_an_identity_takes_at_most_32_bytes_at_a_million() -> None:
     assert len(table) == 1_000_000
 
 
-def test_a_fingerprint_is_of_the_amount_alone_and_the_same_for_ever() -> None:
-    """It lies in the changelog: another Python must read what this one wrote."""
+def test_a_fingerprint_depends_only_on_the_amount_and_never_changes() -> None:
+    """It is stored in the changelog: another Python must be able to read it."""
     amounts = ["0", "0.000145000000", "0.02", "1", "87654.000000000000"]
     assert [fingerprint(Decimal(amount)) for amount in amounts] == [2, 18655, 32770, 3, 22122]
     assert fingerprint(Decimal("0.0200")) == fingerprint(Decimal("0.02"))
     assert all(SETTLED <= fingerprint(Decimal(number).scaleb(-7)) <= 65_535 for number in range(2000))
 
 
-def test_what_an_older_release_packed_is_known_without_its_last_bytes() -> None:
+def test_identities_in_an_older_releases_format_are_known_without_their_last_bytes() -> None:
     table = SeenIds()
     table.add(untold(b"".join(identity(n) for n in range(100))), 5)
     assert table.tags([identity(n) for n in range(101)]) == [UNTOLD] * 100 + [NEVER]

@@ -1,4 +1,4 @@
-"""A detail never vetoes the money: whatever stands where no cost, identity, time or customer is read, the call is billed."""
+"""A malformed detail never prevents billing: if cost, identity, time and customer are valid, the call is billed."""
 
 import json
 from decimal import Decimal
@@ -62,7 +62,9 @@ def usage(call: dict[str, Any], route: str = FLAT) -> Usage:
 
 
 @given(st.dictionaries(st.sampled_from(DETAILS), JSON, max_size=5), JSON, JSON, st.sampled_from(INNER))
-def test_no_detail_vetoes(changes: dict[str, Any], metadata: Any, odd: Any, inner: str) -> None:
+def test_a_malformed_detail_never_prevents_billing(
+    changes: dict[str, Any], metadata: Any, odd: Any, inner: str
+) -> None:
     for of_metadata in ({"usage_object": {inner: odd}}, {"usage_object": odd}):
         found = usage(call(**changes, metadata=of_metadata))
         assert (found.cost, found.customer_id) == (Decimal("0.25"), "c")
@@ -80,8 +82,8 @@ def without_surrogates(value: Any) -> Any:
 
 
 @given(st.dictionaries(st.sampled_from(DETAILS), JSON, max_size=5))
-def test_the_meter_reads_what_older_ingresses_stored_as_forgivingly(changes: dict[str, Any]) -> None:
-    """They stored no lone surrogate and no NaN: their parser took none."""
+def test_the_meter_accepts_details_that_older_ingresses_stored(changes: dict[str, Any]) -> None:
+    """They stored no lone surrogate and no NaN: their parser accepted none."""
     text = json.dumps(call(**without_surrogates(changes)))
     text = text.replace("NaN", "null").replace("-Infinity", "null").replace("Infinity", "null")
     envelope = {"v": 1, "source": "webhook", "shape": FLAT, "received_at": NOON, "id_kind": "end_user"}
@@ -96,7 +98,7 @@ def test_the_meter_reads_what_older_ingresses_stored_as_forgivingly(changes: dic
         *(("x", 0), (True, 0), ([15], 0), (10**13, 0), ("1_5", 0), (None, 0), (float("nan"), 0), ("", 0)),
     ],
 )
-def test_a_count_is_converted_where_its_meaning_is_plain_and_left_out_elsewhere(told: Any, count: int) -> None:
+def test_a_count_is_converted_if_its_meaning_is_clear_and_left_out_otherwise(told: Any, count: int) -> None:
     found = usage(
         call(prompt_tokens=told, metadata={"usage_object": {"prompt_tokens_details": {"cached_tokens": told}}})
     )
@@ -121,9 +123,9 @@ def test_a_status_may_be_that_of_http(told: Any, status: str) -> None:
     assert usage(call(status=told)).status == status
 
 
-def test_metadata_may_be_json_in_a_text() -> None:
-    told = json.dumps({"user_api_key_team_id": "t", "usage_object": json.dumps({"cache_read_input_tokens": 7})})
-    found = usage(call(end_user=None, metadata=told))
+def test_metadata_may_be_json_in_a_string() -> None:
+    result = json.dumps({"user_api_key_team_id": "t", "usage_object": json.dumps({"cache_read_input_tokens": 7})})
+    found = usage(call(end_user=None, metadata=result))
     assert (found.customer_id, found.id_kind, found.cached_tokens) == ("t", "team", 7)
 
 
@@ -151,27 +153,27 @@ TIMES = (
 
 
 @pytest.mark.parametrize("told", TIMES)
-def test_a_moment_is_read_in_whatever_form_it_comes(told: Any) -> None:
+def test_a_time_is_read_in_every_documented_format(told: Any) -> None:
     stored = strip(json.dumps(call(startTime=told, endTime=told)).encode(), FLAT, NINE * 10**6, CUSTOMER_ID_FIELDS)
     assert stored is not None
     assert usage_of(stored[1], stored[0], UNIT).end_us == NINE * 10**6
 
 
 @pytest.mark.parametrize("blank", ["", "  ", None, "\0"])
-def test_a_blank_moment_is_none(blank: Any) -> None:
+def test_a_blank_time_counts_as_absent(blank: Any) -> None:
     assert usage(call(endTime=blank)).end_us == NOON - 1_000_000
     assert usage(call(startTime=blank, endTime=blank)).end_us == NOON
 
 
 @pytest.mark.parametrize("told", ["yesterday", [NINE], True, -5, "1_795_856_400", "١٧٩٥٨٥٦٤٠٠", float("inf")])
-def test_a_moment_that_is_none_is_refused(told: Any) -> None:
+def test_a_malformed_time_is_refused(told: Any) -> None:
     with pytest.raises(InvalidElement):
         usage(call(endTime=told))
 
 
 @pytest.mark.parametrize("told", ["1_000", " 1 ", "0x1", "١", "1,5", "NaN", "Infinity", "", "+1", "1e", True, [1], {}])
 @pytest.mark.parametrize("field", ["spend", "response_cost", "cost_usd", "cost", "precise_total_amount_cents"])
-def test_what_is_no_plain_decimal_number_is_no_money(field: str, told: Any) -> None:
+def test_a_text_that_is_no_plain_decimal_number_is_no_amount(field: str, told: Any) -> None:
     with pytest.raises(InvalidElement):
         usage(call(response_cost=None) | {field: told})
     with pytest.raises(Rejected):
@@ -179,12 +181,12 @@ def test_what_is_no_plain_decimal_number_is_no_money(field: str, told: Any) -> N
 
 
 @pytest.mark.parametrize("told", ["0.5", "5e-1", "0.50", 0.5])
-def test_a_plain_decimal_number_is_money_as_text_or_number(told: Any) -> None:
+def test_a_plain_decimal_number_is_an_amount_as_text_or_number(told: Any) -> None:
     assert usage(call(response_cost=told)).cost == Decimal("0.5")
 
 
 @pytest.mark.parametrize("field", ["model", "id", "end_user", "call_type", "custom_llm_provider", "key_alias"])
-def test_nul_and_lone_surrogates_leave_every_text(field: str) -> None:
+def test_nul_and_lone_surrogates_are_removed_from_every_text(field: str) -> None:
     value = json.dumps(call(**{field: "a\0b\ud800"}))
     stored = strip(value.encode(), FLAT, NOON, CUSTOMER_ID_FIELDS)
     assert stored is not None
@@ -196,8 +198,8 @@ def test_nul_and_lone_surrogates_leave_every_text(field: str) -> None:
     assert "\0" not in f"{read.model}{read.request_id}{read.call_type}{read.provider}{read.key_alias}"
 
 
-def test_nul_leaves_what_others_measured() -> None:
-    """Lago's database takes none: the event, and its neighbours with it, would be refused."""
+def test_nul_is_removed_from_metered_events() -> None:
+    """Lago's database accepts none: the event and the others in its batch would be refused."""
     metered = {"org_id": "o", "transaction_id": "t\0", "code": "c\0", "at": NOON, "properties": {"a\0": "b\0"}}
     record = {"v": 1, "source": "api", "shape": METERED, "received_at": NOON, "id_kind": "org", "call": {}}
     changes = Fold(POLICY, "")(
@@ -210,7 +212,7 @@ def test_nul_leaves_what_others_measured() -> None:
     assert (window.metered.code, window.metered.properties) == ("c", {"a": "b"})
 
 
-def test_a_key_that_an_older_ingress_stored_in_the_clear_is_not_passed_on() -> None:
+def test_an_unhashed_key_that_an_older_ingress_stored_is_not_passed_on() -> None:
     value = raw_value(slp(1, api_key="AIza-secret", metadata={"user_api_key_hash": "h"}))
     assert usage_of(value, "c", UNIT).key_hash not in ("AIza-secret", "h", "")
 

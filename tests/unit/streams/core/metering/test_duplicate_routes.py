@@ -1,4 +1,4 @@
-"""One customer by two callbacks within the hour is an alarm; one callback alone never is."""
+"""Two LiteLLM callbacks that report one customer within an hour cause an alarm; a single callback never does."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,22 +15,22 @@ from tests.support.calls import NOON, raw, slp
 MINUTE_MS = 60_000
 
 
-def test_two_callbacks_of_one_customer_are_told_once_an_hour() -> None:
+def test_two_callbacks_of_one_customer_are_reported_once_an_hour() -> None:
     """
     slp   | 0 min         | 3                | 64
     lago        | 1 min         | 4 min            | 65
     told        | x                                  | x
     """
     routes = Routes()
-    told = []
+    result = []
     for minute, shape in ((0, SLP), (1, LAGO), (3, SLP), (4, LAGO), (64, SLP), (65, LAGO)):
         routes.saw(shape, "acme", minute * MINUTE_MS)
-        told.append(routes.taken())
-    assert [bool(one) for one in told] == [False, True, False, False, False, True]
-    assert told[1] == [("acme", "lago", "litellm")]
+        result.append(routes.taken())
+    assert [bool(one) for one in result] == [False, True, False, False, False, True]
+    assert result[1] == [("acme", "lago", "litellm")]
 
 
-def test_a_move_from_one_callback_to_another_is_silent_once_an_hour_lies_between() -> None:
+def test_a_change_from_one_callback_to_another_is_not_reported_if_an_hour_lies_between() -> None:
     routes = Routes()
     routes.saw(LAGO, "acme", 0)
     routes.saw(SLP, "acme", WITHIN_MS)
@@ -38,17 +38,24 @@ def test_a_move_from_one_callback_to_another_is_silent_once_an_hour_lies_between
 
 
 @given(st.lists(st.tuples(st.sampled_from([SLP, FLAT]), st.sampled_from("ab"), st.integers(0, 10))))
-def test_litellms_own_payloads_are_one_route(seen: list[tuple[str, str, int]]) -> None:
+def test_all_of_litellms_own_payloads_count_as_one_route(seen: list[tuple[str, str, int]]) -> None:
     routes = Routes()
     for shape, customer, minute in seen:
         routes.saw(shape, customer, minute * MINUTE_MS)
     assert routes.taken() == [] and not routes.watching
 
 
-def test_customers_are_kept_apart_and_metered_usage_is_no_route() -> None:
+def test_customers_are_separate_and_metered_events_are_no_route() -> None:
     routes = Routes()
     for shape, customer in ((SLP, "a"), (LAGO, "b"), (CLOUDEVENT, "c"), (INTEGRATION, "d"), (METERED, "a")):
         routes.saw(shape, customer, 0)
+    assert routes.taken() == []
+
+
+def test_usage_without_a_customer_is_no_customer_of_two_routes() -> None:
+    routes = Routes()
+    for shape in (LAGO, SLP):
+        routes.saw(shape, "unattributed:key:x", 0)
     assert routes.taken() == []
 
 

@@ -38,7 +38,7 @@ TOPIC_ID = "hLq-0-7_AAAAAAAAAAAAAA"
         ("", f"-{TOPIC_ID}-0-7", True),
     ],
 )
-def test_a_deployment_knows_its_parts_beside_one_whose_name_goes_on(
+def test_a_deployment_recognises_its_own_parts_beside_one_with_a_longer_name(
     deployment: str, name: str, *, own: bool | None
 ) -> None:
     assert belongs_to(deployment, name) is own
@@ -55,10 +55,12 @@ WINDOWS = st.sampled_from(
 
 
 @given(NAMES, NAMES | st.from_regex(r"[A-Za-z0-9_-]{1,30}", fullmatch=True), WINDOWS, st.integers(0, 2))
-def test_each_event_is_its_own_deployments_or_names_none_and_is_never_that_of_two(
+def test_each_event_belongs_to_its_own_deployment_or_names_none_but_never_to_two(
     sealed_by: str, more: str, one: Window, again: int
 ) -> None:
-    """The law for the sink, which refuses to post what another deployment sealed, and for `recover`, which takes what is its own."""
+    """The sink depends on this, which refuses to post another deployment's events, and `recover`, which takes only its
+    own.
+    """
     policy = replace(MeterPolicy(), deployment=sealed_by)
     event = event_of(one, part_prefix(sealed_by, TOPIC_ID, 3), END, policy)
     name, named = event.transaction_id + AGAIN * again, deployment_named(event)
@@ -68,14 +70,14 @@ def test_each_event_is_its_own_deployments_or_names_none_and_is_never_that_of_tw
         assert belongs_to(other, name, named) is (None if one.metered else False)
 
 
-def test_the_id_of_a_single_call_alone_names_no_deployment() -> None:
-    """The reason why an event of a single call says it: such an event of an older release may be anyone's."""
+def test_only_the_id_of_a_single_call_names_no_deployment() -> None:
+    """Therefore an event of a single call names it; such an event of an older release may be of any deployment."""
     old = LagoEvent("01ab" * 8, "sub", "ai_usage", "1", "1", {"org_id": "org"})
     assert belongs_to("a", old.transaction_id, deployment_named(old)) is None
 
 
-def test_names_of_deployments_take_a_bounded_part_of_the_memory() -> None:
-    """Anyone who writes to a topic names deployments."""
+def test_names_of_deployments_take_a_bounded_amount_of_memory() -> None:
+    """Any writer to a topic can invent names of deployments."""
     for number in range(100):
         belongs_to(f"d{number}", "no part")
     assert _part_of.cache_info().currsize < 100

@@ -1,4 +1,4 @@
-"""What a CloudEvent holds, and what an envelope says of itself: money in it is billed, or the sender sees that it is not."""
+"""CloudEvents and envelopes: a cost in them is billed, or the answer says that it is not."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.decisions import CACHE_HIT, OWN_SUBSCRIPTION, SILENT_EXPERIMENT, decide
 from streams.core.metering.normalise import normalise
 from tests.support.calls import NOON, slp
-from tests.unit.ingest.test_envelopes import Kept
+from tests.unit.ingest.test_envelopes import BoundedTopic
 
 TIMES = {"specversion": "1.0", "id": "e1", "source": "svc", "type": "usage", "time": "2026-11-20T12:00:00Z"}
 
@@ -33,8 +33,8 @@ def reasons(outcome: StoreOutcome) -> list[tuple[int, str]]:
 
 
 def stored(told: Any, shape: str = CLOUDEVENT) -> tuple[StoreOutcome, list[Usage]]:
-    """What the answer says, and the calls as the meter reads them."""
-    kept = Kept()
+    """The result in the answer, and the calls as the meter reads them."""
+    kept = BoundedTopic()
     store = ElementStore(kept, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: NOON)
     outcome = asyncio.run(store.keep(json.dumps(told, default=str).encode(), shape))
     found = [(key, value) for topic, key, value, _ in kept.records if topic == "raw"]
@@ -42,8 +42,8 @@ def stored(told: Any, shape: str = CLOUDEVENT) -> tuple[StoreOutcome, list[Usage
     return outcome, [normalise(msgspec.json.decode(value, type=RawRecord), key or "", unit) for key, value in found]
 
 
-def test_a_structured_event_is_one_whatever_its_headers_repeat() -> None:
-    """HTTP binding 3.1: the media type decides. The event was taken for the data of another one, and billed at nothing."""
+def test_a_structured_event_is_recognised_even_if_its_headers_repeat_it() -> None:
+    """HTTP binding 3.1: the media type decides. Earlier the event was read as the data of another one, and billed at 0."""
     headers = CIMultiDict({"Content-Type": "application/cloudevents+json", "ce-id": "e1", "ce-specversion": "1.0"})
     assert event_of(headers, b"{}") is None
     assert event_of(CIMultiDict({"ce-id": "e1", "ce-specversion": "1.0"}), b"{}") is not None
@@ -52,26 +52,26 @@ def test_a_structured_event_is_one_whatever_its_headers_repeat() -> None:
 @pytest.mark.parametrize(
     "data", [{}, {"total": 0.02}, {"events": [slp(1)]}, None, {"usage": {"cost": 0.02}}, {"customer_id": "acme"}]
 )
-def test_an_event_in_which_nothing_of_a_call_is_found_is_told(data: Any) -> None:
-    """It was accepted, and counted as a call that costs nothing."""
+def test_an_event_without_a_call_in_it_is_rejected(data: Any) -> None:
+    """In an earlier version it was accepted and counted as a call without a cost."""
     outcome, usages = stored([event(data=data), event(id="e2")])
     assert (reasons(outcome), [one.request_id for one in usages]) == ([(0, "not_a_call")], ["e2"])
-    told = event(cost=0.02)
-    del told["data"]
-    assert reasons(stored([told, event()])[0]) == [(0, "not_a_call")]
+    result = event(cost=0.02)
+    del result["data"]
+    assert reasons(stored([result, event()])[0]) == [(0, "not_a_call")]
 
 
 @pytest.mark.parametrize("cents", [2, "2", "2.0"])
-def test_cents_count_in_an_event_too(cents: Any) -> None:
+def test_cents_in_an_event_are_read_too(cents: Any) -> None:
     assert [one.cost for one in stored(event(data={"precise_total_amount_cents": cents}))[1]] == [Decimal("0.02")]
     outcome, usages = stored([event(data={"precise_total_amount_cents": cents, "cost": 0.03})])
     assert (reasons(outcome), usages) == ([(0, "contradicting_cost")], [])
 
 
 def in_base64(call: Any) -> dict[str, Any]:
-    told = event(data_base64=b64encode(json.dumps(call, default=str).encode()).decode())
-    del told["data"]
-    return told
+    result = event(data_base64=b64encode(json.dumps(call, default=str).encode()).decode())
+    del result["data"]
+    return result
 
 
 @pytest.mark.parametrize("shape", [CLOUDEVENT, FLAT])
@@ -80,8 +80,8 @@ def in_base64(call: Any) -> dict[str, Any]:
     [lambda one: event(data=one), lambda one: event(data=json.dumps(one, default=str)), in_base64],
     ids=["object", "text", "base64"],
 )
-def test_a_litellm_call_in_an_event_is_that_call(shape: str, wrap: Any) -> None:
-    """Its kind, its status and whose money it was count as on every other way in: polls in events were each billed."""
+def test_a_litellm_call_inside_an_event_is_read_like_any_other(shape: str, wrap: Any) -> None:
+    """Its kind, its status and who paid count as on every other route: earlier each poll in an event was billed."""
     polls = [slp(n, id="batch_0123456789abcdef", call_type="aretrieve_batch", cost="0.5") for n in range(3)]
     outcome, usages = stored([{**wrap(one), "id": f"e{n}"} for n, one in enumerate(polls)], shape)
     assert (outcome.accepted, len({one.identity for one in usages})) == (3, 1)
@@ -97,11 +97,13 @@ def test_a_litellm_call_in_an_event_is_that_call(shape: str, wrap: Any) -> None:
 
 @pytest.mark.parametrize("more", [{"source": "litellm"}, {"subject": "usage"}, {"spend": "10.00", "source": "x"}])
 @pytest.mark.parametrize("wrapper", ["events", "records", "logs"])
-def test_an_envelope_may_tell_its_source_and_its_sum(more: dict[str, str], wrapper: str) -> None:
-    """The one who packs calls says where they come from, and what they cost together: all of them were refused."""
+def test_an_envelope_may_contain_its_source_and_its_total(more: dict[str, str], wrapper: str) -> None:
+    """A sender that packs calls adds where they come from and what they cost together: earlier all of them were
+    rejected.
+    """
     envelope = {**more, wrapper: [slp(1, end_user="acme"), slp(2, end_user="acme")]}
-    for told in (envelope, [envelope]):
-        outcome, usages = stored(told, FLAT)
+    for result in (envelope, [envelope]):
+        outcome, usages = stored(result, FLAT)
         assert (reasons(outcome), [one.call_id for one in usages]) == ([], ["call-1", "call-2"])
 
 
@@ -109,11 +111,11 @@ def test_an_envelope_may_tell_its_source_and_its_sum(more: dict[str, str], wrapp
     "own", [{}, {"id": "evt_1"}, {"id": "evt_1", "timestamp": "2026-11-20T12:00:00Z", "status": "ok"}]
 )
 @pytest.mark.parametrize("name", ["payload", "items", "Records", "usage_events"])
-def test_calls_under_a_name_that_no_one_knows_are_calls(name: str, own: dict[str, str]) -> None:
-    """With an id of its own the envelope was accepted as a call that costs nothing, and what it held was lost."""
+def test_calls_under_an_unknown_member_name_are_read(name: str, own: dict[str, str]) -> None:
+    """Earlier an envelope with an id of its own was accepted as a call without cost, and its content was lost."""
     two = [slp(1, end_user="acme"), slp(2, end_user="acme")]
-    for told in ({**own, name: two}, [{**own, name: two[0]}, {**own, name: [two[1]]}]):
-        outcome, usages = stored(told, FLAT)
+    for result in ({**own, name: two}, [{**own, name: two[0]}, {**own, name: [two[1]]}]):
+        outcome, usages = stored(result, FLAT)
         assert (reasons(outcome), [one.call_id for one in usages]) == ([], ["call-1", "call-2"])
     outcome, usages = stored([{**own, name: [{"id": "x", "content": "a prompt"}]}, slp(3)], FLAT)
     assert all(not one.cost for one in usages[:-1])
@@ -125,7 +127,7 @@ def test_a_member_that_is_null_makes_no_event() -> None:
 
 
 @pytest.mark.parametrize("empty", [[], "", " ", "[]", "{}"])
-def test_properties_without_anything_in_them_veto_no_money(empty: Any) -> None:
+def test_empty_properties_in_any_form_do_not_prevent_billing(empty: Any) -> None:
     """PHP writes an empty object as `[]`."""
     (usage,) = stored(slp(1, end_user="acme", properties=empty), FLAT)[1]
     assert usage.cost == Decimal("0.000145")
@@ -134,8 +136,8 @@ def test_properties_without_anything_in_them_veto_no_money(empty: Any) -> None:
 @pytest.mark.parametrize(
     "yes", [True, 1, 1.0, "1", "1.0", "true", "True", "TRUE", " true ", "t", "T", "yes", "Y", "on"]
 )
-def test_a_yes_is_a_yes_however_it_is_written(yes: Any) -> None:
-    """A flag as text was none: the call that a customer's own subscription paid was billed."""
+def test_a_true_flag_is_read_in_every_notation(yes: Any) -> None:
+    """Earlier a flag in a string counted as absent: a call that a customer's own subscription paid was billed."""
     (cached,) = stored(slp(1, end_user="acme", cache_hit=yes), FLAT)[1]
     (byok,) = stored(slp(1, end_user="acme", byok=yes), FLAT)[1]
     (own,) = stored(slp(1, end_user="acme", metadata={"used_client_oauth_token": yes}), FLAT)[1]
@@ -145,7 +147,7 @@ def test_a_yes_is_a_yes_however_it_is_written(yes: Any) -> None:
 
 
 @pytest.mark.parametrize("no", [False, 0, 0.0, "0", "false", "FALSE", "f", "no", "None", "", "null", None, "nope", []])
-def test_a_no_and_what_is_neither_leave_the_call_billed(no: Any) -> None:
+def test_a_call_with_a_false_or_unreadable_flag_is_billed(no: Any) -> None:
     flags = {"used_client_oauth_token": no, "is_silent_experiment": no}
     (usage,) = stored(slp(1, end_user="acme", cache_hit=no, byok=no, metadata=flags), FLAT)[1]
     assert decide(usage, MeterPolicy(bill_byok=False)) == "billable"

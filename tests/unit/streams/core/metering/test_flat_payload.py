@@ -32,14 +32,14 @@ CALL: dict[str, Any] = {
 
 
 def usage_of(**changes: Any) -> Usage:
-    """`...` takes a field away."""
+    """`...` removes a field."""
     call = {name: value for name, value in {**CALL, **changes}.items() if value is not ...}
     stored = strip(json.dumps(call).encode(), FLAT, RECEIVED, CUSTOMER_ID_FIELDS)
     assert stored is not None
     return normalise(msgspec.json.decode(stored[1], type=RawRecord), stored[0], Decimal("1e-12"))
 
 
-def test_each_field_is_where_it_belongs() -> None:
+def test_each_field_is_read_into_its_place() -> None:
     usage = usage_of()
     assert (usage.customer_id, usage.id_kind, usage.model) == ("customer-123", "user", "gpt-4o-mini")
     assert (usage.tokens_input, usage.tokens_output, usage.total_tokens) == (100, 200, 301)

@@ -1,4 +1,4 @@
-"""The fold's laws: order, redelivery and splitting change nothing; one identity is counted once."""
+"""Folding: order, redelivery and splitting change nothing; one identity is counted once."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -61,7 +61,7 @@ calls = st.builds(
     cents=st.integers(1, 10**9),
     model=st.sampled_from(["gpt-4o", "claude"]),
 )
-#: One call has one content: a number stands for all of it.
+#: One call has one content: a number represents it.
 batches = st.lists(calls, min_size=1, max_size=40)
 
 
@@ -93,7 +93,7 @@ def test_a_redelivered_call_is_counted_once(records: list[Raw], data: st.DataObj
 
 @settings(max_examples=40)
 @given(records=batches, step=st.integers(1, 11))
-def test_how_records_are_cut_into_chunks_does_not_matter(records: list[Raw], step: int) -> None:
+def test_the_split_of_records_into_batches_does_not_matter(records: list[Raw], step: int) -> None:
     records = unique(records)
     assert sums(folded(records)) == sums(folded(records, step=step))
 
@@ -110,8 +110,8 @@ def test_windows_of_any_length_sum_to_the_same_whole(records: list[Raw]) -> None
     )
 
 
-def test_a_thousand_calls_of_one_minute_are_one_window_a_model_which_is_one_event() -> None:
-    """What Lago is posted grows with customers, models and minutes, not with calls."""
+def test_a_thousand_calls_of_one_minute_and_model_become_one_window_and_one_event() -> None:
+    """The number of posts to Lago grows with customers, models and minutes, not with calls."""
     records = [raw(0, slp(n, cost="0.25", model="ab"[n % 2])) for n in range(1000)]
     ledger = folded(records)
     assert [(one.model, one.count, one.cost) for one in ledger.windows.values()] == [("a", 500, 125), ("b", 500, 125)]
@@ -121,12 +121,12 @@ def test_a_thousand_calls_of_one_minute_are_one_window_a_model_which_is_one_even
 
 
 def test_cost_is_quantised_once_and_half_even() -> None:
-    """9.149999999999999e-06 is what LiteLLM's floats make of 9.15e-06."""
+    """LiteLLM's floats turn 9.15e-06 into 9.149999999999999e-06."""
     ledger = folded([raw(0, slp(1, cost="9.149999999999999e-06")), raw(1, slp(2, cost="0.0000000000005"))])
     assert sum_of_windows(ledger.windows.values()).cost == Decimal("0.000009150000")
 
 
-def test_a_failed_try_and_its_success_are_two_calls() -> None:
+def test_a_failed_attempt_and_its_success_are_two_calls() -> None:
     failed = slp(1, cost="0.0039", status="failure", id="call-1")
     ledger = folded([raw(0, failed), raw(1, slp(1, cost="0.001"))])
     assert ledger.position.counters.folded == Sum(2, Decimal("0.004900000000"))
@@ -139,8 +139,8 @@ def test_unbilled_calls_are_received_remembered_and_not_folded() -> None:
     assert (counters.unbilled.calls, counters.duplicate.calls, counters.folded.calls) == (3, 3, 0)
 
 
-def test_a_call_beyond_the_horizon_is_rejected_not_folded() -> None:
-    """An identity is forgotten after the dedupe retention; a call that old could be a repeat of a forgotten one."""
+def test_a_call_beyond_the_dedupe_retention_is_rejected_and_not_folded() -> None:
+    """Its identity would be forgotten already; such an old call could repeat a forgotten one."""
     late = NOON - 23 * HOUR_US - 1
     fold = Fold(POLICY, "d-t-0-")
     changes = fold(LedgerState(Position()), [raw(0, slp(1, at_us=late)), raw(1, slp(2, at_us=late + 10))], subscribed)
@@ -149,7 +149,7 @@ def test_a_call_beyond_the_horizon_is_rejected_not_folded() -> None:
     assert b"beyond_horizon" in changes.rejected[0][1]
 
 
-def test_an_identity_is_remembered_as_long_as_its_call_could_be_folded() -> None:
+def test_an_identity_is_remembered_as_long_as_its_call_can_be_folded() -> None:
     ledger = folded([raw(0, slp(1, at_us=NOON))])
     hours = 22
     later = NOON + hours * HOUR_US + 59 * 60 * SECOND_US
@@ -158,7 +158,7 @@ def test_an_identity_is_remembered_as_long_as_its_call_could_be_folded() -> None
     assert ledger.position.counters.duplicate.calls == 1
 
 
-def test_identities_are_forgotten_with_their_hour() -> None:
+def test_identities_are_forgotten_hour_by_hour() -> None:
     ledger = folded([raw(0, slp(1))])
     folded([raw(0, slp(2, at_us=NOON + 30 * HOUR_US), received_us=NOON + 30 * HOUR_US)], ledger=ledger)
     assert len(ledger.seen) == 1
@@ -166,12 +166,12 @@ def test_identities_are_forgotten_with_their_hour() -> None:
     assert list(ledger.seen_blocks) == [(NOON + 30 * HOUR_US) // HOUR_US]
 
 
-def test_a_time_in_the_future_is_taken_as_the_time_of_receipt() -> None:
+def test_a_time_in_the_future_is_replaced_by_the_time_of_receipt() -> None:
     ledger = folded([raw(0, slp(1, at_us=NOON + 3600 * SECOND_US))])
     assert [window.max_end_us for window in ledger.windows.values()] == [NOON]
 
 
-def test_poison_is_rejected_and_its_neighbours_are_folded() -> None:
+def test_an_unreadable_record_is_rejected_and_the_others_are_folded() -> None:
     poison = [None, b"", b"\0framed", b"[]", b"{", b'{"v":1}', b"[" * 100_000, raw(0, slp(9, response_cost="x")).value]
     records = [Raw(0, NOON // 1000, b"acme", value) for value in poison]
     ledger = folded([raw(0, slp(1)), *records, raw(0, slp(2))])
@@ -179,7 +179,7 @@ def test_poison_is_rejected_and_its_neighbours_are_folded() -> None:
     assert (counters.received.calls, counters.folded.calls, counters.rejected.calls) == (10, 2, 8)
 
 
-def test_money_that_is_no_money_is_rejected_with_its_reason() -> None:
+def test_an_invalid_amount_is_rejected_with_its_reason() -> None:
     bad = {"1e308": "absurd_cost", "-0.01": "negative_cost", '"NaN"': "bad_cost", '"Infinity"': "bad_cost"}
     for text, reason in bad.items():
         record = raw(0, slp(1))
@@ -188,20 +188,20 @@ def test_money_that_is_no_money_is_rejected_with_its_reason() -> None:
         assert changes.decisions == {f"rejected:{reason}": 1}
 
 
-def test_per_call_mode_keeps_calls_apart() -> None:
+def test_per_call_mode_keeps_calls_separate() -> None:
     ledger = folded([raw(0, slp(1)), raw(1, slp(2))], policy=replace(POLICY, window_us=0))
     assert [window.count for window in ledger.windows.values()] == [1, 1]
     assert len({window.identity for window in ledger.windows.values()}) == 2
 
 
-def test_extra_group_fields_open_windows_of_their_own() -> None:
+def test_additional_group_fields_open_separate_windows() -> None:
     policy = replace(POLICY, group_by=("team_id",))
     team = [slp(n, metadata={"user_api_key_team_id": f"t{n % 2}"}) for n in range(4)]
     ledger = folded([raw(n, call) for n, call in enumerate(team)], policy=policy)
     assert sorted(window.group for window in ledger.windows.values()) == [("t0",), ("t1",)]
 
 
-def test_every_call_that_is_no_duplicate_and_not_rejected_is_enriched() -> None:
+def test_every_call_that_is_neither_duplicate_nor_rejected_is_enriched() -> None:
     records = [raw(0, slp(1)), raw(1, slp(1)), raw(2, slp(2, cost="0")), raw(3, slp(3, cost="-1"))]
     changes: Changes = Fold(POLICY, "d-t-0-")(LedgerState(Position()), records, subscribed)
     assert [b'"decision":"billable"' in value for _, value in changes.enriched] == [True, False]
@@ -219,8 +219,8 @@ def test_an_old_call_that_was_checked_against_the_usage_log_is_folded() -> None:
     assert ledger.position.counters.folded.calls == 1
 
 
-def test_a_check_that_is_older_than_the_horizon_vouches_for_nothing() -> None:
-    """A released call that is replayed a week later may have been forgotten: the log has to be asked again."""
+def test_a_check_older_than_the_dedupe_retention_is_not_accepted() -> None:
+    """A released call that is replayed a week later may have been forgotten: the usage log must be asked again."""
     clock_ms = (NOON + 172 * HOUR_US) // 1000
     ledger = LedgerState(Position(clock_ms=clock_ms))
     old = raw(0, slp(1), checked_at=NOON + 71 * HOUR_US)
@@ -237,7 +237,7 @@ def test_a_checked_call_is_still_counted_once() -> None:
 
 
 def backfilled(at_us: int, **fields: object) -> Raw:
-    """Call 1 as LiteLLM's database tells it."""
+    """Call 1 as read from LiteLLM's database."""
     record = raw(0, slp(1, at_us=at_us, **fields), checked_at=NOON)
     record.value = (record.value or b"").replace(b'"source": "webhook"', b'"source": "backfill"')
     return record
@@ -248,19 +248,21 @@ def duplicates(*records: Raw) -> int:
 
 
 @given(apart_ms=st.integers(-2, 2), backfill_first=st.booleans(), status=st.sampled_from(["success", "failure"]))
-def test_a_backfilled_call_and_its_webhook_are_one_whichever_comes_first(
+def test_a_backfilled_call_and_its_webhook_are_one_call_in_either_order(
     apart_ms: int, backfill_first: bool, status: str
 ) -> None:
-    """The database rounds the start to milliseconds, and its status of a cut stream is not the callback's."""
+    """The database rounds the start to milliseconds, and its status of an interrupted stream differs from the
+    callback's.
+    """
     there = backfilled(NOON + apart_ms * 1000)
     sent = raw(0, slp(1, status=status))
     assert duplicates(*((there, sent) if backfill_first else (sent, there))) == 1
 
 
-def test_calls_further_apart_are_two() -> None:
-    """An id that a provider uses again must not swallow a call."""
+def test_calls_further_apart_are_two_calls() -> None:
+    """An id that a provider uses twice must not lose a call."""
     assert duplicates(backfilled(NOON + 3000), raw(0, slp(1))) == 0
 
 
-def test_of_webhooks_only_the_exact_repeat_is_one() -> None:
+def test_webhook_calls_are_duplicates_only_if_they_are_exactly_equal() -> None:
     assert duplicates(raw(0, slp(1)), raw(0, slp(1, at_us=NOON + 1000))) == 0

@@ -1,4 +1,6 @@
-"""The fold at its exact borders: to the microsecond of the dedupe retention, to the call that no room is left for."""
+"""Folding exactly at its borders: to the microsecond of the dedupe retention, and to the last call that room is left
+for.
+"""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -33,7 +35,7 @@ def pays(customer: str, _at_us: int, _kind: str, _code: str = "") -> Target:
 def step(
     *records: Raw, ledger: LedgerState | None = None, policy: MeterPolicy = POLICY, latest_ms: int = NO_LIMIT_MS
 ) -> Changes:
-    """One chunk, numbered from the position on; what waits for nothing is sealed with it. The ledger adds up."""
+    """Fold one batch, numbered from the position on; windows that wait for nothing are sealed. The ledger must add up."""
     ledger = ledger or LedgerState(Position())
     begins = ledger.position.next
     numbered = [replace(record, offset=begins + n) for n, record in enumerate(records)]
@@ -70,7 +72,7 @@ MIXED = [
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_every_record_is_counted_once_with_its_cost(apart: bool) -> None:
-    """Folded, duplicate, rejected or unbilled: there is no fifth, and `received` is all of them."""
+    """As folded, duplicate, rejected or unbilled: there is no fifth outcome, and `received` counts all of them."""
     ledger, policy = at_clock(), replace(POLICY, max_held_metered=1)
     records = [record for record, _, _ in MIXED]
     for fetch_batch in [[record] for record in records] if apart else [records]:
@@ -82,7 +84,7 @@ def test_every_record_is_counted_once_with_its_cost(apart: bool) -> None:
     assert counters.received == Sum(len(MIXED), sum((Decimal(cost) for _, _, cost in MIXED), Decimal(0)))
 
 
-def test_decisions_of_a_step_are_its_records() -> None:
+def test_the_decisions_of_a_step_are_about_its_own_records() -> None:
     changes = step(*[record for record, _, _ in MIXED], ledger=at_clock(), policy=replace(POLICY, max_held_metered=1))
     assert changes.decisions == {
         "billable": 1,
@@ -105,8 +107,8 @@ def test_decisions_of_a_step_are_its_records() -> None:
     }
 
 
-def test_the_room_for_held_usage_of_others_is_what_is_left_of_it() -> None:
-    """Two fit, the third is kept aside; one that has a subscription takes no room."""
+def test_held_metered_events_get_the_room_that_is_left() -> None:
+    """Two fit, the third is rejected; one whose org has a subscription needs no room."""
     ledger, policy = at_clock(), replace(POLICY, max_held_metered=2)
     held = [replace(recorded(f"held-{number}"), key=b"stranger") for number in range(3)]
     assert step(held[0], recorded("paid-1"), ledger=ledger, policy=policy).decisions == {"metered": 2}
@@ -124,14 +126,16 @@ def test_the_room_for_held_usage_of_others_is_what_is_left_of_it() -> None:
         (NOON - 30 * DAY_US, NOON - 23 * HOUR_US - 1, False),
     ],
 )
-def test_the_horizon_less_an_hour_is_the_last_moment_that_is_taken(end_us: int, checked_at: int, taken: bool) -> None:
+def test_one_hour_less_than_the_dedupe_retention_is_the_oldest_time_that_is_accepted(
+    end_us: int, checked_at: int, taken: bool
+) -> None:
     changes = step(call(1, end_us=end_us, checked_at=checked_at), ledger=at_clock())
     assert changes.decisions == ({"billable": 1} if taken else {"rejected:beyond_horizon": 1})
 
 
 @pytest.mark.parametrize("taken", [True, False])
 @pytest.mark.parametrize("checked", [True, False])
-def test_a_read_of_a_job_is_taken_for_35_days_less_an_hour(taken: bool, checked: bool) -> None:
+def test_a_read_of_a_job_is_accepted_for_35_days_less_an_hour(taken: bool, checked: bool) -> None:
     border = NOON - 35 * DAY_US + HOUR_US
     ended = border - (0 if taken else SECOND_US)
     fields = {"id": BATCH, "call_type": "aretrieve_batch"}
@@ -151,8 +155,8 @@ def test_a_record_is_believed_up_to_48_hours_ahead_of_the_workers_clock() -> Non
         assert step(ahead, ledger=at_clock(), latest_ms=NOON_MS).decisions == {decision: 1}
 
 
-def test_of_a_long_horizon_what_is_ahead_stays_within_what_hours_are_told_apart() -> None:
-    """248 hours are told apart: with 240 remembered, 8 are left for what is ahead."""
+def test_with_a_long_dedupe_retention_a_time_ahead_is_bounded_by_the_hours_that_can_be_distinguished() -> None:
+    """248 hours can be distinguished: with 240 remembered, 8 are left for times ahead."""
     policy = replace(POLICY, dedupe_retention_us=240 * HOUR_US)
     for ahead_ms, decision in ((8 * HOUR_MS, "billable"), (8 * HOUR_MS + 1, "rejected:beyond_horizon")):
         ahead = call(1, end_us=NOON, time_ms=NOON_MS + ahead_ms)
@@ -160,19 +164,19 @@ def test_of_a_long_horizon_what_is_ahead_stays_within_what_hours_are_told_apart(
 
 
 @pytest.mark.parametrize("ahead_ms", [0, HOUR_MS, LEAD_MS])
-def test_identities_lie_under_the_hour_of_the_newest_record(ahead_ms: int) -> None:
+def test_identities_are_stored_under_the_hour_of_the_newest_record(ahead_ms: int) -> None:
     ledger = at_clock()
     step(call(1, end_us=NOON, time_ms=NOON_MS + ahead_ms), ledger=ledger, latest_ms=NOON_MS)
     assert list(ledger.seen_blocks) == [(NOON_MS + ahead_ms) // HOUR_MS]
 
 
-def test_identities_lie_under_the_hour_of_an_end_that_was_not_believed() -> None:
+def test_identities_are_stored_under_the_hour_of_an_end_that_was_not_believed() -> None:
     ledger = at_clock(NOON_MS - 30 * HOUR_MS)
     step(call(1, end_us=NOON, time_ms=NOON_MS - 25 * HOUR_MS), ledger=ledger, latest_ms=NOON_MS - 25 * HOUR_MS)
     assert list(ledger.seen_blocks) == [NOON_MS // HOUR_MS]
 
 
-def test_beside_a_record_that_is_days_ahead_the_others_are_remembered_by_the_clock() -> None:
+def test_beside_a_record_that_is_days_ahead_other_calls_are_remembered_by_the_clock() -> None:
     """
     T          the partition's clock, after a night without a call
     T + 20 h   the worker's clock: a record three days ahead, and a call of now, arrive together
@@ -196,7 +200,7 @@ def test_a_step_stores_its_identities_under_its_first_offset_and_ends_after_its_
     assert (changes.seen_first, changes.position.next) == (3, 6)
 
 
-def test_what_is_refused_says_when_it_came_and_how_long_it_was() -> None:
+def test_a_rejection_has_the_time_of_receipt_and_the_length_of_the_record() -> None:
     part = Partition().take(Raw(0, NOON_MS, b"acme", b"{"), Raw(0, NOON_MS, b"acme", None), raw(0, slp(1, cost="-1")))
     assert [one["at"] for one in part.rejected] == [NOON] * 3
     assert [one.get("length", 0) for one in part.rejected[:2]] == [1, 0]
@@ -204,14 +208,14 @@ def test_what_is_refused_says_when_it_came_and_how_long_it_was() -> None:
     assert part.rejected[2]["call"]["call"]["response_cost"] == -1
 
 
-def test_usage_of_others_is_a_window_of_one_event_and_no_length() -> None:
+def test_a_metered_event_is_a_window_of_one_event_without_length() -> None:
     (window,) = step(recorded("seat-1"), ledger=at_clock()).ready
     assert (window.count, window.length_us, window.start_us, window.max_end_us) == (1, 0, NOON, NOON)
     assert (window.first, window.last, window.cost) == (0, 0, 0)
     assert step(replace(recorded("seat-1"), key=b"stranger"), ledger=at_clock()).ready == []
 
 
-def test_a_window_knows_its_first_and_last_call_by_time_and_by_offset() -> None:
+def test_a_window_has_its_first_and_last_call_by_time_and_by_offset() -> None:
     ends = [NOON + second * SECOND_US for second in (30, 10, 50, 20)]
     ledger = at_clock()
     step(*[call(n, end_us=end, time_ms=NOON_MS + 60_000) for n, end in enumerate(ends)], ledger=ledger)

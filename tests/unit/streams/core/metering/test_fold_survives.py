@@ -1,4 +1,6 @@
-"""Whatever the ingress takes, the meter decides: a record that could stop it would stop its partition forever."""
+"""The meter decides about every record that the ingress accepts: a record that stopped it would stop its partition
+forever.
+"""
 
 import json
 from typing import Any
@@ -35,7 +37,7 @@ FIELDS = (
 
 
 def decided(element: bytes, shape: str) -> int:
-    """How many calls the fold has decided on; what is refused at the door is never there."""
+    """The number of calls that the fold decided about; records that the ingress refused do not arrive."""
     try:
         stored = strip(element, shape, NOON, CUSTOMER_ID_FIELDS)
     except InvalidElement:
@@ -69,5 +71,5 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from(sorted(SHAPES)), st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4))
-def test_nothing_that_is_json_stops_the_meter(shape: str, changes: dict[str, Any]) -> None:
+def test_no_json_document_stops_the_meter(shape: str, changes: dict[str, Any]) -> None:
     assert decided(json.dumps({**SHAPES[shape], **changes}).encode(), shape) == 1

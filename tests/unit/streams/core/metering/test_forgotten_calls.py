@@ -1,4 +1,4 @@
-"""A call that may have been counted and forgotten is not counted again before the usage log was asked for it."""
+"""A call that may have been counted and forgotten is counted only after the usage log was asked about it."""
 
 from decimal import Decimal
 
@@ -36,7 +36,7 @@ def forgotten(usage: Usage, position: Position) -> bool:
     ("ended_us", "checked_us", "unknown"),
     [(KEPT_US - 1, 0, True), (KEPT_US, 0, False), (KEPT_US - 1, KEPT_US - 1, True), (KEPT_US - 1, KEPT_US, False)],
 )
-def test_a_call_of_before_the_identities_that_are_kept_needs_a_check_since_then(
+def test_a_call_older_than_the_kept_identities_needs_a_check_made_since_then(
     ended_us: int, checked_us: int, *, unknown: bool
 ) -> None:
     assert forgotten(call(ended_us, checked_us), Position()) is unknown
@@ -52,26 +52,26 @@ def test_a_call_of_before_the_identities_that_are_kept_needs_a_check_since_then(
         (NOW_US + FUTURE_US - 1, NOW_US, False),
     ],
 )
-def test_of_a_ledger_that_is_lost_a_sender_whose_clock_is_ahead_may_have_sent_what_ended_since(
+def test_after_the_loss_of_a_ledger_later_calls_of_a_sender_with_a_fast_clock_need_a_check_too(
     ended_us: int, checked_us: int, *, unknown: bool
 ) -> None:
-    """What it counted, it had counted by the loss: the log that is asked after that knows all of it."""
+    """Such calls had been counted before the loss: the usage log, asked after the loss, knows all of them."""
     assert forgotten(call(ended_us, checked_us), LOST) is unknown
 
 
-def test_a_check_after_a_loss_does_not_vouch_for_what_was_dropped_since() -> None:
-    """A check of yesterday tells nothing of a copy that was counted this morning, and dropped."""
+def test_a_check_after_a_loss_does_not_cover_calls_dropped_since() -> None:
+    """Yesterday's check says nothing about a copy that was counted this morning and then dropped."""
     lost_earlier = Position(forgot_us=KEPT_US + SECOND_US)
     assert forgotten(call(KEPT_US - 1, KEPT_US - FUTURE_US + SECOND_US), lost_earlier)
 
 
-def test_a_job_is_remembered_longer_but_not_by_a_ledger_that_is_lost() -> None:
+def test_a_job_is_remembered_longer_but_not_by_a_lost_ledger() -> None:
     assert not forgotten(call(KEPT_US - 1, job=True), Position())
     assert forgotten(call(NOW_US - JOB_HORIZON_US, job=True), Position())
     assert forgotten(call(NOW_US, job=True), LOST)
 
 
 @pytest.mark.parametrize("position", [Position(), LOST, Position(dropped_hour=NOW_US // HOUR_US)])
-def test_a_call_that_ended_later_than_the_oldest_is_never_forgotten(position: Position) -> None:
-    """The meter asks only for the others."""
+def test_a_call_that_ended_after_the_oldest_kept_identity_is_never_forgotten(position: Position) -> None:
+    """The meter asks only for earlier calls."""
     assert not forgotten(call(oldest_us(POLICY, NOW_US // 1000, position)), position)

@@ -1,4 +1,4 @@
-"""Held parts are taken for released only where they are exactly what an event bills beyond the calls that are known to be in it."""
+"""Held parts count as released only if they are exactly what an event bills beyond the calls known to be in it."""
 
 from collections import Counter
 from decimal import Decimal
@@ -20,7 +20,7 @@ def part(name: str, calls: int, usd: str, at_us: int = START) -> HeldPart:
 
 
 def released(held: list[HeldPart], sums: Sums) -> list[HeldPart] | None:
-    """The parts of one event in a group of its own."""
+    """The parts of one event, in a group of its own."""
     found = shared_out([Untold(sums, START, END)], held)
     assert found is not None, "one event does not dispute its parts"
     return found[0]
@@ -42,9 +42,7 @@ HELD = [part("1", 1, "0.01"), part("2", 2, "0.05"), part("3", 1, "0.02")]
         (Sums(5, Decimal("0.09"), 35, 5), None),
     ],
 )
-def test_only_parts_whose_calls_dollars_and_tokens_are_all_equal_are_taken(
-    untold: Sums, names: list[str] | None
-) -> None:
+def test_parts_are_taken_only_if_calls_dollars_and_tokens_are_all_equal(untold: Sums, names: list[str] | None) -> None:
     found = released(HELD, untold)
     assert (found and sorted(one.part for one in found)) == names
 
@@ -54,10 +52,10 @@ def test_an_event_without_a_held_part_releases_none() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.decimals(0, 9, places=6)), min_size=1, max_size=9), st.data())
-def test_what_was_released_is_found_or_something_of_the_same_sum(
+def test_released_parts_are_found_or_others_with_the_same_sum(
     sums: list[tuple[int, Decimal]], data: st.DataObject
 ) -> None:
-    """So what is left over to be billed is the same sum, whichever of them it was."""
+    """So the remaining amount is the same for each choice."""
     held = [HeldPart(str(n), Sums(calls, usd, calls, calls), START) for n, (calls, usd) in enumerate(sums)]
     truly = data.draw(st.lists(st.sampled_from(held), min_size=1, unique=True))
     untold = Sums()
@@ -71,7 +69,7 @@ def test_what_was_released_is_found_or_something_of_the_same_sum(
 
 
 def test_many_parts_are_taken_together_or_not_at_all() -> None:
-    """Else thousands of them would be tried in each combination."""
+    """Otherwise every combination of thousands of parts would be tried."""
     many = [part(str(n), 1, "0.01") for n in range(5_000)]
     whole = Sums(5_000, Decimal(50), 35_000, 5_000)
     assert len(released(many, whole) or ()) == len(many)
@@ -88,11 +86,11 @@ def test_many_parts_are_taken_together_or_not_at_all() -> None:
         (START - 900 * SECOND_US - 1, False),
     ],
 )
-def test_a_part_that_ended_elsewhere_is_in_no_event_of_that_window(at_us: int, fits: bool) -> None:
+def test_a_part_that_ended_outside_the_window_is_in_none_of_its_events(at_us: int, fits: bool) -> None:
     assert bool(fitting([part("1", 1, "0.01", at_us)], START, END)) is fits
 
 
-def test_an_event_of_one_moment_has_the_part_that_ended_then() -> None:
+def test_an_event_of_one_moment_contains_the_part_that_ended_then() -> None:
     assert fitting([part("1", 1, "0.01", START)], START, START)
 
 
@@ -100,10 +98,8 @@ MINUTE = 60 * SECOND_US
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(-900, 59)), min_size=1, max_size=8), st.randoms())
-def test_parts_that_are_all_alike_are_shared_out_whenever_they_can_be(
-    pairs: list[tuple[int, int]], random: Random
-) -> None:
-    """Each is released into the event of some minute, at most a quarter of an hour after its call ended."""
+def test_equal_parts_are_distributed_whenever_that_is_possible(pairs: list[tuple[int, int]], random: Random) -> None:
+    """Each is released into an event of some minute, at most a quarter of an hour after its call ended."""
     held = [part(f"{n}", 1, "0.01", START + m * MINUTE + ago * SECOND_US) for n, (m, ago) in enumerate(pairs)]
     calls = Counter(minute for minute, _ in pairs)
     events = [
@@ -123,20 +119,20 @@ def test_an_event_that_no_parts_explain_takes_none_from_the_others() -> None:
     assert shared_out([odd, plain], HELD) == [None, [HELD[0]]]
 
 
-def test_events_that_dispute_a_part_are_not_told_apart() -> None:
+def test_a_part_that_two_events_could_contain_is_given_to_neither() -> None:
     plain = Untold(Sums(1, Decimal("0.01"), 7, 1), START, END)
     assert shared_out([plain, plain], HELD[:1]) is None
 
 
-def test_a_choice_that_leaves_another_event_without_parts_is_taken_back() -> None:
+def test_a_choice_that_leaves_another_event_without_parts_is_undone() -> None:
     """The first event could have both parts of one cent, or the part of two."""
     held = [part("1", 1, "0.01"), part("2", 1, "0.01"), HeldPart("3", Sums(2, Decimal("0.02"), 14, 2), START)]
     two, one = (Untold(Sums(n, n * Decimal("0.01"), 7 * n, n), START, END) for n in (2, 1))
     assert shared_out([two, one, one], held) == [[held[2]], [held[0]], [held[1]]]
 
 
-def test_events_that_would_take_too_long_to_share_out_are_left_to_a_person() -> None:
-    """Twelve equal parts can be divided in very many ways, of which none explains the last event."""
+def test_events_whose_distribution_would_take_too_long_are_left_to_a_person() -> None:
+    """Twelve equal parts can be divided in very many ways, and none of them explains the last event."""
     held = [part(str(n), 1, "0.01") for n in range(12)]
     assert shared_out([Untold(Sums(5, Decimal("0.05"), 35, 5), START, END)] * 3, held) is None
 
@@ -161,10 +157,10 @@ LARGE = [part(str(n), 1, "0.01") for n in range(5_000)]
     ],
     ids=["choices", "unexplained events", "parts", "all of many parts", "parts of before"],
 )
-def test_whatever_a_history_is_the_work_on_it_has_a_bound(
+def test_the_work_has_a_bound_for_any_history(
     events: list[Untold], held: list[HeldPart], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted in parts that are looked at, which is what costs time; a person decides then."""
+    """Counted in parts that are looked at, which determines the time; beyond it a person decides."""
     looks = []
     spend = found_releases._Looks.spend
 
@@ -187,8 +183,10 @@ def test_whatever_a_history_is_the_work_on_it_has_a_bound(
     assert added <= sum(looks[:-1])
 
 
-def test_a_long_history_whose_parts_are_plain_is_shared_out_within_the_bound() -> None:
-    """A day of equal windows: each event looks at the parts of a quarter of an hour, whatever lies before and behind."""
+def test_a_long_history_of_simple_parts_is_distributed_within_the_bound() -> None:
+    """A day of equal windows: each event looks at the parts of a quarter of an hour, independent of the number before
+    and after.
+    """
     held = [part(f"{n}", 1, "0.01", START + n * MINUTE) for n in range(1_440)]
     events = [Untold(Sums(1, Decimal("0.01"), 7, 1), START + n * MINUTE, END + n * MINUTE) for n in range(1_440)]
     assert shared_out(events, held) == [[one] for one in held]

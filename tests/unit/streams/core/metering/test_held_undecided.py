@@ -1,4 +1,4 @@
-"""Held means undecided: whatever is merged, each call is billed to whom it would have been billed alone."""
+"""Held calls are undecided: after any merge each call is billed to the org that would have paid for it alone."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -69,7 +69,7 @@ def merged(ledger: LedgerState, customers: Customers, orgs: Orgs) -> LedgerState
 
 
 def billed(ledger: LedgerState, customers: Customers, orgs: Orgs) -> dict[tuple[str, str], Decimal]:
-    """Dollars by org and subscription once all is released that can be."""
+    """Dollars by org and subscription after everything that can be released was released."""
     while not (changes := release(ledger, customers, orgs, POLICY, 3)).empty:
         apply(ledger, changes, LATER)
     verify(ledger)
@@ -81,16 +81,16 @@ def billed(ledger: LedgerState, customers: Customers, orgs: Orgs) -> dict[tuple[
     return found
 
 
-def test_a_customer_that_moved_leaves_its_held_past_with_the_org_it_was_of() -> None:
-    """100 USD of org_ga's were billed to org_gb: both were held, and merged, before either had a subscription."""
+def test_a_moved_customers_held_usage_stays_with_the_earlier_org() -> None:
+    """Earlier 100 USD of org_ga were billed to org_gb: both were held, and merged, before either had a subscription."""
     customers = {"acme": record(version(0, "org_ga"), version(NOON + 60 * SECOND_US, "org_gb"))}
     ledger = merged(folded([(30 * SECOND_US, "100"), (90 * SECOND_US, "1")], customers, {}), customers, {})
     orgs = {name: OrgRecord(name, periods=(Period(f"sub_{name}", 0),)) for name in ("org_ga", "org_gb")}
     assert billed(ledger, customers, orgs) == {("org_ga", "sub_org_ga"): 100, ("org_gb", "sub_org_gb"): 1}
 
 
-def test_two_subscriptions_that_meet_within_a_quarter_of_an_hour_each_get_their_own() -> None:
-    """Known when it is merged: the org's currency alone holds the usage."""
+def test_two_subscriptions_that_meet_within_a_quarter_of_an_hour_each_get_their_own_calls() -> None:
+    """The border is known at the merge: only the org's currency holds the usage."""
     at = NOON + 400 * SECOND_US
     periods = (Period("old", 0, at), Period("new", at))
     customers = {"acme": record(version(0, "org"))}
@@ -102,15 +102,17 @@ def test_two_subscriptions_that_meet_within_a_quarter_of_an_hour_each_get_their_
     }
 
 
-def test_two_subscriptions_that_are_learnt_later_and_meet_at_noon_each_get_their_own() -> None:
-    """Nothing was known when it was merged; subscriptions begin with a day of some time zone, on a quarter."""
+def test_two_subscriptions_found_later_that_meet_at_noon_each_get_their_own_calls() -> None:
+    """No subscription was known at the merge; a subscription starts at midnight of some time zone, which is on a
+    quarter of an hour.
+    """
     customers = {"acme": record(version(0, "org"))}
     ledger = merged(folded([(-SECOND_US, "100"), (0, "1")], customers, {}), customers, {})
     orgs = {"org": OrgRecord("org", periods=(Period("old", 0, NOON), Period("new", NOON)))}
     assert billed(ledger, customers, orgs) == {("org", "old"): 100, ("org", "new"): 1}
 
 
-def test_a_border_that_is_learnt_later_takes_the_window_whole_by_its_last_call_and_is_counted() -> None:
+def test_a_border_found_later_does_not_split_a_window_whose_last_call_decides_and_this_is_counted() -> None:
     customers = {"acme": record(version(0, "org"))}
     ledger = merged(folded([(10 * SECOND_US, "100"), (20 * SECOND_US, "1")], customers, {}), customers, {})
     at = NOON + 15 * SECOND_US
@@ -122,7 +124,7 @@ def test_a_border_that_is_learnt_later_takes_the_window_whole_by_its_last_call_a
 
 
 def test_windows_merged_before_a_border_was_known_take_no_more_calls_across_it() -> None:
-    """Whole as they are: what comes later is resolved by itself."""
+    """They stay whole: later calls are resolved by themselves."""
     customers = {"acme": record(version(0, "org"))}
     ledger = merged(folded([(10 * SECOND_US, "100"), (20 * SECOND_US, "1")], customers, {}), customers, {})
     at = NOON + 15 * SECOND_US
@@ -145,21 +147,21 @@ def test_ids_of_two_kinds_share_no_held_window_and_only_the_mapped_kind_is_relea
     assert (left.id_kind, left.held, left.cost) == ("end_user", "id_kind_not_mapped", 1)
 
 
-def test_ids_of_two_kinds_in_one_chunk_share_no_held_window() -> None:
+def test_ids_of_two_kinds_in_one_batch_share_no_held_window() -> None:
     ledger = LedgerState(Position())
     records = [raw(n, slp(n), kind=kind) for n, kind in enumerate(("end_user", "team", "end_user"))]
     apply(ledger, Fold(POLICY, PREFIX)(ledger, records, Resolver({}, {})), NOON)
     assert {window.id_kind: window.count for window in ledger.windows.values()} == {"end_user": 2, "team": 1}
 
 
-def test_the_resolver_remembers_no_target_of_an_org_with_two_subscriptions() -> None:
+def test_the_resolver_caches_no_target_of_an_org_with_two_subscriptions() -> None:
     orgs = {"org": OrgRecord("org", periods=(Period("old", 0, NOON), Period("new", NOON)))}
     resolver = Resolver({"acme": record(version(0, "org"))}, orgs)
     asked = [NOON - 1, NOON, NOON - 1]
     assert [resolver("acme", at, "team").subscription for at in asked] == ["old", "new", "old"]
 
 
-def test_the_reason_that_is_shown_is_the_one_of_now() -> None:
+def test_the_shown_reason_is_the_current_one() -> None:
     ledger = folded([(0, "1")], {}, {})
     customers = {"acme": record(version(0, "org"))}
     assert billed(ledger, customers, {}) == {}
@@ -168,7 +170,7 @@ def test_the_reason_that_is_shown_is_the_one_of_now() -> None:
 
 
 def test_merging_twice_leaves_one_window_and_a_late_call_finds_it() -> None:
-    """The index of held windows was none of the changelog's: each pass left another window, and stale keys."""
+    """Earlier the index of held windows was not in the changelog: each pass left another window, and outdated keys."""
     ledger, fold = LedgerState(Position()), Fold(POLICY, PREFIX)
     for second in range(5):
         fold_on(ledger, fold, [(second * SECOND_US, "1")], {}, {})
@@ -176,8 +178,8 @@ def test_merging_twice_leaves_one_window_and_a_late_call_finds_it() -> None:
     assert [(window.count, window.length_us) for window in ledger.windows.values()] == [(5, QUARTER_US)]
 
 
-def test_a_late_call_of_a_second_that_was_merged_and_written_off_is_held_anew() -> None:
-    """It ended the process: the index named a window that was gone."""
+def test_a_late_call_of_a_second_that_was_merged_and_written_off_is_held_again() -> None:
+    """In an earlier version it ended the process: the index named a deleted window."""
     ledger, fold = LedgerState(Position()), Fold(POLICY, PREFIX)
     fold_on(ledger, fold, [(0, "1"), (SECOND_US, "1")], {}, {})
     merged(ledger, {}, {})
@@ -189,8 +191,10 @@ def test_a_late_call_of_a_second_that_was_merged_and_written_off_is_held_anew() 
     verify(ledger)
 
 
-def test_windows_that_were_held_again_with_the_same_key_are_each_kept() -> None:
-    """Two that were resolved apart may look alike once neither is billed; removing one leaves the other in the index."""
+def test_windows_held_again_under_one_key_are_all_kept() -> None:
+    """Two windows that were resolved separately may get one key if neither is billed; removing one leaves the other in
+    the index.
+    """
     ledger = folded([(0, "1"), (0, "2")], {}, {})
     (one,) = ledger.windows.values()
     other = copy(one, first=99)
@@ -214,7 +218,7 @@ SECONDS = st.integers(-20, 20)
 def test_merging_never_changes_who_pays(
     calls: list[tuple[int, int]], moves: list[tuple[int, str]], meet: int | None, cut: int
 ) -> None:
-    """Versions and periods are known, a currency holds all; what merges, and when, makes no difference to the cent."""
+    """Versions and periods are known, and the currency holds all usage; which windows merge, and when, changes no cent."""
     versions = [version(NOON - HOUR_US, "a")]
     for second, org in sorted(dict(moves).items()):
         versions.append(version(NOON + second * SECOND_US, org))
@@ -251,7 +255,7 @@ def test_merging_never_changes_who_pays(
     first=st.integers(0, 3 * QUARTER_US),
     length=st.integers(0, 2 * HELD_LENGTH_US),
 )
-def test_a_stretch_holds_its_calls_and_no_border(known: list[int], first: int, length: int) -> None:
+def test_a_merge_span_contains_its_calls_and_no_border(known: list[int], first: int, length: int) -> None:
     known.sort()
     found = stretch(known, first, first + length)
     if found is None:
@@ -263,7 +267,7 @@ def test_a_stretch_holds_its_calls_and_no_border(known: list[int], first: int, l
     assert not crossed(known, start, end - 1)
 
 
-def test_a_flood_of_unknown_names_costs_a_window_a_quarter_of_an_hour_each() -> None:
+def test_a_flood_of_unknown_customers_makes_one_window_each_in_a_quarter_of_an_hour() -> None:
     fold, ledger = Fold(POLICY, PREFIX), LedgerState(Position())
     begins = NOON - 3 * QUARTER_US
     records = [
@@ -277,7 +281,7 @@ def test_a_flood_of_unknown_names_costs_a_window_a_quarter_of_an_hour_each() -> 
     assert sum_of_windows(ledger.windows.values()) == ledger.position.counters.folded
 
 
-def test_books_read_back_are_the_books_in_memory() -> None:
+def test_a_ledger_read_back_equals_the_ledger_in_memory() -> None:
     log, fold = OwnChangelog(), Fold(POLICY, PREFIX)
     records = [raw(n, slp(n, at_us=NOON + n * SECOND_US)) for n in range(5)]
     log.commit(fold(log.ledger, records, Resolver({}, {})), NOON)

@@ -1,4 +1,4 @@
-"""A job is billed once, however often it is read: its identity is its id, remembered beside those of calls."""
+"""A job is billed once, however often it is read: its identity is its id, remembered in addition to those of calls."""
 
 from decimal import Decimal
 
@@ -52,21 +52,23 @@ def test_a_batch_that_is_read_fifty_times_is_billed_once() -> None:
     ],
 )
 @pytest.mark.parametrize("priced", ["creation", "read", "both"])
-def test_creation_and_reads_are_one_job_whichever_has_the_cost(creation: str, read: str, priced: str) -> None:
+def test_creation_and_reads_are_one_job_and_any_of_them_may_have_the_cost(
+    creation: str, read: str, priced: str
+) -> None:
     first = poll(0, call_type=creation, cost="0.5" if priced != "read" else "0", total_tokens=0)
     reads = [poll(n, call_type=read, cost="0.5" if priced != "creation" else "0") for n in range(1, 10)]
     part = Partition().take(first, *reads, step=3)
     assert (part.billed.calls, part.cost) == (1, Decimal("0.5"))
 
 
-def test_a_read_without_cost_leaves_the_way_open() -> None:
+def test_a_read_without_a_cost_does_not_settle_the_job() -> None:
     part = Partition().take(*[poll(n, cost="0") for n in range(5)], *[poll(n) for n in range(5, 10)])
     assert part.decisions == {"unpriced": 1, "billable": 1, "duplicate": 8}
     assert part.ledger.position.counters.unbilled.calls == 1
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_job_is_remembered_while_it_is_told_of_and_for_35_days_after(restarted: bool) -> None:
+def test_a_job_is_remembered_while_it_is_reported_and_for_35_days_after(restarted: bool) -> None:
     """
     day 0: billed   days 20, 40, 60: read again   day 95: read again, 35 days later
     """
@@ -88,29 +90,29 @@ def test_after_36_days_of_silence_a_job_is_forgotten_and_its_key_deleted() -> No
     assert not part.ledger.jobs and not [key for key in part.changelog if key[:1] == b"j"]
 
 
-def test_a_read_that_arrives_late_is_judged_by_the_memory_of_jobs() -> None:
-    """Ten days beyond the horizon of calls, its job is remembered still: nothing has to be released by hand."""
+def test_a_late_read_is_accepted_while_its_job_is_remembered() -> None:
+    """Ten days beyond the dedupe retention of calls its job is still remembered: no manual release is needed."""
     part = Partition().take(poll(0), poll(1, job="batch_other", hours=240)).take(poll(2, hours=1, late_hours=240))
     assert part.decisions == {"billable": 2, "duplicate": 1}
     new = poll(3, job="batch_new", hours=2, late_hours=240)
     assert part.take(new).decisions["billable"] == 3
 
 
-def test_a_read_older_than_the_memory_of_jobs_is_kept_aside() -> None:
+def test_a_read_older_than_the_memory_of_jobs_is_rejected() -> None:
     part = Partition().take(poll(0, hours=1, late_hours=35 * DAY))
     assert part.decisions == {"rejected:beyond_horizon": 1}
     assert Partition().take(poll(0, hours=1, late_hours=35 * DAY - 2)).decisions == {"billable": 1}
 
 
-def test_two_customers_who_read_one_job_are_two() -> None:
-    """Which of the two arrives first must decide nothing; `reconcile` complains of it."""
+def test_one_job_read_by_two_customers_is_two_jobs() -> None:
+    """The order of their arrival must not decide who pays; `reconcile` reports it."""
     part = Partition().take(poll(0), poll(1, customer="beta"))
     assert part.billed.calls == 2
 
 
 @pytest.mark.parametrize("ending", ["", "_batch_cost"])
 @pytest.mark.parametrize("backfill_first", [True, False])
-def test_a_row_of_litellms_database_joins_its_job(ending: str, backfill_first: bool) -> None:
+def test_a_row_of_litellms_database_is_recognised_as_its_job(ending: str, backfill_first: bool) -> None:
     row = poll(7, job=BATCH + ending, source="backfill", checked_at=NOON, litellm_call_id="of-the-checker")
     records = [row, poll(1)] if backfill_first else [poll(1), row]
     part = Partition().take(*records)
@@ -118,30 +120,30 @@ def test_a_row_of_litellms_database_joins_its_job(ending: str, backfill_first: b
     assert len(part.ledger.jobs) == 1 and len(part.ledger.seen) == 0
 
 
-def test_a_row_of_a_background_response_joins_its_reads() -> None:
+def test_a_row_of_a_background_response_is_recognised_as_its_reads() -> None:
     reads = [poll(n, job="resp_1", call_type="aget_responses") for n in range(20)]
     row = poll(30, job="resp_1_background_cost", call_type="aget_responses", source="backfill", checked_at=NOON)
     assert Partition().take(*reads, row, step=6).billed.calls == 1
 
 
-def test_a_row_whose_call_was_no_job_joins_its_call() -> None:
-    """A streamed background response costs at its creation; the database marks its row all the same."""
+def test_a_row_whose_call_was_no_job_is_recognised_as_its_call() -> None:
+    """A streamed background response has its cost at its creation; the database marks its row all the same."""
     call = slp(1, id="resp_1", call_type="aresponses")
     row = raw(0, slp(1, id="resp_1_background_cost", call_type="aresponses"), checked_at=NOON)
     row.value = (row.value or b"").replace(b'"source": "webhook"', b'"source": "backfill"')
     assert Partition().take(raw(0, call), row).billed.calls == 1
 
 
-def test_foreground_responses_are_calls_of_their_own_even_under_one_id() -> None:
-    """A bridge may take its ids from a provider that uses them twice."""
+def test_normal_responses_are_separate_calls_even_with_one_id() -> None:
+    """LiteLLM may use ids of a provider that uses them twice."""
     part = Partition().take(*[raw(0, slp(n, id="resp_213", call_type="aresponses")) for n in range(3)], step=1)
     assert part.billed.calls == 3
-    assert len(part.ledger.seen) == 4  # three calls, and what a read of them would be known by
+    assert len(part.ledger.seen) == 4  # three calls, and the ids by which a read of them would be recognised
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_response_that_is_read_again_is_billed_by_its_creation_alone(restarted: bool) -> None:
-    """Versions before 1.108 report the whole cost at every read of a response."""
+def test_a_response_that_is_read_again_is_billed_only_by_its_creation(restarted: bool) -> None:
+    """Versions before 1.108 report the full cost at every read of a response."""
     part = Partition().take(raw(0, slp(1, id="resp_1", call_type="aresponses", cost="0.5")))
     if restarted:
         part.restart()
@@ -159,21 +161,21 @@ def test_a_background_response_whose_creation_had_no_cost_is_billed_by_a_read() 
     assert part.decisions == {"zero_cost": 1, "billable": 1, "duplicate": 19}
 
 
-def test_a_creation_that_is_told_after_its_read_was_billed_is_a_duplicate() -> None:
+def test_a_creation_reported_after_its_billed_read_is_a_duplicate() -> None:
     part = Partition().take(poll(1, job="resp_1", call_type="aget_responses"))
     part.take(raw(0, slp(1, id="resp_1", call_type="aresponses", cost="0.5")))
     assert part.billed.calls == 1
 
 
 def test_a_failed_read_is_no_job() -> None:
-    """It has its call id for an id; as jobs they would fill the memory that jobs are kept in."""
+    """Its id is its call id; as jobs such reads would fill the memory of jobs."""
     failed = [poll(n, status="failure", cost="0", job=f"call-{n}") for n in range(3)]
     part = Partition().take(*failed)
     assert part.decisions == {"failed_call": 3} and not part.ledger.jobs
     assert not Partition().take(poll(1, status="failure", cost="0")).ledger.jobs
 
 
-def test_a_read_with_another_cost_is_told() -> None:
+def test_a_read_with_another_cost_is_reported() -> None:
     part = Partition().take(poll(0), poll(1, cost="0.6"), poll(2))
     assert part.decisions == {"billable": 1, "duplicate": 2}
     assert [one["reason"] for one in part.rejected] == ["cost_differs"]
@@ -186,10 +188,8 @@ def test_a_read_with_another_cost_is_told() -> None:
     step=st.integers(1, 7),
     restarts=st.booleans(),
 )
-def test_the_first_positive_cost_bills_and_nothing_else(
-    costs: list[bool], days: list[int], step: int, restarts: bool
-) -> None:
-    """Reads over up to 30 days at a time, with and without the cost, in chunks of any size, through restarts."""
+def test_only_the_first_positive_cost_is_billed(costs: list[bool], days: list[int], step: int, restarts: bool) -> None:
+    """Reads over up to 30 days, with and without the cost, in batches of any size, across restarts."""
     part, at = Partition(), 0
     for number, (priced, wait) in enumerate(zip(costs, days, strict=False)):
         at += wait * DAY

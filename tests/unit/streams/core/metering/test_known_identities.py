@@ -1,4 +1,4 @@
-"""The tag of an identity is stored: its numbers may not change, and every cost has one that fits."""
+"""The tag of an identity is stored: its numbers may not change, and every cost has a tag."""
 
 from decimal import Decimal
 
@@ -23,24 +23,24 @@ IDENTITY = bytes(range(1, 17))
 FIRST, LAST = Decimal(FINGERPRINTS), Decimal(FINGERPRINTS - 1)
 
 
-def test_ledgers_that_are_stored_hold_these_numbers() -> None:
+def test_stored_ledgers_contain_these_numbers() -> None:
     assert (UNTOLD, COSTLESS, SETTLED, FINGERPRINTS) == (0, 1, 2, 65_534)
     assert NEVER not in range(1 << 16)
 
 
-def test_every_tag_fits_into_two_bytes_and_none_says_something_else() -> None:
+def test_every_tag_fits_into_two_bytes_and_has_one_meaning() -> None:
     assert (fingerprint(FIRST), fingerprint(LAST)) == (SETTLED, 0xFFFF)
     assert fingerprint(Decimal("0.02")) in range(SETTLED, 1 << 16)
 
 
 @given(st.decimals(0, 10**6, places=12))
-def test_a_tag_comes_back_as_it_was_packed(cost: Decimal) -> None:
+def test_an_unpacked_tag_equals_the_packed_one(cost: Decimal) -> None:
     tag = fingerprint(cost)
     assert tag in range(SETTLED, 1 << 16)
     assert pack_identities({IDENTITY: tag}) == IDENTITY[:14] + tag.to_bytes(2, "little")
 
 
-def test_several_are_packed_one_after_the_other() -> None:
+def test_several_tags_are_packed_one_after_the_other() -> None:
     other = bytes(range(101, 117))
     packed = pack_identities({IDENTITY: COSTLESS, other: 0xABCD})
     assert packed == IDENTITY[:14] + b"\x01\x00" + other[:14] + b"\xcd\xab"
@@ -49,7 +49,7 @@ def test_several_are_packed_one_after_the_other() -> None:
 
 
 @pytest.mark.parametrize("settled", [FIRST, LAST, Decimal("0.02")])
-def test_another_cost_differs_from_every_settled_one(settled: Decimal) -> None:
+def test_another_cost_differs_from_every_settled_cost(settled: Decimal) -> None:
     tag = fingerprint(settled)
     assert differs(tag, settled + Decimal("0.01"))
     assert not differs(tag, settled)
@@ -57,5 +57,5 @@ def test_another_cost_differs_from_every_settled_one(settled: Decimal) -> None:
 
 
 @pytest.mark.parametrize("tag", [NEVER, UNTOLD, COSTLESS])
-def test_what_was_not_settled_differs_from_nothing(tag: int) -> None:
+def test_an_unsettled_call_differs_from_no_cost(tag: int) -> None:
     assert not differs(tag, Decimal("0.01"))

@@ -1,4 +1,4 @@
-"""The event of a window, field by field: what Lago reads, what stands in its properties, which calls it bills."""
+"""The event of a window, field by field: what Lago reads, its properties, and the calls that it bills."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -32,7 +32,7 @@ def window(**fields: object) -> Window:
     return one
 
 
-def test_each_field_of_a_window_is_where_it_belongs() -> None:
+def test_each_field_of_a_window_is_in_its_place() -> None:
     event = event_of(WINDOW, PREFIX, END, POLICY)
     assert event.properties == {
         "unit": "66",
@@ -54,7 +54,7 @@ def test_each_field_of_a_window_is_where_it_belongs() -> None:
     assert event.precise_total_amount_cents == "0.00145"
 
 
-def test_a_unit_is_never_less_than_one_and_never_more_than_the_tokens() -> None:
+def test_the_unit_is_at_least_one_and_at_most_the_number_of_tokens() -> None:
     assert [event_of(window(total_tokens=tokens), PREFIX, END, POLICY).properties["unit"] for tokens in (0, 1, 2)] == [
         "1",
         "1",
@@ -62,7 +62,7 @@ def test_a_unit_is_never_less_than_one_and_never_more_than_the_tokens() -> None:
     ]
 
 
-def test_only_what_is_billed_at_another_moment_says_when_it_ended() -> None:
+def test_only_an_event_billed_at_another_time_has_its_usage_end() -> None:
     moved = event_of(WINDOW, PREFIX, END + HOUR_US, POLICY)
     assert moved.timestamp == f"{(END + HOUR_US) // SECOND_US}.000"
     assert moved.properties["usage_end"] == "2026-11-20T12:00:30.000000Z"
@@ -71,7 +71,7 @@ def test_only_what_is_billed_at_another_moment_says_when_it_ended() -> None:
     assert event_of(other, PREFIX, END + 1, POLICY).properties["usage_end"] == "2026-11-20T12:00:30.000000Z"
 
 
-def test_a_call_by_itself_is_named_by_its_identity_and_ends_with_its_call() -> None:
+def test_a_single_call_has_its_identity_as_name_and_ends_with_the_call() -> None:
     alone = window(identity=b"\x01\xab" * 8, length_us=0, start_us=END)
     event = event_of(alone, PREFIX, END, POLICY)
     assert event.transaction_id == transaction_id(PREFIX, alone) == "01ab" * 8
@@ -79,14 +79,14 @@ def test_a_call_by_itself_is_named_by_its_identity_and_ends_with_its_call() -> N
     assert event.properties["deployment"] == POLICY.deployment
 
 
-def test_usage_of_others_keeps_its_code_and_its_properties() -> None:
+def test_a_metered_event_keeps_its_code_and_its_properties() -> None:
     other = window(metered=Metered("org", "t", "seats", END, {"seats": "2"}), identity=b"i" * 16, cost=Decimal(0))
     event = event_of(other, PREFIX, END, POLICY)
     assert event.properties == {"transaction_id": "t", "seats": "2", "org_id": "org"}
     assert (event.code, event.precise_total_amount_cents, event.transaction_id) == ("seats", "0", (b"i" * 16).hex())
 
 
-def test_a_manifest_names_every_call_that_is_billed() -> None:
+def test_a_manifest_names_every_billed_call() -> None:
     found = manifest_of(WINDOW, 3, "meterbridge")
     assert (found.partition, found.first, found.last, found.count) == (3, 7, 9, 3)
     assert tuple(found.windows) == (4, 5)

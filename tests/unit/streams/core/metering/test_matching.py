@@ -1,4 +1,4 @@
-"""Whether a copy is a call of the usage log, and whether it owes something: the rule alone."""
+"""Whether a copy is a call of the usage log, and whether it must be billed: the rule alone."""
 
 from decimal import Decimal
 from typing import Any
@@ -52,7 +52,7 @@ def copy(**fields: Any) -> Usage:
     return Usage(**{**base, **fields})
 
 
-def counted(**fields: Any) -> LoggedCall:
+def logged_call(**fields: Any) -> LoggedCall:
     base = {
         "identity": b"row",
         "decision": BILLABLE,
@@ -69,14 +69,14 @@ def counted(**fields: Any) -> LoggedCall:
     return LoggedCall(**{**base, **fields})
 
 
-def test_both_ids_name_one_call_however_far_its_starts_lie_apart() -> None:
+def test_two_equal_ids_name_one_call_for_any_distance_of_their_starts() -> None:
     """LiteLLM's database had local times until early 2025."""
-    assert same_call(copy(start_us=NOON + 5 * HOUR_US), counted()) is True
+    assert same_call(copy(start_us=NOON + 5 * HOUR_US), logged_call()) is True
 
 
-def test_two_calls_of_one_chosen_call_id_and_one_request_id_stay_two() -> None:
-    """Both were told with microseconds, so both are LiteLLM's callbacks' own words."""
-    assert same_call(copy(start_us=NOON + HOUR_US + 7), counted()) is False
+def test_two_calls_with_one_chosen_call_id_and_one_request_id_stay_two() -> None:
+    """Both have microseconds, so both were reported by LiteLLM's callbacks themselves."""
+    assert same_call(copy(start_us=NOON + HOUR_US + 7), logged_call()) is False
 
 
 @pytest.mark.parametrize(
@@ -91,17 +91,17 @@ def test_two_calls_of_one_chosen_call_id_and_one_request_id_stay_two() -> None:
         (("other", "req"), 0, False),
     ],
 )
-def test_without_a_call_id_the_request_id_and_the_start_tell(
+def test_without_a_call_id_the_request_id_and_the_start_decide(
     ids: tuple[str, str], apart_us: int, answer: bool | None
 ) -> None:
     call_id, request_id = ids
-    row = counted(request_id="None" if request_id == "None" else "req")
-    told = copy(call_id=call_id, request_id=request_id, start_us=row.start_us + apart_us)
-    assert same_call(told, row) is answer
+    row = logged_call(request_id="None" if request_id == "None" else "req")
+    result = copy(call_id=call_id, request_id=request_id, start_us=row.start_us + apart_us)
+    assert same_call(result, row) is answer
 
 
-def test_a_call_of_a_litellm_without_call_ids_is_found_by_a_later_one() -> None:
-    assert same_call(copy(start_us=NOON), counted(call_id="")) is True
+def test_a_call_of_a_litellm_without_call_ids_is_found_by_a_later_version() -> None:
+    assert same_call(copy(start_us=NOON), logged_call(call_id="")) is True
 
 
 @pytest.mark.parametrize(
@@ -128,89 +128,89 @@ def test_a_call_of_a_litellm_without_call_ids_is_found_by_a_later_one() -> None:
         ({"request_id": "random", "start_us": NOON + 2 * HOUR_US}, False),
     ],
 )
-def test_what_another_callback_told_in_one_moment_is_found_by_its_id_or_is_unclear(
+def test_a_call_reported_by_another_callback_is_found_by_its_id_or_is_unclear(
     row: dict[str, Any], answer: bool | None
 ) -> None:
-    """A call of two hours; by `openmeter` it came with its request id, by `lago` with a random one."""
-    assert same_call(copy(end_us=NOON + 2 * HOUR_US), counted(call_id="", **row)) is answer
+    """A call of two hours: `openmeter` reported it with its request id, `lago` with a random one."""
+    assert same_call(copy(end_us=NOON + 2 * HOUR_US), logged_call(call_id="", **row)) is answer
 
 
-def test_two_that_tell_one_moment_and_one_id_alike_may_be_two() -> None:
+def test_two_calls_with_equal_time_and_id_may_be_two() -> None:
     """Some providers repeat their ids; neither is LiteLLM's own row, whose request id is unique."""
-    assert same_call(copy(call_id=""), counted(call_id="", start_us=NOON + HOUR_US // 12)) is None
+    assert same_call(copy(call_id=""), logged_call(call_id="", start_us=NOON + HOUR_US // 12)) is None
 
 
 @pytest.mark.parametrize("ending", ["_batch_cost", "_background_cost", "_video_cost"])
-def test_litellms_own_row_about_a_job_is_the_job_that_was_polled(ending: str) -> None:
-    row = counted(request_id="batch_1", call_id="poll-7")
+def test_litellms_own_row_about_a_job_is_the_polled_job(ending: str) -> None:
+    row = logged_call(request_id="batch_1", call_id="poll-7")
     assert same_call(copy(request_id=f"batch_1{ending}", call_id="x", start_us=NOON + 9 * HOUR_US), row) is True
     assert same_call(copy(request_id="batch_1", call_type="aretrieve_batch", call_id="y", start_us=0), row) is True
 
 
-def test_a_name_that_many_calls_share_is_none() -> None:
+def test_an_id_that_many_calls_share_is_not_used() -> None:
     assert nameless(copy(call_id="", request_id="None"))
     assert not nameless(copy(call_id="", request_id="r"))
     assert not nameless(copy(call_id="c", request_id="None"))
 
 
-def test_what_is_not_there_is_missing_and_what_may_be_there_is_unclear() -> None:
+def test_a_call_without_a_match_is_missing_and_with_a_possible_match_is_unclear() -> None:
     assert verdict(copy(), [], POLICY).word == MISSING
-    late = counted(start_us=NOON + HOUR_US)
+    late = logged_call(start_us=NOON + HOUR_US)
     assert verdict(copy(call_id=""), [late], POLICY).word == UNCLEAR
-    assert verdict(copy(call_id=""), [late, counted()], POLICY).word == KNOWN
+    assert verdict(copy(call_id=""), [late, logged_call()], POLICY).word == KNOWN
 
 
-def test_a_call_that_was_lost_before_it_was_billed_is_sent_and_one_that_is_billed_elsewhere_is_not() -> None:
-    lost = counted(decision=LOST, billed=False)
+def test_a_call_lost_before_it_was_billed_is_sent_and_one_billed_elsewhere_is_not() -> None:
+    lost = logged_call(decision=LOST, billed=False)
     assert verdict(copy(), [lost], POLICY) == (PRICED, lost)
     assert verdict(copy(cost=Decimal(0)), [lost], POLICY).word == KNOWN
-    assert verdict(copy(), [lost, counted()], POLICY).word == KNOWN
-    assert verdict(copy(), [counted(decision=ZERO_COST, billed=False), lost], POLICY) == (PRICED, lost)
+    assert verdict(copy(), [lost, logged_call()], POLICY).word == KNOWN
+    assert verdict(copy(), [logged_call(decision=ZERO_COST, billed=False), lost], POLICY) == (PRICED, lost)
 
 
 @pytest.mark.parametrize("decision", [UNPRICED, ZERO_COST, FAILED_CALL])
-def test_a_call_that_was_counted_without_a_price_owes_it_once_a_copy_has_one(decision: str) -> None:
-    row = counted(decision=decision, billed=False, cost=Decimal(0))
+def test_a_call_counted_without_a_price_must_be_billed_once_a_copy_has_one(decision: str) -> None:
+    row = logged_call(decision=decision, billed=False, cost=Decimal(0))
     assert verdict(copy(), [row], POLICY) == (PRICED, row)
     assert verdict(copy(cost=Decimal(0)), [row], POLICY).word == KNOWN
-    assert verdict(copy(), [row, counted()], POLICY).word == KNOWN
+    assert verdict(copy(), [row, logged_call()], POLICY).word == KNOWN
 
 
 @pytest.mark.parametrize("decision", [BYOK, CACHE_HIT])
-def test_a_price_changes_no_decision_that_was_not_about_the_price(decision: str) -> None:
+def test_a_price_changes_only_a_decision_about_the_price(decision: str) -> None:
     """The database does not say whose provider key paid."""
-    assert verdict(copy(), [counted(decision=decision, billed=False, cost=Decimal(0))], POLICY).word == KNOWN
+    assert verdict(copy(), [logged_call(decision=decision, billed=False, cost=Decimal(0))], POLICY).word == KNOWN
 
 
-@given(billed=MONEY, told=MONEY)
-def test_a_billed_call_is_never_sent_again_and_every_other_cost_is_told(billed: Decimal, told: Decimal) -> None:
-    word = verdict(copy(cost=told), [counted(cost=billed)], POLICY).word
-    assert word == (OTHER_COST if told and abs(told - billed) > NOISE else KNOWN)
-
-
-@given(told=MONEY, costs=st.lists(st.tuples(MONEY, st.booleans()), max_size=5))
-def test_something_is_sent_only_where_nothing_of_the_call_is_billed(
-    told: Decimal, costs: list[tuple[Decimal, bool]]
+@given(billed=MONEY, reported=MONEY)
+def test_a_billed_call_is_never_sent_again_and_every_different_cost_is_reported(
+    billed: Decimal, reported: Decimal
 ) -> None:
-    rows = [counted(cost=c, billed=b, decision=BILLABLE if b else UNPRICED) for c, b in costs]
-    word = verdict(copy(cost=told), rows, POLICY).word
+    word = verdict(copy(cost=reported), [logged_call(cost=billed)], POLICY).word
+    assert word == (OTHER_COST if reported and abs(reported - billed) > NOISE else KNOWN)
+
+
+@given(reported=MONEY, costs=st.lists(st.tuples(MONEY, st.booleans()), max_size=5))
+def test_a_call_is_sent_only_if_nothing_of_it_is_billed(reported: Decimal, costs: list[tuple[Decimal, bool]]) -> None:
+    rows = [logged_call(cost=c, billed=b, decision=BILLABLE if b else UNPRICED) for c, b in costs]
+    word = verdict(copy(cost=reported), rows, POLICY).word
     assert not any(row.billed for row in rows) or word in (KNOWN, OTHER_COST)
     assert (word == MISSING) is not bool(rows)
-    assert (word == PRICED) == bool(rows and told and not any(row.billed for row in rows))
+    assert (word == PRICED) == bool(rows and reported and not any(row.billed for row in rows))
 
 
-@pytest.mark.parametrize("rows", [(), (counted(decision=ZERO_COST, billed=False, cost=Decimal(0)),)])
-def test_a_poll_that_names_no_job_is_never_sent_by_guess(rows: tuple[LoggedCall, ...]) -> None:
+@pytest.mark.parametrize("rows", [(), (logged_call(decision=ZERO_COST, billed=False, cost=Decimal(0)),)])
+def test_a_poll_without_a_job_is_never_sent_on_a_guess(rows: tuple[LoggedCall, ...]) -> None:
     """Another poll of the same response, under another id, may have been billed."""
     assert verdict(copy(note=SEALED), rows, POLICY).word == UNCLEAR
-    assert verdict(copy(note=SEALED), [counted()], POLICY).word == KNOWN
+    assert verdict(copy(note=SEALED), [logged_call()], POLICY).word == KNOWN
 
 
-def test_a_read_under_a_sealed_id_that_costs_nothing_is_never_unclear() -> None:
-    """Beside a database LiteLLM makes reads of a background response free, and keeps a row of each: recorded by
-    `make trial` with 1.110.2. Refused, they turned every backfill and every proof.
+def test_a_read_without_cost_under_an_encrypted_id_is_never_unclear() -> None:
+    """With a database LiteLLM makes reads of a background response free, and keeps a row of each: recorded by `make
+    trial` with 1.110.2. Refused rows made every backfill and every check fail.
     """
     free = copy(note=SEALED, cost=Decimal(0), call_type="aget_responses", request_id="resp_" + "x" * 200)
-    counted_free = counted(decision=UNPRICED, cost=Decimal(0), billed=False, request_id=free.request_id)
+    counted_free = logged_call(decision=UNPRICED, cost=Decimal(0), billed=False, request_id=free.request_id)
     assert verdict(free, [counted_free], POLICY).word == KNOWN
     assert verdict(free, [], POLICY).word == MISSING

@@ -1,4 +1,4 @@
-"""Each variable of the meter, from the environment to what is billed: another value than the default bills otherwise."""
+"""Each variable of the meter, from the environment to the bill: another value than the default bills differently."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,17 +18,17 @@ from tests.support.calls import NOON, raw, slp
 from tests.support.folding import Partition
 
 Show = Callable[[MeterPolicy], Any]
-#: So many tokens that only the price of the whole call is high.
+#: A number of tokens with which only the price of the whole call is high.
 MANY = {"prompt_tokens": 5000, "completion_tokens": 5000, "total_tokens": 10_000}
 
 
 def by_decision(**fields: Any) -> Show:
-    """How a call with these fields is decided."""
+    """The decision about a call with these fields."""
     return lambda policy: list(Partition(policy).take(raw(0, slp(1, **fields))).decisions)
 
 
 def events(policy: MeterPolicy, *calls: dict[str, Any], since_us: int = 0, after_s: int = 3600) -> list[LagoEvent]:
-    """What is sealed `after_s` seconds after noon, of a customer whose subscription began at `since_us`."""
+    """The events sealed `after_s` seconds after noon, of a customer whose subscription started at `since_us`."""
     ledger = Partition(policy).take(*(raw(0, call) for call in calls)).ledger
     windows = due_windows(ledger, NOON + after_s * SECOND_US, policy, 100)
     orgs = {"org-acme": OrgRecord("org-acme", periods=(Period("sub-acme", since_us),))}
@@ -41,7 +41,7 @@ def of_team(number: int, team: str) -> dict[str, Any]:
 
 
 def cents(policy: MeterPolicy) -> list[str]:
-    """Of a call of 2 dollars and a bit."""
+    """The cents of a call of slightly more than 2 dollars."""
     return [event.precise_total_amount_cents for event in events(policy, slp(1, cost="2.1234567891234"))]
 
 
@@ -135,7 +135,7 @@ def test_each_variable_changes_what_is_billed(
     assert show(load_settings({variable: value}).meter_policy()) == as_set
 
 
-def test_every_variable_that_the_meter_has_is_shown() -> None:
+def test_every_variable_of_the_meter_has_a_case() -> None:
     asked = set[str]()
     parts = {"open_organizations": "lago_organizations"}  # those that are not closed
 

@@ -1,4 +1,4 @@
-"""Money stays text to text; moments come out as UTC whatever they came in as; ids have one spelling."""
+"""Money stays text from input to output; times become UTC from every format; ids have one normal form."""
 
 from datetime import UTC
 from decimal import Decimal, Inexact
@@ -22,13 +22,13 @@ def test_cents_are_a_hundred_times_the_dollars_in_plain_digits(dollars: Decimal)
     assert set(text) <= set("0123456789.")
 
 
-def test_small_amounts_never_get_an_exponent() -> None:
+def test_small_amounts_never_have_an_exponent() -> None:
     assert plain(Decimal("1E-12")) == "0.000000000001"
     assert plain(Decimal("1E+3")) == "1000"
     assert plain(Decimal("0E-12")) == "0"
 
 
-def test_half_goes_to_even() -> None:
+def test_half_is_rounded_to_even() -> None:
     unit = quantum(2)
     assert [quantise(Decimal(text), unit) for text in ("0.005", "0.015", "0.025")] == [
         Decimal("0.00"),
@@ -48,14 +48,14 @@ def test_half_goes_to_even() -> None:
         ("Infinity", "bad_cost", "not a finite number"),
     ],
 )
-def test_a_refused_cost_is_told_in_few_characters_however_long_it_is(cost: str, reason: str, detail: str) -> None:
-    """Written out, 1e999999999 would fill the memory of the worker."""
+def test_a_refused_cost_is_reported_in_few_characters(cost: str, reason: str, detail: str) -> None:
+    """In full, 1e999999999 would fill the memory of the worker."""
     with pytest.raises(Rejected) as refused:
         check_cost(Decimal(cost))
     assert (refused.value.reason, refused.value.detail) == (reason, detail)
 
 
-def test_a_sum_that_would_be_rounded_is_refused() -> None:
+def test_a_sum_that_would_need_rounding_is_refused() -> None:
     with pytest.raises(Inexact):
         add(Decimal("1E+50"), Decimal("1E-12"))
 
@@ -75,7 +75,7 @@ def test_a_sum_that_would_be_rounded_is_refused() -> None:
         1_795_215_796_000_000_000,
     ],
 )
-def test_every_spelling_of_a_moment_is_the_same_moment(value: float | str) -> None:
+def test_every_notation_of_a_time_is_the_same_time(value: float | str) -> None:
     us = parse_us(value)
     assert to_iso(us) == "2026-11-20T23:03:16.000000Z"
     assert to_datetime(us).tzinfo is UTC
@@ -99,7 +99,7 @@ def test_every_spelling_of_a_moment_is_the_same_moment(value: float | str) -> No
         True,
     ],
 )
-def test_what_is_no_moment_is_rejected(value: float | str) -> None:
+def test_a_text_that_is_no_time_is_rejected(value: float | str) -> None:
     with pytest.raises(Rejected, match="bad_time"):
         parse_us(value)
 
@@ -109,13 +109,13 @@ def test_lago_gets_seconds_with_milliseconds_as_text() -> None:
 
 
 @given(st.text(max_size=400))
-def test_normalising_a_customer_id_twice_is_normalising_once(text: str) -> None:
+def test_normalising_a_customer_id_twice_changes_nothing_more(text: str) -> None:
     once = normalise_customer_id(text)
     assert normalise_customer_id(once) == once
     assert once is None or 0 < len(once.encode()) <= 255
 
 
-def test_spellings_of_one_customer_meet() -> None:
+def test_all_notations_of_one_customer_id_are_normalised_to_one() -> None:
     assert normalise_customer_id(" caf\u0065\u0301\n") == normalise_customer_id("caf\u00e9")
     assert normalise_customer_id("cust\0") == "cust"
     assert normalise_customer_id(" \0 ") is None
@@ -125,8 +125,8 @@ def test_spellings_of_one_customer_meet() -> None:
 
 
 @given(st.lists(st.text(max_size=6), max_size=6))
-def test_identities_are_made_as_ever(parts: list[str]) -> None:
-    """Others would not be known to the ledgers there are, and their calls would be billed again."""
+def test_identities_are_built_as_in_earlier_releases(parts: list[str]) -> None:
+    """Others would be unknown to existing ledgers, and their calls would be billed again."""
     text = "x" + "".join(f"|{len(part)}:{part}" for part in parts)
     assert identity_of("x", *parts) == blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 

@@ -1,4 +1,4 @@
-"""What no one counted is nothing; which end is believed; by which ids a call is known; to the last of each border."""
+"""Missing counts are 0; which end is believed; by which ids a call is recognised; each exactly at its border."""
 
 import json
 from decimal import Decimal
@@ -22,7 +22,7 @@ def usage(**fields: Any) -> Usage:
     return normalise(msgspec.json.decode(raw_value(slp(1, **fields)), type=RawRecord), "acme", UNIT)
 
 
-def counted(**usage_object: Any) -> dict[str, Any]:
+def metadata_of(**usage_object: Any) -> dict[str, Any]:
     return {"metadata": {"usage_object": usage_object}}
 
 
@@ -31,18 +31,18 @@ def counted(**usage_object: Any) -> dict[str, Any]:
     [
         ({}, 0, 0),
         ({"metadata": {}}, 0, 0),
-        (counted(), 0, 0),
-        (counted(prompt_tokens_details={}, completion_tokens_details={}), 0, 0),
-        (counted(prompt_tokens_details={"cached_tokens": 7}), 7, 0),
-        (counted(prompt_tokens_details={"cached_tokens": 0}, cache_read_input_tokens=5), 0, 0),
-        (counted(cache_read_input_tokens=5), 5, 0),
-        (counted(prompt_tokens_details={}, cache_read_input_tokens=5), 5, 0),
-        (counted(completion_tokens_details={"reasoning_tokens": 9}), 0, 9),
+        (metadata_of(), 0, 0),
+        (metadata_of(prompt_tokens_details={}, completion_tokens_details={}), 0, 0),
+        (metadata_of(prompt_tokens_details={"cached_tokens": 7}), 7, 0),
+        (metadata_of(prompt_tokens_details={"cached_tokens": 0}, cache_read_input_tokens=5), 0, 0),
+        (metadata_of(cache_read_input_tokens=5), 5, 0),
+        (metadata_of(prompt_tokens_details={}, cache_read_input_tokens=5), 5, 0),
+        (metadata_of(completion_tokens_details={"reasoning_tokens": 9}), 0, 9),
         ({"cached_tokens": 3, "reasoning_tokens": 4}, 3, 4),
-        ({"cached_tokens": 0, "reasoning_tokens": 0} | counted(cache_read_input_tokens=5), 0, 0),
+        ({"cached_tokens": 0, "reasoning_tokens": 0} | metadata_of(cache_read_input_tokens=5), 0, 0),
     ],
 )
-def test_cached_and_reasoning_tokens_are_what_was_counted_and_else_none(
+def test_cached_and_reasoning_tokens_are_the_reported_numbers_or_0(
     fields: dict[str, Any], cached: int, reasoning: int
 ) -> None:
     found = usage(**fields)
@@ -51,7 +51,7 @@ def test_cached_and_reasoning_tokens_are_what_was_counted_and_else_none(
 
 
 @pytest.mark.parametrize("shape", ["integration", "lago", "cloudevent"])
-def test_the_shapes_that_tell_neither_count_none(shape: str) -> None:
+def test_shapes_without_these_fields_count_0(shape: str) -> None:
     call = {"request_id": "r", "transaction_id": "t", "timestamp": NOON // 1_000_000, "response_cost": Decimal("0.1")}
     event = {"cloud_event": {"id": "e", "source": "s"}}
     found = normalise(msgspec.json.decode(raw_value({**call, **event}, shape=shape), type=RawRecord), "acme", UNIT)
@@ -72,7 +72,7 @@ def test_an_end_is_believed_up_to_ten_minutes_ahead_of_either_clock(ahead_us: in
     assert found.note == ("" if believed else "future_time")
 
 
-def test_an_envelope_of_a_later_release_is_not_guessed_at() -> None:
+def test_an_envelope_of_a_later_release_is_refused() -> None:
     record = msgspec.json.decode(raw_value(slp(1)), type=RawRecord)
     record.v = ENVELOPE_VERSION + 1
     with pytest.raises(Rejected) as refused:
@@ -80,8 +80,8 @@ def test_an_envelope_of_a_later_release_is_not_guessed_at() -> None:
     assert refused.value.reason == "unknown_version"
 
 
-def test_a_shape_that_is_not_known_is_refused_with_those_that_are_and_without_its_own_text() -> None:
-    """Whatever another program wrote to the topic stays out of the logs."""
+def test_an_unknown_shape_is_refused_with_the_list_of_known_ones_and_without_its_text() -> None:
+    """Text of another program in the topic must not get into the logs."""
     record = msgspec.json.decode(raw_value(slp(1)), type=RawRecord)
     record.shape = "sk-secret"
     with pytest.raises(Rejected) as refused:
@@ -92,8 +92,8 @@ def test_a_shape_that_is_not_known_is_refused_with_those_that_are_and_without_it
 
 
 @pytest.mark.parametrize("start_ms", [0, 1, 2, 1_795_176_000_123])
-def test_a_backfilled_call_is_looked_for_two_milliseconds_around_its_start(start_ms: int) -> None:
-    """By either status, for LiteLLM's database calls a stream that was cut a success."""
+def test_a_backfilled_call_is_searched_two_milliseconds_around_its_start(start_ms: int) -> None:
+    """With both statuses, because LiteLLM's database calls an interrupted stream a success."""
     call = {"id": "i", "litellm_call_id": "c", "status": "success", "startTime": start_ms / 1000, "endTime": AT}
     record = msgspec.json.decode(raw_value(call), type=RawRecord)
     record.source = "backfill"
@@ -110,7 +110,7 @@ def metered(**fields: Any) -> Usage:
     return normalise(msgspec.json.decode(json.dumps(envelope | {"metered": event}), type=RawRecord), "org", UNIT)
 
 
-def test_usage_of_others_has_no_count_and_no_cost_and_any_moment_there_is() -> None:
+def test_a_metered_event_has_no_count_and_no_cost_and_any_valid_time() -> None:
     found = metered()
     assert (found.tokens_input, found.tokens_output, found.total_tokens) == (0, 0, 0)
     assert (found.cached_tokens, found.reasoning_tokens, found.cost, found.call_type) == (0, 0, 0, "seats")

@@ -1,4 +1,4 @@
-"""In which place each shape tells each field of a call, which place counts first, and what is taken where none tells."""
+"""Where each shape has each field of a call, which place is preferred, and the default if none has it."""
 
 import json
 from decimal import Decimal
@@ -87,7 +87,7 @@ LEAST: dict[str, dict[str, Any]] = {
 
 
 def placed(shape: str, values: dict[str, Any]) -> Usage:
-    """The call with each value at its place, `a.b` being `b` within `a`."""
+    """The call with each value in its place; `a.b` is `b` inside `a`."""
     call: dict[str, Any] = json.loads(json.dumps(LEAST[shape], default=str))
     for place, value in values.items():
         *outer, name = place.split(".")
@@ -131,7 +131,7 @@ def test_each_count_is_taken_from_the_first_place_that_has_it(shape: str, field:
 
 
 @pytest.mark.parametrize("shape", COUNTS)
-def test_without_a_total_it_is_the_sum_and_a_total_that_is_told_stays(shape: str) -> None:
+def test_a_missing_total_is_the_sum_and_an_existing_one_is_kept(shape: str) -> None:
     first = {field: places[0] for field, places in COUNTS[shape].items()}
     both = {first["tokens_input"]: 3, first["tokens_output"]: 4}
     assert placed(shape, both).total_tokens == 7
@@ -142,18 +142,18 @@ def test_without_a_total_it_is_the_sum_and_a_total_that_is_told_stays(shape: str
 @pytest.mark.parametrize(
     ("told", "hit"), [(True, True), ("True", True), ("1", True), (False, False), ("False", False), (None, False)]
 )
-def test_a_cache_hit_is_one_where_it_says_so(shape: str, told: object, hit: bool) -> None:
+def test_a_cache_hit_is_recognised_in_every_place(shape: str, told: object, hit: bool) -> None:
     assert placed(shape, {"cache_hit": told}).cache_hit is hit
     assert placed(shape, {}).cache_hit is False
 
 
 @pytest.mark.parametrize("shape", ["slp", "integration"])
-def test_who_brought_the_key_says_so(shape: str) -> None:
-    assert [placed(shape, {"byok": told}).byok for told in (True, False, None)] == [True, False, False]
+def test_the_owner_of_the_key_is_read(shape: str) -> None:
+    assert [placed(shape, {"byok": result}).byok for result in (True, False, None)] == [True, False, False]
 
 
 @pytest.mark.parametrize("shape", COUNTS)
-def test_a_call_that_tells_no_status_succeeded(shape: str) -> None:
+def test_a_call_without_a_status_succeeded(shape: str) -> None:
     assert placed(shape, {}).status == "success"
     if shape != "cloudevent":
         assert placed(shape, {"status": "failure"}).status == "failure"
@@ -176,15 +176,15 @@ AT = NOON // SECOND_US
         ({"startTime": None}, AT, AT),
     ],
 )
-def test_start_and_end_are_those_that_are_told_and_else_each_other(times: dict[str, Any], start: int, end: int) -> None:
+def test_start_and_end_are_read_or_replaced_by_each_other(times: dict[str, Any], start: int, end: int) -> None:
     found = placed("slp", times)
     assert (found.start_us, found.end_us) == (start * SECOND_US, end * SECOND_US)
 
 
 @pytest.mark.parametrize("shape", ["integration", "lago"])
-def test_a_single_moment_is_both_and_else_that_of_the_receipt(shape: str) -> None:
-    for told, at in ((AT - 7, AT - 7), (None, AT), ("", AT)):
-        found = placed(shape, {"timestamp": told})
+def test_a_single_time_is_start_and_end_and_without_any_the_time_of_receipt_is(shape: str) -> None:
+    for result, at in ((AT - 7, AT - 7), (None, AT), ("", AT)):
+        found = placed(shape, {"timestamp": result})
         assert (found.start_us, found.end_us) == (at * SECOND_US, at * SECOND_US)
 
 
@@ -198,7 +198,7 @@ def test_an_integration_payload_with_litellms_times_is_read_as_litellms(times: d
     assert placed("integration", times).end_us == NOON, "its own moment counts"
 
 
-def test_without_either_id_a_call_is_none_and_one_is_enough() -> None:
+def test_one_of_two_ids_is_sufficient_and_without_both_the_call_is_refused() -> None:
     with pytest.raises(Rejected, match="neither") as refused:
         placed("slp", {"id": ""})
     assert refused.value.reason == "no_identity"

@@ -1,4 +1,4 @@
-"""A provider's status follows its calls, and does not flap around one threshold; failures of the caller do not count."""
+"""A provider's health follows its calls and does not flap at a threshold; errors of the caller do not count."""
 
 from itertools import pairwise
 
@@ -33,22 +33,22 @@ def seen(calls: int, failures: int = 0, in_a_row: int = 0) -> SeenCalls:
         (DOWN, seen(100, 0), HEALTHY),
         (HEALTHY, seen(0), HEALTHY),
         (DEGRADED, seen(0), DEGRADED),
-        (DOWN, seen(0), DEGRADED),  # somebody should try it
+        (DOWN, seen(0), DEGRADED),  # it should be tried again
     ],
 )
-def test_each_threshold_is_where_it_is_said(before: str, window: SeenCalls, status: str) -> None:
+def test_each_threshold_has_its_documented_value(before: str, window: SeenCalls, status: str) -> None:
     assert status_after(before, window) == status
 
 
 @given(st.sampled_from(STATUSES), st.integers(10, 10_000), st.data())
-def test_more_failures_never_make_a_better_status(before: str, calls: int, data: st.DataObject) -> None:
+def test_more_failures_never_improve_the_status(before: str, calls: int, data: st.DataObject) -> None:
     failures = sorted(data.draw(st.lists(st.integers(0, calls), min_size=2, max_size=5)))
     order = [STATUSES.index(status_after(before, seen(calls, one))) for one in failures]
     assert all(one <= other for one, other in pairwise(order))
 
 
 @given(st.sampled_from(STATUSES), st.integers(1, 10_000), st.data())
-def test_the_same_window_again_changes_nothing(before: str, calls: int, data: st.DataObject) -> None:
+def test_the_same_calls_again_change_nothing(before: str, calls: int, data: st.DataObject) -> None:
     failures = data.draw(st.integers(0, calls))
     window = seen(calls, failures, data.draw(st.integers(0, failures)))
     once = status_after(before, window)

@@ -1,4 +1,4 @@
-"""What does not add up is said: a part that is missing or twice, a cent that is nowhere, a sum that Lago has not."""
+"""Differences are reported: a missing or duplicate part, a lost cent, a sum that Lago does not have."""
 
 from decimal import Decimal
 
@@ -9,7 +9,7 @@ from streams.core.metering.reconciliation import Emitted, LagoUsage, Older, comp
 
 
 def position(seal_seq: int, calls: int, usd: str) -> Position:
-    """Of a ledger that sealed `calls` and holds nothing else."""
+    """The position of a ledger that sealed `calls` and holds nothing else."""
     one = Sum(calls, Decimal(usd))
     return Position(seal_seq=seal_seq, counters=Counters(received=one, folded=one, sealed=one))
 
@@ -21,24 +21,24 @@ def emitted(limit: int, *numbers: int, cents: str = "50") -> Emitted:
     return found
 
 
-def test_parts_that_are_all_there_with_their_money_are_no_complaint() -> None:
+def test_complete_parts_with_their_sums_give_no_difference() -> None:
     assert ledger_discrepancies(0, position(3, 6, "1.5"), [], emitted(3, 1, 2, 3)) == []
 
 
-def test_an_empty_partition_is_no_complaint() -> None:
+def test_an_empty_partition_gives_no_difference() -> None:
     assert ledger_discrepancies(0, Position(), [], Emitted(0)) == []
 
 
-def test_parts_sealed_after_the_ledger_was_read_are_left_out() -> None:
+def test_parts_sealed_after_the_ledger_was_read_are_ignored() -> None:
     assert ledger_discrepancies(0, position(2, 4, "1"), [], emitted(2, 1, 2, 3, 4)) == []
 
 
-def test_parts_that_have_left_the_topic_by_age_are_not_missed() -> None:
+def test_parts_that_have_expired_in_the_topic_are_not_reported() -> None:
     assert ledger_discrepancies(0, position(5, 10, "2.5"), [], emitted(5, 3, 4, 5)) == []
 
 
-def test_the_sum_of_what_has_left_the_topic_is_the_tables_and_a_lost_cent_is_still_said() -> None:
-    """The topic keeps 30 days: without the tables the sums were never compared again after that."""
+def test_sums_of_expired_parts_come_from_the_tables_and_a_lost_cent_is_still_reported() -> None:
+    """The topic keeps 30 days: without the tables the sums could not be compared after that."""
     found = emitted(5, 3, 4, 5)
     found.older = Older(2, 4, Decimal(100))
     assert ledger_discrepancies(0, position(5, 10, "2.5"), [], found) == []
@@ -49,7 +49,7 @@ def test_the_sum_of_what_has_left_the_topic_is_the_tables_and_a_lost_cent_is_sti
     assert ledger_discrepancies(0, position(5, 10, "2.5"), [], found) == []
 
 
-def test_events_that_are_lost_from_the_head_of_a_topic_that_is_whole_are_not_taken_for_old() -> None:
+def test_events_lost_from_the_start_of_a_complete_topic_do_not_count_as_expired() -> None:
     found = emitted(5, 3, 4, 5)
     found.from_the_start = True
     (said,) = ledger_discrepancies(0, position(5, 10, "2.5"), [], found)
@@ -60,24 +60,24 @@ def test_events_that_are_lost_from_the_head_of_a_topic_that_is_whole_are_not_tak
 
 
 @pytest.mark.parametrize("numbers", [(1, 3), (1, 2), (2,), ()])
-def test_a_part_that_is_missing_is_said(numbers: tuple[int, ...]) -> None:
-    """Also the last: the ledger knows its number. A topic that is empty may be one that is old."""
+def test_a_missing_part_is_reported(numbers: tuple[int, ...]) -> None:
+    """Also the last one: the ledger knows its number. An empty topic may be one whose records expired."""
     found = ledger_discrepancies(0, position(3, 6, "1.5"), [], emitted(3, *numbers))
     assert bool(found) == (numbers != ())
 
 
-def test_a_part_that_was_emitted_twice_is_said() -> None:
+def test_a_part_that_was_emitted_twice_is_reported() -> None:
     assert ledger_discrepancies(0, position(2, 4, "1"), [], emitted(2, 1, 2, 2)) == [
         "partition 0: 1 parts were emitted twice"
     ]
 
 
-def test_a_cent_that_was_sealed_and_not_emitted_is_said() -> None:
+def test_a_cent_that_was_sealed_and_not_emitted_is_reported() -> None:
     (found,) = ledger_discrepancies(0, position(2, 4, "1"), [], emitted(2, 1, 2, cents="49.999999999999999"))
     assert "events hold 4 calls" in found
 
 
-def test_a_ledger_that_does_not_add_up_by_itself_is_said() -> None:
+def test_a_ledger_that_does_not_add_up_is_reported() -> None:
     wrong = Position(counters=Counters(received=Sum(2, Decimal(1)), folded=Sum(1, Decimal(1))))
     assert "off by 1 call" in ledger_discrepancies(0, wrong, [], Emitted(0))[0]
 
@@ -87,7 +87,7 @@ def lago(cents: str, lines: int = 1) -> LagoUsage:
 
 
 @pytest.mark.parametrize(("counted", "agrees"), [("100", True), ("101", True), ("99", False), ("102", False)])
-def test_lago_may_be_half_a_cent_off_a_fee_line(counted: str, agrees: bool) -> None:
+def test_lago_may_differ_by_half_a_cent_for_each_fee_line(counted: str, agrees: bool) -> None:
     assert (complaint_about_lago(lago(counted), Decimal("100.5"), Decimal(0)) == "") == agrees
 
 
@@ -96,6 +96,6 @@ def test_each_fee_line_is_rounded_by_itself() -> None:
     assert complaint_about_lago(lago("102", lines=3), Decimal("99.5"), Decimal(0)) != ""
 
 
-def test_what_is_on_its_way_may_be_counted_or_not() -> None:
+def test_an_event_in_delivery_may_be_counted_or_not() -> None:
     for counted, agrees in (("100", True), ("150", True), ("151", False)):
         assert (complaint_about_lago(lago(counted), Decimal(100), Decimal(50)) == "") == agrees

@@ -1,4 +1,4 @@
-"""Held usage is not released to a subscription that no period of would bill."""
+"""Held usage is not released to a subscription without a period that would bill it."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -19,8 +19,8 @@ CUSTOMERS = {
 }
 
 
-def held_books() -> LedgerState:
-    """One held second of an hour before noon."""
+def held_ledger() -> LedgerState:
+    """A ledger with one held second, an hour before noon."""
     ledger = LedgerState(Position())
     at_us = NOON - HOUR_US
     window = Window(7, 9, "acme", "end_user", "", "", "no_mapping", "m", "p", (), at_us, SECOND_US, at_us, at_us + 1)
@@ -37,16 +37,16 @@ def released(changes: Changes) -> bool:
 
 
 def test_usage_outside_every_period_of_its_named_subscription_stays_held() -> None:
-    """The mapping names the subscription, so it is found; whether Lago bills that moment is another question.
+    """The mapping names the subscription, so it is found; whether Lago bills that time is another question.
 
     usage     | 11:00
     period            | 12:00 ->
     """
     later = {"org": OrgRecord("org", periods=(Period("sub", NOON),))}
-    [kept] = release(held_books(), CUSTOMERS, later, POLICY, 100).windows.values()
+    [kept] = release(held_ledger(), CUSTOMERS, later, POLICY, 100).windows.values()
     assert kept is not None
     assert (kept.held, kept.subscription) == (OUTSIDE_PERIOD, "")
     running = {"org": OrgRecord("org", periods=(Period("sub", NOON - 2 * HOUR_US),))}
-    assert released(release(held_books(), CUSTOMERS, running, POLICY, 100))
+    assert released(release(held_ledger(), CUSTOMERS, running, POLICY, 100))
     shifting = replace(POLICY, out_of_period_policy=OutOfPeriodPolicy.SHIFT)
-    assert released(release(held_books(), CUSTOMERS, later, shifting, 100))
+    assert released(release(held_ledger(), CUSTOMERS, later, shifting, 100))

@@ -1,4 +1,4 @@
-"""Sealing, releasing and merging at their borders: how many a step, which of several, and what is counted."""
+"""Sealing, releasing and merging at their limits: how many in one step, which of several, and what is counted."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -46,11 +46,11 @@ def mapped(*customers: str) -> dict[str, CustomerRecord]:
     return {name: CustomerRecord(name, (MappingVersion(0, "org", "t"),), 0, 0) for name in customers}
 
 
-def gone(changes: Changes) -> list[int]:
+def removed_windows(changes: Changes) -> list[int]:
     return sorted(first for first, one in changes.windows.items() if one is None)
 
 
-def left(changes: Changes) -> list[Window]:
+def remaining_windows(changes: Changes) -> list[Window]:
     return [one for one in changes.windows.values() if one is not None]
 
 
@@ -58,29 +58,29 @@ def sealed(windows: Iterable[Window], orgs: dict[str, OrgRecord], policy: MeterP
     return seal(Position(), windows, orgs, policy, "d-t-3-", 3, LATER)
 
 
-def test_what_is_opened_at_the_end_of_the_grace_waits_until_it_is_quiet() -> None:
+def test_a_window_opened_at_the_end_of_its_grace_waits_for_a_pause_in_its_calls() -> None:
     ripe = NOON + 65 * SECOND_US
     assert due(window(1, held=""), ripe - 1, ripe, ripe, POLICY)
     assert not due(window(1, held=""), ripe, ripe, ripe, POLICY)
 
 
-def test_a_window_that_is_kept_keeps_no_other_from_being_sealed() -> None:
+def test_a_window_that_is_kept_does_not_keep_others_from_being_sealed() -> None:
     ended = {**ORGS, "gone": OrgRecord("gone", periods=(Period("sub", 0, NOON),))}
     changes = sealed([window(1, held="", org_id="gone"), window(2, held=""), window(3, held="", org_id="gone")], ended)
     assert [one.event.transaction_id for one in changes.sealed] == ["d-t-3-2"]
     assert (changes.kept, changes.shifted) == (2, 0)
-    assert [one.held for one in left(changes)] == [ENDED, ENDED]
+    assert [one.held for one in remaining_windows(changes)] == [ENDED, ENDED]
     assert (changes.position.seal_seq, changes.position.counters.sealed.calls) == (1, 1)
 
 
-def test_what_is_moved_is_counted() -> None:
+def test_moved_usage_is_counted() -> None:
     later = {"org": OrgRecord("org", periods=(Period("sub", NOON + HOUR_US),))}
     assert sealed([window(1, held=""), window(2, NOON + HOUR_US, held="")], later).shifted == 1
 
 
-def test_calls_are_held_by_a_plan_that_charges_them_nothing_and_what_has_no_amount_is_not() -> None:
+def test_calls_are_held_if_the_plan_does_not_charge_them_and_events_without_an_amount_are_not() -> None:
     seats = {"org": OrgRecord("org", periods=(Period("sub", 0, charged=("seats",)),))}
-    (kept,) = left(sealed([window(1, held="")], seats))
+    (kept,) = remaining_windows(sealed([window(1, held="")], seats))
     assert kept.held == NO_CHARGE
     other = Metered("org", "t", "api_call", NOON, {})
     changes = sealed([window(1, held="", metered=other, identity=b"i" * 16, cost=Decimal(0), length_us=0)], seats)
@@ -88,24 +88,26 @@ def test_calls_are_held_by_a_plan_that_charges_them_nothing_and_what_has_no_amou
 
 
 @pytest.mark.parametrize("late", OutOfPeriodPolicy)
-def test_what_is_held_for_good_is_held_by_either_policy(late: OutOfPeriodPolicy) -> None:
+def test_usage_that_can_never_be_billed_is_held_by_either_policy(late: OutOfPeriodPolicy) -> None:
     ended = {"org": OrgRecord("org", periods=(Period("sub", 0, NOON),))}
-    (kept,) = left(sealed([window(1, held="")], ended, replace(POLICY, out_of_period_policy=late)))
+    (kept,) = remaining_windows(sealed([window(1, held="")], ended, replace(POLICY, out_of_period_policy=late)))
     assert kept.held == ENDED
 
 
-def test_a_customer_without_a_mapping_keeps_no_other_held() -> None:
+def test_a_customer_without_a_mapping_does_not_keep_others_held() -> None:
     ledger = ledgers_of(window(1, customer="stranger"), window(2), window(3, customer="other"))
-    assert [one.first for one in left(release(ledger, mapped("acme", "other"), ORGS, POLICY, 100, LATER))] == [2, 3]
+    assert [
+        one.first for one in remaining_windows(release(ledger, mapped("acme", "other"), ORGS, POLICY, 100, LATER))
+    ] == [2, 3]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_a_step_releases_no_more_than_its_limit(limit: int) -> None:
-    """Of one customer, and of several."""
+    """For one customer, and for several."""
     one = ledgers_of(*[window(n, NOON + n * MINUTE_US) for n in range(5)])
-    assert len(left(release(one, mapped("acme"), ORGS, POLICY, limit, LATER))) == limit
+    assert len(remaining_windows(release(one, mapped("acme"), ORGS, POLICY, limit, LATER))) == limit
     several = ledgers_of(*[window(n, NOON + n * MINUTE_US, f"c{n}") for n in range(5)])
-    assert len(left(release(several, mapped(*several.held), ORGS, POLICY, limit, LATER))) == limit
+    assert len(remaining_windows(release(several, mapped(*several.held), ORGS, POLICY, limit, LATER))) == limit
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
@@ -117,44 +119,48 @@ def test_a_step_merges_no_more_than_its_limit(limit: int) -> None:
 
 
 def test_held_windows_are_merged_once_they_are_older_than_an_hour() -> None:
-    """The youngest call counts; what is younger, decided by now, or one call alone keeps no other from being merged."""
+    """The age of the youngest call counts; a younger window, one with a target, or a single call does not keep others
+    from being merged.
+    """
     now_us = NOON + HOUR_US
     some = (window(1), window(2, NOON - 1), window(3, NOON - 2, identity=b"i" * 16), window(4, NOON - SECOND_US - 1))
     changes = coalesce(ledgers_of(*some), {}, {}, POLICY, now_us, 100)
-    assert gone(changes) == [4]
-    (one,) = left(changes)
+    assert removed_windows(changes) == [4]
+    (one,) = remaining_windows(changes)
     assert (one.first, one.merged, one.cost, one.count) == (2, (4,), 6, 2)
     assert (one.start_us, one.length_us) == (NOON - QUARTER_US, QUARTER_US)
 
 
-def test_what_has_a_target_by_now_is_not_merged() -> None:
+def test_a_held_window_with_a_target_is_not_merged() -> None:
     ledger = ledgers_of(window(1), window(2, customer="stranger"))
-    assert [one.first for one in left(coalesce(ledger, mapped("acme"), ORGS, POLICY, LATER, 100))] == [2]
+    assert [one.first for one in remaining_windows(coalesce(ledger, mapped("acme"), ORGS, POLICY, LATER, 100))] == [2]
     teams = {"acme": CustomerRecord("acme", (MappingVersion(0, "org", "t", id_kind="team"),), 0, 0)}
     ledger = ledgers_of(window(1, id_kind="team"), window(2), window(3, NOON + SECOND_US))
     changes = coalesce(ledger, teams, ORGS, POLICY, LATER, 100)
-    assert (gone(changes), [one.first for one in left(changes)]) == ([3], [2])
+    assert (removed_windows(changes), [one.first for one in remaining_windows(changes)]) == ([3], [2])
 
 
-def test_a_border_within_a_window_keeps_no_other_from_being_merged() -> None:
-    """The mapping begins between the two calls of the first; nothing of it can be decided apart any more."""
+def test_a_border_inside_a_window_does_not_keep_others_from_being_merged() -> None:
+    """The mapping starts between the two calls of the first window; they can no longer be decided separately."""
     versions = (MappingVersion(0, "euro", "t"), MappingVersion(NOON + SECOND_US, "euro", "t"))
     customers = {"acme": CustomerRecord("acme", versions, 0, 0)}
     orgs = {"euro": OrgRecord("euro", currency="EUR", periods=(Period("s", 0),))}
     across, after = window(1, max_end_us=NOON + 2 * SECOND_US), window(2, NOON + 5 * SECOND_US)
-    assert [one.first for one in left(coalesce(ledgers_of(across, after), customers, orgs, POLICY, LATER, 9))] == [2]
+    assert [
+        one.first for one in remaining_windows(coalesce(ledgers_of(across, after), customers, orgs, POLICY, LATER, 9))
+    ] == [2]
 
 
 @pytest.mark.parametrize(("already", "one"), [(MOST_MERGED - 1, True), (MOST_MERGED, False)])
 @pytest.mark.parametrize("by_the_open_one", [True, False])
 def test_an_event_names_at_most_4000_windows(already: int, *, one: bool, by_the_open_one: bool) -> None:
-    """One more begins another event: nothing is left out, and no record grows beyond what Kafka takes."""
+    """One more starts another event: nothing is left out, and no record exceeds Kafka's limit."""
     assert MOST_MERGED == 4_000
     names = tuple(range(100, 100 + already))
     there = window(1, held="", merged=names if by_the_open_one else names[1:])
     coming = window(2, merged=() if by_the_open_one else (9,))
     (into, *others) = sorted(
-        left(release(ledgers_of(there, coming), mapped("acme"), ORGS, POLICY, 9, LATER)), key=_first
+        remaining_windows(release(ledgers_of(there, coming), mapped("acme"), ORGS, POLICY, 9, LATER)), key=_first
     )
     assert len(others) == (0 if one else 1)
     assert into.count + sum(other.count for other in others) == 2
@@ -165,23 +171,23 @@ def _first(one: Window) -> int:
     return one.first
 
 
-def test_usage_of_others_is_released_as_the_one_event_that_it_is() -> None:
+def test_a_held_metered_event_is_released_as_one_event() -> None:
     other = Metered("acme", "t", "api_call", NOON, {})
     at = NOON + 30 * SECOND_US
     held = window(1, at, metered=other, identity=b"i" * 16, length_us=0, start_us=at, cost=Decimal(0))
     orgs = {"acme": OrgRecord("acme", periods=(Period("sub", 0),))}
-    (one,) = left(release(ledgers_of(held), {}, orgs, POLICY, 9, LATER))
+    (one,) = remaining_windows(release(ledgers_of(held), {}, orgs, POLICY, 9, LATER))
     assert (one.start_us, one.length_us, one.org_id, one.subscription, one.held) == (at, 0, "acme", "sub", "")
 
 
-def test_an_org_without_a_subscription_takes_nothing_and_a_later_look_changes_nothing() -> None:
+def test_an_org_without_a_subscription_gets_nothing_and_a_second_look_changes_nothing() -> None:
     other = Metered("acme", "t", "api_call", NOON, {})
     held = window(1, metered=other, identity=b"i" * 16, length_us=0)
     for orgs in ({}, {"acme": OrgRecord("acme")}):
         assert release(ledgers_of(held), {}, orgs, POLICY, 9, LATER).empty
 
 
-def test_of_two_windows_that_become_one_every_count_is_the_sum() -> None:
+def test_every_count_of_merged_windows_is_the_sum_of_both() -> None:
     counts = ("count", "tokens_input", "tokens_output", "total_tokens", "cached_tokens", "reasoning_tokens", "cost")
     one = window(1, NOON, **dict(zip(counts, range(1, 8), strict=True)))
     other = window(2, NOON - 5, **dict(zip(counts, range(10, 80, 10), strict=True)))
@@ -191,7 +197,7 @@ def test_of_two_windows_that_become_one_every_count_is_the_sum() -> None:
     assert (both.min_end_us, both.max_end_us) == (NOON - 5, NOON)
 
 
-def test_applying_what_was_released_keeps_the_sum() -> None:
+def test_applying_a_release_keeps_the_sum() -> None:
     ledger = ledgers_of(*[window(n, NOON + n * SECOND_US) for n in range(1, 6)])
     apply(ledger, release(ledger, mapped("acme"), ORGS, POLICY, 100, LATER), LATER)
     (open_one,) = ledger.windows.values()

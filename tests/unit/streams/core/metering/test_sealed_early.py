@@ -1,4 +1,4 @@
-"""However few windows may be open: what leaves early is the same money, and what is called often is still one event."""
+"""A small bound on open windows: windows sealed early bill the same amount, and a busy window is still one event."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -15,19 +15,19 @@ CALLS = st.lists(st.tuples(st.sampled_from(["acme", "zoo"]), st.integers(0, 1500
 
 
 def line(most: int | None, grace_s: int = 10_000) -> Line:
-    """No window is due: only the bound seals."""
+    """A partition whose windows are never due: only the bound causes seals."""
     policy = replace(POLICY, grace_us=grace_s * SECOND_US, group_by=("team_id",))
-    made = Line(None, policy if most is None else replace(policy, max_open=most))
-    made.map("acme")
-    return made
+    created = Line(None, policy if most is None else replace(policy, max_open=most))
+    created.map("acme")
+    return created
 
 
 @settings(max_examples=150, deadline=None)
 @given(
     steps=st.lists(st.one_of(CALLS, st.none(), st.just("zoo"), st.just("again")), max_size=12), most=st.integers(0, 5)
 )
-def test_a_bound_on_open_windows_changes_no_money(steps: list[object], most: int) -> None:
-    """A law, with calls, ticks, a mapping of what is held, and another worker, in any order."""
+def test_a_bound_on_open_windows_changes_no_amount(steps: list[object], most: int) -> None:
+    """For any order of calls, ticks, mappings of held usage, and changes of the worker."""
     free, tight = line(None), line(most)
     for step in [*steps, None]:
         for one in (free, tight):
@@ -50,9 +50,9 @@ def test_a_bound_on_open_windows_changes_no_money(steps: list[object], most: int
     assert tight.ledger.position.seal_seq == len(ids)
 
 
-def test_what_is_called_often_is_one_event_and_what_is_called_once_leaves_early() -> None:
+def test_a_busy_window_is_one_event_and_windows_with_one_call_are_sealed_early() -> None:
     crowded = line(10)
-    with capture_logs() as told:
+    with capture_logs() as result:
         for number in range(30):
             crowded.now_us += SECOND_US
             crowded.call(("acme", 0), metadata={"user_api_key_team_id": f"once-{number}"})
@@ -63,10 +63,10 @@ def test_what_is_called_often_is_one_event_and_what_is_called_once_leaves_early(
     assert len(crowded.ledger.open) <= 10
     (often,) = (window for window in crowded.ledger.windows.values() if window.group == ("often",))
     assert (often.count, often.cost) == (30, Decimal(30))
-    assert [one["event"] for one in told] == ["windows_sealed_early"], "once"
+    assert [one["event"] for one in result] == ["windows_sealed_early"], "once"
 
 
-def test_the_bound_itself_seals_nothing_and_one_more_leaves_four_fifths() -> None:
+def test_at_the_bound_nothing_is_sealed_and_one_more_window_leaves_four_fifths_open() -> None:
     crowded = line(10)
     for number in range(10):
         crowded.call(("acme", number * 60))
@@ -79,8 +79,8 @@ def test_the_bound_itself_seals_nothing_and_one_more_leaves_four_fifths() -> Non
     assert starts == ["12:00:00", "12:01:00", "12:02:00"]
 
 
-def test_nothing_is_told_to_lago_before_it_happened() -> None:
-    """By a clock of LiteLLM's that is ahead: such windows wait, whatever the bound."""
+def test_no_event_is_sent_to_lago_before_its_usage() -> None:
+    """If a LiteLLM's clock is ahead, such windows wait at any bound."""
     ahead = line(2)
     ahead.call(*(("acme", (LATE - NOON) // SECOND_US + number * 60) for number in range(6)))
     ahead.punctuate()

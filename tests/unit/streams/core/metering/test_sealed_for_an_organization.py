@@ -1,4 +1,4 @@
-"""The organisation of an event is decided at its seal, and is never another one than its org's."""
+"""The Lago organisation of an event is decided at its seal, and is always its org's."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -44,7 +44,7 @@ def record(org: str, organization: str = "") -> OrgRecord:
         ("arn:x::y", (), (), ""),
     ],
 )
-def test_the_orgs_record_decides_and_its_key_where_there_is_none(
+def test_the_orgs_record_decides_or_the_prefix_of_the_key_without_a_record(
     org: str, known: tuple[str, ...], records: tuple[OrgRecord, ...], organization: str
 ) -> None:
     [part] = sealed(org, known, *records).sealed
@@ -68,10 +68,10 @@ ORGS = {"acme": "", "us::acme": "", "eu::acme": "eu", "eu::other": "eu", "gone::
 
 
 @given(st.lists(st.tuples(st.sampled_from(sorted(ORGS)), st.decimals("0.000001", "99", places=6)), max_size=12))
-def test_what_each_organisation_is_sent_is_what_its_orgs_owe_to_the_last_decimal(
+def test_each_organisation_gets_exactly_what_its_orgs_owe_to_the_last_decimal(
     usage: list[tuple[str, Decimal]],
 ) -> None:
-    """And what is owed in one that is not configured is held, and is in no one's sum."""
+    """Usage of an organisation that is not configured is held, and in no sum."""
     orgs = {org: record(org, organization) for org, organization in ORGS.items()}
     windows = [
         copy(window(), first=number, last=number, org_id=org, subscription="sub", cost=usd)

@@ -1,4 +1,4 @@
-"""Polls of a background response whose id LiteLLM encrypts again each time: what of them is one job."""
+"""Polls of a background response whose id LiteLLM encrypts again each time: which of them are one job."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ RECEIVED_US = 1_795_900_000_000_000
 
 
 def polls(recording: str) -> list[dict[str, Any]]:
-    """The priced polls of a background response, as LiteLLM posted them."""
+    """The polls with a price of a background response, as LiteLLM posted them."""
     elements = json.loads((FOLDER / f"litellm_1.110.2__{recording}.json").read_text())
     return [one for one in elements if one["call_type"] == "aget_responses" and one["response_cost"]]
 
@@ -50,7 +50,7 @@ def test_polls_of_one_response_are_one_job(recording: str) -> None:
     ],
     ids=["made at another time", "other output", "other customer"],
 )
-def test_what_the_answer_says_of_itself_tells_two_responses_of_one_size_apart(
+def test_creation_time_output_and_customer_distinguish_two_responses_of_one_size(
     changed: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> None:
     poll = polls("secure_ids")[0]
@@ -67,13 +67,13 @@ def test_what_the_answer_says_of_itself_tells_two_responses_of_one_size_apart(
         {"model_group": "another deployment"},
     ],
 )
-def test_without_the_answer_any_other_size_is_another_job(changed: dict[str, Any]) -> None:
+def test_without_the_answer_a_response_of_another_size_is_another_job(changed: dict[str, Any]) -> None:
     poll = polls("response_excluded")[0]
     assert read(poll | changed).identity != read(poll).identity
 
 
-def test_only_encrypted_ids_are_sealed() -> None:
-    """A provider's own id, and one that LiteLLM packed with its deployment, name their job."""
+def test_only_encrypted_ids_are_replaced() -> None:
+    """A provider's own id, and one that LiteLLM encoded with its deployment, identify their job."""
     assert is_sealed(polls("secure_ids")[0]["id"])
     assert is_sealed(polls("secure_ids")[0]["id"] + "_background_cost")
     assert not is_sealed(polls("plain_ids")[0]["id"])
@@ -84,11 +84,11 @@ def test_only_encrypted_ids_are_sealed() -> None:
     "response",
     [None, "text", [], {"output": [{"id": "msg"}]}, {"created_at": "soon"}, {"created_at": 1, "output": "none"}],
 )
-def test_a_response_that_tells_nothing_has_no_answer_id(response: object) -> None:
+def test_a_malformed_response_has_no_answer_id(response: object) -> None:
     assert answer_id_of(json.dumps({"response": response}).encode()) == ""
 
 
-def test_nothing_of_the_answer_is_stored() -> None:
+def test_no_part_of_the_answer_is_stored() -> None:
     poll = polls("secure_ids")[0]
     stored = strip(json.dumps(poll).encode(), "slp", RECEIVED_US, CUSTOMER_ID_FIELDS)
     assert stored is not None

@@ -1,4 +1,4 @@
-"""The table of identities has a prime size: of another one a search may go round in a circle and never end."""
+"""The hash table of identities has a prime size: with another size a search might never end."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def test_a_size_is_the_first_odd_prime_that_is_large_enough(least: int) -> None:
     assert _prime_from(least) == next(number for number in range(least | 1, 2 * least + 2, 2) if is_prime(number))
 
 
-def test_every_size_that_a_table_grows_and_shrinks_to_is_prime_and_never_too_full() -> None:
+def test_every_size_after_growing_and_shrinking_is_prime_and_leaves_enough_room() -> None:
     table = SeenIds()
     sizes = {table.nbytes // 17}
     for hour in range(12):
@@ -31,8 +31,8 @@ def test_every_size_that_a_table_grows_and_shrinks_to_is_prime_and_never_too_ful
 
 
 @pytest.mark.parametrize("begins", [0, 250, 490_000])
-def test_of_248_hours_each_is_told_from_the_others(begins: int) -> None:
-    """From the oldest that is remembered to the newest; dropping one leaves the one before it and the one after it."""
+def test_248_hours_can_be_distinguished(begins: int) -> None:
+    """From the oldest remembered hour to the newest; dropping one leaves its neighbours."""
     assert HOURS_APART == 248
     table = SeenIds()
     for number in range(HOURS_APART + 1):

@@ -1,4 +1,4 @@
-"""A call has one alias in LiteLLM's callbacks and in its database."""
+"""A call has the same alias in LiteLLM's callbacks and in its database."""
 
 import pytest
 
@@ -19,11 +19,13 @@ from streams.core.metering.spend_log_ids import alias_of
         ("", "", ""),
     ],
 )
-def test_the_call_id_or_the_request_id_without_its_cache_hit(call_id: str, request_id: str, alias: str) -> None:
+def test_the_alias_is_the_call_id_or_the_request_id_without_its_cache_hit_suffix(
+    call_id: str, request_id: str, alias: str
+) -> None:
     assert alias_of(call_id, request_id) == alias
 
 
-def test_a_long_id_has_a_short_alias_of_its_own() -> None:
+def test_a_long_id_gets_a_short_unique_alias() -> None:
     """A client may choose its call id; an index takes no more than 2.7 kB."""
     longest = "é" * (MAX_BYTES // 2)
     assert alias_of(longest, "") == longest

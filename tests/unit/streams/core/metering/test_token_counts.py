@@ -1,4 +1,4 @@
-"""Tokens are whole numbers between 0 and a million millions; costs of two fields are one amount or none."""
+"""Token counts are whole numbers from 0 to 10**12; costs in two fields must agree."""
 
 from decimal import Decimal
 from typing import Any
@@ -14,14 +14,14 @@ MOST = 10**12
 
 
 @pytest.mark.parametrize("value", [0, 1, MOST - 1, MOST])
-def test_a_whole_number_is_a_count_however_it_is_written(value: int) -> None:
+def test_a_whole_number_is_a_count_in_every_notation(value: int) -> None:
     assert count_of(value) == count_of(float(value)) == value
     assert type(count_of(float(value))) is int
     assert count_of(None) == 0 and MAX_TOKENS == MOST
 
 
 @pytest.mark.parametrize("value", [-1, -1.0, -0.5, 0.5, 1.5, MOST + 1, float(MOST + 1), 1e300])
-def test_what_is_none_is_odd(value: float) -> None:
+def test_any_other_value_is_an_invalid_count(value: float) -> None:
     with pytest.raises(OddCount):
         count_of(value)
 
@@ -34,7 +34,7 @@ def counts(of: Any) -> tuple[Any, ...]:
     return of.prompt_tokens, of.completion_tokens, of.total_tokens
 
 
-def test_odd_counts_are_left_out_wherever_they_stand_and_the_sound_ones_stay() -> None:
+def test_invalid_counts_are_left_out_in_every_place_and_valid_ones_stay() -> None:
     details = TokenDetails(cached_tokens=-1, reasoning_tokens=4)
     usage = UsageObject(prompt_tokens_details=details, completion_tokens_details=details, cache_read_input_tokens=-2)
     call = Call(
@@ -55,7 +55,7 @@ def test_odd_counts_are_left_out_wherever_they_stand_and_the_sound_ones_stay() -
         assert kept is not None and (kept.cached_tokens, kept.reasoning_tokens) == (None, 4)
 
 
-def test_where_there_is_nothing_there_is_nothing_to_leave_out() -> None:
+def test_without_counts_nothing_is_left_out() -> None:
     for call in (
         Call(),
         Call(metadata=CallMetadata()),
@@ -67,7 +67,7 @@ def test_where_there_is_nothing_there_is_nothing_to_leave_out() -> None:
 
 
 def money(place: str, amount: str) -> Call:
-    """A call that tells its cost at one place, `a.b` being `b` within `a`."""
+    """A call that has its cost in one place; `a.b` is `b` inside `a`."""
     value: Any = Decimal(amount)
     of, _, name = place.rpartition(".")
     if of == "properties":
@@ -84,7 +84,7 @@ DOLLARS = [
 
 
 @pytest.mark.parametrize("place", DOLLARS)
-def test_a_cost_counts_wherever_it_stands(place: str) -> None:
+def test_a_cost_is_read_in_every_place(place: str) -> None:
     assert amount_of(money(place, "0.25")) == Decimal("0.25")
     for bad, reason in (("-0.25", "negative_cost"), ("1000000.1", "absurd_cost"), ("NaN", "bad_cost")):
         with pytest.raises(Rejected) as refused:
@@ -101,7 +101,7 @@ def test_cents_are_a_hundredth_of_dollars() -> None:
 
 
 @pytest.mark.parametrize("place", [place for place in DOLLARS if place != "spend"])
-def test_two_costs_are_one_amount_or_none(place: str) -> None:
+def test_two_costs_must_be_equal(place: str) -> None:
     def two(amount: str) -> Call:
         call = money(place, amount)
         call.spend = Decimal("0.25")

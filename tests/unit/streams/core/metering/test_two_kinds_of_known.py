@@ -1,4 +1,4 @@
-"""Known as billed, or as counted without a cost: only the first shuts out a copy (ADR 0017)."""
+"""Recognised as billed, or as counted without a cost: only the first makes a copy a duplicate (ADR 0017)."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -30,7 +30,7 @@ def backfilled(cost: str, *, apart_us: int = 1000) -> Raw:
 
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("step", [1, 10])
-def test_a_first_copy_without_cost_does_not_shut_out_the_priced_one(step: int, restarted: bool) -> None:
+def test_a_first_copy_without_a_cost_does_not_make_the_priced_one_a_duplicate(step: int, restarted: bool) -> None:
     part = Partition().take(copy("0"), copy("0"))
     if restarted:
         part.restart()
@@ -51,8 +51,8 @@ def test_conservation_counts_deliveries() -> None:
 
 
 @pytest.mark.parametrize("backfill_first", [True, False])
-def test_twins_obey_the_same(backfill_first: bool) -> None:
-    """The webhook had no cost, LiteLLM's database has one, or the other way round: billed once."""
+def test_the_same_holds_for_copies_with_another_identity(backfill_first: bool) -> None:
+    """The webhook had no cost and LiteLLM's database has one, or the other way round: billed once."""
     first, second = (backfilled("0"), copy()) if backfill_first else (copy("0"), backfilled("0.02"))
     part = Partition().take(first, step=1).take(second, first, second, step=1)
     assert part.decisions == {"unpriced": 1, "billable": 1, "duplicate": 2}
@@ -65,7 +65,7 @@ def test_of_copies_by_two_routes_in_any_order_one_is_billed(order: list[tuple[st
     assert part.billed == Sum(1, Decimal("0.02"))
 
 
-def test_the_priced_copy_is_billed_however_late_it_comes() -> None:
+def test_the_priced_copy_is_billed_at_any_later_time() -> None:
     """
     12:00 counted without cost   ... 22 h ...   10:00 the same call with its cost, remembered still
     """
@@ -73,35 +73,37 @@ def test_the_priced_copy_is_billed_however_late_it_comes() -> None:
     assert part.decisions == {"unpriced": 1, "billable": 1}
 
 
-def test_what_a_policy_left_out_with_its_cost_is_settled() -> None:
-    """A copy by a route that does not say whose key paid must not bill it after all."""
+def test_a_call_that_a_policy_excluded_with_its_cost_is_settled() -> None:
+    """A copy from a route that does not say whose key paid must not be billed."""
     part = Partition(replace(MeterPolicy(), bill_byok=False)).take(copy(byok=True), copy())
     assert part.decisions == {"byok": 1, "duplicate": 1}
 
 
-def test_a_copy_with_another_cost_is_a_duplicate_and_told() -> None:
+def test_a_copy_with_another_cost_is_a_duplicate_and_reported() -> None:
     part = Partition().take(copy("0.02"), copy("0.03"), copy("0.02"), copy("0"))
     assert part.billed == Sum(1, Decimal("0.02"))
     assert part.decisions == {"billable": 1, "duplicate": 3}
-    (told,) = part.rejected
-    assert (told["reason"], told["stage"], told["offset"]) == ("cost_differs", "meter", 1)
-    assert told["call"]["call"]["response_cost"] == 0.03
+    (result,) = part.rejected
+    assert (result["reason"], result["stage"], result["offset"]) == ("cost_differs", "meter", 1)
+    assert result["call"]["call"]["response_cost"] == 0.03
     assert part.steps[0].noticed.doubtful == {"cost_differs": Sum(1, Decimal("0.03"))}
     counters = part.ledger.position.counters
     assert (counters.duplicate.calls, counters.rejected.calls) == (3, 0)
 
 
-def test_the_difference_is_told_after_a_restart_and_by_a_twin() -> None:
+def test_the_difference_is_reported_after_a_restart_and_for_another_route() -> None:
     part = Partition().take(copy("0.02")).restart().take(copy("0.03"), backfilled("0.04"))
     assert [one["reason"] for one in part.rejected] == ["cost_differs", "cost_differs"]
 
 
-def test_equal_costs_with_other_digits_are_equal() -> None:
+def test_equal_costs_with_different_digits_are_equal() -> None:
     assert Partition().take(copy("0.02"), copy("2.0e-2"), copy("0.0200000000000001")).rejected == []
 
 
-def test_what_an_older_release_remembered_shuts_out_copies_as_it_did() -> None:
-    """Whole identities under `s`: whether they were billed is not told, so nothing is billed on a guess."""
+def test_identities_of_an_older_release_make_copies_duplicates_as_before() -> None:
+    """They are complete identities under `s`, without the information whether they were billed, so nothing is billed on
+    a guess.
+    """
     identity = _identity(1)
     part = Partition().take(raw(0, slp(2)))
     hour = NOON // HOUR_US
@@ -113,12 +115,12 @@ def test_what_an_older_release_remembered_shuts_out_copies_as_it_did() -> None:
     assert {key[:1] for key in part.changelog} == {b"p", b"w", b"i"}
 
 
-def test_the_changelog_asks_for_this_release_from_the_first_identity_on() -> None:
+def test_the_changelog_requires_this_release_from_the_first_identity_on() -> None:
     part = Partition().take(copy("0"))
     assert part.steps[0].position.v == TAGGED_VERSION == part.restart().ledger.position.v
 
 
-def test_a_settled_identity_outlives_the_chunk_that_counted_it_first() -> None:
+def test_a_settled_identity_is_kept_longer_than_the_chunk_that_counted_it_first() -> None:
     """
     12:00 counted   ... 11:00 settled ...   13:00 the first chunk is forgotten   the copy comes again
     """
@@ -150,10 +152,10 @@ def test_an_identity_is_not_forgotten_an_hour_early() -> None:
     copies=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["0", "0.02"]), st.integers(0, 20)), max_size=25),
     data=st.data(),
 )
-def test_in_whatever_order_the_changelog_is_read_the_memory_is_the_same(
+def test_the_restored_memory_is_the_same_for_any_order_of_the_changelog(
     copies: list[tuple[int, str, int]], data: st.DataObject
 ) -> None:
-    """Settled outweighs costless, and the newest hour the oldest, also when the first chunk is gone."""
+    """Settled outweighs unpriced, and the newest hour the oldest, also when the first chunk is gone."""
     part, at_us = Partition(), NOON
     for number, cost, hours in copies:
         at_us += hours * HOUR_US

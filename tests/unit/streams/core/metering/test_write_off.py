@@ -1,4 +1,6 @@
-"""Held usage leaves by mapping or by an order that is on record, never by itself; the ledger adds up after it."""
+"""Held usage leaves the ledger through a mapping or a recorded write-off order, never by itself; the ledger adds up
+afterwards.
+"""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -29,7 +31,7 @@ def unauthenticated(customer: str, at_us: int, kind: str) -> Target:
 
 
 def ledgers_of(calls: list[tuple[str, int]]) -> LedgerState:
-    """One call of a dollar for each (customer, second after noon)."""
+    """One call of one dollar for each (customer, second after noon)."""
     ledger, fold = LedgerState(Position()), Fold(MeterPolicy(), PREFIX)
     records = [
         replace(raw(0, slp(n, at_us=NOON + second * SECOND_US, cost="1"), customer=customer), offset=n)
@@ -41,7 +43,7 @@ def ledgers_of(calls: list[tuple[str, int]]) -> LedgerState:
 
 
 def given_up(ledger: LedgerState, customer: str, until: int = NOON + 100 * SECOND_US, kind: str = "") -> list[str]:
-    """Apply an order; the ids of the windows that left."""
+    """Apply an order; returns the ids of the windows that left."""
     order = WriteOff("audit-1", NOON, until, kind)
     changes = write_off(ledger, ledger.position.next, NOON // 1000, customer, order, PREFIX)
     apply(ledger, changes, NOON)
@@ -49,7 +51,7 @@ def given_up(ledger: LedgerState, customer: str, until: int = NOON + 100 * SECON
     return [receipt.transaction_id for receipt in changes.receipts]
 
 
-def test_all_that_is_held_for_the_customer_goes_and_nothing_else() -> None:
+def test_all_usage_held_for_the_customer_is_written_off_and_nothing_else() -> None:
     ledger = ledgers_of([("ghost", 0), ("ghost", 5), ("spirit", 0), ("known", 0)])
     assert given_up(ledger, "ghost") == [f"{PREFIX}0", f"{PREFIX}1"]
     assert ledger.position.counters.written_off == Sum(2, Decimal(2))
@@ -62,7 +64,7 @@ def test_usage_with_a_subscription_is_never_written_off() -> None:
     assert sum_of_windows(ledger.windows.values()) == Sum(1, Decimal(1))
 
 
-def test_usage_after_the_order_s_end_stays() -> None:
+def test_usage_after_the_orders_end_stays() -> None:
     """
     ghost:  0s ---- 5s | until 5s ---- 6s
             gone    gone               stays
@@ -72,20 +74,20 @@ def test_usage_after_the_order_s_end_stays() -> None:
     assert [window.max_end_us for window in ledger.windows.values()] == [NOON + 6 * SECOND_US]
 
 
-def test_ids_of_another_kind_stay() -> None:
+def test_usage_of_another_id_kind_stays() -> None:
     ledger = ledgers_of([("ghost", 0)])
     assert given_up(ledger, "ghost", kind="team") == []
     assert given_up(ledger, "ghost", kind="end_user") == [f"{PREFIX}0"]
 
 
-def test_an_order_given_twice_finds_nothing_the_second_time() -> None:
+def test_a_second_identical_order_finds_nothing() -> None:
     ledger = ledgers_of([("ghost", 0)])
     given_up(ledger, "ghost")
     assert given_up(ledger, "ghost") == []
     assert ledger.position.counters.written_off == Sum(1, Decimal(1))
 
 
-def test_a_receipt_names_the_window_its_money_and_the_audit_line() -> None:
+def test_a_receipt_names_the_window_its_amount_and_the_audit_line() -> None:
     ledger = ledgers_of([("ghost", 0)])
     order = WriteOff("audit-7", NOON + 9, NOON)
     (receipt,) = write_off(ledger, 1, NOON // 1000, "ghost", order, PREFIX).receipts
@@ -99,7 +101,7 @@ def test_a_receipt_names_the_window_its_money_and_the_audit_line() -> None:
 
 
 def test_windows_that_were_merged_into_one_are_named_too() -> None:
-    """Each was told as held when it was opened; their money left with the one that took them in."""
+    """Each was announced as held when it was opened; its amount left with the window it was merged into."""
     ledger = ledgers_of([("ghost", 0), ("ghost", 1), ("ghost", 2)])
     apply(ledger, coalesce(ledger, {}, {}, MeterPolicy(), NOON + 2 * HOUR_US, 100), NOON)
     order = WriteOff("audit-1", NOON, NOON + 10 * SECOND_US)
@@ -120,8 +122,8 @@ def test_an_order_moves_the_position_past_itself_and_is_no_call() -> None:
     calls=st.lists(st.tuples(st.sampled_from(["ghost", "spirit", "known"]), st.integers(0, 20)), max_size=20),
     until=st.integers(-1, 21),
 )
-def test_whatever_is_given_up_the_books_add_up(calls: list[tuple[str, int]], until: int) -> None:
-    """`given_up` verifies conservation; the written-off money is exactly what was held for the customer until then."""
+def test_after_any_write_off_the_ledger_adds_up(calls: list[tuple[str, int]], until: int) -> None:
+    """`given_up` verifies conservation; the written-off amount is exactly what was held for the customer."""
     ledger = ledgers_of(calls)
     given_up(ledger, "ghost", until=NOON + until * SECOND_US)
     expected = sum(1 for customer, second in calls if customer == "ghost" and second <= until)
@@ -129,7 +131,9 @@ def test_whatever_is_given_up_the_books_add_up(calls: list[tuple[str, int]], unt
 
 
 def steps(ledger: LedgerState, order: WriteOff, limit: int, cut_after: int | None = None) -> list[Changes]:
-    """An order's transactions; after `cut_after` of them the worker dies, and does the first one again from what is there."""
+    """The transactions of an order; after `cut_after` of them the worker dies, and does the next one again from the
+    stored state.
+    """
     offset, done = ledger.position.next, list[Changes]()
     while ledger.position.next == offset:
         changes = write_off(ledger, offset, NOON // 1000, "ghost", order, PREFIX, limit)
@@ -147,10 +151,10 @@ def steps(ledger: LedgerState, order: WriteOff, limit: int, cut_after: int | Non
     limit=st.integers(2, 9),
     cut_after=st.integers(0, 5),
 )
-def test_a_large_write_off_is_done_in_bounded_steps_exactly(
+def test_a_large_write_off_is_done_in_bounded_steps_with_the_same_result(
     seconds: list[int], merge: bool, limit: int, cut_after: int
 ) -> None:
-    """One transaction held 864 000 receipts: whatever the bound, the money, the receipts and the end are the same."""
+    """Earlier one transaction had 864 000 receipts: with any bound, amount, receipts and end are the same."""
     ledger = ledgers_of([("ghost", second) for second in seconds])
     if merge:
         apply(ledger, coalesce(ledger, {}, {}, MeterPolicy(), NOON + 2 * HOUR_US, 5), NOON)
@@ -166,15 +170,15 @@ def test_a_large_write_off_is_done_in_bounded_steps_exactly(
 
 
 def matched(ledger: LedgerState, pattern: str) -> set[str]:
-    """Apply an order by pattern; whose usage stays."""
+    """Apply an order by pattern; returns the customers whose usage stays."""
     order = WriteOff("audit-1", NOON, NOON + 100 * SECOND_US, match=pattern)
     apply(ledger, write_off(ledger, ledger.position.next, NOON // 1000, "", order, PREFIX), NOON)
     verify(ledger)
     return {window.customer_id for window in ledger.windows.values()}
 
 
-def test_usage_that_named_no_one_is_given_up_only_by_its_written_out_name() -> None:
-    """`--match '*'` after a flood gave up the honest usage of keys without a customer, too."""
+def test_unattributed_usage_is_written_off_only_by_its_full_name() -> None:
+    """In an earlier version `--match '*'` after a flood also wrote off valid usage of keys without a customer."""
     ledger = ledgers_of([("attack-1", 0), ("Attack-2", 0), ("unattributed:key-1", 0), ("unattributed:key-2", 1)])
     assert matched(ledger, "attack-*") == {"Attack-2", "unattributed:key-1", "unattributed:key-2"}
     assert matched(ledger, "[u]nattributed:*") == {"Attack-2", "unattributed:key-1", "unattributed:key-2"}
@@ -187,6 +191,6 @@ PATTERNS = st.builds(str.__add__, st.sampled_from(["", "unattributed:", "*", "?"
 
 
 @given(NAMES, PATTERNS)
-def test_a_pattern_means_what_a_shell_s_does_but_no_usage_without_a_name(name: str, pattern: str) -> None:
+def test_a_pattern_means_the_same_as_in_a_shell_but_never_matches_unattributed_usage(name: str, pattern: str) -> None:
     unseen = name.startswith("unattributed:") and not pattern.startswith("unattributed:")
     assert meant_by(pattern)(name) == (fnmatchcase(name, pattern) and not unseen)

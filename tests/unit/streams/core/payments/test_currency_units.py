@@ -29,6 +29,6 @@ def test_a_price_in_the_smallest_unit(price: str, currency: str, units: int) -> 
         ("Infinity", "usd"),
     ],
 )
-def test_what_cannot_be_paid_is_refused(price: str, currency: str) -> None:
+def test_an_amount_that_cannot_be_paid_is_refused(price: str, currency: str) -> None:
     with pytest.raises(Rejected, match="price_not_payable"):
         smallest_units(Decimal(price), currency)

@@ -1,4 +1,4 @@
-"""Laws of the versions: the one in force at a call's end prices it, and one factor of the payer applies."""
+"""Versions of a rate card: the one in force at a call's end prices it, and one factor of the payer applies."""
 
 from decimal import Decimal
 from itertools import permutations
@@ -31,7 +31,7 @@ from tests.support.rate_cards import call, card, entry
 D = Decimal
 
 
-def test_the_version_in_force_at_the_end_prices_a_call_in_whatever_order_they_were_put() -> None:
+def test_the_version_in_force_at_the_end_prices_a_call_for_any_order_of_storing() -> None:
     cards = [card(name="a", begins=NOON - 5), card(name="b", begins=NOON), card(name="c", begins=NOON + 5)]
     for order in permutations(cards):
         rates = Rates(order)
@@ -41,7 +41,7 @@ def test_the_version_in_force_at_the_end_prices_a_call_in_whatever_order_they_we
         assert names == [None, "a", "a", "b", "b", "c"]
 
 
-def test_of_two_versions_from_one_moment_the_later_written_one_is_in_force() -> None:
+def test_of_two_versions_with_one_start_the_later_written_one_is_in_force() -> None:
     first, second = card(name="z"), msgspec.structs.replace(card(name="a"), put_at=1)
     for order in permutations([first, second]):
         found = Rates(order).at(NOON)
@@ -84,23 +84,23 @@ def test_a_failed_call_that_cost_money_is_priced() -> None:
     assert price is not None and price.usd == 2
 
 
-def test_one_factor_of_the_payer_applies_the_orgs_own_before_its_plans() -> None:
-    made = card(plan={"pro": "0.9"}, org={"o": "0.8"})
-    assert payer_factor(made, "o", "pro") == D("0.8")
-    assert payer_factor(made, "p", "pro") == D("0.9")
-    assert payer_factor(made, "p", "free") == 1
+def test_one_factor_of_the_payer_applies_and_the_orgs_own_overrides_its_plans() -> None:
+    created = card(plan={"pro": "0.9"}, org={"o": "0.8"})
+    assert payer_factor(created, "o", "pro") == D("0.8")
+    assert payer_factor(created, "p", "pro") == D("0.9")
+    assert payer_factor(created, "p", "free") == 1
     assert payer_factor(card(), "o", "pro") == 1
 
 
 def test_the_plan_is_that_of_the_subscription_at_the_calls_end() -> None:
-    """A change of plan keeps the id: the end of the call decides, not what is known when it is counted."""
+    """A plan change keeps the id: the end of the call decides, not what is known when it is counted."""
     org = OrgRecord(
         "o", periods=(Period("s", 20, None, "big"), Period("s", 0, 10, "small"), Period("t", 0, None, "other"))
     )
     assert [plan_at(org, "s", at) for at in (-5, 0, 9, 10, 15, 20, 99)] == ["small"] * 3 + ["big"] * 4
     assert plan_at(org, "none", 0) == plan_at(None, "s", 0) == ""
-    rates = Rates([made := card(plan={"small": "2", "big": "3"})], {"o": org})
-    assert [rates.factor(made, "o", "s", at) for at in (5, 25, 5)] == [2, 3, 2]
+    rates = Rates([created := card(plan={"small": "2", "big": "3"})], {"o": org})
+    assert [rates.factor(created, "o", "s", at) for at in (5, 25, 5)] == [2, 3, 2]
 
 
 @given(
