@@ -122,9 +122,9 @@ def unreachable(*, silent: bool) -> Iterator[int]:
         yield ear.getsockname()[1]
 
 
-def test_where_no_one_listens_no_one_else_begins_to() -> None:
-    """A meter that found another run's Kafka there ended by itself, because that has none of its topics."""
-    with nobody(silent=False) as port, socket.socket() as other, socket.socket() as client:
+def test_an_unreachable_port_is_not_given_to_another_server() -> None:
+    """A meter that reached the Kafka of another test run there would end by itself, because its topics are missing."""
+    with unreachable(silent=False) as port, socket.socket() as other, socket.socket() as client:
         with pytest.raises(OSError, match="in use"):
             other.bind(("127.0.0.1", port))
         with pytest.raises(ConnectionRefusedError):
