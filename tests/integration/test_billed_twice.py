@@ -79,7 +79,7 @@ async def test_a_copy_that_another_ledger_counted_is_reported_with_both_customer
             result = await writer.put(TOPICS.enriched, again, usage(2))
             assert result is not None and result.doubled == found
     (one,) = await complaints(url)
-    assert "r-1" in one and "to acme and to team-7, 0.000145 USD" in one
+    assert "r-1" in one and "for acme and for team-7, 0.000145 USD" in one
 
 
 @pytest.mark.parametrize(
