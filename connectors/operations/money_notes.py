@@ -100,12 +100,7 @@ def _doubled(rows: list[Any]) -> list[str]:
         f"{plain(row['cost_usd'])} USD: two customers asked for its result"
         for row in jobs[:_MOST]
     ]
-    sentences += [
-        f"one call, {row['request_id']} at {row['started_at']:%Y-%m-%d %H:%M:%S}Z, is counted twice, for "
-        f"{row['customer_id']} and for {row['other_customer_id']}, {plain(row['cost_usd'])} USD: it was sent with both "
-        "names, or again after CUSTOMER_ID_FIELDS or TOPIC_PREFIX was changed. If both are billed, credit one in Lago"
-        for row in copies[:_MOST]
-    ]
+    sentences += [_counted_twice(row) for row in copies[:_MOST]]
     for what, amount in (
         *(("requests under two ids", bridges), ("jobs of two customers", jobs)),
         ("calls that were counted twice", copies),
@@ -113,6 +108,16 @@ def _doubled(rows: list[Any]) -> list[str]:
         if len(amount) > _MOST:
             sentences.append(f"and {len(amount) - _MOST} more {what}, in the table doubled_calls")
     return sentences
+
+
+def _counted_twice(row: Any) -> str:
+    call = f"one call, {row['request_id']} at {row['started_at']:%Y-%m-%d %H:%M:%S}Z, is counted twice"
+    cost, end = f"{plain(row['cost_usd'])} USD", "If both are billed, credit one in Lago"
+    first, second = row["customer_id"], row["other_customer_id"]
+    if first == second:
+        return f"{call} for {first}, {cost}: it was sent again after TOPIC_PREFIX was changed. {end}"
+    cause = "it was sent with both names, or again after CUSTOMER_ID_FIELDS or TOPIC_PREFIX was changed"
+    return f"{call}, for {first} and for {second}, {cost}: {cause}. {end}"
 
 
 def unbilled_text(notes: Notes) -> list[str]:
