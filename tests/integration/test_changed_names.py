@@ -108,7 +108,7 @@ async def test_changed_customer_id_fields_apply_to_later_calls_and_a_repeat_that
         await settle(stage, database, billable=4)
         assert billed(stage) == {"eve": 2, other: 2}
         (one,) = await complaints(database)
-        assert "r-1 at" in one and f"to eve and to {other}, 0.5 USD" in one and "CUSTOMER_ID_FIELDS" in one
+        assert "r-1 at" in one and f"for eve and for {other}, 0.5 USD" in one and "CUSTOMER_ID_FIELDS" in one
 
 
 def standing(stage: Stage) -> dict[tuple[int, bytes], tuple[int, bytes | None]]:
