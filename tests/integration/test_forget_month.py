@@ -1,6 +1,7 @@
 """`db prune` reads a month while others read and write it, and deletes only calls that it has read.
 
-The reading stops at each row: in this database `date_trunc` waits for a lock of the test.
+The reading stops at each row: in this database `date_trunc` waits for a lock of the test. It takes two locks one after the
+other, and the test always holds one of them, so the reading cannot pass two rows at once.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ STOPS = """
 CREATE FUNCTION date_trunc(unit text, moment timestamp) RETURNS timestamp LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1);
+    PERFORM pg_advisory_lock_shared(2), pg_advisory_unlock_shared(2);
     RETURN pg_catalog.date_trunc(unit, moment);
 END
 $$
@@ -67,7 +69,7 @@ async def stops(url: str) -> AsyncIterator[Any]:
 
 async def on(stops: Any) -> None:
     """Let the reading continue to its next row."""
-    await stops.execute("SELECT pg_advisory_unlock(1), pg_advisory_lock(1)")
+    await stops.execute("SELECT pg_advisory_lock(2), pg_advisory_unlock(1), pg_advisory_lock(1), pg_advisory_unlock(2)")
 
 
 async def stopped(url: str, pruning: "asyncio.Task[Pruned]") -> bool:
