@@ -101,7 +101,11 @@ class Health:
         self._dependencies = dependencies
         self._ready = ready
         self._monotonic = monotonic
-        self._metrics = SharedAnswer(lambda: generate_latest(registry), monotonic)
+
+        async def metrics() -> bytes:
+            return generate_latest(registry)
+
+        self._metrics = SharedAnswer(metrics, monotonic)
         self._beat = monotonic()
         self._heart: asyncio.Task[None] | None = None
 

@@ -8,17 +8,18 @@ from connectors.http.shared_answer import SharedAnswer
 
 
 class Clock:
-    """Each answer takes a second; sleeping takes no time but the clock's."""
+    """Each answer takes some seconds; sleeping takes no time but the clock's."""
 
-    def __init__(self) -> None:
+    def __init__(self, takes_s: float = 0.125) -> None:
+        self.takes_s = takes_s
         self.now = 0.0
         self.made: list[float] = []
         self.fails = False
         self.answer = SharedAnswer(self.make, lambda: self.now, self.sleep)
 
-    def make(self) -> bytes:
+    async def make(self) -> bytes:
         self.made.append(self.now)
-        self.now += 1
+        self.now += self.takes_s
         if self.fails:
             raise ValueError("no answer")
         return b"%d" % len(self.made)
@@ -41,10 +42,17 @@ async def test_answers_take_a_twentieth_of_the_time() -> None:
     clock = Clock()
     for _ in range(3):
         await shared_by(clock, 100)
-    assert clock.made == [0, 20, 40]
+    assert clock.made == [0, 2.5, 5]
     clock.now += 100
     await shared_by(clock, 1)
-    assert clock.made[-1] == 141
+    assert clock.made[-1] == 105.125
+
+
+async def test_no_request_waits_longer_than_some_seconds_and_an_answer() -> None:
+    clock = Clock(takes_s=2)
+    for _ in range(3):
+        await shared_by(clock, 100)
+    assert clock.made == [0, 7, 14]
 
 
 async def test_an_error_reaches_all_who_wait_and_the_next_request_gets_an_answer() -> None:
