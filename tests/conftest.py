@@ -12,6 +12,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from connectors.telemetry.logs import add_trace_ids
 from tests.support.certificates import share_certificates
 from tests.support.database import drop_template, migrated_database
 from tests.support.kafka import Kafka, MavenKafka, start_kafka
@@ -140,6 +141,8 @@ def logging_as_it_was() -> Iterator[None]:
     root.setLevel(level)
     for library, quiet in levels:
         library.setLevel(quiet)
+    logging.captureWarnings(capture=False)  # while it is on, switching it on again does nothing
+    add_trace_ids(None)
     structlog.configure(**config)
 
 
