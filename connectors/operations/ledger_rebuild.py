@@ -26,8 +26,7 @@ from schemas.ledger import LEDGER_VERSION, Counters, Position
 from schemas.records import AuditRecord
 from streams.core.metering.batch_identities import HOUR_MS
 from streams.core.metering.normalise import FUTURE_US
-from streams.state.ledger import LedgerConfig, check_partitions
-from streams.state.ledger_expand import owning
+from streams.state.ledger import LedgerConfig, check_partitions, owning
 from streams.state.ledger_rebuild import SOUND, Found, look, write_anew
 
 ACTION = "ledger.rebuild"

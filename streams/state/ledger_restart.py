@@ -19,9 +19,9 @@ from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes
 from streams.runtime import clock
 from streams.runtime.offsets import PartitionOffsets, asking, standing_by
-from streams.runtime.transactions import TransactionalWriter, Write
+from streams.runtime.transactions import Write
 from streams.state.changelog import FETCHING, UNREADABLE_LEDGER, read, records_of, restore
-from streams.state.ledger import LedgerConfig, check_origin, check_partitions
+from streams.state.ledger import LedgerConfig, check_origin, check_partitions, owning
 
 TRUNCATED, HOLE, NO_LEDGER = "offset_out_of_range", "offset_gap", "ledger_missing"
 EARLIEST, LATEST = "earliest", "latest"
@@ -99,9 +99,7 @@ async def begin(
     Raises:
         Rejected: `ledger_moved`: the plan has changed since. Everything that `plan` raises.
     """
-    writer = TransactionalWriter(place.kafka, f"{place.group}-{place.topics.raw}-{partition}")
-    try:
-        await writer.start()
+    async with owning(place, partition) as writer:
         async with asking(place.kafka, place.group, **FETCHING) as consumer:
             now, state = await _planned(consumer, place, partition, restart_at)
         if (now.reason, now.stood, now.next, now.fill) != (planned.reason, planned.stood, planned.next, planned.fill):
@@ -109,8 +107,6 @@ async def begin(
         position = _position(place, state, now, sealed)
         writes = [Write(place.topics.changelog, partition, *record) for record in records_of(Changes(position))]
         await writer.commit(writes, TopicPartition(place.topics.raw, partition), position.next, place.group)
-    finally:
-        await writer.stop()
 
 
 def _position(place: LedgerConfig, ledger: LedgerState, planned: RestartPlan, sealed: EmittedTotals) -> Position:
