@@ -82,7 +82,7 @@ WAYS: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_newer_record_of_another_process_is_not_replaced_by_an_older_answer(way: str) -> None:
     """
-    this process   asks, is told "runs" .................... writes, and the subscription would run again
+    this process   asks, reads "runs" ...................... writes, and the subscription would run again
     another                      it ends, is noted as ended
     """
     ask, last = WAYS[way]

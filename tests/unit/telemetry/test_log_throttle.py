@@ -150,7 +150,9 @@ def test_lines_that_a_kafka_library_repeats_for_an_hour_pass_a_few_times_a_minut
         )
     assert heard == 10 * PASSING_A_MINUTE
     left_out = [line["count"] for line in lines(stream)]
-    assert sum(left_out) + heard == 1200 - (120 - PASSING_A_MINUTE), "the last minute's are told when it is over"
+    assert sum(left_out) + heard == 1200 - (120 - PASSING_A_MINUTE), (
+        "the lines left out in the last minute are counted when it is over"
+    )
 
 
 def test_no_other_library_has_such_a_low_limit() -> None:
