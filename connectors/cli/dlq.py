@@ -15,7 +15,7 @@ from connectors.config.deployment import Deployment
 from connectors.config.settings import Settings, load_settings
 from connectors.operations.accepted_refusals import ACCEPTABLE
 from connectors.operations.dead_letter_reasons import unknown_reason
-from connectors.operations.dead_letters import BOTH, KINDS, DeadLetter, Filters, found_letters
+from connectors.operations.dead_letters import BOTH, KINDS, DeadLetter, Filters, expected_forms, found_letters
 from connectors.operations.requeue import requeuer
 from connectors.operations.requeue_judge import RequeueJudge, RequeueResult
 from connectors.operations.sender import CommandProducer
@@ -54,12 +54,15 @@ def show(dead_letter: str, *, as_json: bool) -> None:
     if match is None:
         fail(f"no dead letter {dead_letter} is open: it was requeued or dismissed, or the id is wrong.", 1)
     value = match.value.decode(errors="replace")
-    answer = {**_line(match), "first_error": match.first_error, "last_error": match.last_error, "value": value}
-    say(
-        answer,
-        as_json=as_json,
-        table=lambda: table_of(("", ""), [(name, "" if v is None else str(v)) for name, v in answer.items()]),
-    )
+    errors = {"first_error": match.first_error, "last_error": match.last_error, "expected": expected_forms(match)}
+    answer = {**_line(match), **errors, "value": value}
+    say(answer, as_json=as_json, table=lambda: table_of(("", ""), [(name, _cell(v)) for name, v in answer.items()]))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {text}" for name, text in value.items())
+    return "" if value is None else str(value)
 
 
 class _Action(NamedTuple):

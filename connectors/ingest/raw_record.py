@@ -19,6 +19,7 @@ from connectors.ingest.lenient_json import tree_of, with_data
 from connectors.ingest.rejection_record import MAX_RECORD_BYTES, InvalidElement
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
+from schemas.money import AMOUNT_FORM
 from schemas.reasons import TOO_LARGE
 from schemas.wire import (
     CLOUDEVENT,
@@ -279,7 +280,7 @@ def _check_amount(raw: Any) -> None:
 
 
 def _no_amount() -> Rejected:
-    return Rejected("bad_cost", "not a plain decimal number")
+    return Rejected("bad_cost", f"expected {AMOUNT_FORM}")
 
 
 def _carefully(
