@@ -21,15 +21,15 @@ ROWS = (
     Row(
         22,
         "Kafka is down when the ingress starts, and stays down",
-        "the broker is killed first",
+        "the broker is killed before the ingress starts",
         (LOST, GOES_ON),
-        "it starts, is ready, answers 202 with the spool, and stops within ten seconds; the next ingress drains the file",
+        "it starts, is ready, answers 202 with the spool, and stops within ten seconds; the next ingress drains the spool",
         ("integration/test_spool.py::test_without_kafka_it_starts_is_ready_answers_and_stops_within_ten_seconds",),
     ),
     Row(
         23,
         "broker and ingress are killed during an outage, and again during the drain",
-        "SIGKILL of the ingress twice while the broker is dead, once while the spool drains",
+        "SIGKILL of the ingress twice while the broker is down, once while the spool drains",
         (LOST, GOES_ON),
         "every call that got 202 is in the raw topic afterwards; no sender waited longer than 5 s",
         ("integration/test_spool.py::test_every_202_is_in_kafka_although_broker_and_ingress_were_killed_under_load",),
@@ -63,7 +63,7 @@ ROWS = (
         "a dead letter that the broker refuses",
         "max.message.bytes of the dead-letter topic below the record",
         (LOST, TWICE, SAYS_SO),
-        "the offset does not move: the worker ends, and its successor finishes the batch when the topic accepts the record",
+        "the offset is not committed: the worker ends, and the next worker finishes the batch when the topic accepts the record",
         ("integration/test_dead_letters.py::test_if_a_dead_letter_cannot_be_written_its_offset_is_not_committed",),
     ),
     Row(
@@ -80,7 +80,7 @@ ROWS = (
     Row(
         29,
         "the raw topic was deleted and created again",
-        "another topic of the same name",
+        "another topic has the same name",
         (TWICE, SAYS_SO),
         "the partition task halts with `topic_recreated`",
         (
@@ -98,7 +98,7 @@ ROWS = (
     ),
     Row(
         31,
-        "the changelog is gone",
+        "the changelog is lost",
         "deleted and created empty, while the group has committed offsets",
         (TWICE, SAYS_SO),
         "the partition task halts with `ledger_missing`: an empty ledger would bill everything again",
@@ -107,14 +107,14 @@ ROWS = (
     Row(
         32,
         "a broker is killed while a reader is being stopped",
-        "eight readers, kill -9, fetches under way",
+        "kill -9 while eight readers fetch",
         (GOES_ON,),
         "the reader's last error does not cancel the task that stopped it",
         ("faults/test_laws_on_kafka.py::test_stopping_a_reader_of_a_dead_broker_does_not_cancel_the_caller",),
     ),
     Row(
         33,
-        "the broker is killed for 60 s under load, the ingress meanwhile",
+        "the broker is down for 60 s under load, and the ingress is killed in the meantime",
         "SIGKILL of the broker, which is down for 9 s, and twice of the ingress; 120 calls/s through HTTP, from webhook to Lago",
         (*EXACT, GOES_ON),
         "calls get 202 with the spool; every cent of them is billed when Kafka is back",
@@ -133,8 +133,8 @@ ROWS = (
     ),
     Row(
         35,
-        "a network to Kafka that falls silent",
-        "a proxy before the broker passes nothing for 8 s and closes no connection, under load",
+        "a network to Kafka that passes nothing and closes no connection",
+        "a proxy before the broker does so for 8 s, under load",
         (*EXACT, GOES_ON),
         "requests wait or are sent again; every cent is billed once",
         (_CUT,),
@@ -143,7 +143,7 @@ ROWS = (
     ),
     Row(
         36,
-        "connections to Kafka that are cut repeatedly",
+        "connections to Kafka that are reset repeatedly",
         "a proxy resets all connections 20 times, five times a second, then refuses new ones for 3 s",
         (*EXACT, GOES_ON),
         "unfinished batches are sent again with the producer's sequence number; every cent is billed once",
@@ -179,10 +179,10 @@ ROWS = (
     ),
     Row(
         154,
-        "a right of a role's account is taken away, and one too many is given",
-        "lists removed and created on a broker with the StandardAuthorizer",
+        "a right of a role's Kafka account is removed, and another one is added that it does not need",
+        "access-control lists are removed and created on a broker with the StandardAuthorizer",
         (SAYS_SO,),
-        "the doctor names the principal, the operation and the resource; `topics create --acls` creates it again",
+        "`doctor` names the principal, the operation and the resource; `topics create --acls` creates the missing right again",
         ("faults/test_rights.py::test_the_doctor_names_a_removed_right_and_an_additional_one",),
     ),
     Row(

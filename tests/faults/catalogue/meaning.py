@@ -52,7 +52,7 @@ RULES = (
         ),
     ),
     Rule(
-        "A usage log that began late proves nothing about earlier calls",
+        "A usage log that began late does not show whether an earlier call was billed",
         ("integration/test_log_completeness.py::test_calls_counted_before_the_log_started_are_not_billed_again",),
     ),
     Rule(
@@ -108,7 +108,7 @@ RULES = (
         ),
     ),
     Rule(
-        "A halted ledger can be continued",
+        "A halted ledger can continue, and no call is billed twice",
         ("integration/test_ledger_init.py::test_a_lost_ledger_continues_at_its_position_and_bills_no_repeat",),
     ),
     Rule(
@@ -130,7 +130,7 @@ RULES = (
         ("integration/test_prompt_canary.py::test_the_marker_is_stored_nowhere",),
     ),
     Rule(
-        "A damaged table is refused by line; an amount that a spreadsheet has changed is refused",
+        "A damaged row of a table is refused with its line; an amount that a spreadsheet has changed is refused",
         ("unit/operations/test_csv_table.py::test_a_file_by_pythons_csv_writer_is_read_back_unchanged",),
     ),
     Rule(
@@ -142,7 +142,7 @@ RULES = (
         ("integration/test_map_by_identity.py::test_a_customer_that_is_saved_here_pays_for_usage_that_names_it",),
     ),
     Rule(
-        "The payer is never guessed: events that an earlier owner posted elsewhere are looked up, a deletion is remembered, usage of a past that is "
+        "The payer is never guessed: events that an earlier owner posted elsewhere are looked up, a deletion is remembered, usage of a time whose mapping versions are "
         "no longer kept is held, and a subscription's id that now belongs to another customer bills only that customer's usage",
         (
             "integration/test_over_the_border.py::test_an_event_posted_to_the_next_subscription_is_not_posted_again_when_its_own_runs_again",

@@ -40,7 +40,7 @@ ROWS = (
     Row(
         64,
         "an oversized body",
-        "larger than MAX_BODY_BYTES, announced or not, plain or gzip",
+        "larger than MAX_BODY_BYTES, with or without Content-Length, plain or gzip",
         (GOES_ON, SAYS_SO),
         "413 in bounded memory",
         ("integration/test_ingress_bad_input.py::test_a_body_that_is_too_large_is_refused_in_every_form",),
@@ -59,7 +59,7 @@ ROWS = (
     Row(
         66,
         "the calls of one day arrive by webhook, replay, and backfill from Postgres and from files",
-        "one after the other, the same calls",
+        "the same calls, in one way after the other",
         (TWICE, MONEY),
         "calls, tokens and cents at Lago do not change",
         ("integration/test_backfill.py::test_one_day_sent_in_four_ways_is_billed_once",),
@@ -94,7 +94,7 @@ ROWS = (
     Row(
         70,
         "poison records in the raw topic",
-        "no value, no bytes, no text, an Avro frame, truncated, 10,000 brackets, NaN, an unknown shape; each with a valid call",
+        "no value, an empty value, bytes that are no text, an Avro frame, truncated JSON, 10,000 brackets, NaN, an unknown shape; each with a valid call",
         (LOST, GOES_ON, SAYS_SO),
         "one rejection each, with length and hash or the call itself; the partition continues",
         (
@@ -103,7 +103,7 @@ ROWS = (
     ),
     Row(
         71,
-        "schema from the future: a call stored by a later release",
+        "a newer schema: a call stored by a later release",
         "an envelope of the next version, readable or not; unknown fields in an envelope of this version",
         (LOST, SAYS_SO),
         "`unknown_version`, kept unchanged until the workers are upgraded; unknown fields have no effect",
@@ -111,7 +111,7 @@ ROWS = (
     ),
     Row(
         72,
-        "schema from the future: a ledger written by a later release",
+        "a newer schema: a ledger written by a later release",
         "a position of the next version at the end of the changelog, as after a roll-back",
         (TWICE, BOOKS, SAYS_SO),
         "the partition task halts with `newer_version`, and writes nothing",
@@ -119,7 +119,7 @@ ROWS = (
     ),
     Row(
         73,
-        "schema from the future: an event with more fields",
+        "a newer schema: an event with more fields",
         "an unknown field in a record of the events topic",
         (LOST, TWICE),
         "posted byte for byte; Lago ignores unknown fields",
