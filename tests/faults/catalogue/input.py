@@ -2,7 +2,7 @@
 
 from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
-_STRANGER = "faults/test_strangers.py::test_a_client_without_a_credential_delays_no_other_sender"
+_STRANGER = "faults/test_unauthenticated_clients.py::test_a_client_without_a_credential_delays_no_other_sender"
 _LONGER = "`SECONDS=60`, and held to 250 ms"
 
 
@@ -45,7 +45,7 @@ ROWS = (
         "of each address ten per second are answered at once, the others after a second; they are counted, and logged once a minute without the token",
         (
             _STRANGER,
-            "integration/test_strangers.py::test_guesses_are_counted_and_logged_once_a_minute_and_never_with_the_guess",
+            "integration/test_credential_guesses.py::test_guesses_are_counted_and_logged_once_a_minute_and_never_with_the_guess",
         ),
         shows=_damage("guesses"),
         longer=_LONGER,
@@ -122,7 +122,7 @@ ROWS = (
         "-1e308, and negative values by a key that may only write usage",
         (MONEY, SAYS_SO),
         "refused with a reason; negative values need `usage:correct`, and each record names its author",
-        ("contract/test_org_power.py::test_a_number_that_lago_cannot_hold_is_refused",),
+        ("contract/test_org_privileged_actions.py::test_a_number_that_lago_cannot_hold_is_refused",),
         simulated="the api with the Lago sandbox: refused usage never reaches Kafka",
     ),
     Row(

@@ -2,7 +2,7 @@
 
 from tests.faults.catalogue.row import EXACT, GOES_ON, LOST, SAYS_SO, TWICE, Row
 
-_CUT = "faults/test_kafka_away.py::test_a_frozen_broker_a_silent_network_and_lost_connections_lose_no_call"
+_CUT = "faults/test_kafka_unavailable.py::test_a_frozen_broker_a_silent_network_and_lost_connections_lose_no_call"
 _SCALED = (
     "faults/test_three_brokers.py::test_workers_that_scale_and_roll_while_a_broker_is_down_lose_and_duplicate_nothing"
 )
@@ -110,7 +110,9 @@ ROWS = (
         "kill -9 while eight readers fetch",
         (GOES_ON,),
         "the reader's last error does not cancel the task that stopped it",
-        ("faults/test_laws_on_kafka.py::test_stopping_a_reader_of_a_dead_broker_does_not_cancel_the_caller",),
+        (
+            "faults/test_clients_of_killed_broker.py::test_stopping_a_reader_of_a_dead_broker_does_not_cancel_the_caller",
+        ),
     ),
     Row(
         33,
@@ -118,7 +120,7 @@ ROWS = (
         "SIGKILL of the broker, which is down for 9 s, and twice of the ingress; 120 calls/s through HTTP, from webhook to Lago",
         (*EXACT, GOES_ON),
         "calls get 202 with the spool; every cent of them is billed when Kafka is back",
-        ("faults/test_kafka_away.py::test_an_unavailable_broker_and_a_killed_ingress_lose_no_call",),
+        ("faults/test_kafka_unavailable.py::test_an_unavailable_broker_and_a_killed_ingress_lose_no_call",),
         longer="the broker is away for 60 s with `--long-faults`",
     ),
     Row(

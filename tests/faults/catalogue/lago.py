@@ -6,7 +6,7 @@ _EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_with_any_
 _ORGANIZATIONS = "faults/test_lago_organizations.py"
 _MORE = "`make soak` draws a new minute of all faults for each of MINUTES"
 _CLICKHOUSE = "faults/test_sink_faults.py::test_on_clickhouse_an_event_with_an_unknown_outcome_is_billed_once"
-_AWAY = "faults/test_lago_away.py::test_an_event_that_lago_does_not_answer_waits_and_arrives_once"
+_AWAY = "faults/test_lago_unavailable.py::test_an_event_that_lago_does_not_answer_waits_and_arrives_once"
 
 ROWS = (
     Row(
@@ -70,7 +70,7 @@ ROWS = (
         "two workers under Lago's rate limit, and an outage of 4 s",
         "Lago allows 200 requests/s, and 120 windows/s are sealed; then Lago closes all connections for 4 s",
         (LOST, TWICE, GOES_ON),
-        "no 429; waiting events are delivered once; the speed is tested in `unit/streams/core/delivery/test_pacing_fleet.py`",
+        "no 429; waiting events are delivered once; the speed is tested in `unit/streams/core/delivery/test_shared_rate_limit.py`",
         (
             "faults/test_sink_faults.py::test_two_workers_respect_a_limit_that_neither_knows_alone_and_an_outage_loses_no_event",
         ),
@@ -136,8 +136,8 @@ ROWS = (
         (LOST, TWICE, GOES_ON),
         "no 429; the backlog drains at half the limit or more over the middle 80 %",
         (
-            "unit/streams/core/delivery/test_pacing_fleet.py::test_three_hundred_a_second_for_half_a_minute_get_no_429",
-            "unit/streams/core/delivery/test_pacing_fleet.py::test_a_backlog_after_an_outage_drains_at_half_the_limit_or_more_without_a_429",
+            "unit/streams/core/delivery/test_shared_rate_limit.py::test_three_hundred_a_second_for_half_a_minute_get_no_429",
+            "unit/streams/core/delivery/test_shared_rate_limit.py::test_a_backlog_after_an_outage_drains_at_half_the_limit_or_more_without_a_429",
         ),
         simulated="otherwise the test would measure the load of the machine",
     ),

@@ -60,7 +60,7 @@ ROWS = (
         (
             "faults/test_credit_faults.py::test_accounts_add_up_after_kills_of_projectors_and_postgres",
             "integration/test_credit_debits.py::test_a_projection_from_the_beginning_changes_no_balance",
-            "integration/test_credit_law.py::test_billed_and_debited_amounts_are_equal_to_the_smallest_unit",
+            "integration/test_credit_debits_match_bills.py::test_billed_and_debited_amounts_are_equal_to_the_smallest_unit",
             "integration/test_credit_corrections.py::test_a_call_and_its_event_that_are_projected_concurrently_agree",
             "integration/test_credit_races.py::test_1000_concurrent_authorisations_never_overspend",
         ),

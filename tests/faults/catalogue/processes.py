@@ -126,7 +126,7 @@ ROWS = (
         "five meters; every second one is started, stopped or killed, for 15 s under 100 calls/s",
         (LOST, TWICE, MONEY, BOOKS, GOES_ON),
         "every partition has one owner at a time; every call is billed once, parts are numbered without a gap",
-        ("faults/test_storm.py::test_five_workers_that_join_and_leave_continuously_bill_every_call_once",),
+        ("faults/test_rebalance_storm.py::test_five_workers_that_join_and_leave_continuously_bill_every_call_once",),
         longer="the storm lasts 120 s with `--long-faults`",
     ),
     Row(
@@ -210,7 +210,9 @@ ROWS = (
         "every call is traced; an OTLP receiver is closed between calls, then replaced by a socket that never answers",
         (LOST, MONEY, GOES_ON),
         "spans are dropped and counted; every call is billed, and each process stops with code 0 within 10 s",
-        ("faults/test_traces_away.py::test_a_receiver_of_traces_that_dies_or_hangs_changes_nothing_in_billing",),
+        (
+            "faults/test_trace_receiver_unavailable.py::test_a_receiver_of_traces_that_dies_or_hangs_changes_nothing_in_billing",
+        ),
         ("calls", "slowest_stop_s"),
     ),
     Row(
@@ -220,8 +222,8 @@ ROWS = (
         (TWICE, GOES_ON),
         "the post ends first and its event is posted once; if nothing is accepted, the offset is still committed again",
         (
-            "integration/test_organization_lanes.py::test_a_running_post_ends_before_a_partition_task_is_opened_again",
-            "integration/test_organization_lanes.py::test_a_partition_task_without_progress_commits_its_offset_again_and_again",
+            "integration/test_organization_partition_tasks.py::test_a_running_post_ends_before_a_partition_task_is_opened_again",
+            "integration/test_organization_partition_tasks.py::test_a_partition_task_without_progress_commits_its_offset_again_and_again",
         ),
     ),
     Row(
@@ -248,7 +250,7 @@ ROWS = (
         (LOST, TWICE, GOES_ON),
         "delivery to that organisation is restarted and its event posted once; the partition and the other organisations continue",
         (
-            "integration/test_organization_lanes.py::test_a_partition_task_continues_when_a_library_raises_a_cancellation",
+            "integration/test_organization_partition_tasks.py::test_a_partition_task_continues_when_a_library_raises_a_cancellation",
         ),
     ),
 )

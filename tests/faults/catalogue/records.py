@@ -98,7 +98,7 @@ ROWS = (
         (LOST, GOES_ON, SAYS_SO),
         "one rejection each, with length and hash or the call itself; the partition continues",
         (
-            "faults/test_strange_records.py::test_invalid_records_in_the_raw_topic_are_rejected_with_their_reason_and_the_others_are_billed",
+            "faults/test_unexpected_records.py::test_invalid_records_in_the_raw_topic_are_rejected_with_their_reason_and_the_others_are_billed",
         ),
     ),
     Row(
@@ -107,7 +107,7 @@ ROWS = (
         "an envelope of the next version, readable or not; unknown fields in an envelope of this version",
         (LOST, SAYS_SO),
         "`unknown_version`, kept unchanged until the workers are upgraded; unknown fields have no effect",
-        ("faults/test_strange_records.py::test_a_call_of_a_later_release_is_stored_as_rejected_and_not_guessed",),
+        ("faults/test_unexpected_records.py::test_a_call_of_a_later_release_is_stored_as_rejected_and_not_guessed",),
     ),
     Row(
         72,
@@ -115,7 +115,7 @@ ROWS = (
         "a position of the next version at the end of the changelog, as after a roll-back",
         (TWICE, BOOKS, SAYS_SO),
         "the partition task halts with `newer_version`, and writes nothing",
-        ("faults/test_strange_records.py::test_a_ledger_of_a_later_release_is_not_opened_and_not_changed",),
+        ("faults/test_unexpected_records.py::test_a_ledger_of_a_later_release_is_not_opened_and_not_changed",),
     ),
     Row(
         73,
@@ -123,6 +123,6 @@ ROWS = (
         "an unknown field in a record of the events topic",
         (LOST, TWICE),
         "posted byte for byte; Lago ignores unknown fields",
-        ("faults/test_strange_records.py::test_an_event_with_fields_of_a_later_release_is_posted_unchanged",),
+        ("faults/test_unexpected_records.py::test_an_event_with_fields_of_a_later_release_is_posted_unchanged",),
     ),
 )

@@ -126,7 +126,7 @@ def test_few_faults_are_simulated_and_these_rows_say_why() -> None:
     """Each row says how real its fault is; without that it proves less than it seems to."""
     simulated = [row for row in ROWS if row.simulated]
     assert len(simulated) <= 7
-    beside = ("unit/", "fuzz/", "contract/test_org_power.py")
+    beside = ("unit/", "fuzz/", "contract/test_org_privileged_actions.py")
     assert [row.number for row in ROWS if any(test.startswith(beside) for test in row.tests)] == [
         row.number for row in simulated
     ]
