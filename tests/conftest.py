@@ -17,7 +17,7 @@ from tests.support.certificates import share_certificates
 from tests.support.database import drop_template, migrated_database
 from tests.support.kafka import Kafka, MavenKafka, start_kafka
 from tests.support.kafka.shared import BrokerForWorkers, SharedKafka, shared_kafka
-from tests.support.order import interleaved, longest_first
+from tests.support.order import interleaved, longest_first, refuse_unapplied_groups
 from tests.support.ports import RUN
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.stage import Stage
@@ -80,6 +80,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if (worker := getattr(config, "workerinput", None)) is not None:
         if _marker(config) == "faults":
             from tests.faults.results import case_seconds  # a plugin is imported by pytest first
+
+            refuse_unapplied_groups(items)
 
             items[:] = longest_first(items, case_seconds())
         else:
