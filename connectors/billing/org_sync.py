@@ -220,8 +220,8 @@ def _differ(known: Mapping[tuple[str, int, str], Period], actual: Mapping[tuple[
     """
     if known.keys() != actual.keys():
         return True
-    return any(
-        (one.interval, one.anchor, one.charged) != (known[key].interval, known[key].anchor, known[key].charged)
-        for key, one in actual.items()
-        if one.charged is not None
-    )
+    return any(_terms(one) != _terms(known[key]) for key, one in actual.items() if one.charged is not None)
+
+
+def _terms(period: Period) -> tuple[object, ...]:
+    return period.interval, period.anchor, period.charged, period.currency
