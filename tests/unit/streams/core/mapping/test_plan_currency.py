@@ -57,6 +57,10 @@ def test_a_change_to_a_plan_in_another_currency_stops_what_is_not_sealed_and_wha
         msgspec.json.encode(event), {"org": org(after)}, OutOfPeriodPolicy.SHIFT, NOW, "ai_usage"
     )
     assert decision.refused == WRONG_CURRENCY
+    decision = restamp_decision(
+        msgspec.json.encode(event), {"org": org(after, DOLLAR)}, OutOfPeriodPolicy.SHIFT, NOW, "ai_usage"
+    )
+    assert (decision.refused, decision.subscription) == ("", "dollar")
     assert instead_of(event, org(after), NOW, "ai_usage") is None
     assert instead_of(event, org(after, DOLLAR), NOW, "ai_usage") is not None
 
