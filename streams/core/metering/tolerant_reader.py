@@ -141,7 +141,7 @@ class PartialCall:
             kept[name] = made
             if kind not in (_MONEY, _TIME, _ID) and _differs(made, value):
                 self.odd.append(path)
-        elif kind in (_MONEY, _TIME) or name in _IDENTITY or name in CUSTOMER_FIELDS:
+        elif kind == _TIME or name in AMOUNTS or name in _IDENTITY or name in CUSTOMER_FIELDS:
             is_number = value is _NOT_A_NUMBER or (kind in (_MONEY, _TIME) and isinstance(value, NumberText))
             self.bad[path] = BAD_NUMBER if is_number else WRONG_TYPE
         else:

@@ -170,6 +170,14 @@ RULES = (
         ),
     ),
     Rule(
+        "The cost of a failed attempt is billed once, although LiteLLM reports it again with the success that carries it",
+        (
+            "unit/streams/core/metering/test_failed_attempts.py::test_a_cut_stream_that_a_fallback_continued_is_billed_once",
+            "unit/streams/core/metering/test_failed_attempts.py::test_two_cuts_of_one_call_are_billed_once_in_any_order",
+            "unit/ingest/test_carried_costs.py::test_the_cost_of_failed_attempts_is_read_from_the_breakdown",
+        ),
+    ),
+    Rule(
         "The user and the key of LiteLLM's master key are not used as customers",
         ("unit/streams/core/metering/test_customer_key.py::test_the_user_of_the_master_key_is_no_customer",),
     ),
