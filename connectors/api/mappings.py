@@ -134,7 +134,8 @@ class MappingHandlers:
             )
 
         await self._mappings.ready()
-        page = self._pages.page(query.cursor, query.prefix, wanted, query.limit)
+        orgs = authorized.principal.orgs
+        page = await self._pages.page(query.cursor, query.prefix, wanted, query.limit, orgs)
         shown = [mapping_shown(mapped, authorized.principal.may_see) for mapped in page.mappings]
         return json_response({"mappings": shown, "next_cursor": cursor_of(page.last)})
 

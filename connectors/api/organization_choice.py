@@ -7,7 +7,7 @@ from functools import partial
 from aiohttp import web
 from pydantic import BaseModel
 
-from connectors.http.endpoint import AuthorizedRequest, Endpoint, Handler
+from connectors.http.endpoint import AuthorizedRequest, Endpoint, Handler, Principal, other_org
 from connectors.http.problem import Problem
 from schemas.organizations import DEFAULT, DEFAULT_LABEL
 from streams.core.mapping.organizations import UNKNOWN_ORGANIZATION
@@ -50,10 +50,22 @@ async def _handled(
     authorized: AuthorizedRequest,
 ) -> web.StreamResponse:
     name = _organization(endpoint, organization_of, authorized)
+    if not _may_see(authorized.principal, name, organization_of):
+        raise other_org()
     handler = handlers.get(name)
     if handler is None:
         raise Problem(422, UNKNOWN_ORGANIZATION, "this Lago organisation is not configured")
     return await handler(authorized)
+
+
+def _may_see(principal: Principal, name: str, organization_of: Callable[[str], str]) -> bool:
+    """Return whether the caller may see what is common to all orgs of an organisation, such as plans and their prices.
+
+    A caller without any org sees the default organisation.
+    """
+    if principal.orgs is None:
+        return True
+    return name in {organization_of(org) for org in principal.orgs} or (not principal.orgs and name == DEFAULT)
 
 
 def _organization(endpoint: Endpoint, organization_of: Callable[[str], str], authorized: AuthorizedRequest) -> str:

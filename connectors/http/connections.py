@@ -3,7 +3,8 @@
 aiohttp calls a handler when the head is complete, so a handler cannot limit how slowly the head arrives. For input that
 it cannot parse, aiohttp sends its own response, and repeats the bytes in the response and the log. An idle connection
 of an authenticated sender stays open: senders reuse theirs, and may lose a request if it is closed. Other idle
-connections are closed after the time limit of a head. A refused request is answered without reading its body.
+connections are closed after the time limit of a head, and so are those whose client does not read its responses. While
+a client does not read, nothing is read from it. A refused request is answered without reading its body.
 """
 
 import asyncio
@@ -25,6 +26,14 @@ MAX_LINE, MAX_HEADERS = 8190, 64
 #: Seconds that a connection stays open after a refusal without reading the body: if the connection closes at once, the
 #: client may lose the response.
 _UNREAD_S: Final = 1.0
+#: How many requests may wait on a connection before it is not read, and at how many it is read again. Each may have a
+#: head of half a megabyte; aiohttp lets 32 wait.
+_AHEAD, _AHEAD_AGAIN = 2, 1
+#: How often an unauthenticated connection is found busy with the same request before it is closed.
+_STUCK: Final = 2
+#: Seconds after which the request of an unauthenticated connection has lasted so long that the connection may be closed
+#: for a new one.
+_SLOW_S: Final = 5.0
 #: Seconds for reading the rest of a body that the handler did not read.
 _LINGER_S: Final = 1.0
 _REFUSALS: Final = 400
@@ -85,13 +94,16 @@ class _BoundedServer(web.Server):
 class _Connection(RequestHandler):
     __slots__ = (
         "_admitted",
+        "_began",
         "_head_s",
         "_head_timer",
         "_is_known",
         "_seen",
         "_silence",
         "_stays",
+        "_stuck",
         "_unauthenticated",
+        "_wire",
         "address",
     )
 
@@ -105,7 +117,10 @@ class _Connection(RequestHandler):
         self._silence: asyncio.TimerHandle | None = None
         self._stays = self._is_known = False
         self._admitted: web.BaseRequest | None = None
-        self._seen = 0
+        self._seen = self._stuck = 0
+        self._began = 0.0
+        self._wire: asyncio.Transport | None = None
+        self._max_msg_queue_size, self._msg_queue_resume_size = _AHEAD, _AHEAD_AGAIN
         self.address = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -114,6 +129,7 @@ class _Connection(RequestHandler):
         self.address = str(peer[0]) if isinstance(peer, tuple) else ""
         self._stays = self._unauthenticated.connected(self)
         super().connection_made(transport)
+        self._wire = self.transport
         if self._stays:
             self._silence = self._loop.call_later(self._head_s, self._look)
         else:
@@ -135,11 +151,38 @@ class _Connection(RequestHandler):
         if self._stays:
             self._stays = False
             self._unauthenticated.gone(self)
+        self._wire = None
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Stop reading requests: the client does not read the responses to those before them."""
+        super().pause_writing()
+        self._pause_transport_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not (self._reading_paused or self._buffer_paused):
+            self._resume_transport_reading()
+
+    def _handle_request(self, *args: Any) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
+        self._began = self._loop.time()
+        return super()._handle_request(*args)
 
     def is_idle(self) -> bool:
         """Return whether the connection waits for a request."""
         return (waiter := self._waiter) is not None and not waiter.done()
+
+    def is_spare(self) -> bool:
+        """Return whether the client does not read its response, has sent more requests before it got the response, or
+        its request has lasted for seconds.
+        """
+        return self.writing_paused or bool(self._messages) or self._loop.time() - self._began > _SLOW_S
+
+    def drop(self) -> None:
+        """Close the connection now. `force_close` would wait until the client has read what is not sent yet."""
+        self.force_close()
+        if self._wire is not None:
+            self._wire.abort()
 
     def admit(self, request: web.BaseRequest) -> None:
         """Mark the connection as authenticated."""
@@ -151,29 +194,31 @@ class _Connection(RequestHandler):
     def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
-        """Send the response. The refusal of an unauthenticated request may be delayed; the rest of its body is not read."""
+        """Send the response. Without a credential it may be delayed; the rest of the body of a refused request is not read."""
         answering = super().finish_response
-        if resp.status < _REFUSALS:
+        if resp.status < _REFUSALS and self._admitted is request:
             self._admitted = None
             return answering(request, resp, start_time)
-        return self._refuse(answering, request, resp, start_time)
+        return self._send_late(answering, request, resp, start_time)
 
-    async def _refuse(
+    async def _send_late(
         self,
         answering: Callable[..., Awaitable[tuple[web.StreamResponse, bool]]],
         request: web.BaseRequest,
         resp: web.StreamResponse,
         start_time: float | None,
     ) -> tuple[web.StreamResponse, bool]:
-        is_unread = not request.content.is_eof()
+        is_refused = resp.status >= _REFUSALS
+        is_unread = is_refused and not request.content.is_eof()
         is_unauthenticated, self._admitted = self._admitted is not request, None
         if (
             is_unauthenticated
             and resp.status < _SERVER_ERRORS
-            and (wait_s := self._unauthenticated.refused(request, resp.status))
+            and (wait_s := self._unauthenticated.answered(request, resp.status))
         ):
             await asyncio.sleep(wait_s)
-            resp.force_close()
+            if is_refused:
+                resp.force_close()
         if is_unread:
             resp.force_close()
         answered = await answering(request, resp, start_time)
@@ -192,13 +237,16 @@ class _Connection(RequestHandler):
         self.force_close()
 
     def _look(self) -> None:
-        """Close the connection if it is unauthenticated, idle, and sent no request since the last call."""
+        """Close the connection if it is unauthenticated and sent no request since the last call, or since the call before that
+        if it is busy: then its client does not read the response.
+        """
         self._silence = None
         if self._is_known:
             return
-        if self.is_idle() and self._request_count == self._seen and self._head_timer is None:
+        self._stuck = self._stuck + 1 if self._request_count == self._seen and self._head_timer is None else 0
+        if self._stuck >= (1 if self.is_idle() else _STUCK):
             self._unauthenticated.on_closed(SILENT)
-            self.force_close()
+            self.drop()
             return
         self._seen = self._request_count
         self._silence = self._loop.call_later(self._head_s, self._look)

@@ -14,6 +14,12 @@ from connectors.http.problem import CLOSES, Problem
 PACKED: Final = {"auto_decompress": False}
 #: Maximum bytes of a piece; a piece of this size takes a few milliseconds.
 STEP: Final = 1 << 20
+#: Bytes of the body that zlib gets at once. At the end of a stream zlib copies the rest of them, so a body of many small
+#: streams would cost the square of its length.
+_WINDOW: Final = 64 << 10
+#: The most streams (RFC 1952: members) of one body. A stranger's body is decompressed to check its signature, and each
+#: member takes some microseconds but only 20 bytes.
+MAX_MEMBERS: Final = 10_000
 
 _GZIP, _DEFLATE = 31, 15
 _WINDOWS: Final = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _DEFLATE}
@@ -39,7 +45,8 @@ class Unpacker:
             raise Problem(415, "unknown_encoding", "Content-Encoding may be gzip, x-gzip, deflate or identity", CLOSES)
         self._window = _WINDOWS.get(encoding)
         self._stream: zlib._Decompress | None = None
-        self._ended = False
+        self._ended = self._padded = False
+        self._members = 0
 
     @property
     def is_plain(self) -> bool:
@@ -55,12 +62,16 @@ class Unpacker:
         if self._window is None:
             yield chunk
             return
+        for at in range(0, len(chunk), _WINDOW):
+            yield from self._pieces(chunk[at : at + _WINDOW], self._window)
+
+    def _pieces(self, chunk: bytes, window: int) -> Iterator[bytes]:
         while chunk:
             if self._ended:
                 chunk = self._next_member(chunk)
                 continue
             if self._stream is None:
-                self._stream = zlib.decompressobj(_window_of(self._window, chunk))
+                self._stream = zlib.decompressobj(_window_of(window, chunk))
             try:
                 made = self._stream.decompress(chunk, STEP)
             except zlib.error as error:
@@ -83,9 +94,13 @@ class Unpacker:
         follow.
         """
         if not rest.strip(b"\0"):
+            self._padded = True
             return b""
-        if self._window != _GZIP or not _GZIP_MAGIC.startswith(rest[:2]):
+        if self._padded or self._window != _GZIP or not _GZIP_MAGIC.startswith(rest[:2]):
             raise _bad_encoding()
+        self._members += 1
+        if self._members >= MAX_MEMBERS:
+            raise Problem(400, "bad_encoding", f"a gzip body may have {MAX_MEMBERS} members", CLOSES)
         self._stream, self._ended = None, False
         return rest
 

@@ -19,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from connectors.config.postgres_urls import connecting
 from connectors.http.problem import Problem
+from connectors.http.shared_answer import SharedAnswer
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import to_iso
 from streams.runtime.kept_up import kept_up
@@ -100,7 +101,11 @@ class Health:
         self._dependencies = dependencies
         self._ready = ready
         self._monotonic = monotonic
-        self._registry = registry
+
+        async def metrics() -> bytes:
+            return generate_latest(registry)
+
+        self._metrics = SharedAnswer(metrics, monotonic)
         self._beat = monotonic()
         self._heart: asyncio.Task[None] | None = None
 
@@ -150,8 +155,10 @@ class Health:
         return json_response({"status": "ok", "spooling": spooling} if spooling else {"status": "ok"})
 
     async def answer_metrics(self, _: web.Request) -> web.Response:
-        """Answer with the metrics in Prometheus' text format."""
-        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        """Answer with the metrics in Prometheus' text format. It takes milliseconds, and needs no credential, so requests
+        that come close together share one answer.
+        """
+        return web.Response(body=await self._metrics.get(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _keep_beating(self) -> None:
         while True:

@@ -16,7 +16,10 @@ from schemas.reasons import FULL, FULL_OF_ONE
 
 #: Refused requests per second of one address that are answered at once.
 REFUSED_PER_S: Final = 10.0
-#: Seconds before each further refused request is answered; its connection is then closed.
+#: Requests per second of one address that need no credential (health, metrics, the API's description) and are answered at
+#: once.
+OPEN_PER_S: Final = 50.0
+#: Seconds before each further one is answered. The connection of a refused request is then closed.
 SLOWED_S: Final = 1.0
 #: File descriptors kept for other uses: about 50 for Kafka, Postgres, Lago, the spool and files, and up to 32 for the
 #: metrics port.
@@ -25,6 +28,7 @@ _RESERVED: Final = 96
 _MOST: Final = 4096
 _LEAST: Final = 16
 _MINUTE_S: Final = 60.0
+_REFUSALS: Final = 400
 #: How many addresses get log lines in one minute.
 _ADDRESSES: Final = 100
 
@@ -63,8 +67,13 @@ class Connection(Protocol):
     def is_idle(self) -> bool:
         """Return whether the connection waits for a request."""
 
-    def force_close(self) -> None:
-        """Close the connection now."""
+    def is_spare(self) -> bool:
+        """Return whether a busy connection may be closed for a new one: its client does not read its response, has sent
+        more requests before it got the response, or its request has lasted for seconds.
+        """
+
+    def drop(self) -> None:
+        """Close the connection now, with what the client has not read."""
 
 
 class UnauthenticatedConnections:
@@ -91,6 +100,7 @@ class UnauthenticatedConnections:
         self.on_closed = on_closed
         self._on_wrong = on_wrong
         self._refused = SenderRateLimiter(REFUSED_PER_S, monotonic)
+        self._served = SenderRateLimiter(OPEN_PER_S, monotonic)
         self._refused_at = float("-inf")
         self._open: dict[str, int] = {}  # connections by address
         self._total = 0
@@ -101,12 +111,12 @@ class UnauthenticatedConnections:
 
     def connected(self, connection: Connection) -> bool:
         """Return whether a new connection may stay. At the limit, the oldest idle unauthenticated connection is closed
-        for it.
+        for it, or the oldest spare one.
         """
         address = connection.address
         count = self._open.get(address, 0)
         if count >= self.bounds.of_one and not self._origins.trusts(address):
-            if not _close_idle(self._unauthenticated_of.get(address, {})):
+            if not _close_one(self._unauthenticated_of.get(address, {})):
                 return self._closed(FULL_OF_ONE, address)
             self._closed(FULL_OF_ONE, address)
         elif self._total >= self.bounds.total:
@@ -135,9 +145,15 @@ class UnauthenticatedConnections:
         else:
             del self._open[connection.address]
 
-    def refused(self, request: web.BaseRequest, status: int) -> float:
-        """Count a refused request; returns after how many seconds to answer it."""
+    def answered(self, request: web.BaseRequest, status: int) -> float:
+        """Count a request that showed no valid credential; returns after how many seconds to answer it.
+
+        Args:
+            status: of the response; from 400 on the request is refused.
+        """
         source = source_of(self._origins, request)
+        if status < _REFUSALS:
+            return SLOWED_S if self._served.wait_s(source) else 0.0
         self._refused_at = self._monotonic()
         if status == 401:
             self._on_wrong()
@@ -155,9 +171,9 @@ class UnauthenticatedConnections:
         return self._refused.is_early(source_of(self._origins, request))
 
     def _make_room(self) -> bool:
-        """Close the oldest idle connection of the address that has the most: an attacker has more than a new client."""
+        """Close a connection of the address that has the most: an attacker has more than a new client."""
         by_count = sorted(self._unauthenticated_of.values(), key=len, reverse=True)
-        return any(_close_idle(unauthenticated) for unauthenticated in by_count)
+        return any(_close_one(unauthenticated) for unauthenticated in by_count)
 
     def _closed(self, cause: str, address: str) -> bool:
         self.on_closed(cause)
@@ -189,10 +205,12 @@ class _Lines:
                 _log.warning(event, address=address, **more)
 
 
-def _close_idle(connections: dict[Connection, None]) -> bool:
-    """Close the oldest idle connection; a connection that sends may be about to show its credential."""
-    oldest = next((connection for connection in connections if connection.is_idle()), None)
-    if oldest is None:
+def _close_one(connections: dict[Connection, None]) -> bool:
+    """Close the oldest idle connection, otherwise the oldest spare one; another client may be about to show its
+    credential.
+    """
+    spare = next((one for one in connections if one.is_idle()), None)
+    if spare is None and (spare := next((one for one in connections if one.is_spare()), None)) is None:
         return False
-    oldest.force_close()
+    spare.drop()
     return True

@@ -66,6 +66,11 @@ def end_of_nested(view: memoryview, at: int) -> int:
         at, size = stop, min(2 * size, _LARGEST_PIECE)
 
 
+def end_of(pattern: Pattern[bytes], view: memoryview, at: int) -> int:
+    """Return where the match of `pattern` at `at` ends; the pattern also matches the empty string."""
+    return _end(pattern, view, at, len(view))
+
+
 def _end(pattern: Pattern[bytes], view: memoryview, at: int, stop: int) -> int:
     """Return where the match ends; the pattern also matches the empty string."""
     return match.end() if (match := pattern.match(view, at, stop)) else at

@@ -36,7 +36,8 @@ _decode = msgspec.json.decode
 _HOST = re_compile(r"[a-z0-9.:-]{1,253}")
 #: A longer value is not a list of names.
 _MAX_BYTES = 64 << 10
-_MAX_HOSTS = 1024
+#: The most cached addresses, and the most characters of one. Senders choose them.
+_MAX_HOSTS, _MAX_BASE = 1024, 1024
 #: Costs, time of the first token, model id, API base, the fields that the deployment keeps in addition, the error, the power level.
 Taken = tuple[Any, float | int | str | None, str | None, str | None, dict[str, Raw] | None, Raw | None, str] | None
 #: If the first token seems to come later, a clock was wrong.
@@ -146,10 +147,12 @@ class ContextFields:
                 yield b'"%b":%b' % (source, _encode(texts))
 
     def _host(self, base: str) -> bytes:
-        """Return the host as a JSON member; an empty one is not cached."""
+        """Return the host as a JSON member; neither an empty one nor that of a long address is cached."""
         host = _host_of(base)
         if not host:
             return b""
+        if len(base) > _MAX_BASE:
+            return b'"server_address":"%b"' % host.encode()
         if len(self._hosts) >= _MAX_HOSTS:
             self._hosts.clear()
         member = self._hosts[base] = b'"server_address":"%b"' % host.encode()

@@ -34,13 +34,18 @@ def holds_events(headers: Mapping[str, str]) -> bool:
     return media_type is not None and media_type[: len(_EVENTS)].lower() == _EVENTS
 
 
+def is_in_headers(headers: Mapping[str, str]) -> bool:
+    """Return whether the request is in binary mode: the attributes of its event are in the headers."""
+    return (_CE_VERSION in headers or _CE_ID in headers) and not holds_events(headers)
+
+
 def event_of(headers: Mapping[str, str], body: bytes) -> bytes | None:
     """Return the event of a request in binary mode as one JSON object. None if the headers have no event, or if the
     body contains the event too: then the media type decides (3.1).
 
     Values of headers are percent-decoded (3.1.3.2). The body must be JSON, which is not checked here.
     """
-    if (_CE_VERSION not in headers and _CE_ID not in headers) or holds_events(headers):
+    if not is_in_headers(headers):
         return None
     attributes = {
         name: clean(unquote(value)) for name in _ATTRIBUTES if (value := headers.get(_PREFIX + name)) is not None

@@ -16,7 +16,7 @@ from connectors.http.connections import admitted
 from connectors.http.problem import CLOSES, Problem, try_again
 from connectors.http.rate_limit import SenderRateLimiter
 from connectors.ingest.auth import ExpiredSignature, WebhookAuth
-from connectors.ingest.cloud_events import event_of, holds_events
+from connectors.ingest.cloud_events import event_of, holds_events, is_in_headers
 from connectors.ingest.rejection_record import InvalidElement
 from connectors.ingest.shared_deadline import SharedDeadline
 from connectors.ingest.store import ElementStore, StoreOutcome
@@ -38,6 +38,11 @@ _CAUSES = {
     "calls are not accepted until it answers",
     "kafka_unavailable": "Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS; calls are not accepted until it does",
 }
+#: The id and the customer of an event in binary mode are in the headers. A person who has recorded a signed post could send
+#: it again as other calls of any customer.
+_UNSIGNED = (
+    "a signature covers only the body: send the event in structured mode (`application/cloudevents+json`), or a token"
+)
 _NOT_NOW = "records cannot be stored now"
 _GUESSING_RETRY_S = 1
 
@@ -160,6 +165,8 @@ class _Ingress:
             self._keep_pace(sender)
             return None
         if auth.may_be_signed(headers):
+            if is_in_headers(headers):
+                raise Problem(401, "unsigned_attributes", _UNSIGNED, CLOSES)
             if self._deps.is_guessing(request):
                 raise try_again(
                     "too_many_refused", "this address had too many refused requests recently", _GUESSING_RETRY_S

@@ -43,7 +43,8 @@ class LagoIntegrationError(MeterbridgeError):
 
     def says(self, field: str, code: str) -> bool:
         """Return whether Lago's 422 has this code for this field."""
-        return isinstance(self.details, Mapping) and code in (self.details.get(field) or ())
+        codes = self.details.get(field) if isinstance(self.details, Mapping) else None
+        return isinstance(codes, list) and code in codes
 
 
 class LagoUnavailable(LagoIntegrationError, Unavailable):

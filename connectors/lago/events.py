@@ -77,6 +77,8 @@ class EventsApi(LagoTransport):
             )
             if total not in {-1, page.total}:
                 return None
+            if not page.members:  # a wrong number of pages must not cause requests without an end
+                break
             listed += page.members
             pages, total, number = page.pages, page.total, number + 1
         return listed[:most]
@@ -116,6 +118,9 @@ class EventsApi(LagoTransport):
                 return TOO_MANY
             if total not in {-1, page.total}:
                 return MOVED
+            if not page.members:
+                total = page.total
+                break
             for member in page.members:
                 take(member)
                 ids.append(int.from_bytes(blake2b(member.transaction_id.encode(), digest_size=8).digest()))

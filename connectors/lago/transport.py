@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 import httpx
 import msgspec
 
+from connectors.lago.bounded_response import bounded_response
 from connectors.lago.errors import LagoRejected, LagoUnavailable, is_missing, refusal
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
@@ -123,7 +124,7 @@ class LagoTransport:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._whole_s):
-                response = await self._http.send(request)
+                response = await bounded_response(self._http, request)
         # AttributeError: anyio 4 raises it if a connection is reset while it is being opened.
         except (httpx.RequestError, TimeoutError, AttributeError) as error:
             self._on_request(name, verb, 0, time.perf_counter() - started)

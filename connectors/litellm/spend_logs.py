@@ -4,7 +4,7 @@ Rows are written late and out of order (in batches, and a long stream has an ear
 the end of its last read. Ids and milliseconds differ from those in callbacks (docs/litellm.md).
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -48,9 +48,15 @@ _METADATA: Final = (
     *("used_client_oauth_token", "is_silent_experiment"),
 )
 _COLUMNS = """
-SELECT column_name FROM information_schema.columns
+SELECT column_name, data_type FROM information_schema.columns
 WHERE table_name = 'LiteLLM_SpendLogs' AND table_schema = ANY (current_schemas(false))
 """
+#: A client may write megabytes of metadata to each call, and a page has a thousand rows. So the database selects the
+#: members that are read. Metadata in text is read only up to this number of characters.
+_LONGEST_TEXT: Final = 1 << 20
+_MEMBERS: Final = ", ".join(f"'{name}', metadata -> '{name}'" for name in (*_METADATA, _CALL_ID))
+_OF_TEXT: Final = f"WHEN length(metadata::text) <= {_LONGEST_TEXT} THEN metadata::text END"
+_OF_JSON: Final = f"WHEN jsonb_typeof(metadata) = 'object' THEN jsonb_strip_nulls(jsonb_build_object({_MEMBERS}))::text"
 _PAGE = """
 SELECT {columns}, spend::text AS spend, "startTime", "endTime", {metadata} AS metadata
 FROM "LiteLLM_SpendLogs"
@@ -75,7 +81,7 @@ async def spend_logs(url: str, since: datetime, until: datetime) -> AsyncIterato
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
         raise Unavailable("litellm_db", type(error).__name__) from error
     try:
-        query = _query({row[0] for row in await connection.fetch(_COLUMNS)})
+        query = _query(dict(await connection.fetch(_COLUMNS)))
         after, last = _naive(since), ""
         while rows := await connection.fetch(query, after, last, _naive(until)):
             for row in rows:
@@ -88,11 +94,14 @@ async def spend_logs(url: str, since: datetime, until: datetime) -> AsyncIterato
             await connection.close(timeout=5)
 
 
-def _query(columns: set[str]) -> str:
-    if not {"request_id", "spend", "startTime"} <= columns:
+def _query(columns: Mapping[str, str]) -> str:
+    """Return the query of a page. Args: columns: the types of the table's columns by name. Raises: Unavailable."""
+    if not {"request_id", "spend", "startTime"} <= columns.keys():
         raise Unavailable("litellm_db", "there is no table LiteLLM_SpendLogs")
     named = ", ".join(f'"{name}"' for name in _FIELDS if name in columns)
-    metadata = "metadata::text" if "metadata" in columns else "NULL"
+    metadata = "NULL"
+    if "metadata" in columns:
+        metadata = f"CASE {_OF_JSON if columns['metadata'] == 'jsonb' else ''} {_OF_TEXT}"
     return _PAGE.format(columns=named, metadata=metadata, limit=PAGE)
 
 

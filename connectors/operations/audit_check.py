@@ -130,6 +130,9 @@ async def _compared(database: Database, batch: Sequence[AuditLine], upto: int) -
     return None
 
 
+_UNREADABLE: Final = object()
+
+
 def _of_line(row: tuple[Any, ...]) -> tuple[Any, ...]:
     audit_id, at_us, actor, action, target, reason, count, cost, before, later, request_id, address = row
     moment = to_datetime(at_us)
@@ -147,5 +150,11 @@ def _of_table(row: Any) -> tuple[Any, ...]:
 
 
 def _json(text: str | None) -> Any:
-    """Parse the value for a comparison, because Postgres orders members and writes numbers in its own way."""
-    return None if text is None else json.loads(text, parse_float=Decimal, parse_int=Decimal)
+    """Parse the value for a comparison, because Postgres orders members and writes numbers in its own way.
+
+    A value that Python cannot parse, because of its depth, is not compared: it must not end the check of the other lines.
+    """
+    try:
+        return None if text is None else json.loads(text, parse_float=Decimal, parse_int=Decimal)
+    except (ValueError, ArithmeticError, RecursionError):
+        return _UNREADABLE

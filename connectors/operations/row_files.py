@@ -4,11 +4,14 @@ The file is read as a stream, in bounded memory. A row that cannot be read does 
 """
 
 import json
+import re
 from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Final, NamedTuple
 
 import msgspec
 
+from connectors.ingest.brackets import TEXT, end_of, end_of_nested
+from connectors.ingest.rejection_record import InvalidElement
 from connectors.operations.csv_table import CsvRow, CsvTable
 from schemas.errors import Rejected
 
@@ -17,6 +20,11 @@ JSON, CSV = "json", "csv"
 MAX_ROW: Final = 64 << 10
 MAX_ARRAY: Final = 32 << 20
 _BOM = b"\xef\xbb\xbf"
+#: Bytes of a usual member of an array.
+_MOSTLY: Final = 4 << 10
+_BETWEEN = re.compile(rb"[, \t\r\n]*")
+_TEXT = re.compile(b"(?:" + TEXT + b")?", re.DOTALL)
+_scan = json.JSONDecoder().raw_decode
 
 
 class Row(NamedTuple):
@@ -92,22 +100,47 @@ def _members(line: int, body: bytes) -> Iterator[Row]:
     """Yield the objects of the array up to the first one that is no JSON, because after it the next object cannot be
     found.
     """
-    text, scan = body.decode(errors="replace"), json.JSONDecoder().raw_decode
-    at, told_at = text.index("[") + 1, 0
+    view, at, told_at = memoryview(body), body.index(b"[") + 1, 0
     while True:
-        while text[at : at + 1] in (",", " ", "\t", "\r", "\n") and at < len(text):
-            at += 1
-        line += text.count("\n", told_at, at)
+        at = end_of(_BETWEEN, view, at)
+        line += body.count(b"\n", told_at, at)
         told_at = at
-        if text[at : at + 1] == "]":
+        if body[at : at + 1] == b"]":
             return
         try:
-            _, end = scan(text, at)
-        except (ValueError, RecursionError):
+            end = _end_of_member(view, at)
+        except (ValueError, RecursionError, InvalidElement):
             yield Row(line, b"", "not_json")
             return
-        yield _sized(line, text[at:end].encode())
+        yield _sized(line, body[at:end].decode(errors="replace").encode())
         at = end
+
+
+def _end_of_member(view: memoryview, at: int) -> int:
+    """Return the position after the JSON value that begins at `at`.
+
+    A value above `MAX_ROW` is refused by its size. Its end is found without parsing it, because a megabyte of small objects
+    needs forty megabytes.
+
+    Raises:
+        ValueError, RecursionError, InvalidElement: it is no JSON.
+    """
+    for most in (_MOSTLY, MAX_ROW + 1):
+        part = bytes(view[at : at + most])
+        text = part.decode("utf-8", "surrogateescape")  # broken bytes are counted as they are
+        is_cut = at + most < len(view)
+        try:
+            _, end = _scan(text)
+        except ValueError:
+            if not is_cut:
+                raise
+            continue
+        if end < len(text) or not is_cut:  # a number may go on behind the part
+            return at + len(text[:end].encode("utf-8", "surrogateescape"))
+    end = end_of_nested(view, at + 1) if part[:1] in (b"{", b"[") else end_of(_TEXT, view, at)
+    if end - at <= MAX_ROW:
+        raise ValueError("no JSON")
+    return end
 
 
 async def _csv_rows(

@@ -15,6 +15,8 @@ from streams.runtime.transactions import partition_of, stop_producer
 
 #: The most keys whose partition is cached, because murmur2 takes 10 us in Python.
 _REMEMBERED = 100_000
+#: A longer key is not cached. The ingress writes none.
+_LONGEST = 1024
 _REQUEST_BYTES = 9 << 20
 
 
@@ -40,15 +42,18 @@ class Forwarder:
         """
         if not key:
             return self._partition
+        if len(key) > _LONGEST:
+            return self._target(key, grown_from, partitions)
         known = self._targets.get((key, grown_from, partitions))
         if known is None:
             if len(self._targets) >= _REMEMBERED:
                 self._targets.clear()
-            known = partition_of(key, partitions)
-            if known % grown_from != self._partition:
-                known = self._partition
-            self._targets[key, grown_from, partitions] = known
+            known = self._targets[key, grown_from, partitions] = self._target(key, grown_from, partitions)
         return known
+
+    def _target(self, key: bytes, grown_from: int, partitions: int) -> int:
+        target = partition_of(key, partitions)
+        return target if target % grown_from == self._partition else self._partition
 
     async def send(self, records: Sequence[tuple[ConsumerRecord, int]]) -> None:
         """Send records to their partitions, with the same key, value, time and headers. They are durable on return.

@@ -15,6 +15,7 @@ from connectors.ingest.raw_record import Arrival, strip_arrived
 from connectors.ingest.rejection_record import InvalidElement
 from meterbridge_litellm import record as plugin
 from schemas import wire
+from schemas.bounded_name import bounded_name
 from schemas.customer_id import key_hash, normalise_customer_id
 from streams.core.metering.call_kinds import READS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
@@ -133,6 +134,16 @@ def test_a_very_long_name_is_the_same_customer_in_a_small_record(field: str, tex
     kept = {**call, **call["metadata"]}[field]
     assert normalise_customer_id(kept) == normalise_customer_id(text)
     assert len(created) < 1000
+
+
+@pytest.mark.parametrize("field", ["model", "model_group"])
+def test_a_very_long_name_of_a_model_is_one_name_in_a_small_record(field: str) -> None:
+    """A client could fill the ring with some requests for models that do not exist."""
+    text = "é" * 1_000_000
+    created = plugin.record({"id": "1", field: text})
+    assert json.loads(created)[field] == bounded_name(text)
+    assert len(created) < 1000
+    assert json.loads(plugin.record({"id": "1", field: "m" * 4096}))[field] == "m" * 4096
 
 
 def test_tags_that_the_ingress_ignores_are_left_out_of_the_record() -> None:

@@ -4,14 +4,16 @@ encoding.
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
 from aiohttp import web
 
+from connectors.http import connections
 from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.connections import MAX_HEADERS, MAX_LINE, BoundedRunner, admitted
 from connectors.http.middleware import RequestTracker
@@ -20,6 +22,8 @@ from schemas.reasons import FULL, FULL_OF_ONE, SILENT
 
 HEAD_S = 0.4
 CANARY = "c4n4ry"
+HEALTH = bytes(60_000)
+PROBE = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = f"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {CANARY}\r\n"
 
 
@@ -48,7 +52,7 @@ class Wire:
 
 @asynccontextmanager
 async def serving(
-    bounds: Bounds, closed: list[str] | None = None, wrong: list[int] | None = None
+    bounds: Bounds, closed: list[str] | None = None, wrong: list[int] | None = None, head_s: float = HEAD_S
 ) -> AsyncIterator[int]:
     """A server that accepts posts to `/`, and refuses the body of a post to `/refused`; its port."""
 
@@ -60,16 +64,21 @@ async def serving(
         return web.Response(status=401)
 
     async def health(_: web.Request) -> web.Response:
-        return web.Response()
+        return web.Response(body=HEALTH)
+
+    async def wait(_: web.Request) -> web.Response:
+        return await asyncio.Event().wait()  # type: ignore[return-value]
 
     app = web.Application(middlewares=[RequestTracker().passing])
-    app.add_routes([web.post("/", take), web.post("/refused", refuse), web.get("/health", health)])
+    app.add_routes(
+        [web.get("/wait", wait), web.post("/", take), web.post("/refused", refuse), web.get("/health", health)]
+    )
     on_closed = (closed if closed is not None else []).append
     on_wrong = (wrong if wrong is not None else []).append
     unauthenticated = UnauthenticatedConnections(
         bounds, ClientAddressPolicy((), ()), time.monotonic, on_closed, lambda: on_wrong(1)
     )
-    runner = BoundedRunner(app, HEAD_S, unauthenticated, access_log=None, shutdown_timeout=0.1)
+    runner = BoundedRunner(app, head_s, unauthenticated, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield runner.addresses[0][1]
@@ -185,6 +194,94 @@ async def test_if_all_places_are_taken_a_silent_connection_is_closed_for_a_new_o
             assert (await wire.answer())[0] == 200
         for _, writer in (*wires, *more):
             writer.close()
+
+
+@asynccontextmanager
+async def deaf(port: int, probes: int = 100) -> AsyncIterator[socket.socket]:
+    """A client that asks, and reads no response: the buffers on both sides are full of them."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        await loop.sock_sendall(client, PROBE * probes)
+        yield client
+
+
+async def test_a_client_that_does_not_read_its_responses_is_closed_in_time() -> None:
+    """Earlier such a connection was never closed: it was not idle, and `close` waits until all is read."""
+    closed = list[str]()
+    async with serving(Bounds(10, 10), closed) as port, deaf(port) as client, connected(port) as known:
+        await known.say(POST + "Content-Length: 2\r\n\r\nab")
+        assert (await known.answer())[0] == 200
+        begun = time.monotonic()
+        while SILENT not in closed:
+            assert time.monotonic() - begun < 10 * HEAD_S
+            await asyncio.sleep(HEAD_S / 4)
+        with pytest.raises(ConnectionError):
+            while True:
+                await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(client, PROBE), 5)
+        await known.say(POST + "Content-Length: 2\r\n\r\nab")
+        assert (await known.answer())[0] == 200
+    assert closed == [SILENT]
+
+
+@pytest.mark.parametrize(("bounds", "cause"), [(Bounds(5, 100), FULL), (Bounds(100, 5), FULL_OF_ONE)], ids=str)
+async def test_if_clients_that_do_not_read_have_all_places_a_new_one_gets_a_place(bounds: Bounds, cause: str) -> None:
+    """Earlier 2,048 of them blocked a port for ever."""
+    closed = list[str]()
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(serving(bounds, closed, head_s=60))
+        for _ in range(5):
+            await stack.enter_async_context(deaf(port))
+        for _ in range(3):
+            async with connected(port) as wire:
+                await wire.say(POST + "Content-Length: 2\r\n\r\nab")
+                assert (await wire.answer())[0] == 200
+    assert set(closed) == {cause}
+
+
+LARGE = PROBE[:-2] + b"".join(b"X-%d: %b\r\n" % (number, b"a" * 8000) for number in range(60)) + b"\r\n"
+
+
+async def test_nothing_is_read_from_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier 32 requests with heads of half a megabyte waited on each connection: forty clients took 430 MiB."""
+    received = Received(monkeypatch)
+    async with serving(Bounds(10, 10), head_s=60) as port, deaf(port, probes=1) as client:
+        while not any(connection.writing_paused for connection in received.by):
+            await asyncio.get_running_loop().sock_sendall(client, PROBE)
+            await asyncio.sleep(0.01)
+        assert await received.of_large(client) < 1 << 20
+
+
+async def test_few_requests_are_read_while_another_one_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    received = Received(monkeypatch)
+    async with serving(Bounds(10, 10), head_s=60) as port, deaf(port, probes=0) as client:
+        await asyncio.get_running_loop().sock_sendall(client, PROBE.replace(b"/health", b"/wait"))
+        assert await received.of_large(client) < 2 << 20
+
+
+class Received:
+    """What the server's connections receive."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.by = set[connections._Connection]()
+        receive = connections._Connection.data_received
+
+        def counted(connection: connections._Connection, data: bytes) -> None:
+            self.count += len(data)
+            self.by.add(connection)
+            receive(connection, data)
+
+        monkeypatch.setattr(connections._Connection, "data_received", counted)
+
+    async def of_large(self, client: socket.socket) -> int:
+        """Return how many bytes are received of forty requests with large heads."""
+        self.count = 0
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(client, LARGE * 40), 1)
+        return self.count
 
 
 async def test_the_unread_rest_of_a_refused_body_is_never_read(port: int) -> None:

@@ -1,6 +1,7 @@
 """A key for some orgs sees and changes only their mappings, on every route."""
 
 import time
+from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
+from connectors.billing import mapping_pages
 from tests.integration.test_mapping_api import json_of, refused
 from tests.integration.test_mapping_crud import until
 from tests.support.database import migrated_database
@@ -82,6 +84,26 @@ async def test_only_its_own_orgs_mappings_are_listed(org_client: httpx.AsyncClie
     result = json_of(await org_client.get("/customers/mappings"))
     assert [one["litellm_customer_id"] for one in result["mappings"]] == ["mine"]
     assert json_of(await org_client.get("/customers/mappings", params={"org": "org_2"}))["mappings"] == []
+
+
+async def test_a_cursor_names_no_customer_of_another_org(
+    org_client: httpx.AsyncClient, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier a page without own mappings ended with a cursor that held the id of the last customer that was examined."""
+    monkeypatch.setattr(mapping_pages, "SCANNED", 2)
+    for name in ("a", "b", "c", "n", "o", "x"):
+        json_of(await server.http.post("/customers/mapping", json=mapping(name, "org_2"), headers=BEARER), 201)
+    json_of(await server.http.post("/customers/mapping", json=mapping("z", "org_1"), headers=BEARER), 201)
+    for limit, pages in ((1, [["mine"], ["z"], []]), (5, [["mine", "z"]])):
+        listed, cursor = [], ""
+        while cursor is not None:
+            page = json_of(await org_client.get("/customers/mappings", params={"limit": limit, "cursor": cursor}))
+            listed.append([one["litellm_customer_id"] for one in page["mappings"]])
+            cursor = page["next_cursor"]
+            assert cursor is None or urlsafe_b64decode(cursor + "==").decode() in ("mine", "z")
+        assert listed == pages
+    every = json_of(await server.http.get("/customers/mappings", params={"limit": 1}, headers=BEARER))
+    assert (every["mappings"][0]["litellm_customer_id"], every["next_cursor"] is None) == ("a", False)
 
 
 async def test_another_orgs_mapping_is_neither_shown_nor_ended_nor_taken_over(

@@ -15,6 +15,7 @@ import jsonschema
 import pytest
 
 from connectors.access.scopes import SCOPES
+from connectors.api.openapi import routes
 from connectors.api.openapi.document import document as document_of
 from connectors.api.openapi.page import page_of
 from connectors.config.settings import Settings
@@ -168,6 +169,15 @@ async def test_a_models_text_is_shown_as_text_and_never_as_markup() -> None:
     result["components"]["schemas"]["Problem"]["description"] = "<script>alert(1)</script>"
     result["paths"]["/docs"]["get"]["summary"] = "`<img src=x>`"
     assert not Page(page_of(result)).tags & {"script", "img"}
+
+
+async def test_document_and_page_are_made_once_because_anybody_may_ask_for_them(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = [(await server.http.get(path)).content for path in ("/docs", "/openapi.json")]
+    monkeypatch.delattr(routes, "page_of")
+    monkeypatch.delattr(routes, "msgspec")
+    assert [(await server.http.get(path)).content for path in ("/docs", "/openapi.json")] == first
 
 
 async def test_neither_contains_a_secret(document: dict[str, Any], server: Server, settings: Settings) -> None:

@@ -17,7 +17,7 @@ RATE = 10_000_000
 USAGE = "/webhook/litellm/usage"
 #: A few connections each from as many addresses.
 SENDERS = 8
-SILENT, SILENT_ON_METRICS = 700, 200
+SILENT, SILENT_ON_METRICS, DEAF = 700, 200, 300
 _CHUNK = 64 << 10
 
 
@@ -51,6 +51,9 @@ def head(path: str, length: int, *lines: str) -> bytes:
     return "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {length}", *lines, "", ""]).encode()
 
 
+#: A gzip member without contents, and requests whose responses are larger than all buffers.
+EMPTY_MEMBER = gzip.compress(b"")
+UNREAD = b"GET /health/metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 100
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 GZIP, SIGNED = "Content-Encoding: gzip", f"X-Webhook-Signature: sha256={'0' * 64}"
 
@@ -107,6 +110,27 @@ class Stranger:
                     writer.close()
             await asyncio.sleep(0.1)
 
+    async def deaf(self, number: int, port: int) -> None:
+        """A connection that reads no response; it is opened again when it is closed."""
+        while time.monotonic() < self._until:
+            with suppress(OSError):
+                await self.budget.take(300 + len(UNREAD))
+                address = (f"127.0.0.{2 + number % 8}", 0)
+                _, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=address)
+                try:
+                    writer.transport.pause_reading()  # type: ignore[attr-defined]
+                    writer.write(UNREAD)
+                    async with asyncio.timeout(max(0.01, self._until - time.monotonic())):
+                        while not writer.is_closing():
+                            writer.write(b"\r\n")
+                            await asyncio.sleep(0.5)
+                    self.answers["cut"] = self.answers.get("cut", 0) + 1
+                except TimeoutError:
+                    pass
+                finally:
+                    writer.transport.abort()
+            await asyncio.sleep(0.1)
+
     async def attack(self, kind: str) -> None:
         """See `KINDS`."""
         webhooks, api = self._ports
@@ -123,6 +147,12 @@ class Stranger:
             packed = bomb(63 << 20)
             said = head(USAGE, len(packed), GZIP, SIGNED) + packed
             jobs += [self.again_and_again(number, webhooks, lambda _: said) for number in range(SENDERS)]
+        elif kind == "gzip members":
+            packed = EMPTY_MEMBER * ((8 << 20) // len(EMPTY_MEMBER))
+            said = head(USAGE, len(packed), GZIP, SIGNED) + packed
+            jobs += [self.again_and_again(number, webhooks, lambda _: said) for number in range(SENDERS)]
+        elif kind == "unread responses":
+            jobs += [self.deaf(number, self._ports[number % 2]) for number in range(DEAF)]
         elif kind == "large bodies":
             said = head(USAGE, 60 << 20, SIGNED) + b" " * (60 << 20)
             jobs += [self.again_and_again(number, webhooks, lambda _: said) for number in range(SENDERS)]
@@ -142,7 +172,10 @@ class Stranger:
         await asyncio.gather(*jobs)
 
 
-KINDS = ("bombs", "signed bombs", "large bodies", "guesses", "silence", "metrics port")
+KINDS = (
+    *("bombs", "signed bombs", "gzip members", "large bodies", "guesses", "silence", "unread responses"),
+    "metrics port",
+)
 
 
 def main(kind: str, webhooks: str, api: str, metrics: str, seconds: str) -> None:

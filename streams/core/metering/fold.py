@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from schemas.bounded_name import bounded_name
 from schemas.errors import Rejected
 from schemas.ledger import HELD_LENGTH_US, Position, Rated, RateKey, Sum, Window, WindowKey
 from schemas.money import EXACT, ZERO, quantum
@@ -116,7 +117,7 @@ class Fold:
 
     def _read(self, record: Record, witness_us: int) -> Usage | Rejected:
         try:
-            customer = record.key.decode() if record.key else ""
+            customer = bounded_name(record.key.decode()) if record.key else ""
             usage = usage_of(record.value, customer, self._unit, record.timestamp * 1000, witness_us)
             if self.routes.watching or usage.shape not in _MAIN_SHAPES:
                 self.routes.saw(usage.shape, customer, record.timestamp)
@@ -294,7 +295,9 @@ class Fold:
         if target.held and length:
             length = HELD_LENGTH_US
         start = usage.end_us - usage.end_us % length if length else usage.end_us
-        group = tuple([getattr(usage, name) for name in policy.group_by]) if policy.group_by else ()
+        # A sender chooses these names: one of a megabyte must not be kept in memory for each window.
+        model, provider = bounded_name(usage.model), bounded_name(usage.provider)
+        group = tuple([bounded_name(getattr(usage, name)) for name in policy.group_by]) if policy.group_by else ()
         identity = b"" if length else usage.identity
         kind = usage.id_kind if target.held else ""
         key = (
@@ -302,8 +305,8 @@ class Fold:
             target.org_id,
             target.subscription,
             kind,
-            usage.model,
-            usage.provider,
+            model,
+            provider,
             policy.group_by,
             group,
             start,
@@ -325,8 +328,8 @@ class Fold:
                     target.org_id,
                     target.subscription,
                     target.held,
-                    usage.model,
-                    usage.provider,
+                    model,
+                    provider,
                     group,
                     start,
                     length,

@@ -17,6 +17,8 @@ from streams.core.pricing.price import Tariff, bills_without_cost, entry_of, pri
 T = TypeVar("T")
 #: The largest size of a cache. Names of models and orgs are external input, so the caches are bounded.
 _MOST = 4096
+#: The most characters of a cached key. Senders choose the names of models.
+_LONGEST = 1024
 _UNIT = quantum()
 
 
@@ -114,6 +116,8 @@ def in_order(card: RateCard) -> tuple[int, int, str]:
 
 
 def _remember(cache: dict[tuple[str, str, str], T], key: tuple[str, str, str], value: T) -> None:
+    if sum(map(len, key)) > _LONGEST:
+        return
     if len(cache) >= _MOST:
         cache.clear()
     cache[key] = value

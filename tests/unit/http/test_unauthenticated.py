@@ -9,7 +9,7 @@ import structlog.testing
 from aiohttp.test_utils import make_mocked_request
 
 from connectors.http.client_address import ClientAddressPolicy
-from connectors.http.unauthenticated import Bounds, UnauthenticatedConnections
+from connectors.http.unauthenticated import SLOWED_S, Bounds, UnauthenticatedConnections
 from schemas.reasons import FULL, FULL_OF_ONE
 
 
@@ -17,12 +17,15 @@ class Connection:
     def __init__(self, address: str, *, idle: bool = True) -> None:
         self.address = address
         self.idle = idle
-        self.closed = False
+        self.spare = self.closed = False
 
     def is_idle(self) -> bool:
         return self.idle
 
-    def force_close(self) -> None:
+    def is_spare(self) -> bool:
+        return self.spare
+
+    def drop(self) -> None:
         self.closed = True
 
 
@@ -64,6 +67,18 @@ def test_an_authenticated_or_sending_connection_keeps_its_place() -> None:
     assert world.connect("192.0.2.9") is not None
 
 
+def test_without_an_idle_connection_the_oldest_spare_one_is_closed() -> None:
+    world = World(Bounds(4, 4))
+    busy = world.many(4, "192.0.2.1", idle=False)
+    busy[1].spare = busy[2].spare = True
+    assert world.connect("192.0.2.9") is not None
+    assert [one.closed for one in busy] == [False, True, False, False]
+    world.unauthenticated.gone(busy[1])
+    busy[3].idle = True
+    assert world.connect("192.0.2.9") is not None
+    assert [one.closed for one in busy] == [False, True, False, True]
+
+
 @pytest.mark.parametrize(("address", "stays"), [("203.0.113.7", True), ("192.0.2.1", False)])
 def test_a_trusted_proxys_connections_are_not_bounded_by_address(address: str, *, stays: bool) -> None:
     world = World(Bounds(10, 5))
@@ -89,7 +104,7 @@ def test_the_first_wrong_credential_of_an_address_is_logged_at_once() -> None:
     def refused(address: str) -> list[tuple[str, int]]:
         request = make_mocked_request("POST", "/", headers={"X": "1"})
         with structlog.testing.capture_logs() as lines:
-            unauthenticated.refused(request.clone(remote=address), 401)
+            unauthenticated.answered(request.clone(remote=address), 401)
         return [(line["address"], line.get("further", 0)) for line in lines if line["event"] == "wrong_credentials"]
 
     assert refused("192.0.2.1") == [("192.0.2.1", 0)]
@@ -99,3 +114,18 @@ def test_the_first_wrong_credential_of_an_address_is_logged_at_once() -> None:
     now[0] += 3600
     assert refused("192.0.2.3") == [("192.0.2.1", 1), ("192.0.2.3", 0)]
     assert refused("192.0.2.2") == [("192.0.2.2", 0)]
+
+
+def test_an_address_that_asks_without_a_pause_waits_for_what_needs_no_credential() -> None:
+    """Scrapes of the metrics by one client once took the whole event loop: calls waited for 4.7 s."""
+    now = [100.0]
+    unauthenticated = UnauthenticatedConnections(Bounds(10, 5), ClientAddressPolicy((), []), lambda: now[0])
+
+    def waits(address: str, status: int = 200) -> float:
+        return unauthenticated.answered(make_mocked_request("GET", "/health/metrics").clone(remote=address), status)
+
+    assert [waits("192.0.2.1") for _ in range(60)] == [0.0] * 50 + [SLOWED_S] * 10
+    assert waits("192.0.2.2") == 0.0
+    assert waits("192.0.2.1", 401) == 0.0
+    now[0] += 1
+    assert waits("192.0.2.1") == 0.0

@@ -20,6 +20,8 @@ _FIELDS: Final = (
     *("completion_tokens", "total_tokens", "startTime", "endTime", "completionStartTime", "cache_hit", "end_user"),
     *("response_cost", "model_id"),
 )
+#: Names that a client chooses. In Meterbridge's windows and sums such a long name has the same hash.
+_NAMES: Final = ("model", "model_group", "custom_llm_provider", "model_id", "call_type", "status")
 _METADATA: Final = (
     *(
         "user_api_key_hash",
@@ -93,6 +95,9 @@ def record(
     call = _some(payload, _FIELDS)
     if "end_user" in call:
         call["end_user"] = _safe(call["end_user"])
+    for name in _NAMES:
+        if isinstance(text := call.get(name), str) and len(text) > _LONG:
+            call[name] = _hashed_id(text)
     metadata = payload.get("metadata")
     if isinstance(metadata, Mapping):
         kept = call["metadata"] = {name: _safe(metadata[name]) for name in _METADATA if name in metadata}
