@@ -206,6 +206,13 @@ def restoring(ledger: LedgerState, snapshot: Snapshot, now_us: int) -> Iterator[
         raise LedgerBroken(UNREADABLE_LEDGER, f"meter.changelog: {type(damage).__name__}") from None
 
 
+def window_keys(snapshot: Snapshot) -> Iterator[bytes]:
+    """Yield the keys of the windows that are there."""
+    for first, value in snapshot.all_windows():
+        if value is not None:
+            yield WINDOW_PREFIX + first.to_bytes(8, "big")
+
+
 def windows_of(snapshot: Snapshot) -> Iterator[Window]:
     """Yield the readable windows one after the other, without a ledger state."""
     for first, value in snapshot.all_windows():
