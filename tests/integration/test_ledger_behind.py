@@ -170,6 +170,10 @@ async def test_no_partitions_are_added_while_a_ledger_is_behind(growing: Growing
     put_back(growing.stage, early)
     refused = await growing.expand("--yes")
     assert (refused.code, "`meterbridge ledger rebuild`" in refused.err) == (1, True), refused.out + refused.err
+    assert (await run(growing, "rebuild")).code == 0
+    assert (await growing.expand("--yes")).code == 0
+    growing.grown()
+    await each_call_is_billed_once(growing)
 
 
 def ends_of(growing: Growing) -> dict[int, int]:
