@@ -125,7 +125,8 @@ async def _evidence(deployment: Deployment, place: LedgerConfig, partition: int,
             "offsets_would_repeat", f"the log ends at {found.raw.end}, before {stood}: `ledger init --from latest`"
         )
     older = ancestors(await asyncio.to_thread(past_counts, deployment), partition)
-    return await asyncio.to_thread(evidence_of, deployment, place.topic_id, partition, stood, older)
+    known = stood if found.next is None else found.next
+    return await asyncio.to_thread(evidence_of, deployment, place.topic_id, partition, stood, known, older)
 
 
 def _summary(partition: int, found: Found, evidence: Evidence) -> Rebuild:

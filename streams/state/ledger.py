@@ -22,6 +22,8 @@ from streams.runtime.transactions import Run, TransactionalWriter, Write, transa
 from streams.state.changelog import FETCHING, Snapshot, read, records_of, restore, restoring
 from streams.state.step_writes import runs_of, writes_of
 
+#: Reason why a ledger is not opened: it lacks transactions that were committed.
+LEDGER_BEHIND = "ledger_behind"
 #: How long a closed ledger stays in memory, seconds, so that a rebalance need not read the identities of a day.
 KEEP_S = 600.0
 
@@ -108,7 +110,8 @@ class Ledger:
 
         Raises:
             TopicProblem: `ledger_missing`, or the raw topic is not the one from which the state was built:
-                `partitions_changed`, `topic_recreated`, `other_deployment`, `offset_out_of_range`.
+                `partitions_changed`, `topic_recreated`, `other_deployment`, `offset_out_of_range`. `ledger_behind`: the
+                end of the changelog was lost, or a broker with an old copy answered.
             LedgerBroken: the state cannot be read, or does not add up.
             KafkaStalled: a transaction in the changelog does not end.
         """
@@ -215,6 +218,7 @@ class Ledger:
         if position.partitions != raw.partitions:
             detail = f"{tp.topic} had {position.partitions} partitions, now {raw.partitions}"
             raise TopicProblem("partitions_changed", detail)
+        check_complete(tp, raw, position)
         raw.check(tp, position.next)
 
 
@@ -244,3 +248,25 @@ def check_origin(place: LedgerConfig, position: Position) -> None:
         raise TopicProblem("topic_recreated", f"{place.topics.raw} has another id than the ledger's")
     if position.deployment != place.deployment:
         raise TopicProblem("other_deployment", f"the ledger belongs to {position.deployment}")
+
+
+def is_behind(raw: PartitionOffsets, position: Position) -> bool:
+    """Return whether the ledger lacks transactions that were committed.
+
+    Every transaction that moves the position writes it to the group's offset, too. So a higher offset of the group
+    belongs to a transaction whose changelog records were not read (docs/adr/0059). A lower or missing one shows only
+    that the group's offsets were lost or changed.
+
+    Args:
+        raw: read after the fence of the previous owner, and before the changelog.
+    """
+    return raw.committed is not None and raw.committed > position.next
+
+
+def check_complete(tp: TopicPartition, raw: PartitionOffsets, position: Position) -> None:
+    """Check the position. Raises: TopicProblem: `ledger_behind`, see `is_behind`."""
+    if is_behind(raw, position):
+        place = f"{tp.topic}-{tp.partition}"
+        detail = f"{place}: the group's offset is {raw.committed}, the ledger's position only {position.next}"
+        detail += ": `meterbridge ledger rebuild`"
+        raise TopicProblem(LEDGER_BEHIND, detail)

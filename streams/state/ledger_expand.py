@@ -17,7 +17,7 @@ from streams.core.metering.step_changes import Changes
 from streams.runtime.offsets import asking, standing_by
 from streams.runtime.transactions import Write
 from streams.state.changelog import FETCHING, Snapshot, identity_key, read, records_of, restore
-from streams.state.ledger import LedgerConfig, check_origin, owning
+from streams.state.ledger import LedgerConfig, check_complete, check_origin, owning
 
 #: The most records, and the most bytes of their values, in one transaction.
 _RECORDS, _BYTES = 5_000, 4 << 20
@@ -92,6 +92,7 @@ async def _position(
     if state.position.partitions not in (place.partitions, partitions):
         detail = f"the ledger of {source.topic}-{source.partition} has {state.position.partitions} partitions"
         raise TopicProblem("partitions_changed", detail)
+    check_complete(source, raw, state.position)
     raw.check(source, state.position.next)
     return state.position
 

@@ -40,6 +40,7 @@ ROWS = (
         (
             f"{_REBUILD}test_a_ledger_lost_at_a_random_moment_of_a_random_history_bills_each_call_once",
             f"{_REBUILD}test_a_damaged_ledger_is_rebuilt_and_a_correct_one_not_changed",
+            f"{_REBUILD}test_a_rebuilt_ledger_knows_its_calls_in_every_step_of_one_life",
             f"{_REBUILD}test_an_interrupted_rebuild_is_repeated_and_no_worker_uses_half_of_it",
             f"{_REBUILD}test_a_grown_deployment_is_restored_with_what_its_ledgers_had_from_their_parents",
             f"{_REBUILD}test_if_the_topics_no_longer_contain_everything_it_refuses_and_says_what_is_missing",

@@ -1,11 +1,12 @@
 """Kafka is killed, down, frozen or disconnected, or its topics have changed."""
 
-from tests.faults.catalogue.row import EXACT, GOES_ON, LOST, SAYS_SO, TWICE, Row
+from tests.faults.catalogue.row import BOOKS, EXACT, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
 _CUT = "faults/test_kafka_unavailable.py::test_a_frozen_broker_a_silent_network_and_lost_connections_lose_no_call"
 _SCALED = (
     "faults/test_three_brokers.py::test_workers_that_scale_and_roll_while_a_broker_is_down_lose_and_duplicate_nothing"
 )
+_BEHIND = "integration/test_ledger_behind.py::"
 
 ROWS = (
     Row(
@@ -222,5 +223,41 @@ ROWS = (
         (LOST, TWICE, SAYS_SO),
         "the command waits until Kafka has ended the transaction, and then reads the events behind it; after 30 s it gives up with an error",
         ("integration/test_topic_scan.py::test_records_committed_behind_an_unfinished_transaction_are_read",),
+    ),
+    Row(
+        197,
+        "the changelog of the ledgers lost its last transactions",
+        "the topic made again from its first records, after later calls were counted and billed; then also the end of raw",
+        (LOST, TWICE, MONEY, BOOKS, GOES_ON, SAYS_SO),
+        "the group's offset shows it: the partition halts with `ledger_behind`, and continues when `ledger rebuild` has rebuilt it; if raw lost its end, too, `ledger init` begins a new ledger that bills nothing twice",
+        (
+            f"{_BEHIND}test_a_ledger_whose_changelog_lost_its_tail_halts_and_is_rebuilt",
+            f"{_BEHIND}test_a_kept_ledger_whose_tail_was_lost_halts",
+            f"{_BEHIND}test_where_the_end_of_raw_is_lost_too_a_new_ledger_bills_nothing_twice",
+            f"{_BEHIND}test_no_partitions_are_added_while_a_ledger_is_behind",
+        ),
+    ),
+    Row(
+        198,
+        "a broker that is cut off shows a new owner an old copy of its ledger's changelog",
+        "one of three brokers is cut off from the controllers, and another leads the partition by now; a worker with only the first records of the topic, until the others follow",
+        (LOST, TWICE, MONEY, BOOKS, GOES_ON, SAYS_SO),
+        "the partition halts with `ledger_behind` and bills nothing; when the complete changelog answers, it continues without a command",
+        (
+            "faults/test_stale_broker.py::test_a_ledger_is_not_opened_from_the_old_copy_of_a_broker_that_is_cut_off",
+            f"{_BEHIND}test_a_ledger_that_was_read_from_an_old_copy_goes_on_by_itself_when_the_changelog_is_complete",
+        ),
+        ("refused",),
+    ),
+    Row(
+        199,
+        "the offset of the meter's group was changed by hand, or Kafka lost it",
+        "Kafka's own request, to lower offsets and to the end of unread calls",
+        (LOST, TWICE, MONEY, BOOKS, GOES_ON, SAYS_SO),
+        "a lower offset changes nothing: the ledger's position counts; a higher one halts the partition with `ledger_behind`, and after `ledger rebuild` the skipped calls are billed",
+        (
+            f"{_BEHIND}test_an_offset_of_the_group_below_the_position_changes_nothing",
+            f"{_BEHIND}test_an_offset_of_the_group_that_was_moved_ahead_halts_and_a_rebuild_counts_the_skipped_calls",
+        ),
     ),
 )
