@@ -66,10 +66,11 @@ def normalise_customer_id(text: str | None) -> str | None:
 
 
 def _normalised(text: str) -> str | None:
+    text = text.replace("\0", "")  # first, because a letter and its accent on both sides of it become one
     if not text.isascii():
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         text = normalize("NFC", text)
-    text = text.replace("\0", "").strip()
+    text = text.strip()
     if not text:
         return None
     if text.startswith(_SECRET_STARTS) and is_secret(text):

@@ -68,6 +68,8 @@ class Period(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
             None = billing periods follow the calendar.
         timezone: the time zone whose midnights begin a billing period, an IANA name; `""` = UTC.
         charged: codes of the metrics that its plan charges; None = not known yet.
+        currency: the currency in which its plan reads the cents of events, if it is not USD; `""` = USD, not known yet,
+            or the plan reads no cents.
     """
 
     external_id: str
@@ -78,6 +80,7 @@ class Period(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     anchor: int | None = None
     timezone: str = ""
     charged: tuple[str, ...] | None = None
+    currency: str = ""
 
 
 class OrgRecord(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):

@@ -113,16 +113,37 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     forwarded: int = 0
 
 
+class Attempts(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The failed attempts of one call (streams/core/metering/failed_attempts.py).
+
+    Fields:
+        cost, tokens_input, tokens_output, total_tokens, cached_tokens, reasoning_tokens: the sums of the billed ones
+            that no success has carried yet.
+        until_us: end of the last success that has carried attempts; those that ended up to then are billed.
+            Microseconds since 1970 UTC; 0 = there is none.
+    """
+
+    cost: Decimal = ZERO
+    tokens_input: int = 0
+    tokens_output: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    until_us: int = 0
+
+
 class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The remembered facts about a job.
+    """The remembered facts about a job, or about the failed attempts of a call.
 
     Fields:
         hour: hour of the partition clock at its last report, hours since 1970 UTC; up to a day late.
         tag: the tag of its identity (streams/core/metering/known_identities.py).
+        attempts: None = it is a job. Releases before this field ignore it.
     """
 
     hour: int
     tag: int
+    attempts: Attempts | None = None
 
 
 class Rated(msgspec.Struct, array_like=True, frozen=True, gc=False):

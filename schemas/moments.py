@@ -12,6 +12,8 @@ from re import compile as re_compile
 from schemas.errors import Rejected
 
 SECOND_US = 1_000_000
+#: What `parse_us` reads, for messages.
+MOMENT_FORM = "ISO 8601, for example 2026-11-20T23:03:16Z, or a number of seconds or milliseconds since 1970"
 HOUR_US = 3600 * SECOND_US
 MAX_US = 253_402_300_800 * SECOND_US  # the year 10000
 _MAX_NS = MAX_US * 1000
@@ -51,7 +53,7 @@ def parse_us(value: float | int | str) -> int:
     elif isinstance(value, float | int) and not isinstance(value, bool):
         us = _from_number(value)
     else:
-        raise Rejected("bad_time", "neither number nor text")
+        raise Rejected("bad_time", f"expected {MOMENT_FORM}")
     if not 0 <= us < MAX_US:
         raise Rejected("bad_time", "outside 1970..9999")
     return us
@@ -110,7 +112,7 @@ def _whole_second(text: str) -> int | None:
 def _from_text(text: str) -> int:
     text = text.strip()
     if len(text) > _LONGEST_TEXT or not text.isascii():
-        raise Rejected("bad_time", "neither seconds, milliseconds nor ISO 8601")
+        raise Rejected("bad_time", f"expected {MOMENT_FORM}")
     try:
         if _NUMBER.fullmatch(text):
             number = Decimal(text)
@@ -122,7 +124,7 @@ def _from_text(text: str) -> int:
             moment = moment.replace(tzinfo=UTC)
         return to_us(moment)
     except (ValueError, OverflowError, ArithmeticError) as error:
-        raise Rejected("bad_time", "neither seconds, milliseconds nor ISO 8601") from error
+        raise Rejected("bad_time", f"expected {MOMENT_FORM}") from error
 
 
 def _plain_zone(match: Match[str]) -> str:

@@ -17,6 +17,8 @@ COST_DECIMALS = 12
 #: dollar, which are the 15 decimals of a cent that Lago keeps.
 MOST_COST_DECIMALS = 13
 ZERO = Decimal(0)
+#: What `parse_amount` reads, for messages.
+AMOUNT_FORM = "a plain decimal number, for example 0.25"
 
 #: A call above this many dollars is an error of its sender.
 ABSURD_COST = Decimal(1_000_000)
@@ -37,11 +39,11 @@ def parse_amount(text: str) -> Decimal:
         Rejected: `bad_cost`: it is no such number, or no Decimal can hold it.
     """
     if _WRITTEN.fullmatch(text) is None:
-        raise Rejected("bad_cost", "not a plain decimal number")
+        raise Rejected("bad_cost", f"expected {AMOUNT_FORM}")
     try:
         return Decimal(text)
     except DecimalException as error:
-        raise Rejected("bad_cost", "not a plain decimal number") from error
+        raise Rejected("bad_cost", f"expected {AMOUNT_FORM}") from error
 
 
 def quantum(places: int = COST_DECIMALS) -> Decimal:

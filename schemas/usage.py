@@ -43,6 +43,8 @@ class Usage(msgspec.Struct, gc=False):
         power_level: the requested power level, such as `eco`; `""` = none.
         has_details: whether one of the four previous fields has a value.
         told_end_us: the end as it was sent, if no clock confirms it and `end_us` differs; 0 = `end_us` is that end.
+        carried: dollars in `cost` that failed attempts of the same call have cost. They may be billed already
+            (streams/core/metering/failed_attempts.py).
     """
 
     identity: bytes
@@ -90,6 +92,7 @@ class Usage(msgspec.Struct, gc=False):
     seconds: Decimal = ZERO
     power_level: str = ""
     has_details: bool = False
+    carried: Decimal = ZERO
 
 
 #: The fields that `WINDOW_GROUP_BY` may add to a window's key.

@@ -182,6 +182,8 @@ class Call(msgspec.Struct, gc=False):
     properties: LagoProperties | None = None
     # CloudEvents
     cloud_event: CloudEvent | None = None
+    # dollars in the cost that failed attempts of the call have cost; the ingress reads it from LiteLLM's breakdown
+    carried_cost: Number = None
     # other senders' names for the same
     cost: Number = None
     external_customer_id: Id = None
@@ -247,9 +249,15 @@ COSTS = (
     *("cache_creation_cost", "discount_percent", "discount_amount", "margin_percent", "margin_fixed_amount"),
     "margin_total_amount",
 )
-#: Floats, as LiteLLM sends them. They are not used for billing.
+#: The member of `cost_breakdown` with further costs, and those of them that failed attempts of the same call have reported before.
+ADDITIONAL = "additional_costs"
+CARRIED = ("mid_stream_partial_cost", "failed_attempts_cost")
+#: Floats, as LiteLLM sends them. They are not used for billing, except the carried ones of the additional costs.
 StoredCosts = msgspec.defstruct(
-    "StoredCosts", [(name, float | None, None) for name in COSTS], omit_defaults=True, gc=False
+    "StoredCosts",
+    [*((name, float | None, None) for name in COSTS), (ADDITIONAL, Raw | msgspec.UnsetType, msgspec.UNSET)],
+    omit_defaults=True,
+    gc=False,
 )
 
 

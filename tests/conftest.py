@@ -12,11 +12,12 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from connectors.telemetry.logs import add_trace_ids
 from tests.support.certificates import share_certificates
 from tests.support.database import drop_template, migrated_database
 from tests.support.kafka import Kafka, MavenKafka, start_kafka
 from tests.support.kafka.shared import BrokerForWorkers, SharedKafka, shared_kafka
-from tests.support.order import interleaved, longest_first
+from tests.support.order import interleaved, longest_first, refuse_unapplied_groups
 from tests.support.ports import RUN
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.stage import Stage
@@ -80,6 +81,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if _marker(config) == "faults":
             from tests.faults.results import case_seconds  # a plugin is imported by pytest first
 
+            refuse_unapplied_groups(items)
+
             items[:] = longest_first(items, case_seconds())
         else:
             items[:] = interleaved(items, worker["workercount"])
@@ -140,6 +143,8 @@ def logging_as_it_was() -> Iterator[None]:
     root.setLevel(level)
     for library, quiet in levels:
         library.setLevel(quiet)
+    logging.captureWarnings(capture=False)  # while it is on, switching it on again does nothing
+    add_trace_ids(None)
     structlog.configure(**config)
 
 

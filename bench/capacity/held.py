@@ -17,7 +17,7 @@ _COST = Decimal("0.001234567891")
 
 
 def windows(count: int) -> Iterator[Window]:
-    """Windows of one call each, of customers that nobody has mapped."""
+    """Windows of one call each, of customers without a mapping."""
     for number in range(count):
         start_us = _NOW_US + number // 100 * HELD_LENGTH_US
         moments = (start_us, HELD_LENGTH_US, start_us, start_us)

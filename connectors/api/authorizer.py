@@ -18,8 +18,8 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from connectors.access.audit_writer import Attempt, Audit
 from connectors.access.provider_keys.keys import shown_parts
-from connectors.api.change_log import Attempt, Audit
 from connectors.http.client_address import ClientAddressPolicy, source_of
 from connectors.http.connections import admitted
 from connectors.http.endpoint import Endpoint, Principal, missing_scope, other_org

@@ -66,14 +66,16 @@ class DeadLetterHandlers:
 
     def __init__(self, dead_letters: DeadLetterService) -> None:
         self._dead_letters = dead_letters
-        self._one_at_a_time = asyncio.Lock()
+        # Of two requeues in one process the second would fence the first. A dry run fences nothing, so it does not wait
+        # for a requeue; only one runs at a time, because it scans the topics of dead letters.
+        self._requeuing, self._previewing = asyncio.Lock(), asyncio.Lock()
 
     @endpoint("POST", "/webhooks/retry", "dead_letters:write", body=RetryBody, answers={200: Requeued, 202: Requeued})
     async def retry(self, authorized: AuthorizedRequest) -> web.Response:
         """Requeue dead letters: send their events to Lago, and their calls to the meter, again."""
         body: RetryBody = authorized.body
         filters = Filters(body.reason, body.customer, body.since_ms, body.until_ms, body.dead_letter)
-        async with self._one_at_a_time:
+        async with self._previewing if body.dry_run else self._requeuing:
             done, meant = await self._dead_letters.requeue(
                 body.kind,
                 filters,

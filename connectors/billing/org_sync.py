@@ -14,7 +14,7 @@ import structlog
 
 from connectors.billing.in_slices import in_slices
 from connectors.billing.org_records import ROUNDS, OrgRecords, changed_from
-from connectors.billing.plan_terms import PlanTermsCache, period_with
+from connectors.billing.plan_terms import PlanTermsCache, period_with, timezone_of
 from connectors.billing.subscription_discovery import MOST_FAILURES, beginning_after
 from connectors.billing.subscription_history import org_with, to_the_moment
 from connectors.lago.client import LagoClient
@@ -123,7 +123,9 @@ class OrgSynchroniser:
                 _log.warning("orgs_not_polled", reason=error.reason, detail=error.detail)
 
     async def poll(self) -> int:
-        """Refresh at most `POLLED` orgs whose active subscriptions or terms differ from Lago's.
+        """Refresh at most `POLLED` orgs whose active subscriptions, terms, time zone or currency differ from Lago's.
+
+        The customers are listed, too: no webhook reports another time zone of the billing entity.
 
         An org that cannot be refreshed is skipped until the next poll.
 
@@ -131,21 +133,26 @@ class OrgSynchroniser:
             The number of refreshed orgs.
 
         Raises:
-            MeterbridgeError: Lago does not list its subscriptions, or `MOST_FAILURES` orgs in a row could not be refreshed.
+            MeterbridgeError: Lago does not list its subscriptions or customers, or `MOST_FAILURES` orgs in a row could not be refreshed.
         """
         running: dict[str, list[Period]] = defaultdict(list)
         terms = self._terms.learn(await self._lago.plans())
+        customers = {customer.external_id: customer for customer in await self._lago.customers()}
         for subscription in await self._lago.subscriptions():
             if subscription.external_customer_id and subscription.started_at is not None:
+                timezone = timezone_of(customers.get(subscription.external_customer_id))
                 running[subscription.external_customer_id].append(
-                    period_with(subscription, terms.get(subscription.plan_code or ""))
+                    period_with(subscription, terms.get(subscription.plan_code or ""), timezone)
                 )
         changed = failures = 0
         now_us = self._now_us()
         turns, self._given_up_at = beginning_after(self._given_up_at, filter(self._is_mine, self._orgs)), ""
         for org_id in turns:
             org = self._orgs.get(org_id)
-            if org is not None and _differ(_running(org.periods, now_us), _running(running.get(org_id, ()), now_us)):
+            if org is not None and (
+                _differ(_running(org.periods, now_us), _running(running.get(org_id, ()), now_us))
+                or _has_another_currency(org, customers.get(org_id))
+            ):
                 try:
                     await self.refresh(org_id)
                     changed, failures = changed + 1, 0
@@ -215,13 +222,15 @@ def _running(periods: Iterable[Period], now_us: int) -> dict[tuple[str, int, str
 
 
 def _differ(known: Mapping[tuple[str, int, str], Period], actual: Mapping[tuple[str, int, str], Period]) -> bool:
-    """Return whether the subscriptions or their terms differ. A list of subscriptions has no time zone, so it is not
-    compared.
-    """
+    """Return whether the subscriptions or their terms differ."""
     if known.keys() != actual.keys():
         return True
-    return any(
-        (one.interval, one.anchor, one.charged) != (known[key].interval, known[key].anchor, known[key].charged)
-        for key, one in actual.items()
-        if one.charged is not None
-    )
+    return any(_terms(one) != _terms(known[key]) for key, one in actual.items() if one.charged is not None)
+
+
+def _terms(period: Period) -> tuple[object, ...]:
+    return period.interval, period.anchor, period.timezone, period.charged, period.currency
+
+
+def _has_another_currency(org: OrgRecord, customer: Customer | None) -> bool:
+    return customer is not None and bool(customer.currency) and customer.currency != org.currency

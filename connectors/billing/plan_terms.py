@@ -18,28 +18,37 @@ from connectors.lago.transport import read
 from schemas.customers import Period
 from schemas.moments import parse_us
 from streams.core.mapping.billing_periods import zone_of
+from streams.core.mapping.resolve import CURRENCY
 
 #: How long the terms of a plan are cached, seconds. The absence of a plan is not cached. The plan may be created at any
 #: moment, and usage of a period without terms would be billed wrongly.
 _FRESH_S: Final = 60.0
 _UTC: Final = ("", "UTC", "Etc/UTC")
 _MOST: Final = 10_000
+#: The only charge model that reads the cents of an event (docs/lago-behaviour.md, 1.3).
+_DYNAMIC: Final = "dynamic"
 
 _log = structlog.get_logger(__name__)
 copy = msgspec.structs.replace
 
 
 class PlanTerms(NamedTuple):
-    """How often Lago invoices a plan's charges, and the codes of the metrics that the plan charges."""
+    """How often Lago invoices a plan's charges, and the codes of the metrics that the plan charges.
+
+    `currency`: see `Period`.
+    """
 
     interval: str
     charged: tuple[str, ...]
+    currency: str = ""
 
 
 def terms_of(plan: Plan) -> PlanTerms:
     """Return the terms of a plan. A plan with a long interval may invoice its charges monthly (`bill_charges_monthly`)."""
     codes = sorted({charge.billable_metric_code for charge in plan.charges})
-    return PlanTerms("monthly" if plan.bill_charges_monthly else plan.interval, tuple(codes))
+    reads_cents = any(charge.charge_model == _DYNAMIC for charge in plan.charges)
+    currency = plan.amount_currency if reads_cents and plan.amount_currency != CURRENCY else ""
+    return PlanTerms("monthly" if plan.bill_charges_monthly else plan.interval, tuple(codes), currency)
 
 
 class PlanTermsCache:
@@ -92,7 +101,8 @@ def period_with(subscription: Subscription, terms: PlanTerms | None, timezone: s
         anchor = (
             bare.started_at if subscription.subscription_at is None else read(parse_us, subscription.subscription_at)
         )
-    return copy(bare, interval=terms.interval, anchor=anchor, timezone=timezone, charged=terms.charged)
+    of_plan = {"interval": terms.interval, "charged": terms.charged, "currency": terms.currency}
+    return copy(bare, anchor=anchor, timezone=timezone, **of_plan)
 
 
 def kept(period: Period, known: Period) -> Period:
@@ -100,7 +110,7 @@ def kept(period: Period, known: Period) -> Period:
     if period.charged is not None or known.charged is None:
         return period
     terms = {"interval": known.interval, "anchor": known.anchor, "timezone": known.timezone, "charged": known.charged}
-    return copy(period, **terms)
+    return copy(period, currency=known.currency, **terms)
 
 
 def timezone_of(customer: Customer | None) -> str:

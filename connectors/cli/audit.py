@@ -1,7 +1,6 @@
 """`meterbridge audit`: verify that the audit log was not changed."""
 
 import asyncio
-from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -9,12 +8,12 @@ import typer
 
 from connectors.access.audit_chain import ChainHead
 from connectors.cli.base import say
+from connectors.cli.optional_database import optional_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
-from connectors.config.connections import deployment_of, postgres_url
+from connectors.config.connections import deployment_of
 from connectors.config.settings import Settings
 from connectors.operations.audit_check import seen_in_table, table_verified, topic_verified
-from connectors.postgres.pool import Database
 from schemas.plurals import numbered
 
 
@@ -31,7 +30,7 @@ def verify(head: str, *, as_json: bool) -> None:
 async def _verified(settings: Settings, noted: ChainHead | None) -> dict[str, Any]:
     deployment = deployment_of(settings)
     topic = deployment.topics.audit
-    with nullcontext() if settings.postgres_url is None else Database(postgres_url(settings), size=1) as database:
+    with optional_database(settings) as database:
         seen = await seen_in_table(topic, database) if database is not None else (0, {})
         verdict, lines = await asyncio.to_thread(topic_verified, deployment.kafka, topic, noted)
         row = None

@@ -2,24 +2,23 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from rich.console import Group
 
 from connectors.cli.base import moment_ms, moment_us, progress, say, table_of, table_of_lines
+from connectors.cli.optional_database import optional_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
-from connectors.config.connections import deployment_of, revealed
+from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
 from connectors.config.settings import Settings, load_settings
 from connectors.operations.accepted_refusals import ACCEPTABLE
 from connectors.operations.dead_letter_reasons import unknown_reason
-from connectors.operations.dead_letters import BOTH, KINDS, DeadLetter, Filters, found_letters
+from connectors.operations.dead_letters import BOTH, KINDS, DeadLetter, Filters, expected_forms, found_letters
 from connectors.operations.requeue import requeuer
 from connectors.operations.requeue_judge import RequeueJudge, RequeueResult
 from connectors.operations.sender import CommandProducer
-from connectors.postgres.pool import Database
 from schemas.moments import to_iso
 from schemas.money import ZERO, plain, total
 from schemas.plurals import numbered
@@ -55,24 +54,36 @@ def show(dead_letter: str, *, as_json: bool) -> None:
     if match is None:
         fail(f"no dead letter {dead_letter} is open: it was requeued or dismissed, or the id is wrong.", 1)
     value = match.value.decode(errors="replace")
-    answer = {**_line(match), "first_error": match.first_error, "last_error": match.last_error, "value": value}
-    say(
-        answer,
-        as_json=as_json,
-        table=lambda: table_of(("", ""), [(name, "" if v is None else str(v)) for name, v in answer.items()]),
-    )
+    errors = {"first_error": match.first_error, "last_error": match.last_error, "expected": expected_forms(match)}
+    answer = {**_line(match), **errors, "value": value}
+    say(answer, as_json=as_json, table=lambda: table_of(("", ""), [(name, _cell(v)) for name, v in answer.items()]))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {text}" for name, text in value.items())
+    return "" if value is None else str(value)
 
 
 class _Action(NamedTuple):
-    """An action and the selected dead letters; `trusted`: see `caught_up`, `""` = not given."""
+    """An action and the selected dead letters.
+
+    Fields:
+        trust_log_from, trusted_us: the option as it was given, for the audit line, and as `caught_up` takes it.
+    """
 
     name: str
     kind: str
     filters: Filters
     comment: str
     limit: int
-    trusted: str = ""
+    trust_log_from: str | None = None
+    trusted_us: int | None = None
     accept: str = ""
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        return (self.accept,) if self.accept else ()
 
 
 def requeue(
@@ -94,12 +105,9 @@ def requeue(
     if accept not in ("", *ACCEPTABLE):
         fail(f"--accept: {accept!r} cannot be overruled. Give {', '.join(ACCEPTABLE)}.", 2)
     filters = _filters(reason, customer, since, until, dead_letter)
-    moment_ms(trust_log_from, "--trust-log-from")
-    _act(
-        _Action("requeue", kind, filters, comment, limit, trust_log_from or "", accept),
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    trusted_us = None if trust_log_from is None else moment_us(trust_log_from, "--trust-log-from")
+    action = _Action("requeue", kind, filters, comment, limit, trust_log_from, trusted_us, accept)
+    _act(action, dry_run=dry_run, as_json=as_json)
 
 
 def dismiss(
@@ -169,25 +177,23 @@ def _dry_run(dead_letters: list[DeadLetter], sums: dict[str, dict[str, Any]], do
 async def _previewed(action: _Action, settings: Settings, dead_letters: list[DeadLetter]) -> RequeueResult:
     if action.name == "purge":
         return RequeueResult(dismissed=len(dead_letters))
-    url, accepted = settings.postgres_url, (action.accept,) if action.accept else ()
-    trusted_us = moment_us(action.trusted, "--trust-log-from") if action.trusted else None
-    with nullcontext() if url is None else Database(revealed(url), size=1) as database:
-        return await RequeueJudge(deployment_of(settings), database, trusted_us).preview(dead_letters, accepted)
+    with optional_database(settings) as database:
+        judge = RequeueJudge(deployment_of(settings), database, action.trusted_us)
+        return await judge.preview(dead_letters, action.accepted)
 
 
 async def _acted(action: _Action, settings: Settings, *, quiet: bool) -> RequeueResult:
-    deployment, url = deployment_of(settings), settings.postgres_url
-    trusted_us = moment_us(action.trusted, "--trust-log-from") if action.trusted else None
-    with nullcontext() if url is None else Database(revealed(url), size=1) as database:
-        async with requeuer(deployment, CommandProducer(deployment.kafka), database, trusted_us) as at:
-            name, kind, filters, comment, limit, trusted, accept = action
-            dead_letters = await asyncio.to_thread(lambda: list(_matching(deployment, kind, filters, limit)))
-            more = {"trust_log_from": trusted, "accept": accept}
+    deployment = deployment_of(settings)
+    name, kind, filters, comment = action.name, action.kind, action.filters, action.comment
+    with optional_database(settings) as database:
+        async with requeuer(deployment, CommandProducer(deployment.kafka), database, action.trusted_us) as at:
+            dead_letters = await asyncio.to_thread(lambda: list(_matching(deployment, kind, filters, action.limit)))
+            more = {"trust_log_from": action.trust_log_from or "", "accept": action.accept}
             audit_id = await at.audit(name, dead_letters, kind, filters, comment, **more)
             with progress(name, len(dead_letters), quiet=quiet) as on_progress:
                 if name == "purge":
                     return await at.dismiss(dead_letters, audit_id, on_progress)
-                return await at.requeue(dead_letters, audit_id, on_progress, (accept,) if accept else ())
+                return await at.requeue(dead_letters, audit_id, on_progress, action.accepted)
 
 
 def _matching(deployment: Deployment, kind: str, filters: Filters, limit: int | None = None) -> Iterator[DeadLetter]:

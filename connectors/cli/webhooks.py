@@ -1,7 +1,6 @@
 """`meterbridge webhooks`: send a test message to the endpoints of outgoing webhooks."""
 
 import asyncio
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,14 +8,14 @@ import msgspec
 import typer
 
 from connectors.cli.base import say, table_of_lines
+from connectors.cli.optional_database import optional_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
-from connectors.config.connections import all_revealed, postgres_url
+from connectors.config.connections import all_revealed
 from connectors.config.settings import Settings
 from connectors.operations.outgoing_webhooks.announcements import new_id
 from connectors.operations.outgoing_webhooks.delivery import MessageSender, enable, webhooks_http
 from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget
-from connectors.postgres.pool import Database
 from schemas.webhooks import TestMessage, TestWebhook
 
 _TEXT = "This is a test message of Meterbridge."
@@ -43,7 +42,7 @@ async def _sent(settings: Settings) -> list[dict[str, Any]]:
     lines = []
     async with webhooks_http() as http:
         sender = MessageSender(http, all_revealed(settings.outgoing_webhook_secrets))
-        with nullcontext() if settings.postgres_url is None else Database(postgres_url(settings), size=1) as database:
+        with optional_database(settings) as database:
             for endpoint in [WebhookTarget(url) for url in all_revealed(settings.outgoing_webhook_urls)]:
                 status = await sender.post(endpoint, new_id(), body)
                 taken = 200 <= status < 300

@@ -356,8 +356,9 @@ _HEAD: Final = """\
 `meterbridge doctor --config config.yaml` reads a configuration of LiteLLM's proxy, or asks a running one (`--url`, by
 default `LITELLM_API_URL` with `LITELLM_MASTER_KEY`), the environment of Meterbridge, Kafka's topics and rights (where `KAFKA_BOOTSTRAP_SERVERS` is
 set), Lago (unless `--no-lago`), and the stored provider keys (where `PROVIDER_KEYS_SECRET` is set).
-It changes nothing. It prints its findings, and the configuration, the environment and the order of stopping LiteLLM that lose least: calls
-that LiteLLM has collected since its last flush are lost with its process. With `--json` it prints one object.
+It changes nothing. It prints its findings. Where LiteLLM's configuration has a finding or could not be read, it also prints the configuration, the
+environment and the order of stopping LiteLLM that lose least: calls that LiteLLM has collected since its last flush are lost with its process.
+With `--json` it prints one object, always with the configuration.
 
 | exit code | means |
 |---|---|

@@ -11,7 +11,7 @@ from connectors.config.addresses import bare_url, kafka_address
 from connectors.config.connections import lago_connections, revealed
 from connectors.config.lago_connections import LagoConnection
 from connectors.config.settings import Settings
-from connectors.doctor.catalogue import Finding, Severity
+from connectors.doctor.catalogue import LITELLM, Finding, Severity
 from connectors.doctor.kafka_rules import is_named, judge_topics
 from connectors.doctor.lago_rules import SeenLago, judge_lago
 from connectors.doctor.litellm_rules import judge_litellm
@@ -43,10 +43,15 @@ class ExaminedPart:
 
 @dataclass(frozen=True, slots=True)
 class ExaminationReport:
-    """All examined parts, and the configuration that LiteLLM should have."""
+    """All examined parts, and the configuration that LiteLLM should have.
+
+    Fields:
+        differs: whether LiteLLM's configuration has a finding, or could not be read.
+    """
 
     patients: tuple[ExaminedPart, ...]
     config: str
+    differs: bool = True
 
     @property
     def findings(self) -> list[Finding]:
@@ -105,12 +110,13 @@ async def examine(
     if url is not None:
         key = revealed(own.litellm_master_key)
         running, unread = await _read(ask_proxy(http, url, key))
-    seen = [*_both(proxy, running)]
-    findings = judge_litellm(_merged(proxy, running), own) if proxy or running else []
+    known = proxy or running
+    findings = [*_both(proxy, running), *(judge_litellm(_merged(proxy, running), own) if known else ())]
+    differs = not known or any(finding.code in LITELLM for finding in findings)
     patients.append(
         ExaminedPart(
             f"LiteLLM, {' and '.join(map(str, filter(None, (config, url and bare_url(url)))))}",
-            (*seen, *findings),
+            tuple(findings),
             unread,
         )
     )
@@ -128,7 +134,7 @@ async def examine(
         patients.append(ExaminedPart(PART, tuple(key_findings or ()), unread))
     if with_lago:
         patients += [await _lago(own, one, http) for one in lago_connections(own)]
-    return ExaminationReport(tuple(patients), working_yaml(_endpoint(proxy)))
+    return ExaminationReport(tuple(patients), working_yaml(_endpoint(proxy)), differs)
 
 
 def _merged(proxy: Proxy | None, running: Proxy | None) -> Proxy:

@@ -47,8 +47,8 @@ def run_doctor(
 
 
 def report_text(report: ExaminationReport) -> str:
-    """Return the report as text: the findings, then the configuration, the environment and the order of stopping with
-    the least loss.
+    """Return the report as text: the findings. If LiteLLM's configuration differs from the recommended one, or is
+    unknown, also the configuration, the environment and the order of stopping with the least loss.
     """
     lines = []
     for patient in report.patients:
@@ -63,13 +63,24 @@ def report_text(report: ExaminationReport) -> str:
             lines.append(f"    why: {kind.cause}")
             lines.append(f"    do:  {kind.fix}")
         lines.append("")
-    lines += ["LiteLLM's config.yaml, version 1.108 or later, that loses least:", ""]
-    lines += [indent(report.config, "  "), "The environment of LiteLLM's process, not its file:", ""]
-    lines += [f"  {name}={value}" for name, value in ENVIRONMENT.items()]
-    lines += ["", "Stop LiteLLM in this order; any other loses the calls of the last seconds:", ""]
-    lines += [f"  {number}. {step}" for number, step in enumerate(STOPPING, 1)]
-    lines += ["", _last_line(report)]
-    return "\n".join(lines)
+    if report.differs:
+        lines += [*_recommended(report), ""]
+    return "\n".join([*lines, _last_line(report)])
+
+
+def _recommended(report: ExaminationReport) -> list[str]:
+    return [
+        "LiteLLM's config.yaml, version 1.108 or later, that loses least:",
+        "",
+        indent(report.config, "  "),
+        "The environment of LiteLLM's process, not its file:",
+        "",
+        *(f"  {name}={value}" for name, value in ENVIRONMENT.items()),
+        "",
+        "Stop LiteLLM in this order; any other loses the calls of the last seconds:",
+        "",
+        *(f"  {number}. {step}" for number, step in enumerate(STOPPING, 1)),
+    ]
 
 
 def _last_line(report: ExaminationReport) -> str:

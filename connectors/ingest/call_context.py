@@ -16,7 +16,18 @@ from schemas.context import MAX_TAGS, MAX_TEXT
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.moments import parse_us
-from schemas.wire import CONTEXT_METADATA, COSTS, ERROR, TAGS, Call, CallMetadata, StoredCosts, stored_call
+from schemas.wire import (
+    ADDITIONAL,
+    CARRIED,
+    CONTEXT_METADATA,
+    COSTS,
+    ERROR,
+    TAGS,
+    Call,
+    CallMetadata,
+    StoredCosts,
+    stored_call,
+)
 from streams.core.metering.error_categories import FAILURE
 from streams.core.metering.tolerant_reader import NumberText, clean
 
@@ -173,11 +184,17 @@ def _costs_of(costs: Any) -> Any:
     """Return the members that are numbers; None if there are none."""
     if not isinstance(costs, dict):
         return None
-    numbers = {name: Raw(str(costs[name])) for name in COSTS if isinstance(costs.get(name), NumberText)}
+    numbers: dict[str, Any] = _numbers_of(costs, COSTS)
+    if isinstance(inner := costs.get(ADDITIONAL), dict):
+        numbers[ADDITIONAL] = _numbers_of(inner, CARRIED)
     try:
         return _decode(_encode(numbers), type=StoredCosts)
     except UNDECODABLE:
         return None
+
+
+def _numbers_of(members: dict[str, Any], names: tuple[str, ...]) -> dict[str, Raw]:
+    return {name: Raw(str(members[name])) for name in names if isinstance(members.get(name), NumberText)}
 
 
 def _created(metadata: CallMetadata) -> int:

@@ -13,12 +13,14 @@ from msgspec import UNSET, Raw
 from connectors.ingest.background_responses import with_answer_id
 from connectors.ingest.body_splitter import Element, WrappedCalls, calls_in, wrapped_in
 from connectors.ingest.call_context import ContextFields, Taken
+from connectors.ingest.carried_costs import with_carried
 from connectors.ingest.cloud_events import call_in
 from connectors.ingest.key_hashing import without_secrets
 from connectors.ingest.lenient_json import tree_of, with_data
 from connectors.ingest.rejection_record import MAX_RECORD_BYTES, InvalidElement
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
+from schemas.money import AMOUNT_FORM
 from schemas.reasons import TOO_LARGE
 from schemas.wire import (
     CLOUDEVENT,
@@ -154,6 +156,8 @@ def _stored(
         text, call = secretless
     if call.call_type in READS:
         text = with_answer_id(text, element)
+    if taken is not None and (costs := taken[0]) is not None and costs.additional_costs is not UNSET:
+        text = with_carried(text, costs)
     customer_id, id_kind = customer_of(shape, call, fields)
     raw: Raw | msgspec.UnsetType = UNSET
     if taken is not None or (call.metadata is not None and call.metadata.usage_object is not None):
@@ -279,7 +283,7 @@ def _check_amount(raw: Any) -> None:
 
 
 def _no_amount() -> Rejected:
-    return Rejected("bad_cost", "not a plain decimal number")
+    return Rejected("bad_cost", f"expected {AMOUNT_FORM}")
 
 
 def _carefully(

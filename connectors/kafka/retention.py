@@ -6,11 +6,11 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.admin import LIMIT_S
 from connectors.kafka.client_config import librdkafka_config
 from schemas.errors import Unavailable
 from schemas.topics import Topic
 
-_LIMIT_S = 20.0
 _SETTING = "retention.ms"
 
 
@@ -24,7 +24,7 @@ def retention_s(kafka: KafkaConnection, topics: Mapping[str, Topic]) -> dict[str
     """
     admin = AdminClient(librdkafka_config(kafka))
     asked = admin.describe_configs(
-        [ConfigResource(ResourceType.TOPIC, name) for name in topics], request_timeout=_LIMIT_S
+        [ConfigResource(ResourceType.TOPIC, name) for name in topics], request_timeout=LIMIT_S
     )
     kept = {}
     for resource, future in asked.items():

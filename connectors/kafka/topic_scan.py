@@ -10,10 +10,10 @@ from typing import TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.admin import LIMIT_S
 from connectors.kafka.client_config import librdkafka_config
 from schemas.errors import TopicProblem, Unavailable
 
-_LIMIT_S = 20.0
 #: A batch ends with this number of records, or after this number of seconds.
 _BATCH, _POLL_S = 2000, 0.05
 #: If the broker sends none of the remaining records for this time, it counts as unavailable, seconds.
@@ -57,11 +57,11 @@ def offset_range_of(
         Unavailable: the broker does not answer.
     """
     with closing(reader(kafka, committed=False)) as consumer, translated_errors(topic):
-        partitions = consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic]
+        partitions = consumer.list_topics(topic, timeout=LIMIT_S).topics[topic]
         if partitions.error is not None:
             raise TopicProblem("topic_missing", f"{topic} does not exist")
         ranges = {
-            number: asked(partial(consumer.get_watermark_offsets, TopicPartition(topic, number), timeout=_LIMIT_S))
+            number: asked(partial(consumer.get_watermark_offsets, TopicPartition(topic, number), timeout=LIMIT_S))
             for number in partitions.partitions
         }
         if since_ms is not None:
@@ -142,7 +142,7 @@ def _at(consumer: Consumer, topic: str, ranges: Mapping[int, tuple[int, int]], a
 
     def looked_up() -> list[TopicPartition]:
         partitions = [TopicPartition(topic, number, at_ms) for number in ranges]
-        offsets: list[TopicPartition] = consumer.offsets_for_times(partitions, timeout=_LIMIT_S)
+        offsets: list[TopicPartition] = consumer.offsets_for_times(partitions, timeout=LIMIT_S)
         for partition in offsets:
             if partition.error is not None:  # then its offset means nothing
                 raise KafkaException(partition.error)
@@ -155,8 +155,8 @@ def _at(consumer: Consumer, topic: str, ranges: Mapping[int, tuple[int, int]], a
 
 
 def asked(question: Callable[[], _T]) -> _T:
-    """Return the result of `question`. It is repeated for at most `_LIMIT_S` seconds while a leader is being elected."""
-    until = time.monotonic() + _LIMIT_S
+    """Return the result of `question`. It is repeated for at most `LIMIT_S` seconds while a leader is being elected."""
+    until = time.monotonic() + LIMIT_S
     while True:
         try:
             return question()

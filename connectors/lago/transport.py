@@ -84,7 +84,7 @@ class LagoTransport:
         organization: name of the Lago organisation. The ids of its customers are then the keys of orgs, see
             schemas/organizations.py.
         others: names of further organisations. The default organisation is never asked about their orgs.
-        on_request: called with (name of the request, HTTP status or 0 if no response came, seconds).
+        on_request: called with (name of the request, HTTP method, HTTP status or 0 if no response came, seconds).
         on_headers: called with (name of the request, HTTP status, headers) if a response came.
         now: the wall clock, seconds since 1970 UTC.
 
@@ -97,7 +97,7 @@ class LagoTransport:
         http: httpx.AsyncClient,
         base_url: str,
         api_key: str | Callable[[], str],
-        on_request: Callable[[str, int, float], None] = lambda _name, _status, _seconds: None,
+        on_request: Callable[[str, str, int, float], None] = lambda _name, _verb, _status, _seconds: None,
         on_headers: Callable[[str, int, Mapping[str, str]], None] = lambda _name, _status, _headers: None,
         now: Callable[[], float] = time.time,
         organization: str = DEFAULT,
@@ -127,9 +127,9 @@ class LagoTransport:
                 response = await bounded_response(self._http, request)
         # AttributeError: anyio 4 raises it if a connection is reset while it is being opened.
         except (httpx.RequestError, TimeoutError, AttributeError) as error:
-            self._on_request(name, 0, time.perf_counter() - started)
+            self._on_request(name, verb, 0, time.perf_counter() - started)
             raise LagoUnavailable(_reason(error), type(error).__name__) from error
-        self._on_request(name, response.status_code, time.perf_counter() - started)
+        self._on_request(name, verb, response.status_code, time.perf_counter() - started)
         self._on_headers(name, response.status_code, response.headers)
         return response
 

@@ -41,6 +41,8 @@ _FIELDS: Final = {
 }
 #: Versions without the column of this name have it in the metadata, or not at all.
 _CALL_ID: Final = "litellm_call_id"
+#: The breakdown of the cost, which callbacks have beside the metadata.
+_COSTS: Final = "cost_breakdown"
 _METADATA: Final = (
     *("usage_object", "user_api_key_alias", "user_api_key_project_id"),
     *("used_client_oauth_token", "is_silent_experiment"),
@@ -111,6 +113,8 @@ def _element(row: Any) -> bytes:
         element["spend"] = msgspec.Raw(row["spend"].encode()) if _finite(row["spend"]) else row["spend"]
     metadata = _metadata(row["metadata"])
     element["metadata"] = {name: metadata[name] for name in _METADATA if name in metadata}
+    if isinstance(metadata.get(_COSTS), dict):
+        element[_COSTS] = metadata[_COSTS]
     if not element.get(_CALL_ID) and isinstance(metadata.get(_CALL_ID), str):
         element[_CALL_ID] = metadata[_CALL_ID]
     return msgspec.json.encode(element)

@@ -40,6 +40,7 @@ KNOWN: Final = frozenset(
         "bad_answer",
         "bad_request",
         "connect",
+        "currency",
         "dying_alike",
         "ended",
         "expression_evaluation_failed",

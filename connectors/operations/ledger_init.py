@@ -22,7 +22,7 @@ from schemas.records import LagoEvent, Manifest, WriteOff
 from streams.core.metering.lago_event import is_rated
 from streams.runtime import clock
 from streams.state.ledger import LedgerConfig
-from streams.state.ledger_restart import NO_LEDGER, EmittedTotals, RestartPlan, RestartPosition, begin, plan
+from streams.state.ledger_restart import ANEW, EmittedTotals, RestartPlan, RestartPosition, begin, plan
 from streams.state.step_writes import CONTROL, MANIFEST, RAW_PARTITION, SEAL_SEQ, WRITE_OFF
 
 ACTION = "ledger.init"
@@ -88,7 +88,7 @@ async def carry_out(
     }
     audit_id = audited(deployment, sender, ACTION, target, reason=why, count=planned.skipped)
     sealed = EmittedTotals()
-    if planned.reason == NO_LEDGER:
+    if planned.reason in ANEW:
         begun_with = grown_from(past_counts(deployment), planned.partition)
         sealed = replace(sealed_before(deployment, planned.partition), grown_from=begun_with)
     for left in reversed(range(_ATTEMPTS)):

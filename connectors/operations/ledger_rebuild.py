@@ -26,8 +26,7 @@ from schemas.ledger import LEDGER_VERSION, Counters, Position
 from schemas.records import AuditRecord
 from streams.core.metering.batch_identities import HOUR_MS
 from streams.core.metering.normalise import FUTURE_US
-from streams.state.ledger import LedgerConfig, check_partitions
-from streams.state.ledger_expand import owning
+from streams.state.ledger import LedgerConfig, check_partitions, owning
 from streams.state.ledger_rebuild import SOUND, Found, look, write_anew
 
 ACTION = "ledger.rebuild"
@@ -126,7 +125,8 @@ async def _evidence(deployment: Deployment, place: LedgerConfig, partition: int,
             "offsets_would_repeat", f"the log ends at {found.raw.end}, before {stood}: `ledger init --from latest`"
         )
     older = ancestors(await asyncio.to_thread(past_counts, deployment), partition)
-    return await asyncio.to_thread(evidence_of, deployment, place.topic_id, partition, stood, older)
+    known = stood if found.next is None else found.next
+    return await asyncio.to_thread(evidence_of, deployment, place.topic_id, partition, stood, known, older)
 
 
 def _summary(partition: int, found: Found, evidence: Evidence) -> Rebuild:

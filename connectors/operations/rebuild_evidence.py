@@ -56,7 +56,8 @@ class Evidence:
     """The known facts about a lost ledger.
 
     Fields:
-        next: the lowest offset of a call that was open or held; without such a call the committed offset.
+        next: the lowest offset of a call that was open or held, or may not have been counted; without such a call the
+            committed offset.
         clock_ms, newest_ms: the highest record time below `next`, and below the committed offset.
         waiting: number of calls that were open or held. They are counted again.
         seen, jobs: identities with their tags, and jobs.
@@ -96,13 +97,15 @@ class _Calls:
 
 
 def evidence_of(
-    deployment: Deployment, topic_id: str, partition: int, committed: int, ancestors: Iterable[int]
+    deployment: Deployment, topic_id: str, partition: int, committed: int, known_to: int, ancestors: Iterable[int]
 ) -> Evidence:
     """Read the topics. Call this after the owner of the partition is fenced, because only then the topics are final.
 
     Args:
         topic_id: id of the raw topic.
         committed: the committed offset of the meter's group.
+        known_to: the offset up to which it is certain that each call was counted, at most `committed`. An operator may
+            have moved the group's offset.
         ancestors: partitions from which the keys of this one came (`meterbridge topics expand`).
 
     Raises:
@@ -113,7 +116,7 @@ def evidence_of(
     gone, oldest_ms = _gone(deployment, partition, prefix)
     enriched = offset_range_of(kafka, topics.enriched).ranges[partition]
     calls = _read_calls(deployment, partition, enriched, gone)
-    evidence = Evidence(min(calls.waiting, default=committed), waiting=len(calls.waiting))
+    evidence = Evidence(min([known_to, *calls.waiting]), waiting=len(calls.waiting))
     raw_begin = offset_range_of(kafka, topics.raw).ranges[partition][0]
     known_ms = _known_from(deployment, partition, evidence, calls, enriched[0], raw_begin)
     if known_ms:
@@ -153,7 +156,9 @@ def _known_from(
                 f"enriched calls below offset {max(calls.first, 0)} are gone: what was held of them is not billed"
             )
     if raw_begin > evidence.next:
-        evidence.gaps.append(f"raw begins at {raw_begin}, and calls from {evidence.next} on were open or held")
+        evidence.gaps.append(
+            f"raw begins at {raw_begin}, and calls from {evidence.next} on were open, held or not counted"
+        )
     if raw_begin > max(calls.first, 0):
         raw = deployment.topics.raw
         end = offset_range_of(deployment.kafka, raw).ranges[partition][1]

@@ -44,7 +44,7 @@ from schemas.records import LagoEvent
 from streams.core.metering.event_owner import belongs_to
 from streams.core.metering.normalise import FUTURE_US
 from streams.runtime import clock
-from streams.state.ledger_expand import owning
+from streams.state.ledger import owning
 from streams.state.ledger_rebuild import write_anew
 
 _ROLES: Final = ("meter", "sink", "retry", "project")

@@ -6,12 +6,21 @@ from typing import Final
 
 from schemas.ledger import Window
 from schemas.money import ZERO, add, plain
-from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
+from streams.core.mapping.billing_periods import ENDED, NO_CHARGE, WRONG_CURRENCY
 from streams.core.mapping.resolve import LATE_PERIOD
 from streams.core.mapping.subscription_choice import AMBIGUOUS, FOREIGN_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
 from streams.core.mapping.versions import NOT_KEPT
 
-REASONS: Final = (NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION, ENDED, LATE_PERIOD, NOT_KEPT)
+REASONS: Final = (
+    NO_CHARGE,
+    WRONG_CURRENCY,
+    AMBIGUOUS,
+    UNKNOWN_SUBSCRIPTION,
+    FOREIGN_SUBSCRIPTION,
+    ENDED,
+    LATE_PERIOD,
+    NOT_KEPT,
+)
 
 #: Dollars by reason and org.
 Misdirected = dict[tuple[str, str], Decimal]

@@ -8,10 +8,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.admin import LIMIT_S
 from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan, translated_errors
 
-_LIMIT_S = 20.0
 #: Error codes while a coordinator is being elected or reads its log. librdkafka does not retry them.
 _COORDINATOR_COMING = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -77,7 +77,7 @@ def _unread(kafka: KafkaConnection, topic: str, group: str) -> Unread:
     return Unread(records, 0.0 if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000))
 
 
-def committed_of(member: Consumer, places: list[TopicPartition], limit_s: float = _LIMIT_S) -> list[TopicPartition]:
+def committed_of(member: Consumer, places: list[TopicPartition], limit_s: float = LIMIT_S) -> list[TopicPartition]:
     """Read the committed offsets of the consumer's group. The request is repeated while the coordinator is not
     available.
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from connectors.access.audit_tail import Tips
+from connectors.access.audit_writer import Audit
 from connectors.access.key_cache import KeyCache
 from connectors.access.key_store import PostgresKeys
 from connectors.api.authorizer import Authorizer, Credentials, FixedKeys
-from connectors.api.change_log import Audit
 from connectors.api.keys import KeyHandlers
 from connectors.config.connections import kafka_connection, postgres_url, revealed
 from connectors.config.settings import Settings

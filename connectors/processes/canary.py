@@ -134,7 +134,7 @@ async def _found(canary: Canary) -> None:
 @asynccontextmanager
 async def canary_of(
     settings: Settings,
-    on_request: Callable[[str, int, float], None] = lambda _name, _status, _seconds: None,
+    on_request: Callable[[str, str, int, float], None] = lambda _name, _verb, _status, _seconds: None,
     on_posted: Callable[[], None] = lambda: None,
     on_outcome: Callable[[Outcome], None] = lambda _: None,
 ) -> AsyncIterator[Canary]:

@@ -7,10 +7,10 @@ from connectors.config.connections import lago_connections
 from connectors.config.settings import Settings
 from connectors.lago.client import LagoClient, lago_http
 
-Requested = Callable[[str, int, float], None]
+Requested = Callable[[str, str, int, float], None]
 
 
-def _unwatched(_request: str, _status: int, _seconds: float) -> None:
+def _unwatched(_request: str, _method: str, _status: int, _seconds: float) -> None:
     """Count no requests."""
 
 

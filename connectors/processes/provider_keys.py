@@ -9,11 +9,11 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from connectors.access.audit_writer import Attempt, Audit
 from connectors.access.provider_keys.cipher import KeyCipher, wrong_secret
 from connectors.access.provider_keys.keys import ProviderKey
 from connectors.access.provider_keys.store import PostgresProviderKeys
 from connectors.access.provider_keys.use import DecryptionLog, Decryptions, UseCounter
-from connectors.api.change_log import Attempt, Audit
 from connectors.api.provider_keys import ProviderKeyHandlers
 from connectors.config.connections import all_revealed, postgres_url
 from connectors.config.settings import Settings

@@ -233,7 +233,7 @@ def _delivery(
         policy=policy,
         clock=time.monotonic,
         sleep=asyncio.sleep,
-        on_request=lambda _name, _status, _seconds: None,  # the client itself is observed
+        on_request=lambda _name, _verb, _status, _seconds: None,  # the client itself is observed
         resend_is_safe=tenant.resend_is_safe,
         batches_are_whole=lambda: not tenant.too_old(),
         posts=posts,

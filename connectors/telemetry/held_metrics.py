@@ -3,9 +3,9 @@
 from typing import Final
 
 from connectors.telemetry.metric_definitions import counter, gauge
-from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
+from streams.core.mapping.billing_periods import ENDED, NO_CHARGE, WRONG_CURRENCY
 from streams.core.mapping.organizations import UNKNOWN_ORGANIZATION
-from streams.core.mapping.resolve import LATE_PERIOD, OUTSIDE_PERIOD, UNKNOWN_RATE, WRONG_CURRENCY
+from streams.core.mapping.resolve import LATE_PERIOD, OUTSIDE_PERIOD, UNKNOWN_RATE
 from streams.core.mapping.subscription_choice import (
     AMBIGUOUS,
     FOREIGN_SUBSCRIPTION,

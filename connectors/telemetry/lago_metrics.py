@@ -31,7 +31,7 @@ class LagoMetrics:
     lago_requests = counter(
         "lago_api_requests_total",
         "Requests to Lago by HTTP method and status; 0: no answer.",
-        method=("GET", "POST"),
+        method=("GET", "POST", "PUT", "DELETE"),
         status=LAGO_STATUSES,
     )
     lago_seconds = histogram(
@@ -89,7 +89,7 @@ class LagoMetrics:
         self.lago_too_old.set_function(too_old)
         self.lago_limit.set_function(limit)
 
-    def lago_requested(self, request: str, status: int, seconds: float) -> None:
+    def lago_requested(self, request: str, method: str, status: int, seconds: float) -> None:
         """`on_request` of LagoClient. The hook of the delivery reports the same posts, so a process uses one of the two."""
-        self.lago_requests.labels("POST" if request.startswith("post") else "GET", status).inc()
+        self.lago_requests.labels(method, status).inc()
         self.lago_seconds.labels(request).observe(seconds)

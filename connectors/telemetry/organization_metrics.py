@@ -36,7 +36,7 @@ class OrganizationMetrics(LagoMetrics):
         self.organization_breaker.labels(organization).set_function(lambda: BREAKER_STATES[state()])
         self.organization_waiting.labels(organization)
 
-    def requested_of(self, organization: str) -> Callable[[str, int, float], None]:
+    def requested_of(self, organization: str) -> Callable[[str, str, int, float], None]:
         """Return `on_request` for the LagoClient of an organisation; for the default organisation this is
         `lago_requested`.
         """
@@ -45,7 +45,7 @@ class OrganizationMetrics(LagoMetrics):
         for status in _STATUSES:
             self.organization_requests.labels(organization, status)
 
-        def requested(request: str, status: int, seconds: float) -> None:
+        def requested(request: str, _method: str, status: int, seconds: float) -> None:
             self.organization_requests.labels(organization, status).inc()
             self.lago_seconds.labels(request).observe(seconds)
 

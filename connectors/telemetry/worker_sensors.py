@@ -220,7 +220,7 @@ class WorkerSensors:
         """Count an error in Meterbridge while reservations and credits were ended."""
         self._metrics.credit_upkeep_failures.inc()
 
-    def requested_of(self, organization: str) -> Callable[[str, int, float], None]:
+    def requested_of(self, organization: str) -> Callable[[str, str, int, float], None]:
         """Return a function that counts requests of a background task of the projector to a Lago organisation."""
         return self._metrics.requested_of(organization)
 

@@ -66,7 +66,7 @@ class Delivery:
         policy: RetryPolicy,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
-        on_request: Callable[[str, int, float], None],
+        on_request: Callable[[str, str, int, float], None],
         batch_size: int = 100,
         resend_is_safe: Callable[[], bool] = lambda: True,
         batches_are_whole: Callable[[], bool] = lambda: True,

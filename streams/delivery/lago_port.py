@@ -90,7 +90,7 @@ class LagoPort:
     Fields:
         concurrency: permits; each request needs one.
         clock: monotonic seconds.
-        on_request: called with (`post_batch`, HTTP status or 0 where none came, seconds) after each post.
+        on_request: called with (`post_batch`, `POST`, HTTP status or 0 where none came, seconds) after each post.
         posts, looks: rate limiters. Lago limits its ingest endpoints and its other endpoints separately.
         log_fields: fields for the log line about an opened breaker: Lago's address.
     """
@@ -100,7 +100,7 @@ class LagoPort:
     breaker: Breaker
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
-    on_request: Callable[[str, int, float], None]
+    on_request: Callable[[str, str, int, float], None]
     posts: AdaptiveRateLimiter
     looks: AdaptiveRateLimiter
     post_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -151,7 +151,7 @@ class LagoPort:
             result = PostResult(verdict_on_batch(answer, sent, body), answer.status, self.clock() - started)
         finally:
             self.posts.done()
-        self.on_request("post_batch", result.status, result.seconds)
+        self.on_request("post_batch", "POST", result.status, result.seconds)
         return result
 
     async def look_up(self, transaction_id: str) -> LagoEvent | None:

@@ -188,6 +188,17 @@ class TransactionalWriter:
         await stop_producer(self._producer)
 
 
+@contextlib.asynccontextmanager
+async def transactional_writer(kafka: Mapping[str, Any], transactional_id: str) -> AsyncIterator[TransactionalWriter]:
+    """Start a writer, and stop it at the end of the block. Raises: see `TransactionalWriter.start`."""
+    writer = TransactionalWriter(kafka, transactional_id)
+    try:
+        await writer.start()
+        yield writer
+    finally:
+        await writer.stop()
+
+
 async def stop_producer(producer: AIOKafkaProducer) -> None:
     """Close a producer's connections within about `_STOP_S`. aiokafka (0.14.0) itself waits until its remaining records
     are sent or expired, 40 s while Kafka does not answer.

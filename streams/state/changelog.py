@@ -206,6 +206,13 @@ def restoring(ledger: LedgerState, snapshot: Snapshot, now_us: int) -> Iterator[
         raise LedgerBroken(UNREADABLE_LEDGER, f"meter.changelog: {type(damage).__name__}") from None
 
 
+def window_keys(snapshot: Snapshot) -> Iterator[bytes]:
+    """Yield the keys of the windows that are there."""
+    for first, value in snapshot.all_windows():
+        if value is not None:
+            yield WINDOW_PREFIX + first.to_bytes(8, "big")
+
+
 def windows_of(snapshot: Snapshot) -> Iterator[Window]:
     """Yield the readable windows one after the other, without a ledger state."""
     for first, value in snapshot.all_windows():
@@ -215,12 +222,11 @@ def windows_of(snapshot: Snapshot) -> Iterator[Window]:
 
 def _restoring(ledger: LedgerState, snapshot: Snapshot, now_us: int) -> Iterator[None]:
     if snapshot.position is not None:
-        before = ledger.position.dropped_hour
-        ledger.position = _decode_position(snapshot.position)
-        if ledger.position.v > LEDGER_VERSION:
-            raise LedgerBroken("newer_version", f"{ledger.position.v}, this worker reads up to {LEDGER_VERSION}")
-        if ledger.position.dropped_hour > before:
-            ledger.seen.drop_before(ledger.position.dropped_hour, before)
+        position = _decode_position(snapshot.position)
+        if position.v > LEDGER_VERSION:
+            raise LedgerBroken("newer_version", f"{position.v}, this worker reads up to {LEDGER_VERSION}")
+        ledger.forget_before(position.dropped_hour)
+        ledger.position = position
     aside: list[Window] = []
     for number, (first, value) in enumerate(snapshot.all_windows()):
         if number % _ASIDE == 0:

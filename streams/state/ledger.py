@@ -6,6 +6,7 @@ failed transaction does not change the state; the ledger is then opened again.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,12 @@ from schemas.topics import TopicNames
 from streams.core.metering.ledger_state import EvictedWindows, LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply, held_after
 from streams.runtime.offsets import PartitionOffsets, asking, standing_by
-from streams.runtime.transactions import Run, TransactionalWriter, Write
+from streams.runtime.transactions import Run, TransactionalWriter, Write, transactional_writer
 from streams.state.changelog import FETCHING, Snapshot, read, records_of, restore, restoring
 from streams.state.step_writes import runs_of, writes_of
 
+#: Reason why a ledger is not opened: it lacks transactions that were committed.
+LEDGER_BEHIND = "ledger_behind"
 #: How long a closed ledger stays in memory, seconds, so that a rebalance need not read the identities of a day.
 KEEP_S = 600.0
 
@@ -107,12 +110,13 @@ class Ledger:
 
         Raises:
             TopicProblem: `ledger_missing`, or the raw topic is not the one from which the state was built:
-                `partitions_changed`, `topic_recreated`, `other_deployment`, `offset_out_of_range`.
+                `partitions_changed`, `topic_recreated`, `other_deployment`, `offset_out_of_range`. `ledger_behind`: the
+                end of the changelog was lost, or a broker with an old copy answered.
             LedgerBroken: the state cannot be read, or does not add up.
+            KafkaStalled: a transaction in the changelog does not end.
         """
         place = self._place
-        writer = TransactionalWriter(place.kafka, f"{place.group}-{place.topics.raw}-{self.partition}")
-        self._writer = writer
+        self._writer = writer = TransactionalWriter(place.kafka, _owners_id(place, self.partition))
         fencing = asyncio.ensure_future(writer.start())
         try:
             async with asking(place.kafka, place.group, **FETCHING) as consumer:
@@ -121,9 +125,15 @@ class Ledger:
                 state, start = kept if kept is not None else (LedgerState(Position(), self._cold()), 0)
                 raw = await standing_by(consumer, self._input)
                 check_partitions(place, raw)
-                snapshot = await read(consumer, place.topics.changelog, self.partition, start)
+                changelog = place.topics.changelog
+                snapshot = await read(consumer, changelog, self.partition, start)
                 if snapshot.hidden or (kept is None and snapshot.position is None):
-                    snapshot = await self._begin(consumer, raw, None if kept is None else start)
+                    # An unfinished transaction may hide committed records, or be the beginning of this ledger. If it is of
+                    # this id, the fence ends it. One of `topics expand` is waited for.
+                    async with transactional_writer(place.kafka, f"{changelog}-begin-{self.partition}") as beginner:
+                        snapshot = await read(consumer, changelog, self.partition, start, whole=True)
+                        if kept is None and snapshot.position is None:
+                            snapshot = await self._write_first_position(beginner, consumer, raw)
         finally:
             fencing.cancel()
         for _ in restoring(state, snapshot, self._now_us()):
@@ -167,41 +177,27 @@ class Ledger:
         """Return whether a transaction is running."""
         return self._writer is not None and self._writer.busy
 
-    async def _begin(self, consumer: AIOKafkaConsumer, raw: PartitionOffsets, tail: int | None) -> Snapshot:
-        """Read the whole changelog, and write the first position if it has none.
-
-        Producers of two deployments do not fence each other. The id of this producer is common to all deployments, so
-        that only one of them begins a ledger. The changelog is read again after this producer's fence: its earlier
-        transaction may be committed and not visible yet, and hides all later ones. So may one of `topics expand`, which
-        writes the ledgers of new partitions.
+    async def _write_first_position(
+        self, writer: TransactionalWriter, consumer: AIOKafkaConsumer, raw: PartitionOffsets
+    ) -> Snapshot:
+        """Begin the ledger.
 
         Args:
-            tail: where the tail of a kept ledger begins; None = there is no kept ledger.
+            writer: its id is common to all deployments, whose own producers do not fence each other, so that only one
+                of them begins the ledger. The changelog was read after its fence.
 
         Raises:
-            TopicProblem: `ledger_missing`: there is still no position, and the partition was read before.
-            KafkaStalled: a transaction does not end.
+            TopicProblem: `ledger_missing`: the partition was read before; `partitions_changed`.
         """
-        place = self._place
-        changelog = place.topics.changelog
-        writer = TransactionalWriter(place.kafka, f"{changelog}-begin-{self.partition}")
-        try:
-            await writer.start()
-            snapshot = await read(consumer, changelog, self.partition, tail or 0, whole=True)
-            if tail is None and snapshot.position is None:
-                if raw.begin > 0 or raw.committed is not None:
-                    raise TopicProblem(
-                        "ledger_missing", f"{self._input.topic}-{self.partition} was read before, its ledger is gone"
-                    )
-                await self._check_growth(consumer)
-                own = Position(topic_id=place.topic_id, partitions=place.partitions, deployment=place.deployment)
-                ((key, value),) = records_of(Changes(own))
-                write = Write(changelog, self.partition, key, value)
-                ends = await writer.commit([write], self._input, None, place.group)
-                snapshot = Snapshot(ends[changelog, self.partition], value)
-            return snapshot
-        finally:
-            await writer.stop()
+        place, changelog = self._place, self._place.topics.changelog
+        if raw.begin > 0 or raw.committed is not None:
+            detail = f"{self._input.topic}-{self.partition} was read before, its ledger is gone"
+            raise TopicProblem("ledger_missing", detail)
+        await self._check_growth(consumer)
+        own = Position(topic_id=place.topic_id, partitions=place.partitions, deployment=place.deployment)
+        ((key, value),) = records_of(Changes(own))
+        ends = await writer.commit([Write(changelog, self.partition, key, value)], self._input, None, place.group)
+        return Snapshot(ends[changelog, self.partition], value)
 
     async def _check_growth(self, consumer: AIOKafkaConsumer) -> None:
         """Refuse to begin a ledger beside one that knows of fewer partitions: the calls that it counted may come again
@@ -222,7 +218,17 @@ class Ledger:
         if position.partitions != raw.partitions:
             detail = f"{tp.topic} had {position.partitions} partitions, now {raw.partitions}"
             raise TopicProblem("partitions_changed", detail)
+        check_complete(tp, raw, position)
         raw.check(tp, position.next)
+
+
+def owning(place: LedgerConfig, partition: int) -> AbstractAsyncContextManager[TransactionalWriter]:
+    """Open the meter's own producer for the partition. Its start fences a worker that has the ledger open."""
+    return transactional_writer(place.kafka, _owners_id(place, partition))
+
+
+def _owners_id(place: LedgerConfig, partition: int) -> str:
+    return f"{place.group}-{place.topics.raw}-{partition}"
 
 
 def check_partitions(place: LedgerConfig, raw: PartitionOffsets) -> None:
@@ -242,3 +248,25 @@ def check_origin(place: LedgerConfig, position: Position) -> None:
         raise TopicProblem("topic_recreated", f"{place.topics.raw} has another id than the ledger's")
     if position.deployment != place.deployment:
         raise TopicProblem("other_deployment", f"the ledger belongs to {position.deployment}")
+
+
+def is_behind(raw: PartitionOffsets, position: Position) -> bool:
+    """Return whether the ledger lacks transactions that were committed.
+
+    Every transaction that moves the position writes it to the group's offset, too. So a higher offset of the group
+    belongs to a transaction whose changelog records were not read (docs/adr/0059). A lower or missing one shows only
+    that the group's offsets were lost or changed.
+
+    Args:
+        raw: read after the fence of the previous owner, and before the changelog.
+    """
+    return raw.committed is not None and raw.committed > position.next
+
+
+def check_complete(tp: TopicPartition, raw: PartitionOffsets, position: Position) -> None:
+    """Check the position. Raises: TopicProblem: `ledger_behind`, see `is_behind`."""
+    if is_behind(raw, position):
+        place = f"{tp.topic}-{tp.partition}"
+        detail = f"{place}: the group's offset is {raw.committed}, the ledger's position only {position.next}"
+        detail += ": `meterbridge ledger rebuild`"
+        raise TopicProblem(LEDGER_BEHIND, detail)

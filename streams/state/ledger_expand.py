@@ -4,8 +4,7 @@ Windows, held usage, counters and the position stay in their ledger, because its
 may arrive on a new partition, so the new ledger must know the calls that the old one counted (docs/adr/0042).
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -16,9 +15,9 @@ from schemas.ledger import GROWN_VERSION, JOB_PREFIX, Position
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes
 from streams.runtime.offsets import asking, standing_by
-from streams.runtime.transactions import TransactionalWriter, Write
+from streams.runtime.transactions import Write
 from streams.state.changelog import FETCHING, Snapshot, identity_key, read, records_of, restore
-from streams.state.ledger import LedgerConfig, check_origin
+from streams.state.ledger import LedgerConfig, check_complete, check_origin, owning
 
 #: The most records, and the most bytes of their values, in one transaction.
 _RECORDS, _BYTES = 5_000, 4 << 20
@@ -75,17 +74,6 @@ async def expand(place: LedgerConfig, partition: int, partitions: int) -> Expand
         return Expanded(partition, moved=True, identities=len(blocks), jobs=len(snapshot.jobs))
 
 
-@asynccontextmanager
-async def owning(place: LedgerConfig, partition: int) -> AsyncIterator[TransactionalWriter]:
-    """Open the meter's own producer for the partition. Its start fences a worker that has the ledger open."""
-    writer = TransactionalWriter(place.kafka, f"{place.group}-{place.topics.raw}-{partition}")
-    try:
-        await writer.start()
-        yield writer
-    finally:
-        await writer.stop()
-
-
 async def _position(
     consumer: AIOKafkaConsumer, place: LedgerConfig, source: TopicPartition, snapshot: Snapshot, partitions: int
 ) -> Position:
@@ -104,6 +92,7 @@ async def _position(
     if state.position.partitions not in (place.partitions, partitions):
         detail = f"the ledger of {source.topic}-{source.partition} has {state.position.partitions} partitions"
         raise TopicProblem("partitions_changed", detail)
+    check_complete(source, raw, state.position)
     raw.check(source, state.position.next)
     return state.position
 

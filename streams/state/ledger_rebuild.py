@@ -7,14 +7,14 @@ import msgspec
 from aiokafka import TopicPartition
 
 from schemas.errors import LedgerBroken
-from schemas.ledger import JOB_PREFIX, POSITION_KEY, SEEN_PREFIX, WINDOW_PREFIX, Job, Position
+from schemas.ledger import JOB_PREFIX, POSITION_KEY, SEEN_PREFIX, Job, Position
 from streams.core.metering.known_identities import pack_identities
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes
 from streams.runtime.offsets import PartitionOffsets, asking, standing_by
 from streams.runtime.transactions import TransactionalWriter, Write
-from streams.state.changelog import FETCHING, Snapshot, identity_key, read, records_of, restore
-from streams.state.ledger import LedgerConfig
+from streams.state.changelog import FETCHING, Snapshot, identity_key, read, records_of, restore, window_keys
+from streams.state.ledger import LEDGER_BEHIND, LedgerConfig, is_behind
 from streams.state.ledger_expand import in_parts
 
 SOUND, MISSING = "sound", "ledger_missing"
@@ -30,11 +30,13 @@ class Found:
         state: `sound`, or the reason why the ledger cannot be used.
         raw: the offsets of its raw partition.
         keys: the keys in its changelog partition.
+        next: the position of a ledger that is behind, otherwise None. Calls from there on may not have been counted.
     """
 
     state: str
     raw: PartitionOffsets
     keys: tuple[bytes, ...]
+    next: int | None = None
 
 
 async def look(place: LedgerConfig, partition: int) -> Found:
@@ -42,7 +44,8 @@ async def look(place: LedgerConfig, partition: int) -> Found:
     async with asking(place.kafka, place.group, **FETCHING) as consumer:
         raw = await standing_by(consumer, TopicPartition(place.topics.raw, partition))
         snapshot = await read(consumer, place.topics.changelog, partition, whole=True)
-    return Found(_state(snapshot, raw), raw, tuple(_keys(snapshot)))
+    state, behind_at = _state(snapshot, raw)
+    return Found(state, raw, tuple(_keys(snapshot)), behind_at)
 
 
 async def write_anew(
@@ -81,24 +84,25 @@ def _identities(seen: Mapping[bytes, int], hour: int) -> Iterator[tuple[bytes, b
         yield identity_key(SEEN_PREFIX, hour, -number), pack_identities(dict(identities[start : start + _CHUNK]))
 
 
-def _state(snapshot: Snapshot, raw: PartitionOffsets) -> str:
+def _state(snapshot: Snapshot, raw: PartitionOffsets) -> tuple[str, int | None]:
+    """Return `Found.state` and `Found.next`."""
     if snapshot.position is None:
-        return SOUND if raw.begin == 0 and raw.committed is None else MISSING
+        return SOUND if raw.begin == 0 and raw.committed is None else MISSING, None
     try:
         state = LedgerState(Position())
         restore(state, snapshot, 0)
+        if is_behind(raw, state.position):
+            return LEDGER_BEHIND, state.position.next
         verify(state)
     except LedgerBroken as broken:
         if broken.reason == "newer_version":
             raise
-        return broken.reason
-    return SOUND
+        return broken.reason, None
+    return SOUND, None
 
 
 def _keys(snapshot: Snapshot) -> Iterator[bytes]:
-    for first, value in snapshot.all_windows():
-        if value is not None:
-            yield WINDOW_PREFIX + first.to_bytes(8, "big")
+    yield from window_keys(snapshot)
     for block, packed in snapshot.seen.items():
         if packed is not None:
             yield identity_key(*block)

@@ -19,11 +19,14 @@ from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes
 from streams.runtime import clock
 from streams.runtime.offsets import PartitionOffsets, asking, standing_by
-from streams.runtime.transactions import TransactionalWriter, Write
-from streams.state.changelog import FETCHING, UNREADABLE_LEDGER, read, records_of, restore
-from streams.state.ledger import LedgerConfig, check_origin, check_partitions
+from streams.runtime.transactions import Write
+from streams.state.changelog import FETCHING, UNREADABLE_LEDGER, read, records_of, restore, window_keys
+from streams.state.ledger import LEDGER_BEHIND, LedgerConfig, check_origin, check_partitions, is_behind, owning
+from streams.state.ledger_expand import in_parts
 
 TRUNCATED, HOLE, NO_LEDGER = "offset_out_of_range", "offset_gap", "ledger_missing"
+#: Reasons for which a new ledger begins without the windows of the old one.
+ANEW = frozenset((NO_LEDGER, LEDGER_BEHIND))
 EARLIEST, LATEST = "earliest", "latest"
 #: How much later than its receipt a call may end, microseconds (streams/core/metering/normalise.py).
 _CLOCKS_US = 600 * SECOND_US
@@ -61,7 +64,7 @@ class RestartPlan:
 
     Fields:
         reason: why the ledger cannot be used; `""` = it can.
-        stood: its position; without a ledger the group's offset, otherwise the beginning of the log.
+        stood: its position; without a ledger, or if it is behind, the group's offset, otherwise the beginning of the log.
         next: the new position.
         skipped: number of offsets from `stood` on that are never counted, because they are lost or skipped.
         fill: number of records to write first, so that no offset is used twice.
@@ -99,18 +102,17 @@ async def begin(
     Raises:
         Rejected: `ledger_moved`: the plan has changed since. Everything that `plan` raises.
     """
-    writer = TransactionalWriter(place.kafka, f"{place.group}-{place.topics.raw}-{partition}")
-    try:
-        await writer.start()
+    async with owning(place, partition) as writer:
         async with asking(place.kafka, place.group, **FETCHING) as consumer:
-            now, state = await _planned(consumer, place, partition, restart_at)
+            now, state, outdated = await _planned(consumer, place, partition, restart_at)
         if (now.reason, now.stood, now.next, now.fill) != (planned.reason, planned.stood, planned.next, planned.fill):
             raise Rejected("ledger_moved", "the ledger or its topic is another by now: look again")
         position = _position(place, state, now, sealed)
+        source = TopicPartition(place.topics.raw, partition)
+        for part in in_parts(Write(place.topics.changelog, partition, key, None) for key in outdated):
+            await writer.commit(part, source, None, place.group)
         writes = [Write(place.topics.changelog, partition, *record) for record in records_of(Changes(position))]
-        await writer.commit(writes, TopicPartition(place.topics.raw, partition), position.next, place.group)
-    finally:
-        await writer.stop()
+        await writer.commit(writes, source, position.next, place.group)
 
 
 def _position(place: LedgerConfig, ledger: LedgerState, planned: RestartPlan, sealed: EmittedTotals) -> Position:
@@ -118,7 +120,7 @@ def _position(place: LedgerConfig, ledger: LedgerState, planned: RestartPlan, se
     position = ledger.position
     position.next = planned.next
     position.skipped += planned.skipped
-    if planned.reason != NO_LEDGER:
+    if planned.reason not in ANEW:
         return position
     folded = sealed.sums + sum_of_windows(ledger.windows.values())
     position = Position(planned.next, 0, place.topic_id, place.partitions, place.deployment, sealed.seal_seq)
@@ -130,7 +132,8 @@ def _position(place: LedgerConfig, ledger: LedgerState, planned: RestartPlan, se
 
 async def _planned(
     consumer: AIOKafkaConsumer, place: LedgerConfig, partition: int, restart_at: RestartPosition
-) -> tuple[RestartPlan, LedgerState]:
+) -> tuple[RestartPlan, LedgerState, tuple[bytes, ...]]:
+    """Return the plan, the state that is kept, and the keys of windows that are not."""
     tp = TopicPartition(place.topics.raw, partition)
     raw = await standing_by(consumer, tp)
     check_partitions(place, raw)
@@ -144,10 +147,13 @@ async def _planned(
         state, snapshot.position = LedgerState(Position()), None  # treated as missing; the readable rest is kept
         restore(state, snapshot, 0)
     if snapshot.position is None:
-        return await _without_ledger(consumer, tp, raw, restart_at), state
+        return await _without_ledger(consumer, tp, raw, restart_at), state, ()
     check_origin(place, state.position)
+    if is_behind(raw, state.position):  # its windows may have been sealed
+        anew = replace(await _without_ledger(consumer, tp, raw, restart_at), reason=LEDGER_BEHIND)
+        return anew, LedgerState(Position()), tuple(window_keys(snapshot))
     verify(state)
-    return await _with_ledger(consumer, tp, raw, restart_at, state.position.next), state
+    return await _with_ledger(consumer, tp, raw, restart_at, state.position.next), state, ()
 
 
 async def _with_ledger(

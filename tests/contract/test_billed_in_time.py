@@ -251,6 +251,25 @@ async def test_the_subscription_that_charges_the_metric_pays(world: World) -> No
     assert (await world.lago.stats())["subscriptions"]["llm"]["billed_cents"] == "10000"
 
 
+async def test_usage_is_never_billed_in_the_currency_of_another_plan(world: World) -> None:
+    """The customer is in dollars, and Lago would invoice our 10000 cents as 100 euros."""
+    [metric] = (await world.lago.get("/billable_metrics")).json()["billable_metrics"]
+    charge = {"billable_metric_id": metric["lago_id"], "charge_model": "dynamic", "properties": {}}
+    await world.lago.plan("euro", amount_currency="EUR", charges=[charge])
+    await world.lago.save("/customers", "customer", external_id="org", currency="USD")
+    await world.lago.subscribe("europe", "org", plan="euro")
+    await world.learn()
+    world.map()
+    world.use("100")
+    world.punctuate()
+    assert (world.waiting, world.held) == ([], [("currency", "100")])
+    await world.lago.subscribe("llm", "org")
+    await world.learn()
+    world.punctuate()
+    await world.post()
+    assert (await world.lago.stats())["subscriptions"]["llm"]["billed_cents"] == "10000"
+
+
 async def test_if_no_subscription_charges_the_metric_usage_is_held_until_one_does(world: World) -> None:
     await world.lago.subscribe("seats", "org", plan="seats")
     await world.learn()

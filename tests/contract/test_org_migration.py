@@ -269,7 +269,7 @@ async def test_usage_that_waits_for_the_mapping_of_the_user_goes_to_the_org(worl
     """An inactive mapping comes before the announced one: the usage that it holds has no payer until the announced one
     starts, and then belongs to the org.
 
-    ----- nobody ----- now ----- nobody ----- user_1 ----->
+    ----- no payer ----- now ----- no payer ----- user_1 ----->
     """
     await world.user("user_1")
     later = world.now_us() + 24 * HOUR_US

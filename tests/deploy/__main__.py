@@ -1,6 +1,6 @@
 """`make deploy-test`: the README's quick start on a real engine, what may happen to a deployment afterwards, and the tutorial.
 
-It takes some minutes, the ports of the compose files and LiteLLM's 4000 on this machine, images that can be had, and LiteLLM from PyPI.
+It takes some minutes, the ports of the compose files and LiteLLM's 4000 on this machine, images that can be pulled, and LiteLLM from PyPI.
 Everything it makes is removed. `python -m tests.deploy tutorial-compose.md` is a part alone.
 """
 

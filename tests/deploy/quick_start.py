@@ -14,7 +14,7 @@ def quick_start(trial: Trial) -> None:
         if not trial.healthy():
             raise Failed(f"{trial.compose.states()}")
     size = int(docker("image", "inspect", "--format", "{{.Size}}", IMAGE))
-    print(f"          the image has {size / 1e6:.0f} MB")
+    print(f"          the image has {size / 1e6:.1f} MB")
     if size >= MOST_BYTES:
         raise Failed(f"the image is larger than {MOST_BYTES / 1e6:.0f} MB")
     with step("lago setup, an org with a subscription, a mapping"):

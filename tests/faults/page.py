@@ -96,7 +96,7 @@ def _run(rows: Iterable[Row], results: Results) -> str:
 
 
 def _table(rows: Iterable[Row], results: Results) -> list[str]:
-    lines = ["| # | fault | how | looked at | what must happen | last run |", "|---|---|---|---|---|---|"]
+    lines = ["| # | fault | how | promises | what must happen | last run |", "|---|---|---|---|---|---|"]
     for row in rows:
         marks = ", ".join(_mark(check) for check in row.checks)
         how = f"{row.injected}; longer: {row.longer}" if row.longer else row.injected

@@ -31,7 +31,7 @@ def case_seconds() -> dict[str, float]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     faults = parser.getgroup("fault matrix")
     faults.addoption(
-        "--fault-results", action="store_true", help=f"keep what the matrix's tests told in {RESULTS.name}"
+        "--fault-results", action="store_true", help=f"keep the figures of the matrix's tests in {RESULTS.name}"
     )
     faults.addoption("--long-faults", action="store_true", help="faults that last minutes in life last minutes here")
 

@@ -62,7 +62,7 @@ async def test_two_workers_respect_a_limit_that_neither_knows_alone_and_an_outag
 ) -> None:
     """120 windows/s at 200 requests/s, one event a request; then Lago is unavailable for 4 s, and the backlog drains.
 
-    How fast it drains, in virtual time: tests/unit/streams/core/delivery/test_pacing_fleet.py.
+    How fast it drains, in virtual time: tests/unit/streams/core/delivery/test_shared_rate_limit.py.
     """
     offered, limit = 120, 200
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=4)

@@ -139,7 +139,7 @@ def away(port: int) -> dict[str, str]:
     }
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="whether a process hears a signal is read in /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="whether a process handles a signal is read in /proc")
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
 def test_a_process_that_waits_for_its_servers_ends_with_0(tmp_path: Path, name: str, silent: bool) -> None:

@@ -34,7 +34,7 @@ from streams.runtime.compacted_table import CompactedTable
 from streams.state.changelog import restore
 from tests.support.snapshots import snapshot_from
 
-#: Every type that is read from a topic (tests/fuzz/test_corpus.py looks that none is missing), and how it is stored.
+#: Every type that is read from a topic (tests/fuzz/test_corpus.py checks that none is missing), and how it is stored.
 JSON: Final = (
     *(
         AuditRecord,

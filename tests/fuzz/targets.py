@@ -175,7 +175,7 @@ def payment(data: bytes) -> None:
     header, _, result = data.partition(b"\n")
     with suppress(Rejected):
         check_signature(header.decode("utf-8", "surrogateescape"), result, ["whsec_secret"])
-        raise AssertionError("no one signed this")
+        raise AssertionError("this signature is not valid")
     with suppress(Rejected):
         fact = read_event(result).fact or Payment()
         assert 0 <= credits_due(merged_payment(_PAID, fact), _OFFER) <= _OFFER.credits

@@ -1,4 +1,4 @@
-"""`AUTO_SUBSCRIBE`: a mapped customer is billed although nobody has subscribed its org; it is billed once, after any failure."""
+"""`AUTO_SUBSCRIBE`: a mapped customer's org without a subscription gets one; its usage is billed once, after any failure."""
 
 import asyncio
 import time

@@ -1,20 +1,27 @@
 """Dead letters are listed with their amounts, requeued once, and billed once; the audit log says by whom."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import httpx
 import pytest
 
+from connectors.ingest.raw_record import strip
+from connectors.ingest.rejection_record import InvalidElement, rejection
 from connectors.operations.dead_letters import CALLS, EVENTS, Filters, unresolved
 from connectors.operations.requeue import requeuer
 from connectors.operations.sender import CommandProducer
 from schemas.errors import Unavailable
-from schemas.moments import HOUR_US
+from schemas.moments import HOUR_US, MOMENT_FORM
+from schemas.money import AMOUNT_FORM
+from schemas.wire import FLAT
 from streams.components import Components
+from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.database import projector_parts, rows
@@ -174,6 +181,32 @@ async def test_a_call_that_can_never_be_read_stays_a_dead_letter(stage: Stage, d
     done = await meterbridge(stage, "dlq", "requeue", "--json", DATABASE_URL=database)
     assert done.json["impossible"] == 1
     assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason", "expected"),
+    [
+        ({"spend": [1]}, "wrong_type", {"spend": AMOUNT_FORM}),
+        ({"endTime": {}, "metadata": {"user_api_key_hash": []}}, "wrong_type", {"endTime": MOMENT_FORM}),
+        ({"endTime": "yesterday"}, "bad_time", {}),
+    ],
+)
+async def test_the_expected_form_of_a_rejected_field_is_shown(
+    stage: Stage, wrong: dict[str, Any], reason: str, expected: dict[str, str]
+) -> None:
+    element = json.dumps({"id": "r", "model": "m", "spend": 0.5, "startTime": time.time(), **wrong}).encode()
+    with pytest.raises(InvalidElement) as refused:
+        strip(element, FLAT, time.time_ns() // 1000, CUSTOMER_ID_FIELDS)
+    stage.producer.produce(stage.topics.rejected, rejection(refused.value, element, time.time_ns() // 1000), b"acme")
+    stage.producer.flush(10)
+    (listed,) = (await meterbridge(stage, "dlq", "list", "--json")).json["dead_letters"]
+    shown = (await meterbridge(stage, "dlq", "show", listed["dead_letter"], "--json")).json
+    assert (shown["reason"], shown["expected"].items() >= expected.items()) == (reason, True), shown
+    text = (await meterbridge(stage, "dlq", "show", listed["dead_letter"])).out
+    for form in (f"{name}: {form}" for name, form in expected.items()):
+        assert form in text
+    if reason == "bad_time":
+        assert shown["last_error"] == f"expected {MOMENT_FORM}"
 
 
 async def test_a_dismissed_call_stays_dismissed_when_a_replay_sends_it_again(stage: Stage, database: str) -> None:

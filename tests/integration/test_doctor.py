@@ -261,12 +261,25 @@ def test_the_printed_configuration_has_no_finding(config: Path) -> None:
     assert report["config"] == working_yaml()
 
 
+async def test_the_recommended_configuration_is_printed_only_if_litellms_differs_or_is_unknown(config: Path) -> None:
+    printed = "LiteLLM's config.yaml, version 1.108 or later, that loses least:"
+    away = f"http://127.0.0.1:{free_port()}"
+    for url, file, expected in ((None, config, False), (away, config, False), (away, None, True)):
+        report, _ = await examined(url, file, KAFKA_REPLICATION_FACTOR="1")
+        assert (printed in report_text(report)) is expected, (url, file)
+    async with proxy(OURS, ["GenericAPILogger"], "2.0.0") as url:
+        report, _ = await examined(url, config)  # the finding about the version does not concern the configuration
+        assert printed not in report_text(report)
+        assert printed in report_text((await examined(url))[0])  # a running proxy does not show its settings
+
+
 def test_the_address_that_the_file_posts_to_is_kept(config: Path) -> None:
     there = "https://billing.example/webhook/litellm/usage"
     config.write_text(working_yaml(there).replace("max_retries: 5", "max_retries: 0"))
     result = doctor("--config", str(config), "--no-lago")
     assert result.exit_code == 1
     assert "LOSES MONEY  max_retries_0" in result.stdout
+    assert "Stop LiteLLM in this order" in result.stdout
     assert f"endpoint: {there}" in result.stdout
 
 

@@ -109,6 +109,21 @@ async def test_a_damaged_ledger_is_rebuilt_and_a_correct_one_not_changed(growing
     await everything_again(growing)
 
 
+async def test_a_rebuilt_ledger_knows_its_calls_in_every_step_of_one_life(growing: Growing) -> None:
+    """The first step is what was read again; the repeats come in later ones."""
+    growing.stage.put([*growing.calls(range(40)), *growing.calls(range(1000, 1012), GHOSTS)])
+    await growing.meter(until=52, sealed=True)
+    destroy_changelog(growing)
+    assert (await rebuilt(growing)).code == 0
+    growing.stage.sensors.calls.clear()
+    async with growing.stage.running("meter", growing.parts()):
+        await growing.meter_has_counted(12)  # those that were held
+        growing.put_by_new_clients([*growing.sent.values()])
+        await growing.meter_has_counted(64)
+    assert growing.stage.sensors.calls["duplicate"] == 52
+    await everything_again(growing)
+
+
 @pytest.mark.parametrize("commits", [1, 2])
 async def test_an_interrupted_rebuild_is_repeated_and_no_worker_uses_half_of_it(
     growing: Growing, commits: int, monkeypatch: pytest.MonkeyPatch

@@ -210,8 +210,8 @@ def test_requests_to_lago_are_counted_by_method_and_status_and_the_breaker_is_sh
     scrape.metrics.watch_breaker(lambda: state)
     for state, number in ((State.CLOSED, 0), (State.HALF_OPEN, 1), (State.OPEN, 2)):  # noqa: B007  # read by the lambda
         assert scrape.value("meterbridge_lago_breaker_state") == number
-    scrape.metrics.lago_requested("post_batch", 200, 0.1)
-    scrape.metrics.lago_requested("get_event", 0, 0.1)
+    scrape.metrics.lago_requested("post_batch", "POST", 200, 0.1)
+    scrape.metrics.lago_requested("get_event", "GET", 0, 0.1)
     assert scrape.value("lago_api_requests_total", method="POST", status="200") == 1
     assert scrape.value("lago_api_requests_total", method="GET", status="0") == 1
     scrape.metrics.watch_lago(lambda: True, lambda: False, lambda: 500.0)

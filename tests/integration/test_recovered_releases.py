@@ -126,7 +126,7 @@ async def test_a_metered_part_is_in_no_such_event(database: str, other: dict[str
     assert (result.calls, result.missing, result.undecided.calls) == (1, 1, 0)
 
 
-#: Lago bills a call more than the log has, and of which price is not known: it is the held one, or one that no row tells of.
+#: Lago bills one call more than the log has. Which one is unknown: the held call, or a call without a row.
 UNCLEAR = at_lago(7, 3, "0.06")
 
 

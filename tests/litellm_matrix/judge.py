@@ -41,13 +41,16 @@ def rows_of(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
             continue
         record = msgspec.json.decode(value, type=RawRecord)
         stamp_ms = record.received_at // 1000
-        before = len(partition.steps)
+        before, counted = len(partition.steps), len(partition.enriched)
         partition.take(Raw(0, stamp_ms, (key or "").encode(), value))
         decisions = [name for step in partition.steps[before:] for name, count in step.decisions.items() if count]
         reasons = [
             msgspec.json.decode(result)["reason"] for step in partition.steps[before:] for _, result in step.rejected
         ]
-        rows[_scenario_of(record)].append(_row(record, key or "", decisions, reasons))
+        row = _row(record, key or "", decisions, reasons)
+        if len(partition.enriched) > counted:  # what is billed may be less than what the call reports
+            row["cents"] = plain(Decimal(partition.enriched[-1]["cost_usd"]) * 100)
+        rows[_scenario_of(record)].append(row)
     return {name: sorted(found, key=_order) for name, found in rows.items()}
 
 

@@ -57,52 +57,52 @@ def _priced_late(model: Model) -> bool:
 #: Each with how many of 250 histories are about it at least.
 FEATURES: dict[str, tuple[int, Tell]] = {
     "a mapping names a subscription": (20, lambda history, _: any(_named(history))),
-    "a mapping names one that ends": (
+    "a mapping names a subscription that ends": (
         8,
         lambda history, _: any(step.subscription in _named(history) for step in _ended(history)),
     ),
-    "a mapping names one whose end is learnt late": (
+    "a mapping names a subscription whose end is noticed late": (
         4,
         lambda history, _: any(one.subscription in _named(history) for one in _ended(history) if one.way == h.NOT),
     ),
     "a mapping begins in the past": (10, lambda history, _: any(0 < one.begins < one.at for one in _mapped(history))),
     "a mapping is announced": (8, lambda history, _: any(one.begins > one.at + h.LEAD for one in _mapped(history))),
     "more than eight versions": (8, lambda _, model: any(len(one.versions) > 8 for one in model.mappings.values())),
-    "versions are forgotten": (5, lambda _, model: any(one.known_from for one in model.mappings.values())),
-    "what is held stays with the org of a forgotten version": (
+    "old versions are removed": (5, lambda _, model: any(one.known_from for one in model.mappings.values())),
+    "held usage stays with the org of a removed version": (
         2,
         lambda _, model: _uses(model, lambda use: use.holder),
     ),
-    "the log has forgotten a call": (3, lambda history, model: any(one.ended <= model.pruned for one in model.late)),
-    "an end is learnt late": (30, lambda history, _: any(step.way == h.NOT for step in _ended(history))),
-    "an end is learnt by an answer": (15, lambda history, _: _learnt_by_an_answer(history)),
-    "what an end overtook is billed again": (5, lambda _, model: _uses(model, lambda use: use.again)),
-    "what an end overtook is billed nowhere": (
+    "the log has pruned a call": (3, lambda history, model: any(one.ended <= model.pruned for one in model.late)),
+    "an end is noticed late": (30, lambda history, _: any(step.way == h.NOT for step in _ended(history))),
+    "an end is noticed in an answer of Lago": (15, lambda history, _: _learnt_by_an_answer(history)),
+    "usage posted after an end is billed again": (5, lambda _, model: _uses(model, lambda use: use.again)),
+    "usage posted after an end is billed nowhere": (
         6,
         lambda _, model: _uses(model, lambda use: use.posted and not use.bill),
     ),
     "the last invoice is counted later than the end": (10, lambda _, model: bool(_late_invoices(model))),
-    "what was stored between an end and the last invoice is on it": (8, _in_between),
-    "what was stored after the last invoice is billed again": (
+    "an event stored between an end and the last invoice is on it": (8, _in_between),
+    "an event stored after the last invoice is billed again": (
         8,
         lambda _, model: _uses(model, lambda use: use.missed),
     ),
-    "no one but Lago knows whether it is on the last invoice": (3, lambda _, model: _uses(model, model.is_unclear)),
+    "it is unknown whether an event is on the last invoice": (3, lambda _, model: _uses(model, model.is_unclear)),
     "usage is held or given up with OUT_OF_PERIOD_POLICY=hold": (
         4,
         lambda _, model: model.settings.late == h.HOLD and _uses(model, lambda use: use.dead or use.life is None),
     ),
     "one external id, two orgs": (4, lambda history, _: len({*_shared(history)}) > 1),
-    "one external id, twice of one org": (1, lambda history, _: len({*_shared(history)}) < len(_shared(history))),
+    "one external id, used twice by one org": (1, lambda history, _: len({*_shared(history)}) < len(_shared(history))),
     "calls are priced by two cards": (
         40,
         lambda _, model: len({use.card for use in model.counted.values() if use.card}) > 1,
     ),
-    "a card bills what has no cost": (
+    "a card bills calls without a cost": (
         30,
         lambda _, model: _uses(model, lambda use: use.sealed and not use.cost and use.price),
     ),
-    "what was held is priced": (40, lambda _, model: _uses(model, lambda use: use.card and use.waited and use.sealed)),
+    "held usage is priced": (40, lambda _, model: _uses(model, lambda use: use.card and use.waited and use.sealed)),
     "priced usage is held for long and merged": (
         10,
         lambda _, model: _uses(model, lambda use: use.card and use.merged),
@@ -111,10 +111,13 @@ FEATURES: dict[str, tuple[int, Tell]] = {
         15,
         lambda _, model: _uses(model, lambda use: use.card and use.price == Decimal(use.card.minimum) > 0),
     ),
-    "a factor of who pays applies": (
+    "the payer's factor applies": (
         40,
         lambda _, model: _uses(model, lambda use: use.sealed and use.billed != use.price),
     ),
-    "a call is priced by another card than is in force when it comes": (40, lambda _, model: _priced_late(model)),
+    "a call is priced by another card than the one in force when it arrives": (
+        40,
+        lambda _, model: _priced_late(model),
+    ),
     "held usage is merged": (10, lambda _, model: _uses(model, lambda use: use.merged)),
 }

@@ -62,13 +62,13 @@ KNOWN: dict[str, History] = {
         _ANN, _A, *(Polled(_NOON + n * HOUR, 0, cost) for n, cost in enumerate((None, "0.5", "0.5", "0.5")))
     ),
     "a copy with a cost follows one without": _then(_ANN, _A, _call(_NOON, cost=None), _call(_NOON), _call(_NOON)),
-    "a backfilled row has the cost that the callback had not": _then(
+    "a backfilled row has the cost that was missing in the callback": _then(
         _ANN, _A, _call(_NOON, cost=None), Tick(_NOON + HOUR), Backfilled(_NOON + HOUR + MINUTE, Call(0, _NOON, "0.01"))
     ),
-    "what is released after the month is on the next invoice": _then(
+    "held usage that is released after the month is on the next invoice": _then(
         _call(_NOON), Subscribed(_NOON, "org_a", AI), Mapped(at("05-05 00:00:00"), "ann", "org_a")
     ),
-    "what waited for Lago over the month's end is on the next invoice": _then(
+    "an event that waited for Lago over the month's end is on the next invoice": _then(
         _ANN,
         _A,
         Away(at("04-30 23:00:00"), away=True),
@@ -80,11 +80,11 @@ KNOWN: dict[str, History] = {
     "a plan without a charge takes no usage": _then(
         _ANN, Subscribed(_BEGINS, "org_a", SEEK), Subscribed(_BEGINS + 9, "org_a", AI), _call(_NOON)
     ),
-    "held for want of a charge": _then(_ANN, Subscribed(_BEGINS, "org_a", SEEK), _call(_NOON)),
-    "two that charge, and neither is the org's own": _then(
+    "usage is held because the plan has no charge": _then(_ANN, Subscribed(_BEGINS, "org_a", SEEK), _call(_NOON)),
+    "two subscriptions charge, and neither is the org's own": _then(
         _ANN, _A, Subscribed(_BEGINS, "org_a", AI, number=1), _call(_NOON)
     ),
-    "two that charge, and one is the org's own": _then(
+    "two subscriptions charge, and one is the org's own": _then(
         _ANN, _A, Subscribed(_BEGINS, "org_a", AI, number=1, own=True), _call(_NOON)
     ),
     "held usage of two orgs is not merged": _then(
@@ -97,17 +97,17 @@ KNOWN: dict[str, History] = {
         Subscribed(_NOON + 4 * HOUR, "org_a", AI),
         Subscribed(_NOON + 4 * HOUR, "org_b", AI),
     ),
-    "a mapping for another kind of id is put right": _then(
+    "a mapping for another kind of id is corrected": _then(
         Mapped(_BEGINS, "ann", "org_a", "user"), _A, _call(_NOON), Mapped(_NOON + MINUTE, "ann", "org_a")
     ),
-    "a mapping to an org that is none is deleted": _then(
+    "a mapping to an org that does not exist is deleted": _then(
         Mapped(_BEGINS, "ann", TYPO),
         _A,
         _call(_NOON),
         Unmapped(_NOON + MINUTE, "ann", deleted=True),
         Mapped(_NOON + 2 * MINUTE, "ann", "org_a"),
     ),
-    "a call of the second that was written off": _then(
+    "a call in the same second as written-off usage": _then(
         _call(_NOON),
         Tick(_NOON + 2 * HOUR),
         Tick(_NOON + 3 * HOUR),
@@ -125,7 +125,7 @@ KNOWN: dict[str, History] = {
     "the window's length changes while one is open": _then(
         _ANN, _A, _call(_NOON), Restarted(_NOON + 30, window=HOUR), _call(_NOON + 40, 3), Tick(_NOON + 70)
     ),
-    "what is late for a subscription that has ended goes to the next one": _then(
+    "late usage of an ended subscription goes to the next one": _then(
         _ANN,
         _A,
         _call(_NOON),
@@ -133,7 +133,7 @@ KNOWN: dict[str, History] = {
         Subscribed(_NOON + 20, "org_a", AI, number=1),
         Tick(_NOON + 2 * MINUTE + 20),
     ),
-    "a call of a time when two ran is told after one of them has ended": _then(
+    "a call of a time with two subscriptions arrives after one of them has ended": _then(
         _ANN,
         _A,
         Subscribed(_BEGINS, "org_a", AI, number=1),
@@ -142,7 +142,7 @@ KNOWN: dict[str, History] = {
         Tick(_NOON + 1),
         _call(_NOON + MINUTE, ago=2 * MINUTE),
     ),
-    "who took what was left of a deleted mapping keeps it when the customer moves on": _then(
+    "the org that got the held usage of a deleted mapping keeps it when the customer moves on": _then(
         Mapped(_BEGINS, "ann", TYPO),
         _call(_NOON),
         Unmapped(_NOON + MINUTE, "ann", deleted=True),
@@ -152,7 +152,7 @@ KNOWN: dict[str, History] = {
         Tick(_NOON + 2 * HOUR),
         Subscribed(_NOON + 3 * HOUR, "org_a", AI),
     ),
-    "who was mapped again after the deletion keeps what was left, too": _then(
+    "the org that is mapped again after the deletion keeps the held usage, too": _then(
         Mapped(_BEGINS, "ann", "org_a"),
         _call(_NOON),
         Unmapped(_NOON + MINUTE, "ann", deleted=True),
@@ -160,7 +160,7 @@ KNOWN: dict[str, History] = {
         Mapped(_NOON + 3 * MINUTE, "ann", "org_b"),
         Subscribed(_NOON + 4 * MINUTE, "org_b", AI),
     ),
-    "what was left goes on to the next one where its heir was deleted unsubscribed": _then(
+    "held usage goes to the next org if the one before was deleted without a subscription": _then(
         Mapped(_BEGINS, "ann", TYPO),
         _call(_NOON),
         Unmapped(_NOON + MINUTE, "ann", deleted=True),
@@ -169,14 +169,14 @@ KNOWN: dict[str, History] = {
         Mapped(_NOON + 4 * MINUTE, "ann", "org_b"),
         Subscribed(_NOON + 5 * MINUTE, "org_b", AI),
     ),
-    "a version begins to apply, and no record changes then": _then(
+    "a version begins to apply, and no record changes at that time": _then(
         Mapped(_BEGINS, "ann", "org_a", "user"),
         _A,
         _call(_NOON),
         Mapped(_NOON + MINUTE, "ann", "org_a"),
         Tick(_NOON + MINUTE),
     ),
-    "what is held for an org is its own, also after an afternoon of changes": _then(
+    "usage held for an org stays its own, also after many changes": _then(
         _ANN,
         Subscribed(_BEGINS, "org_b", AI),
         _call(_NOON, cost="9"),
@@ -186,7 +186,7 @@ KNOWN: dict[str, History] = {
         Tick(_NOON + 5 * DAY),
         Subscribed(_NOON + 6 * DAY, "org_a", AI),
     ),
-    "a late call of the time before an afternoon of changes": _then(
+    "a late call of the time before many changes": _then(
         _ANN,
         _A,
         Subscribed(_BEGINS, "org_b", AI),
@@ -197,7 +197,7 @@ KNOWN: dict[str, History] = {
         Requeued(_NOON + 4 * DAY + 3 * HOUR),
     ),
     **{
-        f"what a pause holds while another is announced, and then {name}": _then(
+        f"usage held by an inactive mapping while another is announced, and then {name}": _then(
             _ANN,
             _A,
             Subscribed(_BEGINS, "org_b", AI),
@@ -215,7 +215,7 @@ KNOWN: dict[str, History] = {
             "it begins": (Tick(_NOON + 11 * DAY),),
         }.items()
     },
-    "what an end overtook is billed again once it is learnt, and something can bill it": _then(
+    "usage posted after an end is billed again when the end is known and a subscription can bill it": _then(
         _ANN,
         _A,
         Terminated(_NOON, "org_a", AI, way=NOT),
@@ -225,7 +225,7 @@ KNOWN: dict[str, History] = {
         Tick(_NOON + 3 * HOUR),
         Subscribed(_NOON + 4 * HOUR, "org_a", AI, number=1, way=NOT),
     ),
-    "what an end overtook waits for a person with OUT_OF_PERIOD_POLICY=hold": _then(
+    "usage posted after an end waits for a person with OUT_OF_PERIOD_POLICY=hold": _then(
         _ANN,
         _A,
         Restarted(_BEGINS, late=HOLD),
@@ -234,7 +234,7 @@ KNOWN: dict[str, History] = {
         Tick(_NOON + 2 * HOUR),
         Subscribed(_NOON + 4 * HOUR, "org_a", AI, number=1),
     ),
-    "what Lago stored after it had counted the last invoice is billed once more": _then(
+    "an event that Lago stored after it had counted the last invoice is billed again": _then(
         _ANN,
         _A,
         Terminated(_NOON, "org_a", AI, way=NOT),
@@ -242,7 +242,7 @@ KNOWN: dict[str, History] = {
         Tick(_NOON + HOUR),
         Subscribed(_NOON + 2 * HOUR, "org_a", AI, number=1),
     ),
-    "what Lago stored before it counted the last invoice is on it": _then(
+    "an event that Lago stored before it counted the last invoice is on it": _then(
         _ANN,
         _A,
         Terminated(_NOON, "org_a", AI, way=NOT, slow=True),
@@ -253,7 +253,7 @@ KNOWN: dict[str, History] = {
         Counted(_NOON + 6 * MINUTE, name_of("org_a", AI, 0)),
         Tick(_NOON + 7 * MINUTE),
     ),
-    "of what came in the second of the last invoice no one can tell": _then(
+    "it is unknown whether an event of the last invoice's second is on it": _then(
         _ANN,
         _A,
         Restarted(_BEGINS, window=0),
@@ -305,7 +305,7 @@ KNOWN: dict[str, History] = {
         )
     },
     **{
-        f"a call of the time before all versions that are kept{name}": _then(
+        f"a call of a time before all kept versions{name}": _then(
             _ANN,
             _A,
             *_back_and_forth(_NOON + HOUR),
@@ -317,22 +317,22 @@ KNOWN: dict[str, History] = {
         )
         for name, then in {
             "": (),
-            ", and an operator says who paid": (Mapped(_NOON + 33 * DAY, "ann", "org_a", begins=_NOON - DAY),),
+            ", and an operator sets the payer": (Mapped(_NOON + 33 * DAY, "ann", "org_a", begins=_NOON - DAY),),
         }.items()
     },
-    "a mapping that begins in the past, and one that would": _then(
+    "a mapping that begins in the past, and one that is not allowed to": _then(
         Mapped(_NOON, "ann", "org_a", begins=_BEGINS),
         _A,
         _call(_NOON),
         Mapped(_NOON + HOUR, "ann", "org_b", begins=_BEGINS),
     ),
-    "no one can tell of a call whose month the log has forgotten": _then(
+    "it is unknown whether a call of a pruned month was billed": _then(
         _ANN, _A, Pruned(at("05-03 00:00:00")), Backfilled(at("05-03 00:00:00"), Call(0, _NOON, "1"))
     ),
-    "a call that began as the forgotten month ended": _then(
+    "a call that began when the pruned month ended": _then(
         _ANN, _A, Pruned(at("05-03 00:00:00")), Backfilled(at("05-03 00:00:00"), Call(0, at("05-01 00:00:01"), "1"))
     ),
-    "an end in the second in which the invoices were looked at": _then(
+    "an end in the second in which the invoices were read": _then(
         _ANN,
         _A,
         _call(_NOON),

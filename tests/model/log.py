@@ -95,8 +95,8 @@ class Log:
         return usage_log.LogJudgement(found, usage_log._refusal(usage, found, forgotten, usage_log.LogCheck(0, "", {})))
 
     async def rebill(self, orgs: Mapping[str, OrgRecord], policy: MeterPolicy) -> None:
-        """Like `LearntEnds.once`: for every org whose record shows an end; Lago says which events. They are written,
-        not posted.
+        """Like `LearntEnds.once`: for every org whose record shows an end, with the events that Lago names. They are
+        written, not posted.
         """
         now_us, self._unclear = self._clock.us(), {}
         for org in list(orgs.values()):

@@ -25,7 +25,7 @@ _ANN_S = (0, 6)
 _OF_A_USER = 4
 #: Number of a subscription, and whether it is the org's own: with a second one that is not, none is chosen.
 _WHICH = ((0, False), (1, True), (2, True), (1, False), (h.SHARED, False), (h.SHARED, True))
-#: By which way our record learns of a change in Lago: often by none, as webhooks get lost.
+#: How our record gets a change in Lago: often not at all, because webhooks get lost.
 _WAYS = (h.WEBHOOK, h.WEBHOOK, h.ANSWER, h.NOT, h.NOT, h.LEARNER)
 #: When a mapping begins, from the moment that it is written: mostly as soon as it can.
 _LEARNING = (h.WEBHOOK, h.ANSWER, h.LEARNER, h.POLL)

@@ -14,6 +14,7 @@ class Books:
     """Customers and subscriptions.
 
     Fields:
+        payers: the customers, by external id.
         away: orgs for which Lago does not answer.
         asked: the orgs whose subscriptions were requested; `""` = those of all orgs.
         meanwhile: changes by other clients between a response of the method with this name and its arrival;
@@ -22,7 +23,7 @@ class Books:
         catalogue: plans, by code. Other plans exist and charge nothing, except those that are `absent`.
     """
 
-    customers: dict[str, Customer] = field(default_factory=dict)
+    payers: dict[str, Customer] = field(default_factory=dict)
     listed: dict[str, list[Subscription]] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
@@ -37,10 +38,13 @@ class Books:
         return self._listed("subscriptions", external_customer_id, statuses)
 
     async def customer(self, external_id: str) -> Customer | None:
-        return self.customers.get(external_id)
+        return self.payers.get(external_id)
+
+    async def customers(self) -> list[Customer]:
+        return list(self.payers.values())
 
     async def save_customer(self, wanted: NewCustomer, metadata: Mapping[str, str] | None) -> Customer:
-        created = self.customers[wanted.external_id] = Customer(wanted.external_id)
+        created = self.payers[wanted.external_id] = Customer(wanted.external_id)
         self._others("save_customer")
         return created
 

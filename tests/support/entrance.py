@@ -12,8 +12,8 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from connectors.access.audit_chain import ChainHead, chain_head_of, line_of
+from connectors.access.audit_writer import Audit
 from connectors.api.authorizer import Authorizer, Credentials
-from connectors.api.change_log import Audit
 from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.endpoint import AuthorizedRequest, Endpoint, Principal, routes_of
 from connectors.http.health import json_response

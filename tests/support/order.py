@@ -8,10 +8,12 @@ of the folders one worker would have nearly all tests that wait, at the end of t
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import PurePath
 from typing import Protocol, TypeVar
+
+import pytest
 
 #: Folders below tests/ whose tests mostly wait.
 _WAITING = frozenset({"integration", "e2e"})
@@ -63,6 +65,17 @@ def longest_first(items: Sequence[T], seconds: Mapping[str, float]) -> list[T]:
         name = item.nodeid.removeprefix("tests/").partition("[")[0].partition("@")[0]
         took[_group(item)] += seconds.get(name, _UNKNOWN_S)  # type: ignore[assignment]
     return sorted(items, key=lambda item: -took[_group(item)])
+
+
+def refuse_unapplied_groups(items: Iterable[pytest.Item]) -> None:
+    """Check that pytest-xdist has applied its groups: otherwise each worker makes the fixtures of a group again, unseen.
+
+    Raises:
+        pytest.UsageError: a test of a group has no `@` in its id.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") and _group(item) == item.nodeid:
+            raise pytest.UsageError(f"this pytest ignores the groups of pytest-xdist: {item.nodeid}")
 
 
 def _group(item: Item) -> str:

@@ -1,7 +1,7 @@
 """A process that changes an org's record, for tests of what several processes do to one:
 
-`python -m tests.support.org_changer <bootstrap> <prefix> <org> <name> <times> [freeze]` adds 1 to the limit `name`, so
-often, then ends; with `freeze` it stops itself (SIGSTOP) between reading the record and writing it, once.
+`python -m tests.support.org_changer <bootstrap> <prefix> <org> <name> <times> [freeze]` adds 1 to the limit `name`
+that many times, then ends; with `freeze` it stops itself (SIGSTOP) between reading the record and writing it, once.
 """
 
 import asyncio

@@ -35,7 +35,7 @@ PAGES = (
     *("docs/access.md", "docs/ingress.md", "docs/mapping.md", "docs/operations.md", "docs/orgs.md", "docs/sdk.md"),
     *("docs/canary.md", "docs/stuck-usage.md", "docs/ledgers.md", "docs/upgrade.md"),
 )
-#: Typed in the same installation, after README.md: each different block once, for they only look.
+#: Typed in the same installation, after README.md: each different block once, because they only read.
 RUNBOOKS = tuple(sorted((ROOT / "docs" / "runbooks").glob("*.md")))
 #: It starts one of its own.
 TUTORIAL = "docs/tutorial.md"

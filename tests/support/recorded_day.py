@@ -1,7 +1,7 @@
-"""A day recorded of LiteLLM, as it would be were it today: its calls, and what its database kept of them.
+"""A recorded day of LiteLLM, moved to today: its calls, and the rows of its database.
 
 The recorded moments are moved by whole hours, so that the last call ended within the last hour: the meter remembers
-identities for a day, and a test must not turn on the date on which it runs.
+identities for a day, and a test must not depend on the date on which it runs.
 """
 
 import csv

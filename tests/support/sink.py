@@ -30,7 +30,7 @@ class Sink:
         policy: RetryPolicy = POLICY,
     ) -> None:
         self.breaker = breaker or Breaker(policy)
-        self.requests: list[tuple[str, int, float]] = []
+        self.requests: list[tuple[str, str, int, float]] = []
         self.delivery = Delivery(
             lago,
             concurrency=concurrency or asyncio.Semaphore(4),

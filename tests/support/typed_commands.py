@@ -54,7 +54,7 @@ class TypedCommands:
         self._accepting.start()
 
     def stop(self) -> None:
-        """Return once all commands have ended; whoever calls this has ended their shell."""
+        """Wait until all commands have ended. The caller has ended their shell before."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join()

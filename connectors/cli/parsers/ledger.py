@@ -28,7 +28,8 @@ def init(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let ledgers that halted with offset_out_of_range, offset_gap or ledger_missing continue; healthy ones are not changed.
+    """Let ledgers that halted with offset_out_of_range, offset_gap, ledger_missing or ledger_behind continue; healthy ones are
+    not changed.
 
     It shows what is skipped. Exit code 0: done, or can be done with --yes; 1: nothing to do, or a ledger cannot continue.
     """
@@ -46,8 +47,8 @@ def rebuild(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rebuild ledgers that are lost or damaged (ledger_missing, ledger_imbalance, unreadable_ledger) from the other topics, so
-    that nothing is lost or billed twice; healthy ones are not changed. Stop the meter first.
+    """Rebuild ledgers that are lost or damaged (ledger_missing, ledger_behind, ledger_imbalance, unreadable_ledger) from the
+    other topics, so that nothing is lost or billed twice; healthy ones are not changed. Stop the meter first.
 
     Exit code 0: done, or can be done with --yes; 1: nothing to do, or some data is lost.
     """

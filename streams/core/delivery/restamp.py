@@ -1,8 +1,8 @@
 """Recomputes timestamp and subscription of an event that waited until after the end of its billing period.
 
 With the old values Lago would accept the event and never bill it. The event keeps its transaction id. `timestamp`
-changes, and `usage_end` holds the end of the usage. If its subscription has ended meanwhile, the event goes to the
-org's next one. The result depends on the org's record and on the current billing period, so all posts within that
+changes, and `usage_end` holds the end of the usage. If its subscription has ended meanwhile, or has changed to a plan in
+another currency, the event goes to the org's next one. The result depends on the org's record and on the current billing period, so all posts within that
 period have the same bytes.
 """
 
@@ -19,7 +19,7 @@ from schemas.moments import lago_timestamp, parse_us, to_iso
 from schemas.organizations import DEFAULT
 from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
-from streams.core.mapping.billing_periods import ENDED, billed
+from streams.core.mapping.billing_periods import ENDED, WRONG_CURRENCY, billed
 from streams.core.mapping.resolve import CURRENCY
 from streams.core.mapping.subscription_choice import chosen
 
@@ -84,7 +84,7 @@ def restamp_decision(
     subscription = event.external_subscription_id
     code, owed = event.code, is_owed(event, event_code)
     choice = billed(org.periods, subscription, at_us, now_us, code, owed=owed)
-    may_move = choice.held == ENDED and not (owed and in_other_currency(org))
+    may_move = choice.held in (ENDED, WRONG_CURRENCY) and not (owed and in_other_currency(org))
     if may_move and (next_one := chosen(org, at_us, code, now_us, owed=owed)).subscription:
         subscription = next_one.subscription
         choice = billed(org.periods, subscription, at_us, now_us, code, owed=owed)

@@ -16,8 +16,9 @@ from schemas.customers import Period
 from schemas.moments import HOUR_US, to_datetime, to_us
 from streams.core.mapping.plan_intervals import MONTHS, period
 
-#: Reasons to hold usage: its subscription has ended; none of its plans charges the metric.
-ENDED, NO_CHARGE = "ended", "no_charge"
+#: Reasons to hold usage: its subscription has ended; none of its plans charges the metric; those that do read our cents
+#: in another currency.
+ENDED, NO_CHARGE, WRONG_CURRENCY = "ended", "no_charge", "currency"
 
 _DAY_US = 24 * HOUR_US
 
@@ -36,6 +37,13 @@ class Billed(NamedTuple):
 def charges(period: Period, code: str) -> bool:
     """Return whether the subscription's plan charges the metric. It is assumed while the charges are not known."""
     return not code or period.charged is None or code in period.charged
+
+
+def reads_dollars(period: Period) -> bool:
+    """Return whether Lago reads our cents as cents of a dollar on this subscription. It is assumed while the plan is not
+    known.
+    """
+    return not period.currency
 
 
 def over(period: Period, now_us: int) -> bool:
@@ -68,7 +76,8 @@ def billed(
 
     Args:
         code: code of the metric.
-        owed: whether the usage has an amount. Then it is held if no life of the subscription charges the metric.
+        owed: whether the usage has an amount. Then it is held if no life of the subscription charges the metric in
+            dollars.
     """
     own = [period for period in periods if period.external_id == subscription]
     if not own:
@@ -78,6 +87,8 @@ def billed(
         if owed:
             return Billed(at_us, NO_CHARGE)
         charging = own
+    if owed and not (charging := [period for period in charging if reads_dollars(period)]):
+        return Billed(at_us, WRONG_CURRENCY)
     lived = any(runs_at(period, at_us) for period in charging)
     later = [
         max(at_us, running_since(period, now_us))

@@ -5,7 +5,7 @@ new one. It keeps its own beginning, plan and activity (streams/core/mapping/set
 """
 
 from schemas.customers import CustomerRecord, MappingVersion
-from streams.core.mapping.set_mapping import MappingRequest, in_force
+from streams.core.mapping.set_mapping import REQUESTED, MappingRequest, in_force
 
 #: The end of the last version.
 _NEVER = 1 << 62
@@ -48,13 +48,6 @@ def paid_until(record: CustomerRecord, org_id: str, subscriptions: frozenset[str
 
 def _request(customer_id: str, version: MappingVersion, new: str, effective_from: int | None) -> MappingRequest:
     """Make a request for the new org. Its own subscription pays, even if the old version named a subscription."""
-    return MappingRequest(
-        customer_id,
-        new,
-        version.lago_organization_id,
-        version.billing_plan,
-        version.is_active,
-        "",
-        version.id_kind,
-        effective_from,
-    )
+    same = {name: getattr(version, name) for name in REQUESTED}
+    changed = same | {"lago_customer_id": new, "external_subscription_id": ""}
+    return MappingRequest(**changed, litellm_customer_id=customer_id, effective_from=effective_from)

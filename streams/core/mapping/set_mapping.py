@@ -53,6 +53,14 @@ class MappingRequest(msgspec.Struct, frozen=True):
     correct: bool | None = None
 
 
+#: The fields that a version has from its request, unchanged.
+REQUESTED = tuple(
+    name
+    for name in MappingRequest.__struct_fields__
+    if name in MappingVersion.__struct_fields__ and name != "effective_from"
+)
+
+
 class EndMappingRequest(msgspec.Struct, frozen=True):
     """The request to end a mapping.
 
@@ -266,12 +274,13 @@ def _needed(record: CustomerRecord, versions: list[MappingVersion], now_us: int,
     return copy(record, versions=tuple(versions), known_from=known_from)
 
 
-def _decides(version: MappingVersion) -> tuple[str, str, bool, str, bool]:
-    """Return the fields that decide who is billed. If they are equal in two versions, both bill usage to the same
-    subscription.
+def _decides(version: MappingVersion) -> MappingVersion:
+    """Return the version without the fields that do not decide who is billed. If the results of two versions are equal,
+    both bill usage to the same subscription.
     """
-    of = version
-    return of.lago_customer_id, of.external_subscription_id, of.is_active, of.id_kind, of.deleted
+    return copy(
+        version, effective_from=0, updated_at=0, soon=False, instead_of=(), billing_plan="", lago_organization_id=""
+    )
 
 
 def _remembered(record: CustomerRecord, version: MappingVersion, now_us: int) -> CustomerRecord:
@@ -297,17 +306,8 @@ def _decided(record: CustomerRecord, until: int) -> list[MappingVersion]:
 
 
 def _version(request: MappingRequest, begins: int, now_us: int) -> MappingVersion:
-    return MappingVersion(
-        begins,
-        request.lago_customer_id,
-        request.lago_organization_id,
-        request.billing_plan,
-        request.is_active,
-        request.external_subscription_id,
-        request.id_kind,
-        now_us,
-        soon=request.effective_from is None,
-    )
+    said = {name: getattr(request, name) for name in REQUESTED}
+    return MappingVersion(**said, effective_from=begins, updated_at=now_us, soon=request.effective_from is None)
 
 
 def _later(record: CustomerRecord | None, now_us: int) -> int:

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from schemas.customers import OrgRecord, Period
-from streams.core.mapping.billing_periods import ENDED, NO_CHARGE, charges, over, runs_at
+from streams.core.mapping.billing_periods import (
+    ENDED,
+    NO_CHARGE,
+    WRONG_CURRENCY,
+    charges,
+    over,
+    reads_dollars,
+    runs_at,
+)
 
 NO_SUBSCRIPTION = "no_subscription"
 #: Reason: several subscriptions charge the metric, and none of them is the org's own.
@@ -44,6 +52,8 @@ def chosen(
         if owed:
             return Choice("", NO_CHARGE)
         candidates, code = list(org.periods), ""
+    if owed and not (candidates := [period for period in candidates if reads_dollars(period)]):
+        return Choice("", WRONG_CURRENCY)
     if now_us is not None:
         candidates = [period for period in candidates if not over(period, now_us)]
         if not candidates:
@@ -67,6 +77,8 @@ def named(org: OrgRecord | None, subscription: str, code: str = "", now_us: int 
     own = [period for period in org.periods if period.external_id == subscription]
     if own and not any(charges(period, code) for period in own):
         return Choice("", NO_CHARGE)
+    if own and not any(charges(period, code) and reads_dollars(period) for period in own):
+        return Choice("", WRONG_CURRENCY)
     if not own and subscription in org.unusable:
         return Choice("", org.unusable[subscription])
     if own and now_us is not None and all(over(period, now_us) for period in own):

@@ -7,7 +7,7 @@ A call is remembered by its identity for the dedupe retention. A job has an iden
 from collections.abc import Sequence
 from itertools import islice
 
-from schemas.ledger import Job
+from schemas.ledger import Attempts, Job
 from schemas.moments import HOUR_US
 from schemas.usage import Usage
 from streams.core.metering.known_identities import COSTLESS, NEVER, SETTLED, UNTOLD, fingerprint, pack_identities
@@ -77,6 +77,16 @@ class BatchIdentities:
             self.new[usage.job] = tag
             if self._job(usage.job) is not None:
                 self.jobs[usage.job] = Job(clock_ms // HOUR_MS, tag)
+
+    def attempts(self, mark: bytes) -> Attempts | None:
+        """Return what is known of the failed attempts of a call; None = there were none."""
+        job = self._job(mark) if mark else None
+        return None if job is None else job.attempts
+
+    def keep_attempts(self, mark: bytes, attempts: Attempts | None, clock_ms: int) -> None:
+        """Remember the failed attempts of a call as long as a job."""
+        if mark and attempts is not None:
+            self.jobs[mark] = Job(clock_ms // HOUR_MS, SETTLED, attempts)
 
     def write(self, changes: Changes, first: int, dedupe_retention_us: int, newest_hour: int) -> None:
         """Store the new identities under `newest_hour` and `first`; forget what is beyond its dedupe retention.

@@ -7,7 +7,7 @@ call looks up or inserts a whole batch, so the cost is that of numpy and not of 
 (streams/core/metering/known_identities.py, ADR 0017).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +87,15 @@ class SeenIds:
     def drop_before(self, hour: int, oldest: int) -> None:
         """Forget the identities of the hours `[oldest, hour)`, at most of the last 250 of them."""
         hours = range(max(oldest, hour - _HOURS + 1), hour)
-        gone = np.isin(self._hours, [old % _HOURS + 1 for old in hours])
+        self._forget([old % _HOURS + 1 for old in hours])
+
+    def drop(self, hours: Iterable[int], except_of: Iterable[int]) -> None:
+        """Forget the identities of `hours`. An hour that cannot be distinguished from one of `except_of` stays."""
+        marks = {hour % _HOURS + 1 for hour in hours} - {hour % _HOURS + 1 for hour in except_of}
+        self._forget(sorted(marks))
+
+    def _forget(self, marks: Sequence[int]) -> None:
+        gone = np.isin(self._hours, marks)
         if gone.any():
             self._rebuild((self._hours != 0) & ~gone, 0)
 

@@ -24,10 +24,21 @@ from streams.core.metering.batch_identities import HOUR_MS, BatchIdentities, tag
 from streams.core.metering.batch_totals import added_to, by_decision_of, counted, set_apart, total_of
 from streams.core.metering.call_kinds import UNKNOWN
 from streams.core.metering.call_meaning import SEALED
-from streams.core.metering.decisions import BILLABLE, BILLED, DUPLICATE, METERED, REJECTED, UNBILLED, UNPRICED, decide
+from streams.core.metering.decisions import (
+    BILLABLE,
+    BILLED,
+    DUPLICATE,
+    FAILED_WITH_COST,
+    METERED,
+    REJECTED,
+    UNBILLED,
+    UNPRICED,
+    decide,
+)
 from streams.core.metering.dedupe_set import HOURS_APART
 from streams.core.metering.duplicate_routes import Routes
 from streams.core.metering.enrich import Enricher
+from streams.core.metering.failed_attempts import after, is_carried, mark_of, without_attempts
 from streams.core.metering.forgotten_calls import may_be_forgotten, oldest_us
 from streams.core.metering.known_identities import COSTLESS, FINGERPRINTS, NEVER, SETTLED, differs
 from streams.core.metering.ledger_state import LedgerState
@@ -146,6 +157,7 @@ class Fold:
         | COSTLESS                   | not billed            | duplicate                                      |
         | NEVER, may be forgotten    | any                   | rejected: beyond_horizon                       |
         | NEVER, COSTLESS            | billed, implausible   | rejected: implausible_cost                     |
+        | NEVER, COSTLESS            | failed, carried       | duplicate: the success after it has its cost   |
         | NEVER, COSTLESS            | billed                | added to its window                            |
         | NEVER                      | metered, held already | duplicate                                      |
         | NEVER                      | metered, no room      | rejected: too_many_held                        |
@@ -183,7 +195,7 @@ class Fold:
             if (price := None if rates is None else rated(usage, decision, rates)) and decision not in BILLED:
                 decision = BILLABLE
             if tag != NEVER and (tag != COSTLESS or decision not in BILLED):
-                _repeat(changes, duplicate, record, usage, differs_in_cost=differs(tag, cost))
+                _repeat(changes, duplicate, record, usage, differs_in_cost=differs(tag, cost) and not usage.carried)
                 if usage.job is identity:
                     memory.told_again(usage, tag, clock_ms)
                 continue
@@ -201,6 +213,20 @@ class Fold:
                 _reject(changes, rejected, record, Rejected(IMPLAUSIBLE_COST, f"billed at {price.usd:f} USD"), cost)
                 changes.noticed.doubt(IMPLAUSIBLE_COST, cost)
                 continue
+            mark = mark_of(usage) if usage.carried or decision == FAILED_WITH_COST else b""
+            if mark and decision in BILLED:
+                known_attempts = memory.attempts(mark)
+                if is_carried(usage, decision, known_attempts):
+                    _repeat(changes, duplicate, record, usage, differs_in_cost=False)
+                    new[identity] = tag_of(usage, billed=True)
+                    if stored == COSTLESS:
+                        memory.reopen(identity)
+                    continue
+                memory.keep_attempts(mark, after(usage, decision, known_attempts), clock_ms)
+                if usage.carried:
+                    without_attempts(usage, known_attempts)
+                    cost = usage.cost
+                    price = None if rates is None else rated(usage, decision, rates)
             target: Target | None = None
             window: Window | None = None
             rate: RateKey = None

@@ -146,6 +146,17 @@ class LedgerState:
         on_disk = () if self.cold is None else self.cold.sums.values()
         return sum(on_disk, sum_of_windows(self.windows.values()))
 
+    def forget_before(self, hour: int) -> None:
+        """Forget the identities of the hours from `position.dropped_hour` to `hour`.
+
+        Only hours that are there are given to the table, which cannot distinguish all hours. A ledger that `ledger
+        rebuild` has written has forgotten none since 1970, and its clock may be weeks behind its identities.
+        """
+        oldest = self.position.dropped_hour
+        if oldest < hour:
+            gone = [past for past in self.seen_blocks if oldest <= past < hour]
+            self.seen.drop(gone, [past for past in self.seen_blocks if past >= hour])
+
     def put_job(self, identity: bytes, job: Job | None) -> None:
         """Remember the latest report of a job; None = forget the job."""
         self.jobs.pop(identity, None)

@@ -84,7 +84,7 @@ def verdict(copy: Usage, rows: Iterable[LoggedCall], policy: MeterPolicy) -> Cop
         return CopyVerdict(MISSING) if unclear is None else CopyVerdict(UNCLEAR, unclear)
     billed = [row for row in same if row.billed]
     if billed:
-        if not copy.cost or any(abs(row.cost - copy.cost) <= NOISE for row in billed):
+        if not copy.cost or any(_same_cost(copy, row) for row in billed):
             return CopyVerdict(KNOWN, billed[0])
         return CopyVerdict(OTHER_COST, billed[0])
     if of_a_job(copy):  # a job id is unique only within a customer
@@ -130,6 +130,14 @@ def same_call(copy: Usage, row: LoggedCall) -> bool | None:
     if near or told_after:
         return True
     return None if not copy.call_id else False
+
+
+def _same_cost(copy: Usage, row: LoggedCall) -> bool:
+    """Return whether the log has the cost of the copy, with or without what its failed attempts have cost: they are in
+    the log as calls of their own, or not at all.
+    """
+    without = copy.carried and abs(row.cost + copy.carried - copy.cost) <= NOISE
+    return bool(without) or abs(row.cost - copy.cost) <= NOISE
 
 
 def _by_lago(copy: Usage, row: LoggedCall) -> bool:

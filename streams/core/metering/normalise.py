@@ -91,6 +91,8 @@ def normalise(
         tell_kind(usage, record.call)
     if not usage.cost:
         usage.media = counts_media(record.call)
+    elif record.call.carried_cost is not None:
+        usage.carried = _carried(record.call.carried_cost, usage.cost, unit)
     metadata = record.call.metadata
     if metadata is not None:
         if metadata.usage_object is not None:
@@ -311,6 +313,11 @@ def _text(value: str | int | None) -> str:
 def _cost(call: Call, unit: Decimal) -> Decimal:
     amount = amount_of(call)
     return ZERO if amount is None else quantise(amount, unit)
+
+
+def _carried(amount: Decimal, cost: Decimal, unit: Decimal) -> Decimal:
+    """Return the carried part of a cost; 0 if it is no amount, because a call is never refused for it."""
+    return quantise(amount, unit) if amount.is_finite() and 0 < amount <= cost else ZERO
 
 
 def _cached(call: Call, metadata: CallMetadata) -> int:

@@ -83,13 +83,12 @@ def apply(ledger: LedgerState, changes: Changes, now_us: int) -> None:
             ledger.put(window, now_us)
         elif first in ledger.windows:
             ledger.remove(first)
+    ledger.forget_before(changes.position.dropped_hour)
     for hour, first, _ in changes.dropped:
         blocks = ledger.seen_blocks[hour]
         del blocks[first]
         if not blocks:
             del ledger.seen_blocks[hour]
-    if changes.position.dropped_hour > ledger.position.dropped_hour:
-        ledger.seen.drop_before(changes.position.dropped_hour, ledger.position.dropped_hour)
     if changes.seen:
         ledger.seen.add(changes.seen, changes.seen_hour)
     if changes.settled:

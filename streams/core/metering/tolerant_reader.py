@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Raw
 
 from schemas.errors import Rejected
-from schemas.money import parse_amount
+from schemas.moments import MOMENT_FORM
+from schemas.money import AMOUNT_FORM, parse_amount
 from schemas.wire import Call, CallMetadata, CloudEvent, CloudEventData, Count, Id, LagoProperties, Number, Time
 from streams.core.metering.flags import NO, YES
 from streams.core.metering.json_budget import may_be_read
@@ -140,7 +141,7 @@ class PartialCall:
             kept[name] = made
             if kind not in (_MONEY, _TIME, _ID) and _differs(made, value):
                 self.odd.append(path)
-        elif kind in (_MONEY, _TIME) or name in _IDENTITY or name in CUSTOMER_FIELDS:
+        elif kind == _TIME or name in AMOUNTS or name in _IDENTITY or name in CUSTOMER_FIELDS:
             is_number = value is _NOT_A_NUMBER or (kind in (_MONEY, _TIME) and isinstance(value, NumberText))
             self.bad[path] = BAD_NUMBER if is_number else WRONG_TYPE
         else:
@@ -242,6 +243,15 @@ def clean(text: str) -> str:
 
 _MONEY, _TIME, _COUNT, _ID, _TEXT, _FLAG = "money", "time", "count", "id", "text", "flag"
 _READ = {_TEXT: _text, _FLAG: _flag}
+#: What each reader accepts, for messages.
+_FORMS: Final = {
+    _MONEY: AMOUNT_FORM,
+    _TIME: MOMENT_FORM,
+    _COUNT: f"a whole number from 0 to {MAX_COUNT}",
+    _ID: "a text or a whole number",
+    _TEXT: "a text",
+    _FLAG: "true or false",
+}
 
 
 def _kind_of(type_: Any) -> Any:
@@ -260,6 +270,17 @@ def _fields_of(of: type[msgspec.Struct], into: dict[type[msgspec.Struct], dict[s
     for kind in into[of].values():
         if isinstance(kind, type) and kind not in into:
             _fields_of(kind, into)
+
+
+def form_of(path: str) -> str:
+    """Return what is accepted in the field at a path of `PartialCall.bad`, for messages; `""`: there is no such field."""
+    for root in (Call, CloudEvent):
+        kind: Any = root
+        for name in path.split("."):
+            kind = _FIELDS[kind].get(name) if isinstance(kind, type) else None
+        if kind is not None:
+            return _FORMS.get(kind, "a JSON object")
+    return ""
 
 
 _FIELDS: dict[type[msgspec.Struct], dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Growth and loss: topics grow, ledgers are lost, a disk is restored."""
+"""Growth and loss: topics get more partitions, ledgers are lost, a disk is restored."""
 
 from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
@@ -8,11 +8,11 @@ ROWS = (
     Row(
         156,
         "`topics expand` is killed under load",
-        "SIGKILL at each of its eight steps, while two kinds of clients send every call twice, one of which learns of the new "
+        "SIGKILL at each of its eight steps, while two kinds of clients send every call twice, one of which uses the new "
         "partitions minutes later",
         (LOST, TWICE, MONEY, BOOKS, GOES_ON, SAYS_SO),
-        "no worker starts before it is finished; the next run finishes it; what was counted, open, held or unread before is billed "
-        "once",
+        "no worker starts before it is finished; the next run finishes it; usage that was counted, open, held or unread before is "
+        "billed once",
         (
             "faults/test_expansion.py::test_an_expansion_killed_under_load_is_finished_by_the_next_run_to_the_cent",
             "integration/test_expansion.py::test_usage_counted_open_held_or_unread_before_is_billed_once_afterwards",
@@ -22,7 +22,7 @@ ROWS = (
     Row(
         157,
         "a worker during an interrupted expansion, or with topics that were expanded by hand",
-        "a meter of the old number between two runs; Kafka's own command, and a meter of the new number",
+        "a meter with the old number of partitions is started between two runs; partitions are added by Kafka's own command, and a meter with the new number is started",
         (LOST, TWICE, MONEY, BOOKS, SAYS_SO),
         "ledgers that have moved halt with `partitions_changed`, the others continue; no new ledger is begun",
         (
@@ -40,6 +40,7 @@ ROWS = (
         (
             f"{_REBUILD}test_a_ledger_lost_at_a_random_moment_of_a_random_history_bills_each_call_once",
             f"{_REBUILD}test_a_damaged_ledger_is_rebuilt_and_a_correct_one_not_changed",
+            f"{_REBUILD}test_a_rebuilt_ledger_knows_its_calls_in_every_step_of_one_life",
             f"{_REBUILD}test_an_interrupted_rebuild_is_repeated_and_no_worker_uses_half_of_it",
             f"{_REBUILD}test_a_grown_deployment_is_restored_with_what_its_ledgers_had_from_their_parents",
             f"{_REBUILD}test_if_the_topics_no_longer_contain_everything_it_refuses_and_says_what_is_missing",
@@ -77,18 +78,18 @@ ROWS = (
     Row(
         175,
         "all topics are lost while the projector is behind",
-        "the same, with events that only Lago has; the calls of one event are in no row",
+        "the same, with events that only Lago has; Postgres has no row of the calls of one of them",
         (TWICE, MONEY, SAYS_SO),
         "Lago is asked for its events; calls without a row are reported, and their copies are refused until a person decides",
         ("faults/test_empty_cluster.py::test_events_that_only_lago_has_are_not_billed_again",),
     ),
     Row(
         176,
-        "a partition halts, and its own topic cannot be written",
+        "a partition halts, and Kafka refuses its report about that",
         "the position deleted from the changelog of a real worker; a report that Kafka refuses; halts and resumptions in turn",
         (SAYS_SO, GOES_ON),
-        "`partition.halted` arrives once by an outgoing webhook, and `partition.resumed` once it goes on; a refused report is written "
-        "later and holds up nothing",
+        "one outgoing webhook `partition.halted` arrives, and one `partition.resumed` when the partition continues; a refused report is "
+        "written later and delays nothing",
         (
             "integration/test_partition_reports.py::test_a_worker_with_a_lost_ledger_is_announced_and_so_is_its_recovery",
             "integration/test_partition_reports.py::test_each_change_is_reported_once_and_a_report_that_could_not_be_written_again",
@@ -98,9 +99,9 @@ ROWS = (
     Row(
         178,
         "all topics are lost while held usage is released, and only Lago has the event",
-        "the event names one of two held parts; parts that do not add up; the log trusted by a person, and everything sent again",
+        "the event names one of two held parts; parts whose sums do not agree; then a person confirms the log, and everything is sent again",
         (TWICE, MONEY, SAYS_SO),
-        "held parts that add up to what the event bills are in it and are not billed again; what does not add up is decided by a person first",
+        "held parts whose sum the event bills count as billed by it, and are not billed again; if the sums do not agree, a person decides first",
         (
             "faults/test_empty_cluster.py::test_usage_released_into_an_event_that_only_lago_has_is_billed_once",
             "integration/test_recovered_releases.py::test_held_parts_with_the_sum_that_the_event_bills_are_in_it",
@@ -112,11 +113,11 @@ ROWS = (
     ),
     Row(
         179,
-        "all topics are lost, and the settings are not what they were",
+        "all topics are lost, and the recovery has incomplete or wrong information",
         "a deployment `a` beside `a-b` in one Lago; another deployment's database; a closed organisation; a rate card without an audit "
         "line; a sender whose clock is ten minutes ahead; an org that the projector had not seen",
         (TWICE, MONEY, SAYS_SO),
-        "`recover` takes no other deployment's events for its own, asks for what it does not know, and refuses what it cannot know",
+        "`recover` does not use events of other deployments, asks Lago for missing data, and refuses to continue without data that it cannot get",
         (
             "integration/test_recovery.py::test_another_deployments_database_is_refused",
             "integration/test_recovery.py::test_events_of_a_deployment_with_a_longer_name_are_not_taken_for_ours",

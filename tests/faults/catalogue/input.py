@@ -1,8 +1,8 @@
-"""Hostile, damaged or unusual input. It must affect only itself. The tests measure how long other senders and probes waited, the peak of memory, and lost calls of others."""
+"""Hostile, damaged or unusual input, which must not affect other input. The tests measure how long other senders and probes waited, the peak of memory, and lost calls of others."""
 
 from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
-_STRANGER = "faults/test_strangers.py::test_a_client_without_a_credential_delays_no_other_sender"
+_STRANGER = "faults/test_unauthenticated_clients.py::test_a_client_without_a_credential_delays_no_other_sender"
 _LONGER = "`SECONDS=60`, and held to 250 ms"
 
 
@@ -15,8 +15,8 @@ def _damage(*kinds: str) -> tuple[str, ...]:
 ROWS = (
     Row(
         101,
-        "a stranger's gzip of 1 GiB of blanks, and large bodies, at 10 MB/s",
-        "without a credential to every port, and with an invalid signature; honest senders and probes at the same time",
+        "an unauthenticated client sends gzip of 1 GiB of blanks, and large bodies, at 10 MB/s",
+        "to every port without a credential, and with an invalid signature; other senders and probes at the same time",
         (LOST, GOES_ON),
         "nothing is decompressed before the sender is known, and nothing is kept; a refused body is not read",
         (_STRANGER, "integration/test_connections.py::test_the_unread_rest_of_a_refused_body_is_never_read"),
@@ -25,7 +25,7 @@ ROWS = (
     ),
     Row(
         102,
-        "700 connections that never say a word, to a process with 256 descriptors",
+        "700 connections that send nothing, to a process with 256 file descriptors",
         "from eight addresses; each connection is opened again when it is closed",
         (LOST, GOES_ON, SAYS_SO),
         "they are closed after WEBHOOK_TIMEOUT; if all places are taken, the oldest idle connection is closed",
@@ -42,17 +42,17 @@ ROWS = (
         "guessed tokens at the highest possible rate",
         "wrong bearer tokens on both ports, from eight addresses",
         (GOES_ON, SAYS_SO),
-        "ten per second and address are answered at once, others after a second; they are counted, and logged once a minute without the guess",
+        "of each address ten per second are answered at once, the others after a second; they are counted, and logged once a minute without the token",
         (
             _STRANGER,
-            "integration/test_strangers.py::test_guesses_are_counted_and_logged_once_a_minute_and_never_with_the_guess",
+            "integration/test_credential_guesses.py::test_guesses_are_counted_and_logged_once_a_minute_and_never_with_the_guess",
         ),
         shows=_damage("guesses"),
         longer=_LONGER,
     ),
     Row(
         104,
-        "a damaged element of millions of parts",
+        "a damaged element with millions of parts",
         "a NaN with 8 Mi numbers, objects or brackets, 16 kB compressed, between two valid calls",
         (LOST, GOES_ON, SAYS_SO),
         "that element is `too_complex`: 202; the other elements are stored, and other senders are served in the meantime",
@@ -73,7 +73,7 @@ ROWS = (
         "damaged records in every topic, under load",
         "changed bits, truncated records, deep JSON, 0xFF, huge numbers, invalid headers, keys and times; five per second and topic, with all processes running",
         (LOST, TWICE, GOES_ON, SAYS_SO),
-        "each affects only itself: every call is billed once, no process ends, no partition task halts; records without a row are listed",
+        "every call is billed once, no process ends, no partition task halts; records that cannot become a row are listed",
         ("faults/test_mutated_records.py::test_damaged_records_in_every_topic_cost_themselves_alone",),
         longer="MINUTES=10",
     ),
@@ -107,7 +107,7 @@ ROWS = (
     ),
     Row(
         110,
-        "a key of one org that adopts other customers, or searches for them",
+        "a key of one org that tries to map or to find customers of others",
         "mappings of `victim` and of `unattributed:`; ids of another org and unknown ids",
         (MONEY, SAYS_SO),
         "only ids under its prefixes are mapped; the response is the same for ids of others and for unknown ids",
@@ -118,17 +118,17 @@ ROWS = (
     ),
     Row(
         111,
-        "recorded usage that makes a bill smaller, or that Lago cannot hold",
+        "recorded usage that makes a bill smaller, or that Lago cannot store",
         "-1e308, and negative values by a key that may only write usage",
         (MONEY, SAYS_SO),
         "refused with a reason; negative values need `usage:correct`, and each record names its author",
-        ("contract/test_org_power.py::test_a_number_that_lago_cannot_hold_is_refused",),
+        ("contract/test_org_privileged_actions.py::test_a_number_that_lago_cannot_hold_is_refused",),
         simulated="the api with the Lago sandbox: refused usage never reaches Kafka",
     ),
     Row(
         112,
-        "a customer's name that is markup, escape sequences or bidirectional marks",
-        "on every command that prints names",
+        "a customer's name with markup, escape sequences or bidirectional marks",
+        "printed by every command that prints names",
         (SAYS_SO,),
         "the name is shown escaped, in one row",
         ("integration/test_hostile_names.py::test_no_command_lets_a_name_control_the_terminal",),
@@ -147,9 +147,9 @@ ROWS = (
     Row(
         141,
         "names of 4,000 characters in every field that a sender chooses",
-        "characters of one and of four bytes that nothing can compress, in calls, mappings, orgs, refusals, deliveries and audit lines",
+        "incompressible text, with characters of one and of four bytes, in calls, mappings, orgs, refusals, deliveries and audit lines",
         (LOST, GOES_ON),
-        "the call is stored and summed up by the SHA-256 of its names; so are the other calls",
+        "the call is stored, and summed up under the SHA-256 of its names; the other calls are stored and summed up as usual",
         (
             "integration/test_long_names.py::test_a_call_with_names_of_any_length_is_stored_and_summed_with_the_others",
             "integration/test_long_names.py::test_text_bounded_by_the_projector_and_the_sums_fits_into_every_index",
@@ -157,10 +157,10 @@ ROWS = (
     ),
     Row(
         142,
-        "a day whose sums cannot be made",
-        "a trigger refuses a row of its sums, or takes a minute for it; the refresh as a whole is denied",
+        "a day whose sums cannot be computed",
+        "a trigger refuses a row of its sums, or takes a minute for it; the whole refresh is refused",
         (GOES_ON, SAYS_SO),
-        "that day keeps its old sums and is tried again with growing waits; the other days are summed up; the failure is counted and logged",
+        "that day keeps its old sums and is tried again after longer and longer waits; the other days are summed up; the failure is counted and logged",
         (
             "integration/test_usage_refresh.py::test_a_day_that_fails_keeps_its_sums_and_all_others_continue",
             "integration/test_usage_refresh.py::test_a_day_that_takes_too_long_is_skipped",
@@ -170,15 +170,15 @@ ROWS = (
     Row(
         143,
         "invented names of models",
-        "more pairs of provider and model than are judged",
+        "more pairs of provider and model than the product evaluates",
         (GOES_ON,),
-        "the pairs with the most calls are judged and kept, the others are not",
+        "the pairs with the most calls are evaluated and kept, the others are not",
         ("integration/test_provider_health.py::test_of_invented_names_only_the_most_used_are_judged",),
     ),
     Row(
         114,
         "a start while a dependency is down, and SIGTERM at any moment",
-        "each role is started while Kafka or Postgres is down; SIGTERM while it starts, waits, opens and works",
+        "each role is started while Kafka or Postgres is down; SIGTERM while it starts, waits, opens its partitions and works",
         (GOES_ON, SAYS_SO),
         "it waits, and logs this once a minute with the address; it ends with 0 within ten seconds",
         (
@@ -202,7 +202,7 @@ ROWS = (
     Row(
         116,
         "connections to the metrics port, and scrapes without a pause",
-        "200 connections that never send a byte and 8 that scrape, from eight addresses; honest senders and probes at the same time",
+        "200 connections that send nothing and 8 that scrape, from eight addresses; other senders and probes at the same time",
         (LOST, GOES_ON, SAYS_SO),
         "16 connections are served, each for at most ten seconds, with 20 responses a second; if all are taken, the address with the most connections loses its oldest",
         (
@@ -228,9 +228,9 @@ ROWS = (
     Row(
         134,
         "a call whose record the ingress refuses, in the ring of the LiteLLM plugin",
-        "413 and 400 for one record, for a whole batch of them, and 500 for one; with the ring of another process",
+        "413 and 400 for one record and for a whole batch, and 500 for one record; also in the ring of another process",
         (LOST, GOES_ON, SAYS_SO),
-        "it is set aside in a file, counted and logged without its contents; all other records and rings are posted",
+        "it is kept in a separate file, counted and logged without its contents; all other records and rings are posted",
         (
             "integration/test_plugin_ring.py::test_a_record_that_the_ingress_refuses_is_kept_apart_and_all_others_are_in_kafka_once",
             "contract/test_plugin_posting.py::test_a_single_element_is_refused_for_itself_if_the_ingress_accepts_others",

@@ -1,11 +1,12 @@
 """Kafka is killed, down, frozen or disconnected, or its topics have changed."""
 
-from tests.faults.catalogue.row import EXACT, GOES_ON, LOST, SAYS_SO, TWICE, Row
+from tests.faults.catalogue.row import BOOKS, EXACT, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
-_CUT = "faults/test_kafka_away.py::test_a_frozen_broker_a_silent_network_and_lost_connections_lose_no_call"
+_CUT = "faults/test_kafka_unavailable.py::test_a_frozen_broker_a_silent_network_and_lost_connections_lose_no_call"
 _SCALED = (
     "faults/test_three_brokers.py::test_workers_that_scale_and_roll_while_a_broker_is_down_lose_and_duplicate_nothing"
 )
+_BEHIND = "integration/test_ledger_behind.py::"
 
 ROWS = (
     Row(
@@ -21,15 +22,15 @@ ROWS = (
     Row(
         22,
         "Kafka is down when the ingress starts, and stays down",
-        "the broker is killed first",
+        "the broker is killed before the ingress starts",
         (LOST, GOES_ON),
-        "it starts, is ready, answers 202 with the spool, and stops within ten seconds; the next ingress drains the file",
+        "it starts, is ready, answers 202 with the spool, and stops within ten seconds; the next ingress drains the spool",
         ("integration/test_spool.py::test_without_kafka_it_starts_is_ready_answers_and_stops_within_ten_seconds",),
     ),
     Row(
         23,
         "broker and ingress are killed during an outage, and again during the drain",
-        "SIGKILL of the ingress twice while the broker is dead, once while the spool drains",
+        "SIGKILL of the ingress twice while the broker is down, once while the spool drains",
         (LOST, GOES_ON),
         "every call that got 202 is in the raw topic afterwards; no sender waited longer than 5 s",
         ("integration/test_spool.py::test_every_202_is_in_kafka_although_broker_and_ingress_were_killed_under_load",),
@@ -63,7 +64,7 @@ ROWS = (
         "a dead letter that the broker refuses",
         "max.message.bytes of the dead-letter topic below the record",
         (LOST, TWICE, SAYS_SO),
-        "the offset does not move: the worker ends, and its successor finishes the batch when the topic accepts the record",
+        "the offset is not committed: the worker ends, and the next worker finishes the batch when the topic accepts the record",
         ("integration/test_dead_letters.py::test_if_a_dead_letter_cannot_be_written_its_offset_is_not_committed",),
     ),
     Row(
@@ -80,7 +81,7 @@ ROWS = (
     Row(
         29,
         "the raw topic was deleted and created again",
-        "another topic of the same name",
+        "another topic has the same name",
         (TWICE, SAYS_SO),
         "the partition task halts with `topic_recreated`",
         (
@@ -98,7 +99,7 @@ ROWS = (
     ),
     Row(
         31,
-        "the changelog is gone",
+        "the changelog is lost",
         "deleted and created empty, while the group has committed offsets",
         (TWICE, SAYS_SO),
         "the partition task halts with `ledger_missing`: an empty ledger would bill everything again",
@@ -107,18 +108,20 @@ ROWS = (
     Row(
         32,
         "a broker is killed while a reader is being stopped",
-        "eight readers, kill -9, fetches under way",
+        "kill -9 while eight readers fetch",
         (GOES_ON,),
         "the reader's last error does not cancel the task that stopped it",
-        ("faults/test_laws_on_kafka.py::test_stopping_a_reader_of_a_dead_broker_does_not_cancel_the_caller",),
+        (
+            "faults/test_clients_of_killed_broker.py::test_stopping_a_reader_of_a_dead_broker_does_not_cancel_the_caller",
+        ),
     ),
     Row(
         33,
-        "the broker is killed for 60 s under load, the ingress meanwhile",
+        "the broker is down for 60 s under load, and the ingress is killed in the meantime",
         "SIGKILL of the broker, which is down for 9 s, and twice of the ingress; 120 calls/s through HTTP, from webhook to Lago",
         (*EXACT, GOES_ON),
         "calls get 202 with the spool; every cent of them is billed when Kafka is back",
-        ("faults/test_kafka_away.py::test_an_unavailable_broker_and_a_killed_ingress_lose_no_call",),
+        ("faults/test_kafka_unavailable.py::test_an_unavailable_broker_and_a_killed_ingress_lose_no_call",),
         longer="the broker is away for 60 s with `--long-faults`",
     ),
     Row(
@@ -133,8 +136,8 @@ ROWS = (
     ),
     Row(
         35,
-        "a network to Kafka that falls silent",
-        "a proxy before the broker passes nothing for 8 s and closes no connection, under load",
+        "a network to Kafka that passes nothing and closes no connection",
+        "a proxy before the broker does so for 8 s, under load",
         (*EXACT, GOES_ON),
         "requests wait or are sent again; every cent is billed once",
         (_CUT,),
@@ -143,7 +146,7 @@ ROWS = (
     ),
     Row(
         36,
-        "connections to Kafka that are cut repeatedly",
+        "connections to Kafka that are reset repeatedly",
         "a proxy resets all connections 20 times, five times a second, then refuses new ones for 3 s",
         (*EXACT, GOES_ON),
         "unfinished batches are sent again with the producer's sequence number; every cent is billed once",
@@ -179,10 +182,10 @@ ROWS = (
     ),
     Row(
         154,
-        "a right of a role's account is taken away, and one too many is given",
-        "lists removed and created on a broker with the StandardAuthorizer",
+        "a right of a role's Kafka account is removed, and another one is added that it does not need",
+        "access-control lists are removed and created on a broker with the StandardAuthorizer",
         (SAYS_SO,),
-        "the doctor names the principal, the operation and the resource; `topics create --acls` creates it again",
+        "`doctor` names the principal, the operation and the resource; `topics create --acls` creates the missing right again",
         ("faults/test_rights.py::test_the_doctor_names_a_removed_right_and_an_additional_one",),
     ),
     Row(
@@ -220,5 +223,41 @@ ROWS = (
         (LOST, TWICE, SAYS_SO),
         "the command waits until Kafka has ended the transaction, and then reads the events behind it; after 30 s it gives up with an error",
         ("integration/test_topic_scan.py::test_records_committed_behind_an_unfinished_transaction_are_read",),
+    ),
+    Row(
+        197,
+        "the changelog of the ledgers lost its last transactions",
+        "the topic made again from its first records, after later calls were counted and billed; then also the end of raw",
+        (LOST, TWICE, MONEY, BOOKS, GOES_ON, SAYS_SO),
+        "the group's offset shows it: the partition halts with `ledger_behind`, and continues when `ledger rebuild` has rebuilt it; if raw lost its end, too, `ledger init` begins a new ledger that bills nothing twice",
+        (
+            f"{_BEHIND}test_a_ledger_whose_changelog_lost_its_tail_halts_and_is_rebuilt",
+            f"{_BEHIND}test_a_kept_ledger_whose_tail_was_lost_halts",
+            f"{_BEHIND}test_where_the_end_of_raw_is_lost_too_a_new_ledger_bills_nothing_twice",
+            f"{_BEHIND}test_no_partitions_are_added_while_a_ledger_is_behind",
+        ),
+    ),
+    Row(
+        198,
+        "a broker that is cut off shows a new owner an old copy of its ledger's changelog",
+        "one of three brokers is cut off from the controllers, and another leads the partition by now; a worker with only the first records of the topic, until the others follow",
+        (LOST, TWICE, MONEY, BOOKS, GOES_ON, SAYS_SO),
+        "the partition halts with `ledger_behind` and bills nothing; when the complete changelog answers, it continues without a command",
+        (
+            "faults/test_stale_broker.py::test_a_ledger_is_not_opened_from_the_old_copy_of_a_broker_that_is_cut_off",
+            f"{_BEHIND}test_a_ledger_that_was_read_from_an_old_copy_goes_on_by_itself_when_the_changelog_is_complete",
+        ),
+        ("refused",),
+    ),
+    Row(
+        199,
+        "the offset of the meter's group was changed by hand, or Kafka lost it",
+        "Kafka's own request, to lower offsets and to the end of unread calls",
+        (LOST, TWICE, MONEY, BOOKS, GOES_ON, SAYS_SO),
+        "a lower offset changes nothing: the ledger's position counts; a higher one halts the partition with `ledger_behind`, and after `ledger rebuild` the skipped calls are billed",
+        (
+            f"{_BEHIND}test_an_offset_of_the_group_below_the_position_changes_nothing",
+            f"{_BEHIND}test_an_offset_of_the_group_that_was_moved_ahead_halts_and_a_rebuild_counts_the_skipped_calls",
+        ),
     ),
 )

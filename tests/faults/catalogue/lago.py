@@ -1,4 +1,4 @@
-"""Faults of Lago: unavailable, limited, without its memory of repeats, refusing single events, with either event store."""
+"""Faults of Lago: it is unavailable, limits requests, does not recognise repeats, or refuses single events; with either event store."""
 
 from tests.faults.catalogue.row import EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
 
@@ -6,7 +6,7 @@ _EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_with_any_
 _ORGANIZATIONS = "faults/test_lago_organizations.py"
 _MORE = "`make soak` draws a new minute of all faults for each of MINUTES"
 _CLICKHOUSE = "faults/test_sink_faults.py::test_on_clickhouse_an_event_with_an_unknown_outcome_is_billed_once"
-_AWAY = "faults/test_lago_away.py::test_an_event_that_lago_does_not_answer_waits_and_arrives_once"
+_AWAY = "faults/test_lago_unavailable.py::test_an_event_that_lago_does_not_answer_waits_and_arrives_once"
 
 ROWS = (
     Row(
@@ -22,7 +22,7 @@ ROWS = (
     Row(
         42,
         "Lago answers 500",
-        "now and then, during all other faults",
+        "at random times, during all other faults",
         EXACT,
         "the identical bytes are sent again after a wait; no event is given up because of it",
         (_EXACTNESS,),
@@ -31,17 +31,17 @@ ROWS = (
     ),
     Row(
         43,
-        "the connection is cut before Lago stores",
+        "the connection is closed before Lago stores the events",
         "during all other faults",
         EXACT,
-        "outcome unknown: the identical bytes again",
+        "the outcome is unknown, so the identical bytes are sent again",
         (_EXACTNESS,),
         ("lago_drop",),
         longer=_MORE,
     ),
     Row(
         44,
-        "Lago stores, and its answer never comes",
+        "Lago stores the events, and its answer is lost",
         "no response for 1-6 s, and once longer than LAGO_TIMEOUT (30 s), during all other faults",
         EXACT,
         "the identical bytes are sent again; Lago's unique key refuses them, which counts as delivered",
@@ -52,7 +52,7 @@ ROWS = (
     Row(
         45,
         "Lago on ClickHouse with deduplication, responses lost after storing",
-        "three posts stored and never answered; a repeat is stored as a second copy",
+        "three posts are stored and not answered; a repeat is stored as a second copy",
         (LOST, TWICE, MONEY),
         "events are stored several times, and one copy of each is billed",
         (_CLICKHOUSE,),
@@ -60,24 +60,24 @@ ROWS = (
     Row(
         46,
         "Lago on ClickHouse without deduplication, responses lost after storing",
-        "three posts stored and never answered; a repeat would be billed twice",
+        "three posts are stored and not answered; a repeat would be billed twice",
         (LOST, TWICE, MONEY, SAYS_SO),
         "each event with an unknown outcome is looked up before it is posted again; the log warns about the store",
         (_CLICKHOUSE,),
     ),
     Row(
         47,
-        "Lago's limit, met by two workers, and an outage of 4 s",
-        "200 requests/s allowed, 120 windows/s offered; every path of Lago dropped for 4 s",
+        "two workers under Lago's rate limit, and an outage of 4 s",
+        "Lago allows 200 requests/s, and 120 windows/s are sealed; then Lago closes all connections for 4 s",
         (LOST, TWICE, GOES_ON),
-        "no 429; waiting events are delivered once; the speed is tested in `unit/streams/core/delivery/test_pacing_fleet.py`",
+        "no 429; waiting events are delivered once; the speed is tested in `unit/streams/core/delivery/test_shared_rate_limit.py`",
         (
             "faults/test_sink_faults.py::test_two_workers_respect_a_limit_that_neither_knows_alone_and_an_outage_loses_no_event",
         ),
     ),
     Row(
         48,
-        "Lago refuses the key, which is then put right",
+        "Lago refuses the key, which is then corrected",
         "401 for every post; the worker is restarted with the correct key",
         (LOST, TWICE, SAYS_SO),
         "events wait: no retry, no dead letter; everything is delivered afterwards",
@@ -86,15 +86,15 @@ ROWS = (
     Row(
         49,
         "Lago is down, fails, refuses the key, or a sign-in page answers instead",
-        "dropped connections, 503, 401, a 200 of HTML, 400, 413 and 422 that are not Lago's; 1.5 s each",
+        "closed connections, 503, 401, 200 with HTML, and 400, 413 and 422 that are not Lago's; 1.5 s each",
         (LOST, TWICE, GOES_ON),
         "events wait, and are delivered afterwards; retry topic and dead letters stay empty",
         ("integration/test_sink.py::test_in_an_outage_no_event_is_given_up",),
     ),
     Row(
         50,
-        "a poisoned event: each batch that contains it gets 500, other batches succeed",
-        "one event of twenty, every time",
+        "a bad event: each batch that contains it gets 500, other batches succeed",
+        "one event of twenty gets 500 every time",
         (LOST, TWICE, SAYS_SO),
         "its batch is halved until it is alone; after its retries it is a dead letter with reason and attempts",
         (
@@ -105,7 +105,7 @@ ROWS = (
     Row(
         51,
         "a batch that always answers 500 while others pass",
-        "ten poisoned events in one batch of three",
+        "three batches; each of the ten bad events is in the same batch",
         (LOST, TWICE, GOES_ON),
         "the ten events are isolated and become dead letters; the other events and batches are delivered",
         ("integration/test_sink.py::test_a_batch_of_only_bad_events_fails_alone",),
@@ -115,7 +115,7 @@ ROWS = (
         "one id twice in a batch, and two events under one id",
         "a record repeated in the events topic, and one with another amount",
         (TWICE, MONEY, SAYS_SO),
-        "never both in one post; the repeat is delivered, and the different event becomes a dead letter `id_conflict`",
+        "the two are never in one post; the repeat is delivered, and the different event becomes a dead letter `id_conflict`",
         (
             "integration/test_sink.py::test_an_id_twice_in_a_batch_is_billed_once_and_two_events_under_one_id_are_reported",
         ),
@@ -127,19 +127,19 @@ ROWS = (
         (LOST, TWICE),
         "no event is given up, even after a day",
         ("unit/streams/delivery/test_delivery_outages.py::test_a_key_that_is_refused_for_a_day_loses_no_event",),
-        simulated="a day",
+        simulated="it lasts a day",
     ),
     Row(
         54,
-        "300 windows/s against 500 requests/s for 30 s, and the drain of an outage",
+        "300 windows/s under a limit of 500 requests/s for 30 s, and the backlog after an outage",
         "several processes on a virtual clock, each with the real delivery and the real rate limiter",
         (LOST, TWICE, GOES_ON),
         "no 429; the backlog drains at half the limit or more over the middle 80 %",
         (
-            "unit/streams/core/delivery/test_pacing_fleet.py::test_three_hundred_a_second_for_half_a_minute_get_no_429",
-            "unit/streams/core/delivery/test_pacing_fleet.py::test_a_backlog_after_an_outage_drains_at_half_the_limit_or_more_without_a_429",
+            "unit/streams/core/delivery/test_shared_rate_limit.py::test_three_hundred_a_second_for_half_a_minute_get_no_429",
+            "unit/streams/core/delivery/test_shared_rate_limit.py::test_a_backlog_after_an_outage_drains_at_half_the_limit_or_more_without_a_429",
         ),
-        simulated="otherwise the load of the machine would be measured",
+        simulated="otherwise the test would measure the load of the machine",
     ),
     Row(
         55,
@@ -158,17 +158,17 @@ ROWS = (
         "Lago is down for 5 minutes",
         "connections refused for 8 s during posts, while further events arrive",
         (LOST, TWICE, GOES_ON),
-        "the breaker opens, and events wait in their topic; no retry, no dead letter; every event arrives once",
+        "the circuit breaker opens, and events wait in their topic; no retry, no dead letter; every event arrives once",
         (_AWAY,),
         ("away_s", "drained_refuse_s", "repeats_refuse"),
         longer="300 s with `--long-faults`",
     ),
     Row(
         57,
-        "a network to Lago that falls silent",
-        "a proxy before Lago passes nothing for 8 s and closes no connection; LAGO_TIMEOUT is 2 s",
+        "a network to Lago that passes nothing and closes no connection",
+        "a proxy before Lago does so for 8 s; LAGO_TIMEOUT is 2 s",
         (LOST, TWICE, GOES_ON),
-        "outcome unknown: the identical bytes again; one copy of each",
+        "the outcome is unknown, so the identical bytes are sent again; Lago has one copy of each event",
         (_AWAY,),
         ("away_s", "drained_silent_s", "repeats_silent"),
         longer="300 s with `--long-faults`",
@@ -178,14 +178,14 @@ ROWS = (
         "connections to Lago that are reset repeatedly",
         "fifty times a second for 8 s, during posts",
         (LOST, TWICE, GOES_ON),
-        "outcome unknown: the identical bytes again; one copy of each",
+        "the outcome is unknown, so the identical bytes are sent again; Lago has one copy of each event",
         (_AWAY,),
         ("away_s", "drained_again_s", "repeats_again"),
         longer="300 s with `--long-faults`",
     ),
     Row(
         59,
-        "one bad event in each batch of 100, and one that is there twice",
+        "one bad event and one repeated event in each batch of 100",
         "ten batches; a timestamp that Lago refuses and a repeated record, each at a random place",
         (LOST, TWICE, SAYS_SO),
         "98 events of each batch are billed once; the invalid event becomes a dead letter with Lago's reason",
@@ -199,7 +199,7 @@ ROWS = (
         "every post fails for many minutes",
         "Lago answers every request with an error, on a virtual clock; the real delivery and breaker",
         (LOST, TWICE),
-        "the breaker holds the posts and no event is given up",
+        "the circuit breaker stops the posts, and no event is given up",
         (
             "unit/streams/delivery/test_delivery_outages.py::test_in_an_outage_the_breaker_holds_the_posts_and_no_event_is_given_up_for_many_minutes",
         ),

@@ -22,7 +22,7 @@ RULES = (
         (
             "e2e/test_polled_jobs.py::test_a_polled_job_is_billed_once_over_a_restart_and_a_week",
             "unit/streams/core/metering/test_jobs.py::test_only_the_first_positive_cost_is_billed",
-            "unit/streams/core/metering/test_sealed_jobs.py::test_polls_of_one_response_are_one_job",
+            "unit/streams/core/metering/test_encrypted_job_ids.py::test_polls_of_one_response_are_one_job",
         ),
     ),
     Rule(
@@ -34,13 +34,13 @@ RULES = (
     ),
     Rule(
         "A call with an implausible price waits for an operator, together with its amount",
-        ("integration/test_kept_aside.py::test_an_implausible_cost_is_billed_when_an_operator_accepts_it",),
+        ("integration/test_implausible_costs.py::test_an_implausible_cost_is_billed_when_an_operator_accepts_it",),
     ),
     Rule(
         "A copy without a cost does not exclude a copy with a cost; a copy with a different cost is a duplicate and is listed",
         (
-            "unit/streams/core/metering/test_two_kinds_of_known.py::test_the_first_cost_of_each_call_is_what_is_billed",
-            "integration/test_kept_aside.py::test_a_copy_with_another_cost_is_listed_and_never_released",
+            "unit/streams/core/metering/test_priced_and_unpriced_copies.py::test_the_first_cost_of_each_call_is_what_is_billed",
+            "integration/test_implausible_costs.py::test_a_copy_with_another_cost_is_listed_and_never_released",
         ),
     ),
     Rule(
@@ -52,7 +52,7 @@ RULES = (
         ),
     ),
     Rule(
-        "A usage log that began late proves nothing about earlier calls",
+        "A usage log that began late does not show whether an earlier call was billed",
         ("integration/test_log_completeness.py::test_calls_counted_before_the_log_started_are_not_billed_again",),
     ),
     Rule(
@@ -67,7 +67,7 @@ RULES = (
         (
             "contract/test_billed_in_time.py::test_usage_held_over_the_end_of_the_month_is_on_the_next_invoice",
             "contract/test_billed_in_time.py::test_an_outage_over_the_end_of_the_month_loses_nothing",
-            "integration/test_over_the_border.py::test_usage_that_waited_over_the_end_of_the_month_is_billed_in_the_running_month",
+            "integration/test_events_past_period_end.py::test_usage_that_waited_over_the_end_of_the_month_is_billed_in_the_running_month",
         ),
     ),
     Rule(
@@ -76,7 +76,7 @@ RULES = (
             "contract/test_billed_in_time.py::test_if_no_subscription_charges_the_metric_usage_is_held_until_one_does",
             "contract/test_billed_in_time.py::test_a_named_subscription_of_another_org_holds_its_usage",
             "integration/test_after_end.py::test_an_end_that_is_noticed_late_is_repaired_without_a_command",
-            "integration/test_overtaken.py::test_usage_that_lago_accepted_after_its_last_invoice_is_billed_again_once",
+            "integration/test_posted_after_last_invoice.py::test_usage_that_lago_accepted_after_its_last_invoice_is_billed_again_once",
         ),
     ),
     Rule(
@@ -108,7 +108,7 @@ RULES = (
         ),
     ),
     Rule(
-        "A halted ledger can be continued",
+        "A halted ledger can continue, and no call is billed twice",
         ("integration/test_ledger_init.py::test_a_lost_ledger_continues_at_its_position_and_bills_no_repeat",),
     ),
     Rule(
@@ -121,7 +121,7 @@ RULES = (
     Rule(
         "Only Lago's own responses refuse an event; events that fail with the same error are held",
         (
-            "unit/lago/test_not_lago.py::test_hours_of_html_answers_make_no_event_a_dead_letter",
+            "unit/lago/test_answers_of_other_servers.py::test_hours_of_html_answers_make_no_event_a_dead_letter",
             "integration/test_sink.py::test_in_an_outage_no_event_is_given_up",
         ),
     ),
@@ -130,7 +130,7 @@ RULES = (
         ("integration/test_prompt_canary.py::test_the_marker_is_stored_nowhere",),
     ),
     Rule(
-        "A damaged table is refused by line; an amount that a spreadsheet has changed is refused",
+        "A damaged row of a table is refused with its line; an amount that a spreadsheet has changed is refused",
         ("unit/operations/test_csv_table.py::test_a_file_by_pythons_csv_writer_is_read_back_unchanged",),
     ),
     Rule(
@@ -142,12 +142,12 @@ RULES = (
         ("integration/test_map_by_identity.py::test_a_customer_that_is_saved_here_pays_for_usage_that_names_it",),
     ),
     Rule(
-        "The payer is never guessed: events that an earlier owner posted elsewhere are looked up, a deletion is remembered, usage of a past that is "
+        "The payer is never guessed: events that an earlier owner posted elsewhere are looked up, a deletion is remembered, usage of a time whose mapping versions are "
         "no longer kept is held, and a subscription's id that now belongs to another customer bills only that customer's usage",
         (
-            "integration/test_over_the_border.py::test_an_event_posted_to_the_next_subscription_is_not_posted_again_when_its_own_runs_again",
+            "integration/test_events_past_period_end.py::test_an_event_posted_to_the_next_subscription_is_not_posted_again_when_its_own_runs_again",
             "integration/test_map_by_identity.py::test_a_customer_that_was_deleted_long_ago_is_not_mapped_again",
-            "unit/streams/core/mapping/test_known_past.py::test_after_any_removal_the_kept_versions_give_the_same_answer_or_none",
+            "unit/streams/core/mapping/test_calls_before_kept_versions.py::test_after_any_removal_the_kept_versions_give_the_same_answer_or_none",
             "integration/test_after_end.py::test_usage_that_another_customer_with_the_same_id_was_invoiced_for_is_billed_again_only_by_command",
         ),
     ),
@@ -159,7 +159,7 @@ RULES = (
         "Pending events are one number, and a failing event delays others only for seconds",
         (
             "integration/test_event_queue.py::test_pending_is_the_same_number_in_every_place",
-            "unit/streams/delivery/test_sick_heads.py::test_a_bad_event_at_the_front_of_a_partition_delays_the_next_ones_for_seconds",
+            "unit/streams/delivery/test_bad_event_delays.py::test_a_bad_event_at_the_front_of_a_partition_delays_the_next_ones_for_seconds",
         ),
     ),
     Rule(
@@ -167,6 +167,14 @@ RULES = (
         (
             "integration/test_explain_reconcile.py::test_unbilled_calls_are_shown_even_if_the_sum_is_right",
             "unit/streams/core/metering/test_duplicate_routes.py::test_two_callbacks_of_one_customer_are_reported_once_an_hour",
+        ),
+    ),
+    Rule(
+        "The cost of a failed attempt is billed once, although LiteLLM reports it again with the success that carries it",
+        (
+            "unit/streams/core/metering/test_failed_attempts.py::test_a_cut_stream_that_a_fallback_continued_is_billed_once",
+            "unit/streams/core/metering/test_failed_attempts.py::test_two_cuts_of_one_call_are_billed_once_in_any_order",
+            "unit/ingest/test_carried_costs.py::test_the_cost_of_failed_attempts_is_read_from_the_breakdown",
         ),
     ),
     Rule(

@@ -13,7 +13,7 @@ ROWS = (
     ),
     Row(
         82,
-        "Postgres crashes and forgets its last commits",
+        "Postgres crashes and loses its last commits",
         "commits are not awaited on disk; the server is killed",
         (LOST, TWICE),
         "rows and offset are lost together and are written again",
@@ -21,7 +21,7 @@ ROWS = (
     ),
     Row(
         83,
-        "projectors are killed and frozen; a zombie wakes",
+        "projectors are killed and frozen; a frozen one continues when its partition has a new owner",
         "SIGKILL, and SIGSTOP for 24 s, under 400 calls/s",
         (LOST, TWICE, GOES_ON),
         "a projector with an old offset writes nothing; every row exists once",
@@ -45,9 +45,9 @@ ROWS = (
     Row(
         85,
         "a record that cannot become a row",
-        "an impossible date; a value that fits no column",
+        "an impossible date; a value that does not fit into its column",
         (LOST, GOES_ON, SAYS_SO),
-        "it is set aside and listed with its place; all other records become rows",
+        "it is skipped and listed with its partition and offset; all other records become rows",
         ("integration/test_projector.py::test_a_record_that_cannot_become_a_row_is_skipped_alone_and_listed",),
     ),
     Row(
@@ -60,7 +60,7 @@ ROWS = (
         (
             "faults/test_credit_faults.py::test_accounts_add_up_after_kills_of_projectors_and_postgres",
             "integration/test_credit_debits.py::test_a_projection_from_the_beginning_changes_no_balance",
-            "integration/test_credit_law.py::test_billed_and_debited_amounts_are_equal_to_the_smallest_unit",
+            "integration/test_credit_debits_match_bills.py::test_billed_and_debited_amounts_are_equal_to_the_smallest_unit",
             "integration/test_credit_corrections.py::test_a_call_and_its_event_that_are_projected_concurrently_agree",
             "integration/test_credit_races.py::test_1000_concurrent_authorisations_never_overspend",
         ),
@@ -68,10 +68,10 @@ ROWS = (
     Row(
         131,
         "a large number of credits and reservations expire while calls are debited",
-        "100,000 grants of 1000 accounts at once, one account locked all the time; a call that is debited between the locks of the "
-        "one that ends its reservation",
+        "100,000 grants of 1000 accounts at once, one account locked all the time; a call is debited while the upkeep ends its "
+        "reservation",
         (LOST, MONEY, GOES_ON),
-        "one account per transaction; a locked account is left for the next round, so no debit waits and there is no deadlock",
+        "one account per transaction; a locked account is handled in the next round, so no debit waits and there is no deadlock",
         (
             "integration/test_credit_upkeep.py::test_debits_go_on_while_100_000_grants_expire",
             "integration/test_credit_upkeep.py::test_calls_are_debited_while_the_upkeep_ends_their_reservations",
@@ -103,7 +103,7 @@ ROWS = (
         "outgoing webhooks: the sender is killed",
         "kill -9 while the receiver has the message but has not answered; four processes at once",
         (LOST, GOES_ON),
-        "the message arrives again with the same id, all others arrive once, none is missing",
+        "the message arrives again with the same id; every other message arrives once",
         (
             "integration/test_outgoing_webhooks.py::test_a_killed_sender_sends_again_with_the_same_id_and_leaves_nothing_out",
             "integration/test_outgoing_webhooks.py::test_two_processes_send_a_message_once",
@@ -124,7 +124,7 @@ ROWS = (
     Row(
         180,
         "a table, a function or a right of the credits is missing",
-        "renamed, dropped and revoked in a database in use, as by a restore of an older dump",
+        "renamed, dropped and revoked in a database in use, as after the restore of an older dump",
         (GOES_ON, SAYS_SO),
         "each refused query is counted, and an alarm is raised; calls are billed and debited in the meantime",
         ("integration/test_credit_upkeep.py::test_a_missing_table_function_or_right_is_counted_at_each_look",),

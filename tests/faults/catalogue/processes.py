@@ -28,8 +28,8 @@ ROWS = (
     ),
     Row(
         3,
-        "a worker freezes and wakes",
-        "SIGSTOP of meters and sinks for less than the transaction timeout (12 s), for more, and past the session (15 s)",
+        "a worker is frozen and continues",
+        "SIGSTOP of meters and sinks for less than the transaction timeout (12 s), for longer, and for longer than the session timeout (15 s)",
         (*EXACT, GOES_ON),
         "its producer is fenced: nothing that it writes afterwards is committed, and its role is restarted",
         (_EXACTNESS, "integration/test_ledger.py::test_a_late_transaction_of_a_frozen_owner_is_refused"),
@@ -41,7 +41,7 @@ ROWS = (
         "a rolling restart under load",
         "SIGTERM to each process of a worker in turn, and to the ingress",
         (*EXACT, GOES_ON),
-        "each ends with code 0 within 10 s; nothing it had begun is lost or repeated",
+        "each ends with code 0 within 10 s; the work that it had begun is neither lost nor billed twice",
         (
             _EXACTNESS,
             "integration/test_worker.py::test_a_worker_stopped_while_its_roles_are_still_starting_ends_cleanly",
@@ -52,9 +52,9 @@ ROWS = (
     Row(
         5,
         "a third worker joins and leaves under load",
-        "a meter and a sink more, for 5-8 s, three times a minute",
+        "one more meter and one more sink for 5-8 s, three times a minute",
         (*EXACT, GOES_ON),
-        "partitions move, batches that Faust drops are asked for again",
+        "partitions move, and batches that Faust drops are fetched again",
         (_EXACTNESS,),
         ("join",),
         longer=_MORE,
@@ -64,16 +64,16 @@ ROWS = (
         "customers are mapped while their calls arrive",
         "every third customer 20-40 s after the load began, during all other faults",
         EXACT,
-        "usage is held and goes where the mapping says, all of it",
+        "all usage is held until then, and billed to the mapped org",
         (_EXACTNESS, "integration/test_meter.py::test_usage_of_an_unmapped_customer_waits_for_its_mapping"),
         ("calls",),
     ),
     Row(
         7,
         "kill -9 at each step of a post to Lago",
-        "before sending, sent, stored, answered, before the commit, in it, after it; sink and retry, both event stores",
+        "SIGKILL before sending, after sending, after storing, after the answer, and before, in and after the commit; sink and retry, both event stores",
         (LOST, TWICE, SAME),
-        "the next owner posts again what it cannot know; each event is stored and receipted once",
+        "the next owner repeats posts with an unknown outcome; each event is stored once and has one receipt",
         (
             "faults/test_post_steps.py::test_a_process_killed_at_a_step_of_a_post_duplicates_and_loses_nothing",
             "faults/test_post_steps.py::test_the_next_owner_repeats_the_posts_with_an_unknown_outcome",
@@ -81,10 +81,10 @@ ROWS = (
     ),
     Row(
         8,
-        "the retry role dies while an event waits",
-        "SIGKILL during the wait, another one takes over",
+        "the retry role is killed while an event waits",
+        "SIGKILL during the wait; another process takes over",
         (LOST, TWICE, GOES_ON),
-        "the event is posted not before its moment, and its wait does not start again",
+        "the event is posted at its retry time, not before, and its wait does not begin again",
         (
             "faults/test_sink_faults.py::test_a_retry_role_killed_while_it_waits_does_not_change_the_retry_time",
             "integration/test_dead_letters.py::test_a_restarted_retry_waits_until_its_time_and_not_longer",
@@ -93,17 +93,17 @@ ROWS = (
     Row(
         9,
         "a batch that Faust fetched and dropped, in the meter",
-        "batches taken away between Faust and the partition task",
+        "batches are removed between Faust and the partition task",
         (LOST, MONEY),
-        "the partition task sees the gap and asks again",
+        "the partition task notices the gap and fetches the batch again",
         ("integration/test_transport.py::test_a_fetch_batch_that_the_meter_never_got_is_fetched_again",),
     ),
     Row(
         10,
         "the same in sink, retry and projector",
-        "batches taken away between Faust and the partition task",
+        "batches are removed between Faust and the partition task",
         (LOST, TWICE),
-        "the partition task sees the gap and asks again",
+        "the partition task notices the gap and fetches the batch again",
         (
             "integration/test_sink.py::test_a_lost_fetch_batch_is_fetched_again",
             "integration/test_projector.py::test_a_lost_fetch_batch_is_fetched_again",
@@ -114,7 +114,7 @@ ROWS = (
         "a ledger with inconsistent sums",
         "a counter changed by one in the changelog",
         (BOOKS, SAYS_SO),
-        "it is not opened: its partition task halts with `ledger_imbalance`, the others go on",
+        "it is not opened: its partition task halts with `ledger_imbalance`; the other partitions continue",
         (
             "integration/test_ledger.py::test_a_ledger_that_does_not_add_up_is_not_opened",
             "integration/test_meter.py::test_a_wrong_ledger_halts_its_partition_and_raises_an_alarm_while_the_process_continues",
@@ -126,7 +126,7 @@ ROWS = (
         "five meters; every second one is started, stopped or killed, for 15 s under 100 calls/s",
         (LOST, TWICE, MONEY, BOOKS, GOES_ON),
         "every partition has one owner at a time; every call is billed once, parts are numbered without a gap",
-        ("faults/test_storm.py::test_five_workers_that_join_and_leave_continuously_bill_every_call_once",),
+        ("faults/test_rebalance_storm.py::test_five_workers_that_join_and_leave_continuously_bill_every_call_once",),
         longer="the storm lasts 120 s with `--long-faults`",
     ),
     Row(
@@ -142,7 +142,7 @@ ROWS = (
         "clock skew: meters whose wall clock is an hour or a day off",
         "the role gets a clock with -24 h, -1 h, +1 h and +24 h, one after the other; then a correct one",
         (LOST, TWICE, MONEY),
-        "windows use the calls' own times; a fast clock seals early and a slow clock late, and all recognise repeats",
+        "windows use the calls' own times; a fast clock seals earlier, a slow clock later; repeats are recognised",
         ("faults/test_wrong_clock.py::test_meters_with_wrong_clocks_bill_each_call_once_at_its_own_time",),
     ),
     Row(
@@ -150,7 +150,7 @@ ROWS = (
         "clock skew of sink and retry",
         "the same four clocks, and an event that has to wait",
         (LOST, TWICE, GOES_ON),
-        "posted once; no clock delays it for more than an hour after it was put into the retry topic",
+        "each event is posted once; no clock delays it for more than an hour after it was put into the retry topic",
         (
             "faults/test_wrong_clock.py::test_sink_and_retry_with_wrong_clocks_deliver_each_event_once",
             "integration/test_dead_letters.py::test_an_impossible_retry_time_does_not_block_its_partition",
@@ -172,7 +172,7 @@ ROWS = (
         "two deployments by mistake, both new on the same topics",
         "two meters with two DEPLOYMENT_NAMEs, which have not written anything yet",
         (TWICE, MONEY, SAYS_SO),
-        "the first position is written with a common fence; the second deployment's partition tasks halt with `other_deployment`",
+        "only one of them writes the first position; the partition tasks of the other deployment halt with `other_deployment`",
         (
             "faults/test_two_deployments.py::test_of_two_deployments_that_start_on_new_topics_one_bills_and_the_other_is_refused",
             "integration/test_ledger.py::test_another_deployments_ledger_is_not_taken_over",
@@ -180,7 +180,7 @@ ROWS = (
     ),
     Row(
         17,
-        "two deployments by mistake, and the second one's sink",
+        "two deployments by mistake: the sink of the second one",
         "a sink under another DEPLOYMENT_NAME, whose group has never read the events; ClickHouse without deduplication",
         (TWICE, MONEY, SAYS_SO),
         "it posts no event that another deployment's meter sealed: its partition task halts with `other_deployment`",
@@ -188,7 +188,7 @@ ROWS = (
     ),
     Row(
         18,
-        "two deployments by mistake, of one name",
+        "two deployments by mistake: both have the same name",
         "two meters with the same DEPLOYMENT_NAME",
         (LOST, TWICE),
         "they count as further workers and share the partitions",
@@ -197,7 +197,7 @@ ROWS = (
     Row(
         86,
         "kill -9 of the management API while usage is recorded and customers are mapped",
-        "SIGKILL during all other faults; clients repeat requests without a 2xx, and some of the others",
+        "SIGKILL during all other faults; clients repeat requests without a 2xx, and some of those with one",
         (*EXACT, GOES_ON),
         "every recorded event is at Lago once, on its org's subscription; every confirmed mapping is in effect",
         (_EXACTNESS,),
@@ -210,18 +210,20 @@ ROWS = (
         "every call is traced; an OTLP receiver is closed between calls, then replaced by a socket that never answers",
         (LOST, MONEY, GOES_ON),
         "spans are dropped and counted; every call is billed, and each process stops with code 0 within 10 s",
-        ("faults/test_traces_away.py::test_a_receiver_of_traces_that_dies_or_hangs_changes_nothing_in_billing",),
+        (
+            "faults/test_trace_receiver_unavailable.py::test_a_receiver_of_traces_that_dies_or_hangs_changes_nothing_in_billing",
+        ),
         ("calls", "slowest_stop_s"),
     ),
     Row(
         181,
-        "the daily commit of a further Lago organisation is due while it posts",
-        "a post that takes longer than this; an organisation that accepts nothing",
+        "the daily commit of the offset of a further Lago organisation is due during a post",
+        "a post that ends after the commit is due; an organisation that accepts nothing",
         (TWICE, GOES_ON),
         "the post ends first and its event is posted once; if nothing is accepted, the offset is still committed again",
         (
-            "integration/test_organization_lanes.py::test_a_running_post_ends_before_a_partition_task_is_opened_again",
-            "integration/test_organization_lanes.py::test_a_partition_task_without_progress_commits_its_offset_again_and_again",
+            "integration/test_organization_partition_tasks.py::test_a_running_post_ends_before_a_partition_task_is_opened_again",
+            "integration/test_organization_partition_tasks.py::test_a_partition_task_without_progress_commits_its_offset_again_and_again",
         ),
     ),
     Row(
@@ -238,17 +240,17 @@ ROWS = (
         "a role cannot be started again in a process in which other roles work",
         "WORKER_PROCESSES=one; an error ends the sink, and a topic that each role needs is deleted and created again",
         (LOST, GOES_ON, SAYS_SO),
-        "the other roles go on, and that role is started again until it can work",
+        "the other roles continue, and that role is started again until it can work",
         ("faults/test_one_process.py::test_a_role_that_cannot_be_restarted_does_not_end_the_others",),
     ),
     Row(
         196,
         "a library raises a `CancelledError` while a further Lago organisation is served",
-        "from the fetch of its reader; from a post",
+        "in the fetch of its reader, and in a post",
         (LOST, TWICE, GOES_ON),
         "delivery to that organisation is restarted and its event posted once; the partition and the other organisations continue",
         (
-            "integration/test_organization_lanes.py::test_a_partition_task_continues_when_a_library_raises_a_cancellation",
+            "integration/test_organization_partition_tasks.py::test_a_partition_task_continues_when_a_library_raises_a_cancellation",
         ),
     ),
 )

@@ -10,14 +10,14 @@ class Check(StrEnum):
     NOTHING_LOST = "Every call answered with 202 is billed, unbilled by a decision, held, or refused with its reason."
     NOTHING_TWICE = "However often an event is posted, one copy of it is billed."
     MONEY_EXACT = "Calls, tokens and cents of every subscription at Lago equal the sent ones, as Decimals."
-    BOOKS_ADD_UP = "Both laws of conservation, and sealed parts numbered without a gap."
+    LEDGERS_ADD_UP = "Both equations of conservation hold, and sealed parts are numbered without a gap."
     REPEATS_EQUAL = (
         "Id, timestamp, amount and properties of an event are equal in all its posts. Once its billing period is over it "
         "is posted with another timestamp and `usage_end`, equal in all later posts; what may have been posted before "
         "is looked up first."
     )
-    GOES_ON = "Waiting work is done within a bounded time, and a process stops within ten seconds."
-    SAYS_SO = "A reason, a metric or a log line shows the operator each fault."
+    WORK_CONTINUES = "Waiting work is done within a bounded time, and a process stops within ten seconds."
+    FAULTS_ARE_SHOWN = "A reason, a metric or a log line shows each fault to the operator."
 
 
 LOST, TWICE, MONEY, BOOKS, SAME, GOES_ON, SAYS_SO = Check
@@ -30,14 +30,14 @@ class Row:
     """One fault.
 
     Fields:
-        number: for life; a new row takes the next one that is free.
-        injected: how it is made to happen.
-        checks: invariants that the tests look at.
-        expected: what the product does about it.
-        tests: `folder/file.py::test` below tests/; the first is the row's own, the others see it in another place.
-        shows: figures to print; all where empty.
-        simulated: why it is not done to the real thing; `""` where it is.
-        longer: how it runs for as long as in life; `""` where it does anyway.
+        number: it never changes; a new row takes the next free number.
+        injected: how the test causes the fault.
+        checks: the invariants that the tests check.
+        expected: what the product does.
+        tests: `folder/file.py::test` below tests/. The first one is about this fault, the others check it in other places.
+        shows: the figures to print; empty = all.
+        simulated: why the fault is simulated; `""` = it is real.
+        longer: how to run the fault as long as it lasts in reality; `""` = the test does that already.
     """
 
     number: int

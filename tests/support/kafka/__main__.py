@@ -1,6 +1,6 @@
 """Run a broker in the foreground until Ctrl-C or SIGTERM: `python -m tests.support.kafka`.
 
-With `--fetch`, only make sure that a broker could start: fetch Maven's jars if it is they that are needed, and make it start fast.
+With `--fetch`, only make sure that a broker could start: fetch Maven's jars if they are needed, and make it start fast.
 """
 
 import os

@@ -174,7 +174,7 @@ async def test_an_expired_token_has_its_own_reason_so_that_the_user_knows_to_log
         "clocks differ a little"
     )
     assert await UserTokensOfProvider().principal(token(RSA_TOO, exp=1)) is None, (
-        "of a token that is forged nothing is told"
+        "the refusal of a forged token does not say that it has expired"
     )
 
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from aiohttp import web
 
+from connectors.access.audit_writer import MAX_VALUE, OF_ALL, OF_ONE, SOURCES, Attempt, Audit
 from connectors.api.authorizer import WRONG_PER_S, FixedKeys
-from connectors.api.change_log import MAX_VALUE, OF_ALL, OF_ONE, SOURCES, Attempt, Audit
 from connectors.api.credits import CreditHandlers
 from connectors.api.power_levels import PowerLevelHandlers
 from connectors.api.provider_keys import ProviderKeyHandlers

@@ -47,7 +47,7 @@ async def test_lagos_customers_are_mapped_and_other_ids_are_not() -> None:
     world = World(["stranger", "acme", UNATTRIBUTED])
     await world.mapper.look()
     assert world.written == ["acme"]
-    assert world.asked == ["stranger", "acme"], "no one is a customer of that name"
+    assert world.asked == ["stranger", "acme"], "Lago is not asked for a customer with that name"
     assert sorted(world.outcomes) == sorted([CUSTOMER, NO_CUSTOMER, NO_CUSTOMER])
 
 

@@ -309,6 +309,9 @@ class World:
     async def customer(self, external_id: str) -> Customer | None:
         return None
 
+    async def customers(self) -> list[Customer]:
+        return []
+
     async def plan(self, code: str) -> Plan | None:
         return None
 

@@ -54,7 +54,7 @@ class World:
 
     def runs(self, *orgs: str) -> None:
         for org_id in orgs:
-            self.lago.customers[org_id] = Customer(org_id, name="Acme", currency="USD")
+            self.lago.payers[org_id] = Customer(org_id, name="Acme", currency="USD")
             self.lago.listed[org_id] = [running(org_id)]
 
     async def set_up(self) -> object:
@@ -82,7 +82,7 @@ WAYS: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_newer_record_of_another_process_is_not_replaced_by_an_older_answer(way: str) -> None:
     """
-    this process   asks, is told "runs" .................... writes, and the subscription would run again
+    this process   asks, reads "runs" ...................... writes, and the subscription would run again
     another                      it ends, is noted as ended
     """
     ask, last = WAYS[way]
@@ -124,7 +124,7 @@ async def test_an_end_that_was_never_recorded_is_recorded_at_the_next_request_fo
     bills nothing.
     """
     world = World(RUNNING)
-    world.lago.customers["org_1"] = Customer("org_1", name="Acme", currency="USD")
+    world.lago.payers["org_1"] = Customer("org_1", name="Acme", currency="USD")
     world.lago.listed["org_1"] = [ended("org_1"), ended("org_1", 7)]
     for _ in range(2):
         with pytest.raises(LagoRejected, match="no_subscription"):

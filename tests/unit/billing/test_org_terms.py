@@ -56,10 +56,38 @@ def test_a_poll_notices_a_plan_that_charges_another_metric() -> None:
     assert world.org.periods[0].charged == ()
 
 
+def test_a_poll_notices_another_time_zone_which_decides_when_lago_invoices() -> None:
+    """Nothing announces it if the time zone of the billing entity changes, and a webhook may be lost."""
+    world = World(OLD)
+    run_virtually(world.truth.poll())
+    world.lago.payers["org_1"] = Customer("org_1", applicable_timezone="America/New_York")
+    assert [run_virtually(world.truth.poll()) for _ in range(2)] == [1, 0]
+    assert world.org.periods == (msgspec.structs.replace(LEARNT, timezone="America/New_York"),)
+    world.lago.payers["org_1"] = Customer("org_1", applicable_timezone="UTC")
+    assert [run_virtually(world.truth.poll()) for _ in range(2)] == [1, 0]
+    assert world.org.periods == (LEARNT,)
+
+
+def test_a_poll_notices_another_currency() -> None:
+    world = World(OLD)
+    world.lago.payers["org_1"] = Customer("org_1", currency="USD")
+    run_virtually(world.truth.poll())
+    world.lago.payers["org_1"] = Customer("org_1", currency="EUR")
+    assert [run_virtually(world.truth.poll()) for _ in range(2)] == [1, 0]
+    assert world.org.currency == "EUR"
+
+
+def test_a_time_zone_without_known_terms_is_not_asked_for_again_and_again() -> None:
+    world = World(OLD)
+    world.lago.catalogue, world.lago.absent = {}, {"llm"}
+    world.lago.payers["org_1"] = Customer("org_1", applicable_timezone="Europe/Paris", currency="USD")
+    assert [run_virtually(world.truth.poll()) for _ in range(3)] == [1, 0, 0]
+
+
 async def test_monthly_invoiced_charges_and_anniversary_billing_are_recorded() -> None:
     world = World()
     world.lago.catalogue["llm"] = msgspec.structs.replace(LLM, bill_charges_monthly=True)
-    world.lago.customers["org_1"] = Customer("org_1", applicable_timezone="Europe/Paris")
+    world.lago.payers["org_1"] = Customer("org_1", applicable_timezone="Europe/Paris")
     world.lago.listed["org_1"] = [running(billing_time="anniversary", subscription_at="2025-02-28T09:00:00Z")]
     assert await world.discovery.learn("org_1")
     [period] = world.org.periods

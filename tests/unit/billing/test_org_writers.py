@@ -67,7 +67,7 @@ class World:
 
     def __init__(self, *records: OrgRecord) -> None:
         self.lago, self.records = Lago(catalogue=dict(PLANS)), Records(*records)
-        self.lago.customers["org_1"] = Customer("org_1", name="Acme", currency="USD")
+        self.lago.payers["org_1"] = Customer("org_1", name="Acme", currency="USD")
         billing = OrgBilling(cast(Any, self.lago), InMemoryIds(), InMemoryUsage(), now_us=lambda: NOW)
         version = MappingVersion(0, "org_1", "t", "seats")
         customers = {"c": CustomerRecord("c", (version,), 0, 0)}

@@ -46,7 +46,7 @@ def test_a_change_is_abandoned_after_twice_the_limit_and_a_later_caller_is_serve
         assert virtual_now() - begun == 2 * LIMIT_S
         records.closes.set()
         assert await records.change("third", lambda _: "made") == "made"
-        assert records.tried == ["first", "third"], "no one waits for the second any more"
+        assert records.tried == ["first", "third"], "no caller waits for the second any more"
 
     run_virtually(waits())
 

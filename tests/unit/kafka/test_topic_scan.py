@@ -61,7 +61,7 @@ class _Consumer:
 def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     """Makes the broker answer so; a slow machine has time enough for a few refusals."""
     monkeypatch.setattr(topic_scan, "_AGAIN_S", 0.001)
-    monkeypatch.setattr(topic_scan, "_LIMIT_S", 60.0)
+    monkeypatch.setattr(topic_scan, "LIMIT_S", 60.0)
     return lambda code, refusals: monkeypatch.setattr(
         topic_scan, "reader", lambda _kafka, **_: _Consumer(code, refusals)
     )
@@ -82,7 +82,7 @@ def test_a_broker_that_keeps_refusing_does_not_count_as_an_empty_topic(
     answers: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch, code: int, refusals: int
 ) -> None:
     """It is not asked forever, and not again if waiting does not help."""
-    monkeypatch.setattr(topic_scan, "_LIMIT_S", 0.05)
+    monkeypatch.setattr(topic_scan, "LIMIT_S", 0.05)
     answers(code, refusals)
     with pytest.raises(Unavailable, match="kafka_unavailable"):
         offset_range_of(_KAFKA, "t", 4, 7)

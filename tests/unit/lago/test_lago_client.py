@@ -26,7 +26,7 @@ class Wire:
         self.seen: list[tuple[str, int]] = []
         self._answer = answer
         http = httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
-        self.client = LagoClient(http, base_url, key, lambda name, status, _: self.seen.append((name, status)))
+        self.client = LagoClient(http, base_url, key, lambda name, _verb, status, _: self.seen.append((name, status)))
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)

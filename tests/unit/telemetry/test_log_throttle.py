@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,16 +31,6 @@ class Hand:
         due, self.due = self.due, []
         for do in due:
             do()
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
 
 
 def record(text: Any = AWAY, *values: object, at: float = 100.0, name: str = "aiokafka") -> logging.LogRecord:
@@ -160,7 +150,9 @@ def test_lines_that_a_kafka_library_repeats_for_an_hour_pass_a_few_times_a_minut
         )
     assert heard == 10 * PASSING_A_MINUTE
     left_out = [line["count"] for line in lines(stream)]
-    assert sum(left_out) + heard == 1200 - (120 - PASSING_A_MINUTE), "the last minute's are told when it is over"
+    assert sum(left_out) + heard == 1200 - (120 - PASSING_A_MINUTE), (
+        "the lines left out in the last minute are counted when it is over"
+    )
 
 
 def test_no_other_library_has_such_a_low_limit() -> None:

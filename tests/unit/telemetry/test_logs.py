@@ -5,7 +5,6 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -16,17 +15,6 @@ import structlog
 from connectors.telemetry.logs import REDACTED, REQUEST_ID, configure_logging, redact
 
 CANARY = "the quick brown fox"
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    logging.captureWarnings(capture=False)  # a test before this one may have left it on, and a second time does nothing
-    yield
-    root.handlers[:], root.level = handlers, level
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
 
 
 def _configured(level: str = "INFO") -> io.StringIO:

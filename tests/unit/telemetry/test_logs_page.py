@@ -3,9 +3,7 @@
 import ast
 import io
 import json
-import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,17 +15,6 @@ from connectors.telemetry.log_meanings import MEANINGS
 from connectors.telemetry.logs import REQUEST_ID, add_trace_ids, configure_logging, redact
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-    logging.captureWarnings(capture=False)
-    add_trace_ids(None)
-    structlog.reset_defaults()
 
 
 def test_the_page_about_logs_is_current() -> None:

@@ -1,12 +1,16 @@
 """What changes the metrics that no other test reads, starting at the sensor that receives the cause."""
 
 import time
+from collections import Counter
 from decimal import Decimal
 
+import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from connectors.lago.client import LagoClient, LagoRejected
+from connectors.lago.requests import NewCustomer, SubscriptionChange
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.worker_sensors import WorkerSensors
 from schemas.ledger import Position
@@ -33,13 +37,35 @@ def scrape() -> Scrape:
 
 
 def test_a_request_to_lago_is_timed_under_its_name(scrape: Scrape) -> None:
-    scrape.metrics.lago_requested("post_batch", 200, 0.25)
-    scrape.metrics.lago_requested("post_batch", 0, 0.5)
-    scrape.metrics.lago_requested("get_event", 404, 1.0)
+    scrape.metrics.lago_requested("post_batch", "POST", 200, 0.25)
+    scrape.metrics.lago_requested("post_batch", "POST", 0, 0.5)
+    scrape.metrics.lago_requested("get_event", "GET", 404, 1.0)
     assert scrape.value("meterbridge_lago_request_duration_seconds_count", request="post_batch") == 2
     assert scrape.value("meterbridge_lago_request_duration_seconds_sum", request="post_batch") == 0.75
     assert scrape.value("meterbridge_lago_request_duration_seconds_bucket", request="get_event", le="0.5") == 0
     assert scrape.value("meterbridge_lago_request_duration_seconds_bucket", request="get_event", le="1.0") == 1
+
+
+async def test_a_request_to_lago_is_counted_under_the_http_method_that_was_sent(scrape: Scrape) -> None:
+    sent: Counter[str] = Counter()
+
+    def refused(request: httpx.Request) -> httpx.Response:
+        sent[request.method] += 1
+        return httpx.Response(422, json={"status": 422, "error": "Unprocessable Entity", "code": "validation_errors"})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(refused)) as http:
+        lago = LagoClient(http, "http://lago:3000", "key", scrape.metrics.lago_requested)
+        for work in (
+            lago.customer("acme"),
+            lago.save_customer(NewCustomer(external_id="acme")),
+            lago.update_subscription("acme_basic", SubscriptionChange(name="Basic")),
+            lago.delete_customer("acme"),
+        ):
+            with pytest.raises(LagoRejected):
+                await work
+    assert set(sent) == {"GET", "POST", "PUT", "DELETE"}
+    for method, number in sent.items():
+        assert scrape.value("lago_api_requests_total", method=method, status="422") == number
 
 
 def test_held_windows_billed_across_a_border_are_counted(scrape: Scrape) -> None:

@@ -25,13 +25,13 @@ def test_each_organisation_has_its_own_state_answers_and_wait() -> None:
     ) == (0, 2)
     requested = metrics.requested_of("eu")
     assert value("meterbridge_lago_organization_requests_total", organization="eu", status="401") == 0
-    requested("post_batch", 401, 0.1)
+    requested("post_batch", "POST", 401, 0.1)
     assert value("meterbridge_lago_organization_requests_total", organization="eu", status="401") == 1
     assert metrics.registry.get_sample_value("lago_api_requests_total", {"method": "POST", "status": "401"}) in (
         None,
         0,
     )
-    metrics.requested_of("")("post_batch", 401, 0.1)
+    metrics.requested_of("")("post_batch", "POST", 401, 0.1)
     assert metrics.registry.get_sample_value("lago_api_requests_total", {"method": "POST", "status": "401"}) == 1
     assert value("meterbridge_lago_organization_waiting_seconds", organization="eu") == 0
     now_ms = time.time_ns() // 1_000_000

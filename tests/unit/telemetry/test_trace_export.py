@@ -2,22 +2,20 @@
 
 import asyncio
 import json
-import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 
 import pytest
-import structlog
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry
 
 from connectors.config.tracing_settings import TracingConfig
 from connectors.telemetry import tracing as tracing_module
-from connectors.telemetry.logs import add_trace_ids, configure_logging
+from connectors.telemetry.logs import configure_logging
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.traces.context import parent_in, traceparent_of
 from connectors.telemetry.traces.ingress import record_headers
@@ -25,16 +23,6 @@ from connectors.telemetry.traces.provider import OUTCOMES, QUEUE, make_provider
 from connectors.telemetry.tracing import Tracing
 from schemas.trace_context import TRACEPARENT
 from tests.support.spans import ALL, Refusing, Seen, parent
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-    add_trace_ids(None)
-    structlog.reset_defaults()
 
 
 class Blocked(SpanExporter):

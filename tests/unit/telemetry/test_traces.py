@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import logging
-from collections.abc import Iterator
 from dataclasses import asdict
 from io import StringIO
 from types import SimpleNamespace
@@ -39,16 +37,6 @@ DELIVERED = EventOutcome("delivered", "accepted", "", 1)
 @pytest.fixture
 def seen() -> Seen:
     return Seen()
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-    add_trace_ids(None)
-    structlog.reset_defaults()
 
 
 def traced(line: Line, *parents: bytes, second: int = 0) -> None:

@@ -56,6 +56,8 @@ _COSTS: Final = (
     ),
     *("discount_percent", "discount_amount", "margin_percent", "margin_fixed_amount", "margin_total_amount"),
 )
+#: The additional costs that failed attempts of the call have reported before.
+_CARRIED: Final = ("mid_stream_partial_cost", "failed_attempts_cost")
 _READS: Final = (
     "get_responses",
     "aget_responses",
@@ -116,8 +118,10 @@ def record(
             kept["spend_logs_metadata"] = {"power_level": written["power_level"]}
         if not _is_level(kept.get("power_level")):
             kept.pop("power_level", None)
-    if isinstance(payload.get("cost_breakdown"), Mapping):
-        call["cost_breakdown"] = _some(payload["cost_breakdown"], _COSTS)
+    if isinstance(costs := payload.get("cost_breakdown"), Mapping):
+        call["cost_breakdown"] = _some(costs, _COSTS)
+        if isinstance(additional := costs.get("additional_costs"), Mapping) and (of := _some(additional, _CARRIED)):
+            call["cost_breakdown"]["additional_costs"] = of
     if isinstance(base := payload.get("api_base"), str) and (host := _host(base)):
         call["api_base"] = host
     tags = payload.get("request_tags")

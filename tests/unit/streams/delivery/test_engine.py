@@ -26,8 +26,8 @@ def test_events_are_posted_unchanged_in_full_batches_and_every_post_is_reported(
         sink = Sink(lago)
         outcomes = await sink.delivery.deliver(items)
         assert outcomes == [EventOutcome("delivered", "accepted", "", 1)] * 250
-        assert [request[:2] for request in sink.requests] == [("post_batch", 200)] * 3
-        assert [request[2] for request in sink.requests] == pytest.approx([0.01] * 3)
+        assert [request[:3] for request in sink.requests] == [("post_batch", "POST", 200)] * 3
+        assert [request[3] for request in sink.requests] == pytest.approx([0.01] * 3)
 
     run_virtually(main())
     assert [len(ids) for ids in lago.posts] == [100, 100, 50]

@@ -1,5 +1,5 @@
 """One rate limiter: how it reads headers, when it stops, and how evenly it spends requests; several of them are in
-test_pacing_fleet.py.
+test_shared_rate_limit.py.
 """
 
 from itertools import pairwise

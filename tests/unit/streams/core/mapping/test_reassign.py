@@ -9,7 +9,7 @@ from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US
 from streams.core.mapping.reassign import paid_until, repointing
-from streams.core.mapping.set_mapping import set_mapping
+from streams.core.mapping.set_mapping import REQUESTED, set_mapping
 from tests.support.payers import payer
 
 OLD, NEW, OTHER = "user_1", "org_1", "org_2"
@@ -112,3 +112,11 @@ def test_a_deleted_mapping_needs_no_request() -> None:
     record = CustomerRecord("c", versions, 0, 0)
     assert repointing(record, OLD, NEW, EARLIEST) == []
     assert paid_until(record, OLD) == 90 * SECOND_US
+
+
+def test_the_new_org_gets_every_other_field_of_the_version() -> None:
+    text = dict.fromkeys(set(REQUESTED) - {"is_active"}, "text") | {"lago_customer_id": OLD}
+    version = MappingVersion(**text, is_active=False, effective_from=90 * SECOND_US)  # type: ignore[arg-type]
+    [request] = repointing(CustomerRecord("c", (version,), 0, 0), OLD, NEW, EARLIEST)
+    differing = {name for name in REQUESTED if getattr(request, name) != getattr(version, name)}
+    assert differing == {"lago_customer_id", "external_subscription_id"}

@@ -12,6 +12,7 @@ from streams.core.mapping.set_mapping import (
     KEPT_US,
     KEPT_VERSIONS,
     MAX_VERSIONS,
+    REQUESTED,
     TOO_EARLY,
     TOO_MANY,
     EndMappingRequest,
@@ -91,6 +92,13 @@ def test_every_field_of_a_mapping_counts_as_a_change() -> None:
         MappingRequest("customer", "a", "tenant", id_kind="team"),
     ):
         assert len(set_mapping(first, request, NOW, LEAD).versions) == 2, request
+
+
+def test_every_field_of_a_version_comes_from_its_request_or_is_set_by_the_rule() -> None:
+    """A field that the request lacks would be lost, also when another org takes the mapping over."""
+    of_the_rule = {"effective_from", "updated_at", "deleted", "soon", "instead_of"}
+    assert {*REQUESTED, *of_the_rule} == {*MappingVersion.__struct_fields__}
+    assert {*MappingRequest.__struct_fields__} - {*REQUESTED} == {"litellm_customer_id", "effective_from", "correct"}
 
 
 def test_an_explicit_start_before_the_delay_is_refused_if_there_is_a_mapping() -> None:

@@ -13,6 +13,7 @@ from connectors.ingest.raw_record import strip
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP, Call, CloudEvent, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS, customer_of, shape_of
+from streams.core.metering.tolerant_reader import clean
 
 FIXTURES = Path(__file__).parents[4] / "fixtures" / "litellm"
 EXPECTED = list(csv.DictReader((FIXTURES / "expected.csv").open(encoding="utf-8")))
@@ -73,6 +74,14 @@ def test_the_first_field_with_a_value_names_the_customer(fields: list[str], data
 )
 def test_the_order_of_litellms_fields(call: str, customer: tuple[str, str]) -> None:
     assert customer_of(SLP, _call(call), CUSTOMER_ID_FIELDS) == customer
+
+
+@given(st.text(st.sampled_from("e\u0301\u00e9\0 \u1100\u1161\ud800sk-x"), max_size=9))
+def test_an_id_has_one_spelling_wherever_and_however_often_it_is_normalised(text: str) -> None:
+    """Some readers remove NUL first, because no database stores it: the mapping's key must be the call's."""
+    once = normalise_customer_id(text)
+    assert normalise_customer_id(once) == once
+    assert normalise_customer_id(clean(text)) == once
 
 
 def test_a_long_id_is_hashed_like_everywhere_else() -> None:

@@ -214,3 +214,9 @@ def test_a_read_without_cost_under_an_encrypted_id_is_never_unclear() -> None:
     counted_free = logged_call(decision=UNPRICED, cost=Decimal(0), billed=False, request_id=free.request_id)
     assert verdict(free, [counted_free], POLICY).word == KNOWN
     assert verdict(free, [], POLICY).word == MISSING
+
+
+@pytest.mark.parametrize(("billed", "word"), [("2", KNOWN), ("1.5", KNOWN), ("1.7", OTHER_COST)])
+def test_the_log_may_have_a_success_without_what_its_failed_attempts_have_cost(billed: str, word: str) -> None:
+    row = logged_call(cost=Decimal(billed))
+    assert verdict(copy(carried=Decimal("0.5")), [row], POLICY).word == word

@@ -21,7 +21,7 @@ from streams.core.mapping.set_mapping import (
 from streams.core.mapping.time_spans import borders
 from streams.core.mapping.versions import NOT_KEPT, WRONG_KIND
 from tests.support.calls import NOON
-from tests.unit.streams.core.mapping.test_held_past import LEAD, held, resolved
+from tests.unit.streams.core.mapping.test_held_usage_of_removed_versions import LEAD, held, resolved
 
 DAY_US = 24 * HOUR_US
 EVER = 1 << 60

@@ -89,7 +89,7 @@ async def test_readers_and_writers_continue_while_a_month_is_read(url: str, stop
     places = 0
     while await stopped(url, pruning):
         places += 1
-        assert await rows(url, LOCKED) == [(0,)], "no one waits for the reading"
+        assert await rows(url, LOCKED) == [(0,)], "no query waits for the reading"
         assert (await rows(url, "SELECT count(*) FROM llm_usage_log")) == [(3,)]
         await rows(url, "UPDATE llm_usage_log SET note = note WHERE false")
         await on(stops)

@@ -2,8 +2,6 @@
 
 import io
 import json
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,17 +14,6 @@ from connectors.telemetry.logs import configure_logging
 from connectors.telemetry.printable import shown, shown_json
 
 HOSTILE = "[/x][bold]:x:\x1b]0;pwn\x07\x1b[31m\u202eabc\u2066\x9b31m\nforged  1  USD\r"
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """Restores logging."""
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = before
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def steers(text: str) -> list[str]:
@@ -83,7 +70,6 @@ def test_a_message_on_stderr_shows_it_unchanged_too(capsys: pytest.CaptureFixtur
     assert not steers(capsys.readouterr().err)
 
 
-@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("style", ["json", "console"])
 def test_a_log_line_is_one_line(style: Any) -> None:
     stream = io.StringIO()

@@ -201,7 +201,7 @@ async def test_the_partition_task_of_an_unconfigured_organisation_keeps_its_offs
             if known_by == "an event":
                 await soon(lambda: len(committed) >= 3)
                 assert stage.sensors.halted == [(stage.topics.events, 0, "unknown_organization")]
-                assert not stage.sensors.resumed, "an alarm that goes out with each attempt would never ring"
+                assert not stage.sensors.resumed, "an alarm that is reset at each attempt would never fire"
             else:
                 await soon(lambda: len(committed) >= 1)
                 assert not stage.sensors.halted, "nothing waits"

@@ -1,0 +1,43 @@
+"""Reads which part of a call's cost its failed attempts have cost. LiteLLM 1.110 states it in `cost_breakdown.additional_costs`.
+
+The attempts are reported, too, so the meter must know the part (streams/core/metering/failed_attempts.py).
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from schemas.decoding import UNDECODABLE
+from schemas.errors import Rejected
+from schemas.money import ZERO, add, check_cost, plain
+from schemas.wire import CARRIED
+
+_AdditionalCosts = msgspec.defstruct("_AdditionalCosts", [(name, Decimal | None, None) for name in CARRIED], gc=False)
+_read = msgspec.json.Decoder(_AdditionalCosts).decode
+
+
+def with_carried(text: bytes, costs: Any) -> bytes:
+    """Return the stored JSON of a call, with `carried_cost` if a part of its cost is carried.
+
+    Args:
+        costs: `StoredCosts`. The additional costs are removed, because they are not stored.
+    """
+    raw, costs.additional_costs = costs.additional_costs, UNSET
+    carried = _carried_in(raw)
+    return b'%b,"carried_cost":"%b"}' % (text[:-1], plain(carried).encode()) if carried else text
+
+
+def _carried_in(raw: bytes) -> Decimal:
+    """Return the sum of the carried costs, dollars; 0 if there are none, or one of them is no amount."""
+    carried = ZERO
+    try:
+        members = _read(raw)
+        for amount in (getattr(members, name) for name in CARRIED):
+            if amount is not None:
+                check_cost(amount)
+                carried = add(carried, amount)
+    except (*UNDECODABLE, Rejected, ArithmeticError):
+        return ZERO
+    return carried

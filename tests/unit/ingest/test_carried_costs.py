@@ -1,0 +1,83 @@
+"""What failed attempts have cost is read from LiteLLM's breakdown, and nothing else of its additional costs is stored."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from connectors.ingest.raw_record import strip
+from connectors.litellm.plugin.meterbridge_litellm.record import record
+from schemas.money import quantum
+from schemas.usage import Usage
+from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.metering.read_usage import usage_of
+from tests.support.calls import NOON
+
+#: As a router of LiteLLM 1.110.2 reports a stream that a fallback has continued.
+CONTINUED: dict[str, Any] = {
+    "id": "chatcmpl-A1",
+    "litellm_call_id": "call-x",
+    "status": "success",
+    "end_user": "acme",
+    "startTime": NOON / 1e6 - 1,
+    "endTime": NOON / 1e6,
+    "total_tokens": 99,
+    "response_cost": 0.00459,
+    "cost_breakdown": {"total_cost": 0.00459, "additional_costs": {"mid_stream_partial_cost": 0.00209, "canary": "c"}},
+}
+
+
+def read(element: bytes, shape: str = "slp") -> tuple[Usage, bytes]:
+    stored = strip(element, shape, NOON, CUSTOMER_ID_FIELDS)
+    assert stored is not None
+    return usage_of(stored[1], stored[0], quantum()), stored[1]
+
+
+def with_costs(additional: Any, **more: Any) -> bytes:
+    breakdown = {"total_cost": 0.00459, "additional_costs": additional}
+    return json.dumps({**CONTINUED, **more, "cost_breakdown": breakdown}).encode()
+
+
+@pytest.mark.parametrize("odd", [{}, {"total_tokens": "99"}], ids=["sound", "field by field"])
+@pytest.mark.parametrize("by_plugin", [False, True])
+def test_the_cost_of_failed_attempts_is_read_from_the_breakdown(odd: dict[str, Any], by_plugin: bool) -> None:
+    payload = {**CONTINUED, **odd}
+    usage, value = read(record(payload) if by_plugin else json.dumps(payload).encode())
+    assert (usage.cost, usage.carried) == (Decimal("0.00459"), Decimal("0.00209"))
+    assert b"canary" not in value
+    assert b"additional_costs" not in value
+
+
+@pytest.mark.parametrize("odd", [{}, {"total_tokens": "99"}], ids=["sound", "field by field"])
+def test_both_kinds_of_attempts_are_added(odd: dict[str, Any]) -> None:
+    costs = {"mid_stream_partial_cost": 0.002, "failed_attempts_cost": 1e-3}
+    assert read(with_costs(costs, **odd))[0].carried == Decimal("0.003")
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [
+        None,
+        [],
+        "x",
+        {},
+        {"mid_stream_partial_cost": None},
+        {"mid_stream_partial_cost": "x"},
+        {"mid_stream_partial_cost": -1},
+        {"mid_stream_partial_cost": 5},
+        {"mid_stream_partial_cost": float("nan")},
+        {"failed_attempts_cost": 10**400},
+        {"other": 0.002},
+    ],
+)
+def test_anything_else_changes_nothing(costs: Any) -> None:
+    usage, value = read(with_costs(costs))
+    assert (usage.cost, usage.carried) == (Decimal("0.00459"), Decimal(0))
+    assert b"additional_costs" not in value
+
+
+@pytest.mark.parametrize("carried", ["abc", -1, [], {}, True, "1e999999999"])
+def test_an_unreadable_part_never_rejects_the_call(carried: Any) -> None:
+    usage, _ = read(json.dumps({**CONTINUED, "cost_breakdown": None, "carried_cost": carried}).encode())
+    assert (usage.cost, usage.carried) == (Decimal("0.00459"), Decimal(0))

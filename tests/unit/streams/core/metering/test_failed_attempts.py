@@ -1,0 +1,131 @@
+"""What a failed attempt of a call has cost is billed once, although LiteLLM 1.110 reports it twice: with the attempt, and again
+with the success that continued its stream. The numbers of `CUT` and `CONTINUED` are those of a router of 1.110.2.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from schemas.moments import SECOND_US
+from streams.core.metering.fold import Fold
+from streams.core.metering.step_changes import apply
+from streams.core.pricing.cards import Rates
+from tests.support.calls import NOON, Raw, raw, slp
+from tests.support.folding import Partition, subscribed
+from tests.support.rate_cards import card, entry
+
+CUT = {"prompt_tokens": 9, "completion_tokens": 20, "total_tokens": 29}
+CONTINUED = {"prompt_tokens": 59, "completion_tokens": 40, "total_tokens": 99}
+OWN, PARTIAL, WHOLE = "0.0025", "0.00209", "0.00459"
+
+
+def attempt(number: int, call: dict[str, Any], seconds: int, customer: str) -> Raw:
+    at_us = NOON + seconds * SECOND_US
+    fields = {"litellm_call_id": "call-x", **call}
+    return raw(0, slp(number, at_us=at_us, **fields), customer=customer, received_us=at_us)
+
+
+def cut(number: int = 1, *, seconds: int = 0, cost: str = PARTIAL, customer: str = "acme", **fields: Any) -> Raw:
+    """A stream that its provider cut after 20 tokens."""
+    return attempt(number, {"id": "call-x", "status": "failure", "cost": cost, **CUT, **fields}, seconds, customer)
+
+
+def continued(number: int = 2, *, seconds: int = 3, cost: str = WHOLE, carried: str = PARTIAL, **fields: Any) -> Raw:
+    """The success of the fallback, which continued the stream and reports the cost of both."""
+    call = {"cost": cost, "carried_cost": Decimal(carried), **CONTINUED, **fields}
+    return attempt(number, call, seconds, "acme")
+
+
+def tokens(part: Partition) -> int:
+    return sum(window.total_tokens for window in part.ledger.windows.values())
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_cut_stream_that_a_fallback_continued_is_billed_once(step: int, restarted: bool) -> None:
+    part = Partition().take(cut())
+    if restarted:
+        part.restart()
+    part.take(continued(), step=step)
+    assert part.cost == Decimal(WHOLE)
+    assert tokens(part) == 99
+    assert [Decimal(str(one["cost_usd"])) for one in part.enriched] == [Decimal(PARTIAL), Decimal(OWN)]
+    assert part.enriched[1]["note"] == "0.00209 USD of failed attempts is billed with them"
+
+
+def test_one_batch_with_both_is_billed_like_two_batches() -> None:
+    part = Partition().take(cut(), continued())
+    assert (part.cost, tokens(part)) == (Decimal(WHOLE), 99)
+
+
+def test_copies_of_both_are_duplicates_at_the_same_cost() -> None:
+    part = Partition().take(cut(), continued()).take(cut(), continued()).take(continued(), cut())
+    assert (part.cost, part.decisions["duplicate"]) == (Decimal(WHOLE), 4)
+    assert part.rejected == []
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+def test_an_attempt_that_arrives_after_the_success_that_carries_it_is_a_duplicate(step: int) -> None:
+    part = Partition().take(continued(), cut(), cut(), step=step)
+    assert (part.cost, tokens(part)) == (Decimal(WHOLE), 99)
+    assert part.decisions == {"billable": 1, "duplicate": 2}
+
+
+def test_an_attempt_that_came_without_a_cost_first_is_carried_too() -> None:
+    part = Partition().take(cut(cost="0")).take(continued()).take(cut()).take(cut())
+    assert (part.cost, part.decisions["duplicate"]) == (Decimal(WHOLE), 2)
+    part.restart()
+    assert part.take(cut()).decisions["duplicate"] == 3
+
+
+def test_without_the_attempt_the_success_is_billed_whole() -> None:
+    assert Partition().take(continued()).cost == Decimal(WHOLE)
+
+
+def test_an_attempt_without_such_a_success_is_billed() -> None:
+    part = Partition().take(cut(), attempt(2, {"cost": OWN}, 3, "acme"))
+    assert part.cost == Decimal(WHOLE)
+    assert part.decisions == {"failed_with_cost": 1, "billable": 1}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("step", [1, 1000])
+def test_two_cuts_of_one_call_are_billed_once_in_any_order(order: tuple[int, ...], step: int) -> None:
+    records = (cut(), cut(3, seconds=1, cost="0.001"), continued(cost="0.00559", carried="0.00309"))
+    part = Partition().take(*(records[place] for place in order), step=step)
+    assert part.cost == Decimal("0.00559")
+
+
+def test_a_cut_after_the_success_is_of_another_call_with_the_same_id() -> None:
+    part = Partition().take(cut(), continued(), cut(5, seconds=60))
+    assert part.cost == Decimal(WHOLE) + Decimal(PARTIAL)
+    part.take(continued(6, seconds=63))
+    assert part.cost == 2 * Decimal(WHOLE)
+
+
+def test_attempts_of_another_customer_and_of_another_call_change_nothing() -> None:
+    part = Partition().take(cut(customer="other"), cut(4, litellm_call_id="call-y", id="call-y"), continued())
+    assert part.cost == Decimal(WHOLE) + 2 * Decimal(PARTIAL)
+
+
+@pytest.mark.parametrize("carried", ["-1", "1e999999999", "5"])
+def test_an_impossible_amount_never_makes_a_call_cheaper_than_its_own_part(carried: str) -> None:
+    part = Partition().take(cut(), continued(carried=carried))
+    assert part.cost >= Decimal(WHOLE)
+
+
+def test_failed_calls_that_a_policy_does_not_bill_are_not_carried_over() -> None:
+    byok = Partition().take(cut(cost="0"), continued())
+    assert byok.cost == Decimal(WHOLE)
+
+
+def test_a_rate_card_prices_each_token_once() -> None:
+    rates = Rates([card(entry(input="1", output="10"))])
+    part = Partition()
+    fold = Fold(part.policy, "d-t-0-")
+    for number, record in enumerate((cut(), continued())):
+        record.offset = number
+        apply(part.ledger, fold(part.ledger, [record], subscribed, rates=rates), NOON)
+    [*windows] = part.ledger.windows.values()
+    assert sum(window.billed for window in windows) == (59 + 400) / Decimal(1_000_000)
