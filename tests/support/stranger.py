@@ -148,7 +148,7 @@ class Stranger:
             said = head(USAGE, len(packed), GZIP, SIGNED) + packed
             jobs += [self.again_and_again(number, webhooks, lambda _: said) for number in range(SENDERS)]
         elif kind == "gzip members":
-            packed = EMPTY_MEMBER * ((8 << 20) // len(EMPTY_MEMBER))
+            packed = EMPTY_MEMBER * ((2 << 20) // len(EMPTY_MEMBER))
             said = head(USAGE, len(packed), GZIP, SIGNED) + packed
             jobs += [self.again_and_again(number, webhooks, lambda _: said) for number in range(SENDERS)]
         elif kind == "unread responses":

@@ -251,7 +251,7 @@ ROWS = (
     Row(
         203,
         "a compressed body of very many gzip members",
-        "8 MiB of members without contents, 20 bytes each, under an invalid signature; honest senders and probes at the same time",
+        "2 MiB of members without contents, 20 bytes each, under an invalid signature; honest senders and probes at the same time",
         (LOST, GOES_ON),
         "more than 10,000 members are refused; decompression takes time in proportion to the body",
         (_STRANGER,),
