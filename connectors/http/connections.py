@@ -196,6 +196,8 @@ class _Connection(RequestHandler):
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
         """Send the response. Without a credential it may be delayed; the rest of the body of a refused request is not read."""
         answering = super().finish_response
+        if isinstance(resp, web.HTTPException):  # aiohttp's own, for `Expect`: its text quotes the request
+            resp = Problem(resp.status, resp.reason.lower().replace(" ", "_"), resp.reason, CLOSES).response()
         if resp.status < _REFUSALS and self._admitted is request:
             self._admitted = None
             return answering(request, resp, start_time)

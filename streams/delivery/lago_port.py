@@ -148,7 +148,7 @@ class LagoPort:
         except Unavailable as error:
             result = PostResult(unanswered(error.reason, error.detail), 0, self.clock() - started)
         else:
-            result = PostResult(verdict_on_batch(answer, sent), answer.status, self.clock() - started)
+            result = PostResult(verdict_on_batch(answer, sent, body), answer.status, self.clock() - started)
         finally:
             self.posts.done()
         self.on_request("post_batch", "POST", result.status, result.seconds)

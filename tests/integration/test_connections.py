@@ -335,6 +335,7 @@ async def test_a_sender_that_is_refused_repeatedly_waits_for_each_answer_and_oth
         (f"X-Long: {CANARY * (MAX_LINE // len(CANARY) + 1)}\r\n\r\n", 431, "head_too_large"),
         (f"X-N: {CANARY}\r\n" * (MAX_HEADERS + 1) + "\r\n", 431, "head_too_large"),
         (f"{CANARY} no header\r\n\r\n", 400, "bad_request"),
+        (f"Expect: <b>{CANARY}\r\nContent-Length: 2\r\n\r\nab", 417, "expectation_failed"),
         ("Content-Length: 2\r\nContent-Encoding: br\r\n\r\nab", 415, "unknown_encoding"),
         ("Content-Length: 2\r\nContent-Encoding: zstd\r\n\r\nab", 415, "unknown_encoding"),
         ("Content-Length: 2\r\nContent-Encoding: gzip\r\n\r\nab", 400, "bad_encoding"),

@@ -40,6 +40,8 @@ FAULTS = (
     "proxy page",
     "proxy page after storing",
     "short echo after storing",
+    "other echo",
+    "other echo after storing",
 )
 EXISTS = {"transaction_id": ["value_already_exist"]}
 
@@ -168,6 +170,8 @@ def _fail(fault: str, ids: list[str]) -> HttpResponse:
         return HttpResponse(200, {"Content-Type": "text/html"}, b"<html>Sign in to the network</html>")
     if fault == "short echo":
         return _json(200, {"events": [{"transaction_id": one} for one in ids[1:]]})
+    if fault == "other echo":
+        return _json(200, {"events": [{"transaction_id": f"another {one}"} for one in ids]})
     if fault == "lago 400":
         return _json(400, {"status": 400, "error": "BadRequest: param is missing"})
     if fault == "429":

@@ -12,7 +12,7 @@ ROOT: Final = Path(__file__).parents[3]
 AWAITED: Final = {
     "connectors/billing/mappings.py": (1, "each caller awaits the count"),
     "connectors/billing/routed_discovery.py": (1, "a task group raises"),
-    "connectors/http/shared_answer.py": (1, "each caller awaits the answer"),
+    "connectors/http/shared_answer.py": (1, "each request awaits the answer"),
     "connectors/ingest/spool.py": (1, "hands its errors to the callers of `put`"),
     "connectors/kafka/compacted_writer.py": (2, "callers wait with a limit; the other closes a connection"),
     "connectors/operations/imports.py": (1, "a task group raises"),

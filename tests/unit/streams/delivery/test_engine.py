@@ -108,6 +108,7 @@ def test_a_repeat_that_was_never_sent_and_that_lago_does_not_show_is_retried_lat
         "no_answer after storing",
         "proxy page after storing",
         "short echo after storing",
+        "other echo after storing",
     ],
 )
 def test_a_batch_stored_without_an_answer_is_billed_once(fault: str) -> None:
