@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from connectors.http.endpoint import AuthorizedRequest, missing_scope, other_org
 from connectors.http.health import json_response
 from connectors.http.own_user import acts_for_all, own_endpoint
-from connectors.operations.csv_text import csv_text
+from connectors.operations.csv_text import Exact, csv_text
 from connectors.operations.usage_report import GROUPS_OF_USER, UsageReport, usage_of_all, usage_of_user
 from connectors.postgres.pool import Database
 
@@ -137,7 +137,8 @@ class AnalyticsHandlers:
 
 
 def _as_csv(group_by: str, rows: list[dict[str, Any]]) -> web.Response:
-    columns = [group_by, *UsageGroup.model_fields]
-    text = csv_text(columns, [[row[name] for name in columns] for row in rows])
+    numbers = list(UsageGroup.model_fields)
+    cells = [[row[group_by], *(None if row[name] is None else Exact(row[name]) for name in numbers)] for row in rows]
+    text = csv_text([group_by, *numbers], cells)
     headers = {"Content-Disposition": f'attachment; filename="usage-by-{group_by}.csv"'}
     return web.Response(text=text, content_type="text/csv", charset="utf-8", headers=headers)

@@ -11,6 +11,18 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 _QUOTED: Final = (",", '"', "\n", "\r")
 
 
+class Exact:
+    """A number as text with all its digits. A negative number is not treated as a formula: with an apostrophe it would
+    be text, which the sums of a spreadsheet leave out.
+    """
+
+    def __init__(self, number: object) -> None:
+        self._text = str(number)
+
+    def __str__(self) -> str:
+        return self._text
+
+
 def csv_line(cells: Iterable[object]) -> str:
     """Return one row with its line end. Only text is protected; numbers are written unchanged. None is an empty cell."""
     return ",".join(_cell(cell) for cell in cells) + "\r\n"

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from connectors.operations.csv_text import csv_line
+from connectors.operations.csv_text import Exact, csv_line
 from connectors.postgres.pool import connected
 from schemas.errors import Rejected
 from schemas.money import add, plain
@@ -125,9 +125,9 @@ async def focus_rows(url: str, month: date, issuer: str) -> AsyncIterator[dict[s
 def _row(found: Any, month: date, following: date, issuer: str, names: Mapping[str, str]) -> dict[str, Any]:
     day: date = found["day"]
     billed, own = found["billed_usd"], found["own_key_cost_usd"]
-    cost = _Exact(plain(billed))
+    cost = Exact(plain(billed))
     tags = {"power_level": found["power_level"], "own_key": "true" if found["own_key"] else ""}
-    provider, model, tokens = found["provider"] or "unknown", found["model"] or "unknown", _Exact(found["tokens"])
+    provider, model, tokens = found["provider"] or "unknown", found["model"] or "unknown", Exact(found["tokens"])
     return {
         "BilledCost": cost,
         "BillingAccountId": issuer,
@@ -148,7 +148,7 @@ def _row(found: Any, month: date, following: date, issuer: str, names: Mapping[s
         "ContractedCost": cost,
         "EffectiveCost": cost,
         "InvoiceIssuerName": issuer,
-        "ListCost": _Exact(plain(found["provider_cost_usd"] + own)),
+        "ListCost": Exact(plain(found["provider_cost_usd"] + own)),
         "PricingCategory": "Standard",
         "PricingQuantity": tokens,
         "PricingUnit": "Tokens",
@@ -165,23 +165,13 @@ def _row(found: Any, month: date, following: date, issuer: str, names: Mapping[s
         "SubAccountName": names.get(found["org_id"]),
         "Tags": msgspec.json.encode({name: text for name, text in tags.items() if text}).decode(),
         "x_Calls": found["calls"],
-        "x_TokensInput": _Exact(found["tokens_input"]),
-        "x_TokensOutput": _Exact(found["tokens_output"]),
-        "x_CachedTokens": _Exact(found["cached_tokens"]),
-        "x_ReasoningTokens": _Exact(found["reasoning_tokens"]),
-        "x_ProviderCost": _Exact(plain(found["provider_cost_usd"])),
-        "x_OwnKeyCost": _Exact(plain(own)),
+        "x_TokensInput": Exact(found["tokens_input"]),
+        "x_TokensOutput": Exact(found["tokens_output"]),
+        "x_CachedTokens": Exact(found["cached_tokens"]),
+        "x_ReasoningTokens": Exact(found["reasoning_tokens"]),
+        "x_ProviderCost": Exact(plain(found["provider_cost_usd"])),
+        "x_OwnKeyCost": Exact(plain(own)),
     }
-
-
-class _Exact:
-    """A number as text with all its digits. A negative number is not treated as a formula."""
-
-    def __init__(self, number: object) -> None:
-        self._text = str(number)
-
-    def __str__(self) -> str:
-        return self._text
 
 
 def _moment(day: date) -> str:

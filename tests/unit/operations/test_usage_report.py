@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.api.analytics import _as_csv
 from connectors.operations.csv_text import csv_line, csv_text
-from connectors.operations.usage_report import percentile_ms, plain
+from connectors.operations.usage_report import _SUMS, UsageSums, percentile_ms, plain
 
 
 def bucket_of(latency_ms: int) -> int:
@@ -47,6 +48,17 @@ def test_a_csv_cell_keeps_its_value_and_never_begins_like_a_formula(cells: list[
     risky = tuple("=+-@\t\r\n")
     assert read == [f"'{cell}" if cell.startswith(risky) else cell for cell in cells]
     assert not any(cell.startswith(risky) for cell in read)
+
+
+def test_a_loss_is_a_number_in_the_csv_of_the_analytics() -> None:
+    """Earlier a margin below 0 had an apostrophe in front: a spreadsheet's sums left out each loss."""
+    sums = dict.fromkeys(_SUMS, 1) | {"provider_cost_usd": Decimal("2.000000000001"), "billed_usd": Decimal("0.5")}
+    rows = [UsageSums("=1+1", {**sums, "own_key_cost_usd": Decimal(0)}).as_object("user")]
+    text = _as_csv("user", rows).text
+    assert text is not None
+    [read] = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    assert (read["user"], read["margin_usd"], read["p95_latency_ms"]) == ("'=1+1", "-1.500000000001", "")
+    assert (read["calls"], read["success_rate"]) == ("1", "0.5")
 
 
 def test_numbers_are_not_escaped_as_formulas() -> None:
