@@ -52,8 +52,8 @@ def test_a_backfilled_call_is_priced_by_its_power_level_like_the_lost_webhook(
 
 
 def test_the_tags_are_read_if_the_table_has_them() -> None:
-    needed = {"request_id", "spend", "startTime"}
-    assert '"request_tags"' in _query({*needed, "request_tags"})
+    needed = dict.fromkeys(("request_id", "spend", "startTime"), "text")
+    assert '"request_tags"' in _query({**needed, "request_tags": "jsonb"})
     assert "request_tags" not in _query(needed)
 
 
