@@ -29,13 +29,16 @@ from schemas.wire import (
     stored_call,
 )
 from streams.core.metering.error_categories import FAILURE
-from streams.core.metering.tolerant_reader import NumberText, clean
+from streams.core.metering.json_budget import may_be_read
+from streams.core.metering.tolerant_reader import NumberText, clean, loose_json
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
 _HOST = re_compile(r"[a-z0-9.:-]{1,253}")
 #: A longer value is not a list of names.
 _MAX_BYTES = 64 << 10
+#: The longest JSON in a string that is read, characters.
+_MAX_JSON = 1 << 20
 #: The most cached addresses, and the most characters of one. Senders choose them.
 _MAX_HOSTS, _MAX_BASE = 1024, 1024
 #: Costs, time of the first token, model id, API base, the fields that the deployment keeps in addition, the error, the power level.
@@ -90,8 +93,7 @@ class ContextFields:
         """Do the same as `take` for a tree of `loose_json`; leave out invalid values."""
         first, model, base = (tree.get(name) for name in ("completionStartTime", "model_id", "api_base"))
         more: dict[str, Raw] = {}
-        metadata = tree.get("metadata")
-        for members, names in ((tree, (TAGS,)), (metadata if isinstance(metadata, dict) else {}, self._inner)):
+        for members, names in ((tree, (TAGS,)), (_object_of(tree.get("metadata")), self._inner)):
             for name in names:
                 if (written := _written(members.get(name))) is not None:
                     more[name] = Raw(written)
@@ -167,6 +169,16 @@ class ContextFields:
         members = _members(raw)
         kept = {name: _scalar(members[name]) for name in sorted(self._names & members.keys())[:MAX_TAGS]}
         return {name: text for name, text in kept.items() if 0 < len(text) <= MAX_TEXT}
+
+
+def _object_of(value: Any) -> dict[str, Any]:
+    """Return an object, also one that is JSON in a string, as exports of databases have it; `{}` for anything else."""
+    if isinstance(value, str) and not isinstance(value, NumberText) and len(value) <= _MAX_JSON and may_be_read(value):
+        try:
+            value = loose_json(value)
+        except (ValueError, RecursionError):
+            return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _plain(value: Any) -> Any:

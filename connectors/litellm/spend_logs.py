@@ -38,6 +38,7 @@ _FIELDS: Final = {
     "team_id": "team_id",
     "organization_id": "organization_id",
     "api_key": "api_key",
+    "request_tags": "request_tags",
 }
 #: Versions without the column of this name have it in the metadata, or not at all.
 _CALL_ID: Final = "litellm_call_id"
@@ -46,6 +47,7 @@ _COSTS: Final = "cost_breakdown"
 _METADATA: Final = (
     *("usage_object", "user_api_key_alias", "user_api_key_project_id"),
     *("used_client_oauth_token", "is_silent_experiment"),
+    *("power_level", "spend_logs_metadata"),  # a rate card may price the power level
 )
 _COLUMNS = """
 SELECT column_name, data_type FROM information_schema.columns

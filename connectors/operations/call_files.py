@@ -16,15 +16,15 @@ from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.moments import parse_us
 from schemas.reasons import BAD_NUMBER
-from schemas.wire import Call
+from schemas.wire import TAGS, Call
 
 BAD_TIME, EXCEL, TOO_LONG, NOT_UTF8 = "bad_time", "excel_value", "line_too_long", "not_utf8"
 _FIELDS: Final = {field.name: get_args(field.type) for field in msgspec.structs.fields(Call)}
 _NUMBERS: Final = frozenset(name for name, of in _FIELDS.items() if Decimal in of or (float in of and str not in of))
 _TIMES: Final = frozenset({"startTime", "endTime", "timestamp"})
 _SWITCHES: Final = frozenset(name for name, of in _FIELDS.items() if bool in of)
-#: Columns that are read; `metadata` holds JSON as text.
-_COLUMNS: Final = frozenset(_FIELDS) - {"properties"}
+#: Columns that are read; `metadata` and the tags hold JSON as text.
+_COLUMNS: Final = frozenset(_FIELDS) - {"properties"} | {TAGS}
 _MAX_LINE: Final = 8 << 20
 _NUMBER: Final = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 #: Matches an id that a spreadsheet has rounded as a number: `1.23457E+15`.

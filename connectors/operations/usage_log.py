@@ -27,6 +27,7 @@ from streams.core.metering.matching import (
     UNCLEAR,
     CopyVerdict,
     LoggedCall,
+    LoggedDetails,
     nameless,
     of_a_job,
     verdict,
@@ -41,8 +42,13 @@ FORGOTTEN, INCOMPLETE, NAMELESS = ("usage_pruned", "log_incomplete", "no_call_id
 
 _COLUMNS = """
 log.identity, log.decision, log.status, log.cost_usd, log.part <> '' AS billed, log.customer_id, log.id_kind, log.model,
-log.call_id, log.request_id, log.started_at
+log.call_id, log.request_id, log.started_at,
+log.provider, log.call_type, log.tokens_input, log.tokens_output, log.total_tokens, log.cached_tokens, log.reasoning_tokens,
+log.ended_at, log.user_id, log.team_id, log.organization_id, log.key_hash, log.key_alias, log.power_level,
+log.cache_write_tokens, log.images, log.seconds
 """
+_OF_ROW = len(LoggedCall._fields) - 1
+_STARTED, _ENDED = LoggedCall._fields.index("start_us"), LoggedDetails._fields.index("end_us")
 #: Finds rows that may be the same call; streams/core/metering/matching.py decides. It searches by identity, by alias
 #: and start, by request id, and for calls from LiteLLM's `lago` callback by customer, cost and end.
 _CANDIDATES = f"""
@@ -171,8 +177,9 @@ async def _candidates(database: Database, calls: Sequence[Usage], checked: LogCh
     candidates: dict[int, list[LoggedCall]] = {}
     for row in rows:
         number, *columns = row
-        columns[-1] = to_us(columns[-1])
-        candidates.setdefault(number, []).append(LoggedCall._make(columns))
+        own, details = columns[:_OF_ROW], columns[_OF_ROW:]
+        own[_STARTED], details[_ENDED] = to_us(own[_STARTED]), to_us(details[_ENDED])
+        candidates.setdefault(number, []).append(LoggedCall._make([*own, LoggedDetails._make(details)]))
     return candidates
 
 

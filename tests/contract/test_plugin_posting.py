@@ -146,7 +146,7 @@ def test_an_answer_that_is_not_the_ingresss_keeps_all_records(answer: httpx.Resp
 async def test_a_single_element_is_refused_for_itself_if_the_ingress_accepts_others() -> None:
     """The real ingress answers a body of one record that is too large with 413, and a body without a call with 202."""
     store, counts = Store(), Counts()
-    large = record({**PAYLOAD, "litellm_call_id": "large", "model_group": "m" * 9_000})
+    large = record({**PAYLOAD, "litellm_call_id": "large", "cost_breakdown": {"input_cost": "1" * 9_000}})
     async with serving(store_in(store), max_body_bytes=8_000) as ingress:
         posting = poster(str(ingress.client.make_url("/")), counts, token=TOKEN)
         assert await asyncio.to_thread(posting.post, [large]) == Posted("", ((large, 413),))

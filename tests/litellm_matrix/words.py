@@ -40,7 +40,7 @@ NOTES: dict[str, str] = {
     "`unpriced`, and not billed.",
     "no-price": "Nothing is billed until LiteLLM or a [rate card](rates.md) has a price. The calls are `unpriced`, and counted.",
     "same-call-id": "LiteLLM up to 1.83 reports no call id at all.",
-    "pass-own": "LiteLLM reads no usage of a provider that it does not know by the address. The call is `unpriced`, which has an alarm.",
+    "pass-own": "LiteLLM reads no usage of a provider that it does not know by the address. The call is `zero_cost`, and nothing is billed for it.",
     "timeout": "The provider answers too late, and charges nothing here. One that charges for such an answer cannot be billed for: LiteLLM does not know of it.",
     "guard-after": "The provider was paid for an answer that the client did not get.",
     "spoofed-price": "LiteLLM 1.81 takes a price in a request, and keeps it for every later call of that model through the process: one client makes a model free for "

@@ -78,10 +78,6 @@ JOBS = frozenset([*_both(_JOB), *_both(_CREATES_JOB)])
 READS = frozenset(_both("get_responses"))
 #: Call types of calls whose answer can be read again as a job.
 READABLE = frozenset(_both(_CAN_BE_READ))
-#: Call types of requests that LiteLLM passes on unchanged. It reads the usage of some providers only.
-PASSED_ON = frozenset(_both("pass_through_endpoint llm_passthrough_route"))
-#: The model of such a request if it asks no model, such as a list or a file. LiteLLM up to 1.85 writes `unknown` for all of them.
-NO_MODEL = frozenset({"", "unknown"})
 
 
 def kind_of(call_type: str) -> str:

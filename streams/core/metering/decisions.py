@@ -2,7 +2,7 @@
 
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
-from streams.core.metering.call_kinds import MANAGEMENT, MEDIA, NO_MODEL, PASSED_ON, plain_name
+from streams.core.metering.call_kinds import MANAGEMENT, MEDIA
 
 BILLABLE = "billable"
 FAILED_WITH_COST = "failed_with_cost"
@@ -68,15 +68,9 @@ def decide(usage: Usage, policy: MeterPolicy) -> str:
 
 
 def _without_cost(usage: Usage) -> str:
-    """Decide about a call without a cost: the price is missing (`unpriced`), or nothing is to be paid (`zero_cost`).
-
-    A pass-through request to a model is `unpriced` although nothing was counted: the model has answered, and LiteLLM
-    could not read the usage.
-    """
+    """Decide about a call without a cost: the price is missing (`unpriced`), or nothing is to be paid (`zero_cost`)."""
     if usage.kind == MEDIA:
         return UNPRICED
     if usage.kind == MANAGEMENT:
         return ZERO_COST
-    if usage.total_tokens or usage.media:
-        return UNPRICED
-    return UNPRICED if plain_name(usage.call_type) in PASSED_ON and usage.model not in NO_MODEL else ZERO_COST
+    return UNPRICED if usage.total_tokens or usage.media else ZERO_COST

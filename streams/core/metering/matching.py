@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from schemas.money import ZERO
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
 from streams.core.metering.call_kinds import JOBS
@@ -38,12 +39,39 @@ _BY_LAGO = "subscription"
 MISSING, KNOWN, PRICED, OTHER_COST, UNCLEAR = "missing", "known", "priced", "other_cost", "unclear"
 
 
+class LoggedDetails(NamedTuple):
+    """What a row of the usage log knows of a call besides its ids; the names are those of `schemas.usage.Usage`.
+
+    Fields:
+        end_us: microseconds since 1970 UTC; 0 = not known.
+    """
+
+    provider: str = ""
+    call_type: str = ""
+    tokens_input: int = 0
+    tokens_output: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    end_us: int = 0
+    user_id: str = ""
+    team_id: str = ""
+    organization_id: str = ""
+    key_hash: str = ""
+    key_alias: str = ""
+    power_level: str = ""
+    cache_write_tokens: int = 0
+    images: int = 0
+    seconds: Decimal = ZERO
+
+
 class LoggedCall(NamedTuple):
     """A row of the usage log.
 
     Fields:
         billed: whether the call is or was in a part, so that its cost is billed or will be.
         start_us: microseconds since 1970 UTC.
+        details: None = they were not read.
     """
 
     identity: bytes
@@ -57,6 +85,7 @@ class LoggedCall(NamedTuple):
     call_id: str
     request_id: str
     start_us: int
+    details: LoggedDetails | None = None
 
 
 class CopyVerdict(NamedTuple):

@@ -185,7 +185,21 @@ def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     usage.key_hash = _text(call.api_key_hash or call.api_key)
     usage.cache_hit = call.cache_hit is not None and is_yes(call.cache_hit)
     usage.byok = call.byok is True
+    _tell_parties(usage, call, call.metadata or _NO_METADATA)
     return usage
+
+
+def _tell_parties(usage: Usage, call: Call, metadata: CallMetadata) -> None:
+    """Set the details of tokens and the parties, as `_litellm` does: a rate card and windows read them."""
+    usage.cached_tokens, usage.reasoning_tokens = _cached(call, metadata), _reasoning(call, metadata)
+    usage.model_group = call.model_group or ""
+    usage.end_user = _text(call.end_user or metadata.user_api_key_end_user_id)
+    usage.user_id = _text(call.user_id or metadata.user_api_key_user_id or call.user)
+    usage.team_id = _text(call.team_id or metadata.user_api_key_team_id)
+    usage.organization_id = _text(call.organization_id or metadata.user_api_key_org_id)
+    usage.project_id = _text(metadata.user_api_key_project_id)
+    usage.key_hash = usage.key_hash or _text(metadata.user_api_key_hash)
+    usage.key_alias = _text(call.key_alias or metadata.user_api_key_alias)
 
 
 def _lago(record: RawRecord, call: Call, unit: Decimal) -> Usage:

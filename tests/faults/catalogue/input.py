@@ -274,12 +274,4 @@ ROWS = (
         shows=_damage("unread_responses"),
         longer=_LONGER,
     ),
-    Row(
-        205,
-        "a recorded signed post, sent again with the headers of a CloudEvent",
-        "`ce-id` and `ce-subject` of the attacker's choice beside a valid signature, which does not cover them",
-        (TWICE, MONEY, SAYS_SO),
-        "refused as `unsigned_attributes`, 401; events in binary mode need a token",
-        ("integration/test_ingress_trust.py::test_a_signature_admits_no_event_whose_attributes_it_does_not_cover",),
-    ),
 )

@@ -54,10 +54,6 @@ def usage_object(**counts: Any) -> dict[str, Any]:
         ("afile_content", NOTHING, "zero_cost"),
         ("of_a_later_version", {}, "unpriced"),
         ("of_a_later_version", NOTHING, "zero_cost"),
-        ("pass_through_endpoint", NOTHING, "unpriced"),
-        ("allm_passthrough_route", NOTHING, "unpriced"),
-        ("pass_through_endpoint", NOTHING | {"model": "unknown"}, "zero_cost"),
-        ("pass_through_endpoint", NOTHING | {"model": ""}, "zero_cost"),
     ],
 )
 def test_a_call_without_a_cost_is_unpriced_if_its_kind_normally_costs_something(

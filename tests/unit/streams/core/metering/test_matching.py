@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
 from streams.core.metering.call_meaning import SEALED
-from streams.core.metering.decisions import BILLABLE, BYOK, CACHE_HIT, FAILED_CALL, LOST, UNPRICED, ZERO_COST
+from streams.core.metering.decisions import (
+    BILLABLE,
+    BYOK,
+    CACHE_HIT,
+    FAILED_CALL,
+    FAILED_WITH_COST,
+    LOST,
+    UNPRICED,
+    ZERO_COST,
+)
 from streams.core.metering.matching import (
     KNOWN,
     MISSING,
@@ -220,3 +229,18 @@ def test_a_read_without_cost_under_an_encrypted_id_is_never_unclear() -> None:
 def test_the_log_may_have_a_success_without_what_its_failed_attempts_have_cost(billed: str, word: str) -> None:
     row = logged_call(cost=Decimal(billed))
     assert verdict(copy(carried=Decimal("0.5")), [row], POLICY).word == word
+
+
+def test_a_timed_out_request_has_a_cost_only_in_the_database_and_each_attempt_is_sent_once() -> None:
+    """LiteLLM 1.110 estimates it there: one row for the request, one for each earlier attempt that timed out."""
+    told = logged_call(decision=FAILED_CALL, status="failure", cost=Decimal(0), billed=False, request_id="call")
+    request = copy(status="failure", request_id="call")
+    attempt = copy(status="failure", call_id="call-attempt-0", request_id="call-attempt-0", identity=b"attempt")
+    assert verdict(request, [told], POLICY) == (PRICED, told)
+    assert verdict(attempt, [told], POLICY).word == MISSING
+    sent = [
+        logged_call(decision=FAILED_WITH_COST, status="failure", request_id="call"),
+        logged_call(decision=FAILED_WITH_COST, status="failure", call_id="call-attempt-0", request_id="call-attempt-0"),
+    ]
+    assert verdict(request, [told, *sent], POLICY).word == KNOWN
+    assert verdict(attempt, [told, *sent], POLICY).word == KNOWN
