@@ -4,15 +4,19 @@ another page.
 
 import asyncio
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
+from connectors.billing.in_slices import in_slices
 from connectors.billing.mappings import MappingResult, Mappings
 from schemas.customers import CustomerRecord, MappingVersion
 from streams.runtime.compacted_table import CompactedTable
 
 #: The most customers that are examined for one page. This bounds the time for which the event loop is blocked.
 SCANNED = 5000
+#: For how many sets of orgs the ids of their customers are kept.
+_MOST_CALLERS = 20
 
 
 class MappingSlice(NamedTuple):
@@ -30,6 +34,10 @@ class MappingPages:
         self._customers = customers
         self._ids: list[str] = []
         self._members = -1
+        #: The ids of the customers of some orgs, at this version of the table; one request at a time looks for them.
+        self._own: dict[frozenset[str], list[str]] = {}
+        self._own_version = -1
+        self._finding = asyncio.Lock()
 
     async def page(
         self,
@@ -37,7 +45,7 @@ class MappingPages:
         prefix: str,
         predicate: Callable[[MappingVersion], bool],
         limit: int,
-        orgs: Collection[str] | None = None,
+        orgs: frozenset[str] | None = None,
     ) -> MappingSlice:
         """Return the next page: at most `limit` mappings whose shown version satisfies `predicate`.
 
@@ -46,13 +54,13 @@ class MappingPages:
         Args:
             after: customer id after which the page begins; `""` = the first page.
             prefix: beginning of the customer ids; `""` = all.
-            orgs: the caller may see only the customers of these orgs. Then `last` is one of the page's own customers, because it
-                is sent to the caller; so more than `SCANNED` customers are examined, and other tasks run meanwhile. None = all.
+            orgs: the caller may see only the customers of these orgs. Then only these are examined, and `last` is one of
+                them, because it is sent to the caller. None = all.
         """
-        ids = self._sorted()
+        ids = self._sorted() if orgs is None else await self._of_orgs(orgs)
         start = max(bisect_right(ids, after) if after else 0, bisect_left(ids, prefix))
         if orgs is not None:
-            return await self._own_page(ids, start, prefix, predicate, limit, orgs)
+            return self._own_page(ids, start, prefix, predicate, limit)
         results: list[MappingResult] = []
         for place in range(start, min(len(ids), start + SCANNED)):
             if not ids[place].startswith(prefix):
@@ -66,29 +74,38 @@ class MappingPages:
         more = place + 1 < len(ids) and ids[place + 1].startswith(prefix)
         return MappingSlice(results, ids[place] if more else None)
 
-    async def _own_page(
-        self,
-        ids: list[str],
-        start: int,
-        prefix: str,
-        predicate: Callable[[MappingVersion], bool],
-        limit: int,
-        orgs: Collection[str],
+    def _own_page(
+        self, ids: Sequence[str], start: int, prefix: str, predicate: Callable[[MappingVersion], bool], limit: int
     ) -> MappingSlice:
         results: list[MappingResult] = []
-        for begin in range(start, len(ids), SCANNED):
-            for name in ids[begin : begin + SCANNED]:
-                if not name.startswith(prefix):
-                    return MappingSlice(results, None)
-                record = self._customers.table.get(name)
-                if record is None or all(version.lago_customer_id not in orgs for version in record.versions):
-                    continue
-                if (mapped := self._mappings.mapped(name, predicate)) is not None:
-                    results.append(mapped)
-                    if len(results) == limit:
-                        return MappingSlice(results, name)
-            await asyncio.sleep(0)
+        for name in islice(ids, start, None):
+            if not name.startswith(prefix):
+                break
+            if (mapped := self._mappings.mapped(name, predicate)) is not None:
+                results.append(mapped)
+                if len(results) == limit:
+                    return MappingSlice(results, name)
         return MappingSlice(results, None)
+
+    async def _of_orgs(self, orgs: frozenset[str]) -> Sequence[str]:
+        """Return the ids of the customers of some orgs, sorted. They are found once for each version of the table."""
+        async with self._finding:
+            version = self._customers.version
+            if version != self._own_version:
+                self._own_version = version
+                self._own.clear()
+            if (own := self._own.get(orgs)) is None:
+                own = []
+                async for records in in_slices(self._customers.table.items()):
+                    own += [
+                        name for name, record in records if any(one.lago_customer_id in orgs for one in record.versions)
+                    ]
+                own.sort()
+                if version == self._customers.version:
+                    if len(self._own) >= _MOST_CALLERS:
+                        self._own.clear()
+                    self._own[orgs] = own
+            return own
 
     def _sorted(self) -> list[str]:
         if self._members != self._customers.members:
