@@ -48,6 +48,7 @@ from streams.core.metering.plausible_cost import IMPLAUSIBLE_COST, implausible
 from streams.core.metering.rated_calls import rated
 from streams.core.metering.read_usage import usage_of
 from streams.core.metering.step_changes import Changes
+from streams.core.metering.window_contents import add_call, add_metered_event
 from streams.core.pricing.cards import Rates
 
 #: LiteLLM's own payloads share one route. While no other payloads arrive, routes are not recorded.
@@ -237,7 +238,7 @@ class Fold:
                 if price is not None and rates is not None:
                     rate = rates.key_of(price.card, target, usage.end_us)
                 window = self._window(ledger, touched, usage, target, record.offset, rate)
-                _add(window, usage, record.offset)
+                add_call(window, usage, record.offset)
                 if price is not None and rate is not None and window.rated is not None:
                     window.rated = Rated(*rate, window.rated.usd + price.usd)
                 folded_calls += 1
@@ -257,7 +258,7 @@ class Fold:
                     _reject(changes, rejected, record, Rejected(TOO_MANY_HELD))
                     continue
                 room -= bool(target.held)
-                window = _by_itself(changes, usage, target, record.offset)
+                window = add_metered_event(changes, usage, target, record.offset)
                 set_apart(apart, decision, cost)
                 folded_calls += 1
             made = enrich(usage, record.offset, decision, target, window, price and price.usd, rate)
@@ -384,30 +385,3 @@ def _rejection_of(record: Record, refusal: Rejected) -> Rejection:
     else:
         rejection.call = msgspec.Raw(value)
     return rejection
-
-
-def _by_itself(changes: Changes, usage: Usage, target: Target, offset: int) -> Window:
-    """Put one metered event into a window of its own; nothing is ever added to that window."""
-    at_us = usage.end_us
-    whose = (usage.customer_id, usage.id_kind, target.org_id, target.subscription, target.held)
-    window = Window(offset, offset, *whose, "", "", (), at_us, 0, at_us, at_us, 1)
-    window.identity, window.metered = usage.identity, usage.metered
-    changes.windows[offset] = window
-    if not target.held:
-        changes.ready.append(window)
-    return window
-
-
-def _add(window: Window, usage: Usage, offset: int) -> None:
-    window.last = offset
-    window.count += 1
-    window.tokens_input += usage.tokens_input
-    window.tokens_output += usage.tokens_output
-    window.total_tokens += usage.total_tokens
-    window.cached_tokens += usage.cached_tokens
-    window.reasoning_tokens += usage.reasoning_tokens
-    window.cost += usage.cost
-    if usage.end_us > window.max_end_us:
-        window.max_end_us = usage.end_us
-    elif usage.end_us < window.min_end_us:
-        window.min_end_us = usage.end_us
