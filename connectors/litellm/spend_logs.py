@@ -53,10 +53,17 @@ _COLUMNS = """
 SELECT column_name, data_type FROM information_schema.columns
 WHERE table_name = 'LiteLLM_SpendLogs' AND table_schema = ANY (current_schemas(false))
 """
-#: A client may write megabytes of metadata to each call, and a page has a thousand rows. So the database selects the
-#: members that are read. Metadata in text is read only up to this number of characters.
+#: A client may write megabytes of metadata and tags to each call, and a page has a thousand rows. So the database selects
+#: the members that are read. Metadata and tags in text are read only up to these numbers of characters.
 _LONGEST_TEXT: Final = 1 << 20
-_MEMBERS: Final = ", ".join(f"'{name}', metadata -> '{name}'" for name in (*_METADATA, _CALL_ID))
+_LONGEST_TAGS: Final = 64 << 10
+_TAGS, _NOTES, _LEVEL = "request_tags", "spend_logs_metadata", "power_level"
+_MEMBERS: Final = ", ".join(
+    (
+        *(f"'{name}', metadata -> '{name}'" for name in (*_METADATA, _CALL_ID, _COSTS) if name != _NOTES),
+        f"'{_NOTES}', nullif(jsonb_build_object('{_LEVEL}', metadata #> '{{{_NOTES},{_LEVEL}}}'), '{{\"{_LEVEL}\": null}}')",
+    )
+)
 _OF_TEXT: Final = f"WHEN length(metadata::text) <= {_LONGEST_TEXT} THEN metadata::text END"
 _OF_JSON: Final = f"WHEN jsonb_typeof(metadata) = 'object' THEN jsonb_strip_nulls(jsonb_build_object({_MEMBERS}))::text"
 _PAGE = """
@@ -100,7 +107,13 @@ def _query(columns: Mapping[str, str]) -> str:
     """Return the query of a page. Args: columns: the types of the table's columns by name. Raises: Unavailable."""
     if not {"request_id", "spend", "startTime"} <= columns.keys():
         raise Unavailable("litellm_db", "there is no table LiteLLM_SpendLogs")
-    named = ", ".join(f'"{name}"' for name in _FIELDS if name in columns)
+    named = ", ".join(
+        f"""CASE WHEN length("{name}"::text) <= {_LONGEST_TAGS} THEN "{name}" END AS "{name}\""""
+        if name == _TAGS
+        else f'"{name}"'
+        for name in _FIELDS
+        if name in columns
+    )
     metadata = "NULL"
     if "metadata" in columns:
         metadata = f"CASE {_OF_JSON if columns['metadata'] == 'jsonb' else ''} {_OF_TEXT}"

@@ -39,7 +39,7 @@ async def test_a_record_that_the_ingress_refuses_is_kept_apart_and_all_others_ar
     """Without this rule one such record would block its ring, and a batch of them the ring of an ended process."""
     create_topics(kafka.bootstrap, topic_prefix)
     ended = Lane(tmp_path, "ended")
-    hostile = [call(f"hostile-{number}", model_group="m" * 20_000) for number in range(40)]
+    hostile = [call(f"hostile-{number}", cost_breakdown={"input_cost": "1" * 20_000}) for number in range(40)]
     ended.segment(1).write_bytes(b"".join(map(frame, [*hostile, call("after-them")])))
     ended.close()
     counts = Counts()
@@ -51,7 +51,7 @@ async def test_a_record_that_the_ingress_refuses_is_kept_apart_and_all_others_ar
         for number in range(30):
             ring.append(call(f"call-{number}"))
             if number == 10:
-                ring.append(call("large", model_group="m" * 20_000))
+                ring.append(call("large", cost_breakdown={"input_cost": "1" * 20_000}))
         for _ in range(int(_LIMIT_S * 10)):
             if counts.all().get("set_aside") == 41 and not ended_files(tmp_path):
                 break

@@ -18,7 +18,9 @@ READ = {
     "usage_object": {"prompt_tokens_details": {"cached_tokens": 7}},
     "user_api_key_alias": "alice",
     "used_client_oauth_token": True,
+    "spend_logs_metadata": {"power_level": "eco"},
 }
+COSTS = {"additional_costs": {"failed_attempts_cost": 0.25}}
 LARGE = "x" * (2 << 20)
 
 
@@ -52,7 +54,14 @@ async def read(url: str) -> list[dict[str, Any]]:
 async def test_only_the_members_that_are_read_are_fetched(url: str) -> None:
     """Earlier a page of a thousand calls with a megabyte of metadata each took more than a gigabyte."""
     for number in range(20):
-        written = {**READ, "litellm_call_id": f"c-{number}", "spend_logs_metadata": {"note": LARGE}, "status": None}
+        notes = {"note": LARGE, "power_level": "eco"}
+        written = {
+            **READ,
+            "litellm_call_id": f"c-{number}",
+            "spend_logs_metadata": notes,
+            "cost_breakdown": COSTS,
+            "status": None,
+        }
         await put(url, number, written)
     tracemalloc.start()
     try:
@@ -63,7 +72,23 @@ async def test_only_the_members_that_are_read_are_fetched(url: str) -> None:
     assert [(element["metadata"], element["litellm_call_id"]) for element in elements] == [
         (READ, f"c-{number}") for number in sorted(range(20), key=str)
     ]
+    assert all(element["cost_breakdown"] == COSTS for element in elements)
     assert peak < 10 * len(LARGE)
+
+
+async def test_a_row_without_a_power_level_has_none(url: str) -> None:
+    await put(url, 1, {"user_api_key_alias": "alice", "spend_logs_metadata": {"note": "x"}})
+    assert [element["metadata"] for element in await read(url)] == [{"user_api_key_alias": "alice"}]
+
+
+async def test_tags_are_read_up_to_64_kb(url: str) -> None:
+    for number, tag in enumerate(("power:eco", "x" * (1 << 20))):
+        await put(url, number, READ)
+        table = 'public."LiteLLM_SpendLogs"'
+        await execute(
+            url, f"UPDATE {table} SET request_tags = $1 WHERE request_id = $2", json.dumps([tag]), f"r-{number}"
+        )
+    assert [element["request_tags"] for element in await read(url)] == ['["power:eco"]', None]
 
 
 @pytest.mark.parametrize("kind", ["jsonb", "json", "text"])
