@@ -3,6 +3,7 @@ another page.
 """
 
 import asyncio
+import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -13,10 +14,14 @@ from connectors.billing.mappings import MappingResult, Mappings
 from schemas.customers import CustomerRecord, MappingVersion
 from streams.runtime.compacted_table import CompactedTable
 
-#: The most customers that are examined for one page. This bounds the time for which the event loop is blocked.
+#: The most customers that are examined for one page, or between two pauses. This bounds the time for which the event loop
+#: is blocked.
 SCANNED = 5000
 #: For how many sets of orgs the ids of their customers are kept.
 _MOST_CALLERS = 20
+#: With more customers than this, their ids are kept for these seconds although the table has changed. Otherwise an import
+#: would make each request search a table of a million customers.
+_MANY, _KEPT_S = 50_000, 5.0
 
 
 class MappingSlice(NamedTuple):
@@ -29,7 +34,12 @@ class MappingSlice(NamedTuple):
 class MappingPages:
     """Makes pages of the customers table."""
 
-    def __init__(self, mappings: Mappings, customers: CompactedTable[CustomerRecord]) -> None:
+    def __init__(
+        self,
+        mappings: Mappings,
+        customers: CompactedTable[CustomerRecord],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._mappings = mappings
         self._customers = customers
         self._ids: list[str] = []
@@ -37,6 +47,8 @@ class MappingPages:
         #: The ids of the customers of some orgs, at this version of the table; one request at a time looks for them.
         self._own: dict[frozenset[str], list[str]] = {}
         self._own_version = -1
+        self._own_until = float("-inf")
+        self._monotonic = monotonic
         self._finding = asyncio.Lock()
 
     async def page(
@@ -55,12 +67,13 @@ class MappingPages:
             after: customer id after which the page begins; `""` = the first page.
             prefix: beginning of the customer ids; `""` = all.
             orgs: the caller may see only the customers of these orgs. Then only these are examined, and `last` is one of
-                them, because it is sent to the caller. None = all.
+                them, because it is sent to the caller. With more than 50,000 customers in the table, a new customer may be
+                missing for 5 seconds. None = all.
         """
         ids = self._sorted() if orgs is None else await self._of_orgs(orgs)
         start = max(bisect_right(ids, after) if after else 0, bisect_left(ids, prefix))
         if orgs is not None:
-            return self._own_page(ids, start, prefix, predicate, limit)
+            return await self._own_page(ids, start, prefix, predicate, limit)
         results: list[MappingResult] = []
         for place in range(start, min(len(ids), start + SCANNED)):
             if not ids[place].startswith(prefix):
@@ -74,13 +87,15 @@ class MappingPages:
         more = place + 1 < len(ids) and ids[place + 1].startswith(prefix)
         return MappingSlice(results, ids[place] if more else None)
 
-    def _own_page(
+    async def _own_page(
         self, ids: Sequence[str], start: int, prefix: str, predicate: Callable[[MappingVersion], bool], limit: int
     ) -> MappingSlice:
         results: list[MappingResult] = []
-        for name in islice(ids, start, None):
+        for number, name in enumerate(islice(ids, start, None), 1):
             if not name.startswith(prefix):
                 break
+            if number % SCANNED == 0:
+                await asyncio.sleep(0)
             if (mapped := self._mappings.mapped(name, predicate)) is not None:
                 results.append(mapped)
                 if len(results) == limit:
@@ -88,11 +103,14 @@ class MappingPages:
         return MappingSlice(results, None)
 
     async def _of_orgs(self, orgs: frozenset[str]) -> Sequence[str]:
-        """Return the ids of the customers of some orgs, sorted. They are found once for each version of the table."""
+        """Return the ids of the customers of some orgs, sorted. They are found once for each version of the table, and of
+        a large table at most every `_KEPT_S` seconds.
+        """
         async with self._finding:
-            version = self._customers.version
-            if version != self._own_version:
-                self._own_version = version
+            version, now = self._customers.version, self._monotonic()
+            is_large = self._customers.members > _MANY
+            if version != self._own_version and not (is_large and now < self._own_until):
+                self._own_version, self._own_until = version, now + _KEPT_S
                 self._own.clear()
             if (own := self._own.get(orgs)) is None:
                 own = []
@@ -101,7 +119,7 @@ class MappingPages:
                         name for name, record in records if any(one.lago_customer_id in orgs for one in record.versions)
                     ]
                 own.sort()
-                if version == self._customers.version:
+                if is_large or version == self._customers.version:
                     if len(self._own) >= _MOST_CALLERS:
                         self._own.clear()
                     self._own[orgs] = own

@@ -185,10 +185,11 @@ class Mappings:
         limited.
         """
         if self._counting is None or self._counting.done():
-            self._counting = asyncio.ensure_future(self._count_active())
+            self._counting = asyncio.ensure_future(self.count_active())
         return await asyncio.shield(self._counting)
 
-    async def _count_active(self) -> int:
+    async def count_active(self) -> int:
+        """Count them from now on; a concurrent count is not shared. The caller limits the number of calls."""
         now_us, active = self._now_us(), 0
         async for records in in_slices(self._customers.table.items()):
             active += sum(

@@ -169,14 +169,24 @@ class _Connection(RequestHandler):
         return super()._handle_request(*args)
 
     def is_idle(self) -> bool:
-        """Return whether the connection waits for a request."""
-        return (waiter := self._waiter) is not None and not waiter.done()
+        """Return whether the connection waits for a request, and its client has got all responses."""
+        return self._is_waiting() and not self._is_unread()
 
     def is_spare(self) -> bool:
         """Return whether the client does not read its response, has sent more requests before it got the response, or
         its request has lasted for seconds.
         """
-        return self.writing_paused or bool(self._messages) or self._loop.time() - self._began > _SLOW_S
+        if self._is_unread():
+            return True
+        ahead = bool(self._messages) or self._loop.time() - self._began > _SLOW_S
+        return ahead and self._request_in_progress
+
+    def _is_waiting(self) -> bool:
+        return (waiter := self._waiter) is not None and not waiter.done()
+
+    def _is_unread(self) -> bool:
+        """Return whether a part of a response is not sent yet."""
+        return self.writing_paused or (self._wire is not None and self._wire.get_write_buffer_size() > 0)
 
     def drop(self) -> None:
         """Close the connection now. `force_close` would wait until the client has read what is not sent yet."""
@@ -240,12 +250,13 @@ class _Connection(RequestHandler):
 
     def _look(self) -> None:
         """Close the connection if it is unauthenticated and sent no request since the last call, or since the call before that
-        if it is busy: then its client does not read the response.
+        if its client does not read the response. A request that is being read or answered is left alone.
         """
         self._silence = None
         if self._is_known:
             return
-        self._stuck = self._stuck + 1 if self._request_count == self._seen and self._head_timer is None else 0
+        is_still = self._request_count == self._seen and self._head_timer is None
+        self._stuck = self._stuck + 1 if is_still and (self._is_waiting() or self._is_unread()) else 0
         if self._stuck >= (1 if self.is_idle() else _STUCK):
             self._unauthenticated.on_closed(SILENT)
             self.drop()

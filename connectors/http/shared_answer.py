@@ -7,7 +7,7 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 
 #: After an answer was made, the next one waits for this multiple of the time that it took, at most some seconds: making
-#: short answers takes at most a twentieth of a core.
+#: answers that take less than a quarter of a second takes at most a twentieth of a core.
 _RESTS: Final = 19
 _LONGEST_REST_S: Final = 5.0
 
@@ -33,6 +33,7 @@ class SharedAnswer(Generic[T]):
         self._monotonic = monotonic
         self._sleep = sleep
         self._next = float("-inf")
+        self._turn = asyncio.Lock()
         self._making: asyncio.Future[T] | None = None
 
     async def get(self) -> T:
@@ -43,12 +44,13 @@ class SharedAnswer(Generic[T]):
         return await asyncio.shield(self._making)
 
     async def _made(self) -> T:
-        if (wait_s := self._next - self._monotonic()) > 0:
-            await self._sleep(wait_s)
-        self._making = None
-        began = self._monotonic()
-        try:
-            return await self._make()
-        finally:
-            now = self._monotonic()
-            self._next = now + min(_RESTS * (now - began), _LONGEST_REST_S)
+        async with self._turn:  # requests that come while an answer is made share the next one
+            if (wait_s := self._next - self._monotonic()) > 0:
+                await self._sleep(wait_s)
+            self._making = None
+            began = self._monotonic()
+            try:
+                return await self._make()
+            finally:
+                now = self._monotonic()
+                self._next = now + min(_RESTS * (now - began), _LONGEST_REST_S)

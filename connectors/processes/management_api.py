@@ -127,7 +127,7 @@ class Management:
         """Return the endpoints of the management API. They answer 503 until the tables are read."""
         tables = self.account_tables
         return [
-            totals_endpoint(tables.mappings.active_customers, self._receipts.totals),
+            totals_endpoint(tables.mappings.count_active, self._receipts.totals),
             *self._entrance.endpoints(),
             *self._credits.endpoints(),
             *endpoints_of(PowerLevelHandlers(lambda: self._postgres().management)),

@@ -41,3 +41,27 @@ async def test_pages_of_some_orgs_hold_and_name_only_their_customers() -> None:
     page = await pages.page("", "", lambda name: name != "00003", 2, frozenset({"org_3", "org_7"}))
     assert (page.mappings, page.last) == (["00000", "00007"], "00007")
     assert await pages.page("", "", lambda _: True, 2, frozenset()) == ([], None)
+
+
+async def test_a_large_table_that_changes_is_searched_at_most_every_five_seconds() -> None:
+    customers: Any = Table({"a": "org_1"})
+    customers.members = 50_001
+    mappings: Any = SimpleNamespace(mapped=lambda name, predicate: name if predicate(name) else None)
+    now = 0.0
+    pages = MappingPages(mappings, customers, lambda: now)
+    mine = frozenset({"org_1"})
+
+    async def listed() -> list[Any]:
+        customers.version += 1
+        return (await pages.page("", "", lambda _: True, 10, mine)).mappings
+
+    assert await listed() == ["a"]
+    customers.payers["b"] = "org_1"
+    now = 4.9
+    assert await listed() == ["a"]
+    assert customers.read == 1
+    now = 5.0
+    assert await listed() == ["a", "b"]
+    customers.members = 50_000
+    customers.payers["c"] = "org_1"
+    assert await listed() == ["a", "b", "c"]

@@ -38,6 +38,28 @@ async def test_requests_that_come_together_share_an_answer_that_is_not_older_tha
     assert await shared_by(clock, 1) == [b"2"]
 
 
+async def test_requests_during_an_answer_share_the_next_one() -> None:
+    """The answer that is being made may be older than they are."""
+    made, may_end = list[int](), asyncio.Event()
+
+    async def make() -> int:
+        made.append(len(made) + 1)
+        number = made[-1]
+        await may_end.wait()
+        return number
+
+    answer = SharedAnswer(make, lambda: 0.0)
+    first = asyncio.ensure_future(answer.get())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    others = [asyncio.ensure_future(answer.get()) for _ in range(20)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert made == [1]
+    may_end.set()
+    assert [await first, *await asyncio.gather(*others)] == [1, *[2] * 20]
+
+
 async def test_answers_take_a_twentieth_of_the_time() -> None:
     clock = Clock()
     for _ in range(3):
