@@ -113,22 +113,29 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     forwarded: int = 0
 
 
-class Attempts(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The failed attempts of one call (streams/core/metering/failed_attempts.py).
+class Attempt(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A failed attempt of a call that was billed: its end, microseconds since 1970 UTC, and what it reported."""
 
-    Fields:
-        cost, tokens_input, tokens_output, total_tokens, cached_tokens, reasoning_tokens: the sums of the billed ones
-            that no success has carried yet.
-        until_us: end of the last success that has carried attempts; those that ended up to then are billed.
-            Microseconds since 1970 UTC; 0 = there is none.
-    """
-
-    cost: Decimal = ZERO
+    end_us: int
+    cost: Decimal
     tokens_input: int = 0
     tokens_output: int = 0
     total_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+
+
+class Attempts(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The failed attempts of one call (streams/core/metering/failed_attempts.py).
+
+    Fields:
+        billed: those that no success has carried yet, the latest end first.
+        carried: what the last success has carried of attempts that were not reported before it, dollars.
+        until_us: its end. An attempt that ended up to then is billed with it. Microseconds since 1970 UTC.
+    """
+
+    billed: tuple[Attempt, ...] = ()
+    carried: Decimal = ZERO
     until_us: int = 0
 
 

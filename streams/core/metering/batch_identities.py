@@ -83,10 +83,9 @@ class BatchIdentities:
         job = self._job(mark) if mark else None
         return None if job is None else job.attempts
 
-    def keep_attempts(self, mark: bytes, attempts: Attempts | None, clock_ms: int) -> None:
+    def keep_attempts(self, mark: bytes, attempts: Attempts, clock_ms: int) -> None:
         """Remember the failed attempts of a call as long as a job."""
-        if mark and attempts is not None:
-            self.jobs[mark] = Job(clock_ms // HOUR_MS, SETTLED, attempts)
+        self.jobs[mark] = Job(clock_ms // HOUR_MS, SETTLED, attempts)
 
     def write(self, changes: Changes, first: int, dedupe_retention_us: int, newest_hour: int) -> None:
         """Store the new identities under `newest_hour` and `first`; forget what is beyond its dedupe retention.

@@ -7,16 +7,21 @@ answered rounds of an attempt that failed later. Both have one call id.
 Source: `_add_continued_partial_spend` and `_add_failed_attempts_spend` in litellm/litellm_core_utils/litellm_logging.py.
 """
 
+from typing import Final
+
 import msgspec
 
-from schemas.ledger import Attempts
+from schemas.ledger import Attempt, Attempts
 from schemas.money import ZERO, add
 from schemas.usage import Usage
 from streams.core.metering.decisions import FAILED_WITH_COST
 from streams.core.metering.identity import identity_of
+from streams.core.metering.matching import NOISE
 
-_NONE = Attempts()
-_COUNTS = ("tokens_input", "tokens_output", "total_tokens", "cached_tokens", "reasoning_tokens")
+#: The most attempts of a call that are remembered. A client may use a call id again and again.
+MOST_ATTEMPTS: Final = 16
+_COUNTS: Final = ("tokens_input", "tokens_output", "total_tokens", "cached_tokens", "reasoning_tokens")
+_NONE: Final = Attempts()
 
 
 def mark_of(usage: Usage) -> bytes:
@@ -25,31 +30,52 @@ def mark_of(usage: Usage) -> bytes:
 
 
 def is_carried(usage: Usage, decision: str, known: Attempts | None) -> bool:
-    """Return whether the call is a failed attempt whose cost is billed with the success after it.
+    """Return whether the call is a failed attempt whose cost was billed with the success after it.
 
-    An attempt that ended later belongs to another call: a client may use a call id again.
+    An attempt that ended later belongs to another call: a client may use a call id again. Neither is an attempt carried
+    that costs more than the success has carried and was not matched with other attempts.
     """
-    return decision == FAILED_WITH_COST and known is not None and usage.end_us <= known.until_us
+    return (
+        decision == FAILED_WITH_COST
+        and known is not None
+        and usage.end_us <= known.until_us
+        and usage.cost <= known.carried + NOISE
+    )
 
 
-def without_attempts(usage: Usage, known: Attempts | None) -> None:
-    """Remove from a success what its failed attempts were billed for. What was not billed stays in it."""
-    if known is None or not (taken := min(usage.carried, known.cost)):
-        return
-    usage.cost = add(usage.cost, -taken)
-    for name in _COUNTS:
-        setattr(usage, name, max(0, getattr(usage, name) - getattr(known, name)))
-    note = f"{taken.normalize():f} USD of failed attempts is billed with them"
-    usage.note = f"{note}; {usage.note}" if usage.note else note
+def after_carried(usage: Usage, known: Attempts | None) -> Attempts:
+    """Return what is remembered after an attempt that `is_carried`. What it carries itself is billed with it, too."""
+    before = known or _NONE
+    left = max(ZERO, add(before.carried, -usage.cost))
+    return msgspec.structs.replace(before, carried=add(left, usage.carried))
 
 
-def after(usage: Usage, decision: str, known: Attempts | None) -> Attempts | None:
-    """Return what is remembered of the call's attempts after this one was billed; None = nothing changes.
+def without_attempts(usage: Usage, decision: str, known: Attempts | None) -> Attempts:
+    """Remove from a call what its failed attempts were billed for. Return what is remembered after it.
 
-    A success takes all attempts before it: LiteLLM states their sum only.
+    LiteLLM states only the sum of what a call carries. If that is the cost of one attempt, it is this one. Otherwise the
+    latest attempts are taken that fit into it. Attempts that the call does not carry stay billed beside it.
     """
     before = known or _NONE
+    whole = Attempt(usage.end_us, usage.cost, *(getattr(usage, name) for name in _COUNTS))
+    left, kept = usage.carried, []
+    exact = [
+        attempt for attempt in before.billed if attempt.end_us <= usage.end_us and abs(attempt.cost - left) <= NOISE
+    ]
+    for attempt in before.billed:
+        is_another = bool(exact) and attempt is not exact[0]
+        if is_another or attempt.cost > left + NOISE or attempt.end_us > usage.end_us:
+            kept.append(attempt)
+            continue
+        taken = min(attempt.cost, left)
+        left, usage.cost = add(left, -taken), add(usage.cost, -taken)
+        for name in _COUNTS:
+            setattr(usage, name, max(0, getattr(usage, name) - getattr(attempt, name)))
+    if usage.cost != whole.cost:
+        note = f"{add(whole.cost, -usage.cost).normalize():f} USD of failed attempts is billed with them"
+        usage.note = f"{note}; {usage.note}" if usage.note else note
     if decision == FAILED_WITH_COST:
-        counts = {name: getattr(before, name) + getattr(usage, name) for name in _COUNTS}
-        return msgspec.structs.replace(before, cost=add(before.cost, usage.cost), **counts)
-    return Attempts(ZERO, until_us=max(before.until_us, usage.end_us)) if usage.carried else None
+        kept = sorted([whole, *kept], key=lambda attempt: -attempt.end_us)[:MOST_ATTEMPTS]
+    if left > NOISE:
+        return Attempts(tuple(kept), left, usage.end_us)
+    return msgspec.structs.replace(before, billed=tuple(kept))

@@ -38,7 +38,7 @@ from streams.core.metering.decisions import (
 from streams.core.metering.dedupe_set import HOURS_APART
 from streams.core.metering.duplicate_routes import Routes
 from streams.core.metering.enrich import Enricher
-from streams.core.metering.failed_attempts import after, is_carried, mark_of, without_attempts
+from streams.core.metering.failed_attempts import after_carried, is_carried, mark_of, without_attempts
 from streams.core.metering.forgotten_calls import may_be_forgotten, oldest_us
 from streams.core.metering.known_identities import COSTLESS, FINGERPRINTS, NEVER, SETTLED, differs
 from streams.core.metering.ledger_state import LedgerState
@@ -218,14 +218,16 @@ class Fold:
             if mark and decision in BILLED:
                 known_attempts = memory.attempts(mark)
                 if is_carried(usage, decision, known_attempts):
+                    memory.keep_attempts(mark, after_carried(usage, known_attempts), clock_ms)
                     _repeat(changes, duplicate, record, usage, differs_in_cost=False)
-                    new[identity] = tag_of(usage, billed=True)
+                    new[identity] = tag = tag_of(usage, billed=True)
                     if stored == COSTLESS:
                         memory.reopen(identity)
+                    if usage.twins or usage.job:
+                        memory.keep(usage, tag, clock_ms)
                     continue
-                memory.keep_attempts(mark, after(usage, decision, known_attempts), clock_ms)
+                memory.keep_attempts(mark, without_attempts(usage, decision, known_attempts), clock_ms)
                 if usage.carried:
-                    without_attempts(usage, known_attempts)
                     cost = usage.cost
                     price = None if rates is None else rated(usage, decision, rates)
             target: Target | None = None

@@ -3,9 +3,12 @@ with the success that continued its stream. The numbers of `CUT` and `CONTINUED`
 """
 
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.moments import SECOND_US
 from streams.core.metering.fold import Fold
@@ -95,6 +98,58 @@ def test_two_cuts_of_one_call_are_billed_once_in_any_order(order: tuple[int, ...
     records = (cut(), cut(3, seconds=1, cost="0.001"), continued(cost="0.00559", carried="0.00309"))
     part = Partition().take(*(records[place] for place in order), step=step)
     assert part.cost == Decimal("0.00559")
+
+
+ORDINARY = {"cost": "0.001", "prompt_tokens": 1000, "completion_tokens": 50, "total_tokens": 1050}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (1, 2, 0)])
+@pytest.mark.parametrize("seconds", [0, 2])
+def test_an_attempt_that_the_success_does_not_carry_is_billed_beside_it(order: tuple[int, ...], seconds: int) -> None:
+    """An ordinary retry: LiteLLM adds its cost to no other call."""
+    records = (cut(3, seconds=seconds, **ORDINARY), cut(seconds=1), continued())
+    part = Partition().take(*(records[place] for place in order))
+    assert (part.cost, tokens(part)) == (Decimal("0.00559"), 1149)
+
+
+def test_earlier_failures_under_the_same_call_id_keep_their_cost_and_tokens() -> None:
+    earlier = [cut(10 + number, seconds=-100 + number, **ORDINARY) for number in range(3)]
+    part = Partition().take(*earlier, cut(), continued())
+    assert (part.cost, tokens(part)) == (Decimal("0.00759"), 3 * 1050 + 99)
+
+
+def test_no_more_is_absorbed_than_the_success_carries() -> None:
+    """Concurrent calls under one id: a failure that ended before the success, and arrives after it, is not carried."""
+    part = Partition().take(cut(), continued(), cut(3, seconds=1, **ORDINARY))
+    assert part.cost == Decimal("0.00559")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0)])
+def test_a_failed_attempt_that_carries_an_earlier_one_is_billed_once(order: tuple[int, ...]) -> None:
+    second = cut(3, seconds=1, cost="0.0025", carried_cost=Decimal("0.001"))
+    records = (cut(cost="0.001"), second, continued(cost="0.0055", carried="0.0025"))
+    assert Partition().take(*(records[place] for place in order)).cost == Decimal("0.0055")
+
+
+_MILLS = st.integers(1, 5).map(lambda mills: Decimal(mills) / 1000)
+
+
+@given(st.lists(st.tuples(_MILLS, st.booleans()), min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_never_less_than_owed_is_billed_and_never_more_than_was_reported(
+    attempts: list[tuple[Decimal, bool]], random: Random
+) -> None:
+    """`owed`: the success and the attempts that it does not carry, whatever arrives first."""
+    carried = sum((cost for cost, is_carried in attempts if is_carried), Decimal(0))
+    whole = Decimal(OWN) + carried
+    success = continued(100, seconds=50, cost=str(whole), carried=str(carried))
+    failures = [cut(number, seconds=number, cost=str(cost)) for number, (cost, _) in enumerate(attempts)]
+    owed = whole + sum(cost for cost, is_carried in attempts if not is_carried)
+    reported = whole + sum(cost for cost, _ in attempts)
+    records = [*failures, success]
+    random.shuffle(records)
+    assert owed <= Partition().take(*records).cost <= reported
+    if len({is_carried for _, is_carried in attempts}) == 1:
+        assert Partition().take(*records).cost == owed
 
 
 def test_a_cut_after_the_success_is_of_another_call_with_the_same_id() -> None:
