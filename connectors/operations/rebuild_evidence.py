@@ -7,7 +7,7 @@ written off, the call has left the ledger; otherwise it was open or held (docs/a
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from decimal import localcontext
+from decimal import Decimal, localcontext
 
 import msgspec
 from confluent_kafka import Message
@@ -19,12 +19,14 @@ from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.ledger import Job
 from schemas.moments import SECOND_US, parse_us
-from schemas.money import EXACT, quantum
+from schemas.money import EXACT, ZERO, quantum
 from schemas.plurals import numbered
 from schemas.reasons import WRITTEN_OFF
 from schemas.records import LagoEvent, Manifest, Receipt
+from schemas.usage import Usage
 from streams.core.metering.batch_identities import HOUR_MS, tag_of
-from streams.core.metering.decisions import UNBILLED
+from streams.core.metering.decisions import FAILED_WITH_COST, UNBILLED, decide
+from streams.core.metering.failed_attempts import mark_of, without_attempts
 from streams.core.metering.known_identities import SETTLED
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.read_usage import usage_of
@@ -42,7 +44,9 @@ class _Counted(msgspec.Struct):
     offset: int
     decision: str
     end: str
+    cost_usd: Decimal
     part: str = ""
+    note: str = ""
 
 
 _counted = decoder(_Counted)
@@ -84,12 +88,14 @@ class _Calls:
 
     Fields:
         settled: calls that have left the ledger, and whether they were billed.
+        noted: what settled calls with a note were billed for: attempts may have been taken from them.
         waiting: calls that were open or held, with their ends, microseconds since 1970 UTC.
         first, first_ms: offset and record time of the oldest enriched record; -1 = there is none.
         strays: the calls in `waiting` that belong to another partition by now.
     """
 
     settled: dict[int, bool] = field(default_factory=dict)
+    noted: dict[int, Decimal] = field(default_factory=dict)
     waiting: dict[int, int] = field(default_factory=dict)
     strays: set[int] = field(default_factory=set)
     first: int = -1
@@ -202,6 +208,8 @@ def _read_calls(deployment: Deployment, partition: int, whole: tuple[int, int], 
         if gone is None or not call.part or call.part in gone:
             calls.settled[call.offset] = call.decision not in UNBILLED
             calls.waiting.pop(call.offset, None)
+            if call.note:
+                calls.noted[call.offset] = call.cost_usd
         else:
             calls.waiting[call.offset] = parse_us(call.end)
             calls.settled.pop(call.offset, None)
@@ -227,16 +235,35 @@ def _remember(deployment: Deployment, evidence: Evidence, raw: OffsetRange, call
             with localcontext(EXACT):
                 key = (message.key() or b"").decode(errors="replace")
                 usage = usage_of(message.value(), key, unit, made_ms * 1000)
+                tag, hour = tag_of(usage, billed=billed), evidence.newest_ms // HOUR_MS
+                if billed:
+                    _remember_attempts(evidence, usage, decide(usage, deployment.policy), calls.noted.get(offset), hour)
         except Rejected:  # it was readable by the rules of an earlier release
             evidence.gaps.append(f"the call at offset {offset} of partition {partition} cannot be read any more")
             continue
-        tag, job, hour = tag_of(usage, billed=billed), usage.job, evidence.newest_ms // HOUR_MS
+        job = usage.job
         evidence.seen.update(dict.fromkeys(usage.twins, tag))
         if not job or job is not usage.identity:
             evidence.seen[usage.identity] = tag
         if job and (job is usage.identity or tag >= SETTLED):
             evidence.jobs[job] = Job(hour, tag)
             evidence.seen[job] = tag
+
+
+def _remember_attempts(evidence: Evidence, usage: Usage, decision: str, billed: Decimal | None, hour: int) -> None:
+    """Remember the failed attempts of a call, as the fold has.
+
+    Args:
+        usage: the call; it is changed.
+        billed: what the call was billed for, None = its whole cost.
+    """
+    if not (mark := mark_of(usage)) or not (usage.carried or decision == FAILED_WITH_COST):
+        return
+    job = evidence.jobs.get(mark)
+    attempts = without_attempts(usage, decision, None if job is None else job.attempts)
+    if billed is not None and usage.cost > billed:  # attempts were taken that are counted again
+        attempts = msgspec.structs.replace(attempts, carried=max(ZERO, attempts.carried - (usage.cost - billed)))
+    evidence.jobs[mark] = Job(hour, SETTLED, attempts)
 
 
 def _calls_of(deployment: Deployment, raw: OffsetRange) -> Iterator[tuple[Message, int, int]]:

@@ -1,6 +1,7 @@
 """`meterbridge ledger rebuild`: a lost ledger is restored from the other topics, and every call is billed once."""
 
 import random
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -122,6 +123,31 @@ async def test_a_rebuilt_ledger_knows_its_calls_in_every_step_of_one_life(growin
         await growing.meter_has_counted(64)
     assert growing.stage.sensors.calls["duplicate"] == 52
     await everything_again(growing)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("first", ["attempt", "success"])
+async def test_what_a_failed_attempt_has_cost_is_billed_once_after_a_rebuild(
+    growing: Growing, first: str, sealed: bool
+) -> None:
+    """The success carries the attempt; the second of the two was open when the ledger was lost, or had left it."""
+    at = growing.clock()
+    of = {"litellm_call_id": "call-x", "id": "call-x"}
+    lost = slp(9001, at_us=at, status="failure", cost="0.25", **of)
+    success = slp(9002, at_us=at + 1, cost="0.75", carried_cost=Decimal("0.25"), litellm_call_id="call-x")
+    both = [raw(0, call, customer="customer-1", received_us=at) for call in (lost, success)]
+    if first == "success":
+        both.reverse()
+    for number, record in enumerate(both):
+        growing.stage.put([record])
+        await growing.meter(until=1, sealed=number == 0 or sealed)
+    destroy_changelog(growing)
+    assert (await rebuilt(growing)).code == 0
+    growing.stage.put(both)
+    growing.stage.put(growing.calls(range(1)))
+    await growing.bill(2)
+    assert growing.billed()[1] == 75 + CENTS
+    await growing.sound()
 
 
 @pytest.mark.parametrize("commits", [1, 2])
