@@ -211,8 +211,10 @@ EVENT_SIGNS = ("specversion", "type", "data_base64")
 StoredCloudEvent = _raw_twin(CloudEvent, also=EVENT_SIGNS, data=_StoredEventData | None)
 #: Members that may contain calls: wrappers of several senders.
 WRAPPERS = ("events", "event", "records", "record", "data", "calls", "logs", "usage")
+#: The member with the parts of a call's cost. Rows of LiteLLM's table have it in `metadata`.
+BREAKDOWN = "cost_breakdown"
 #: The members from which the context is made (schemas/context.py), at the top level and in `metadata`.
-CONTEXT_FIELDS = ("cost_breakdown", "completionStartTime", "model_id", "api_base")
+CONTEXT_FIELDS = (BREAKDOWN, "completionStartTime", "model_id", "api_base")
 #: The member of a failed call that holds its error; connectors/ingest/call_errors.py selects the stored parts.
 ERROR = "error_information"
 CONTEXT_METADATA = ("spend_logs_metadata", "user_api_key_auth_metadata")

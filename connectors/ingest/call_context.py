@@ -18,6 +18,7 @@ from schemas.errors import Rejected
 from schemas.moments import parse_us
 from schemas.wire import (
     ADDITIONAL,
+    BREAKDOWN,
     CARRIED,
     CONTEXT_METADATA,
     COSTS,
@@ -89,16 +90,23 @@ class ContextFields:
         stored.cost_breakdown = stored.completionStartTime = stored.model_id = stored.api_base = UNSET
         return costs or None, first or None, model or None, base or None, more, error, level
 
-    def of_tree(self, tree: dict[str, Any]) -> Taken:
-        """Do the same as `take` for a tree of `loose_json`; leave out invalid values."""
+    def of_tree(self, tree: dict[str, Any], *, of_table: bool = False) -> Taken:
+        """Do the same as `take` for a tree of `loose_json`; leave out invalid values.
+
+        Args:
+            of_table: it may be a row of LiteLLM's table, which has the breakdown of the cost in the metadata.
+        """
         first, model, base = (tree.get(name) for name in ("completionStartTime", "model_id", "api_base"))
         more: dict[str, Raw] = {}
-        for members, names in ((tree, (TAGS,)), (_object_of(tree.get("metadata")), self._inner)):
+        costs, metadata = tree.get(BREAKDOWN), _object_of(tree.get("metadata"))
+        if costs is None and of_table:
+            costs = metadata.get(BREAKDOWN)
+        for members, names in ((tree, (TAGS,)), (metadata, self._inner)):
             for name in names:
                 if (written := _written(members.get(name))) is not None:
                     more[name] = Raw(written)
         return (
-            _costs_of(tree.get("cost_breakdown")),
+            _costs_of(costs),
             str(first) if isinstance(first, str) else None,
             clean(str(model)) if isinstance(model, str) else None,
             clean(str(base)) if isinstance(base, str) else None,

@@ -16,6 +16,37 @@ from schemas.wire import CARRIED
 
 _AdditionalCosts = msgspec.defstruct("_AdditionalCosts", [(name, Decimal | None, None) for name in CARRIED], gc=False)
 _read = msgspec.json.Decoder(_AdditionalCosts).decode
+_NULL = msgspec.Raw(b"null")
+
+
+class _Metadata(msgspec.Struct, gc=False):
+    cost_breakdown: msgspec.Raw = _NULL
+
+
+class _Row(msgspec.Struct, gc=False):
+    cost_breakdown: msgspec.Raw = _NULL
+    metadata: _Metadata | None = None
+
+
+_read_row = msgspec.json.Decoder(_Row).decode
+
+
+def with_costs_of_metadata(element: bytes) -> bytes:
+    """Return a row of LiteLLM's table with the breakdown of its cost beside its metadata, as callbacks have it.
+
+    Metadata in another form than an object, such as text, are left to the reader field by field.
+    """
+    if b"cost_breakdown" not in element:
+        return element
+    try:
+        row = _read_row(element)
+    except UNDECODABLE:
+        return element
+    inner = b"null" if row.metadata is None else bytes(row.metadata.cost_breakdown)
+    if bytes(row.cost_breakdown) != b"null" or not inner.startswith(b"{"):
+        return element
+    # Of two members with one name the last one counts, so it replaces a null.
+    return b'%b,"cost_breakdown":%b}' % (element.rstrip()[:-1], inner)
 
 
 def with_carried(text: bytes, costs: Any) -> bytes:

@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw
 from connectors.ingest.background_responses import with_answer_id
 from connectors.ingest.body_splitter import Element, WrappedCalls, calls_in, wrapped_in
 from connectors.ingest.call_context import ContextFields, Taken
-from connectors.ingest.carried_costs import with_carried
+from connectors.ingest.carried_costs import with_carried, with_costs_of_metadata
 from connectors.ingest.cloud_events import call_in
 from connectors.ingest.key_hashing import without_secrets
 from connectors.ingest.lenient_json import tree_of, with_data
@@ -23,6 +23,7 @@ from schemas.errors import Rejected
 from schemas.money import AMOUNT_FORM
 from schemas.reasons import TOO_LARGE
 from schemas.wire import (
+    BACKFILL,
     CLOUDEVENT,
     ENVELOPE_VERSION,
     EVENT_SIGNS,
@@ -107,6 +108,8 @@ def strip_arrived(
         InvalidElement: the element goes to the rejected topic.
         WrappedCalls: it contains calls and is not one.
     """
+    if arrival.source == BACKFILL:
+        element = with_costs_of_metadata(bytes(memoryview(element)))
     try:
         return strip_sound(element, otherwise, arrival)
     except Odd as odd:
@@ -330,7 +333,7 @@ def _carefully(
     except ArithmeticError:
         raise InvalidElement("bad_cost", "the cost has too many digits", call=safe) from None
     soft.odd += [path for path in soft.bad if path not in wrong]
-    return text, call, arrival.kept.of_tree(tree), shape, soft.note()
+    return text, call, arrival.kept.of_tree(tree, of_table=arrival.source == BACKFILL), shape, soft.note()
 
 
 def customer_of_rest(refused: InvalidElement, otherwise: str, fields: tuple[str, ...]) -> str | None:

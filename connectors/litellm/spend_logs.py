@@ -17,6 +17,7 @@ from connectors.config.postgres_urls import with_defaults
 from schemas.decoding import UNDECODABLE
 from schemas.errors import ConfigurationError, Rejected, Unavailable
 from schemas.moments import to_iso, to_us
+from schemas.wire import BREAKDOWN
 
 PAGE: Final = 1000
 
@@ -43,7 +44,7 @@ _FIELDS: Final = {
 #: Versions without the column of this name have it in the metadata, or not at all.
 _CALL_ID: Final = "litellm_call_id"
 #: The breakdown of the cost, which callbacks have beside the metadata.
-_COSTS: Final = "cost_breakdown"
+_COSTS: Final = BREAKDOWN
 _METADATA: Final = (
     *("usage_object", "user_api_key_alias", "user_api_key_project_id"),
     *("used_client_oauth_token", "is_silent_experiment"),

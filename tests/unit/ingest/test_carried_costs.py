@@ -1,5 +1,7 @@
 """What failed attempts have cost is read from LiteLLM's breakdown, and nothing else of its additional costs is stored."""
 
+import csv
+import io
 import json
 from decimal import Decimal
 from typing import Any
@@ -8,8 +10,10 @@ import pytest
 
 from connectors.ingest.raw_record import strip
 from connectors.litellm.plugin.meterbridge_litellm.record import record
+from connectors.operations.call_files import csv_rows, json_lines
 from schemas.money import quantum
 from schemas.usage import Usage
+from schemas.wire import BACKFILL, FLAT
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.read_usage import usage_of
 from tests.support.calls import NOON
@@ -28,8 +32,8 @@ CONTINUED: dict[str, Any] = {
 }
 
 
-def read(element: bytes, shape: str = "slp") -> tuple[Usage, bytes]:
-    stored = strip(element, shape, NOON, CUSTOMER_ID_FIELDS)
+def read(element: bytes, shape: str = "slp", source: str = "webhook") -> tuple[Usage, bytes]:
+    stored = strip(element, shape, NOON, CUSTOMER_ID_FIELDS, source)
     assert stored is not None
     return usage_of(stored[1], stored[0], quantum()), stored[1]
 
@@ -80,4 +84,62 @@ def test_anything_else_changes_nothing(costs: Any) -> None:
 @pytest.mark.parametrize("carried", ["abc", -1, [], {}, True, "1e999999999"])
 def test_an_unreadable_part_never_rejects_the_call(carried: Any) -> None:
     usage, _ = read(json.dumps({**CONTINUED, "cost_breakdown": None, "carried_cost": carried}).encode())
+    assert (usage.cost, usage.carried) == (Decimal("0.00459"), Decimal(0))
+
+
+#: As LiteLLM's table has the same call: the breakdown is in the metadata.
+ROW: dict[str, Any] = {
+    "request_id": "chatcmpl-A1",
+    "end_user": "acme",
+    "spend": 0.00459,
+    "startTime": "2026-11-20T12:00:00Z",
+    "total_tokens": 99,
+}
+NOTES = {"cost_breakdown": CONTINUED["cost_breakdown"], "note": "canary"}
+
+
+def exported(form: str, notes: dict[str, Any], **more: Any) -> bytes:
+    """Return the element of a file with one row: JSONL with the metadata as an object or as text, or CSV."""
+    row = {**ROW, **more, "metadata": notes if form == "object" else json.dumps(notes)}
+    if form != "csv":
+        return next(json_lines(io.BytesIO(json.dumps(row).encode())))[1]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, row)
+    writer.writeheader()
+    writer.writerow(row)
+    return next(csv_rows(io.BytesIO(file.getvalue().encode())))[1]
+
+
+@pytest.mark.parametrize("form", ["object", "text", "csv"])
+def test_an_export_of_litellms_table_has_the_cost_of_failed_attempts_in_its_metadata(form: str) -> None:
+    usage, value = read(exported(form, NOTES), FLAT, BACKFILL)
+    assert (usage.cost, usage.carried) == (Decimal("0.00459"), Decimal("0.00209"))
+    assert b'"carried_cost":"0.00209"' in value
+    assert b"canary" not in value
+    assert b"additional_costs" not in value
+
+
+@pytest.mark.parametrize("form", ["object", "text"])
+@pytest.mark.parametrize(
+    "more", [{"cost_breakdown": None}, {"total_tokens": "99"}, {"completion_tokens": float("nan")}]
+)
+def test_it_is_also_read_from_a_row_that_is_read_field_by_field(form: str, more: dict[str, Any]) -> None:
+    assert read(exported(form, NOTES, **more), FLAT, BACKFILL)[0].carried == Decimal("0.00209")
+
+
+@pytest.mark.parametrize("form", ["object", "text"])
+def test_a_breakdown_beside_the_metadata_counts_before_one_in_it(form: str) -> None:
+    own = {"additional_costs": {"failed_attempts_cost": 0.001}}
+    assert read(exported(form, NOTES, cost_breakdown=own), FLAT, BACKFILL)[0].carried == Decimal("0.001")
+
+
+@pytest.mark.parametrize("form", ["object", "text"])
+def test_the_metadata_of_a_webhook_has_no_breakdown(form: str) -> None:
+    assert read(exported(form, NOTES), FLAT)[0].carried == Decimal(0)
+
+
+@pytest.mark.parametrize("form", ["object", "text", "csv"])
+@pytest.mark.parametrize("costs", [None, "x", [], 1, {}, {"total_cost": "x"}, {"additional_costs": "x"}])
+def test_an_odd_breakdown_in_the_metadata_never_rejects_a_row(form: str, costs: Any) -> None:
+    usage, _ = read(exported(form, {"cost_breakdown": costs}), FLAT, BACKFILL)
     assert (usage.cost, usage.carried) == (Decimal("0.00459"), Decimal(0))
