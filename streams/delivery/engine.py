@@ -243,7 +243,7 @@ class _Run:
             if position in self.outcomes:
                 continue
             if refused := judged[position].refused:
-                self._finish(batch, position, "dead", refused, "no invoice would count it")
+                self._finish(batch, position, "dead", refused, "no invoice would count it in dollars")
             else:
                 self._posted[position] = judged[position]
         return None

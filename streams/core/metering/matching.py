@@ -165,8 +165,7 @@ def _same_cost(copy: Usage, row: LoggedCall) -> bool:
     """Return whether the log has the cost of the copy, with or without what its failed attempts have cost: they are in
     the log as calls of their own, or not at all.
     """
-    without = copy.carried and abs(row.cost + copy.carried - copy.cost) <= NOISE
-    return bool(without) or abs(row.cost - copy.cost) <= NOISE
+    return copy.cost - copy.carried - NOISE <= row.cost <= copy.cost + NOISE
 
 
 def _by_lago(copy: Usage, row: LoggedCall) -> bool:

@@ -225,8 +225,11 @@ def test_a_read_without_cost_under_an_encrypted_id_is_never_unclear() -> None:
     assert verdict(free, [], POLICY).word == MISSING
 
 
-@pytest.mark.parametrize(("billed", "word"), [("2", KNOWN), ("1.5", KNOWN), ("1.7", OTHER_COST)])
+@pytest.mark.parametrize(
+    ("billed", "word"), [("2", KNOWN), ("1.5", KNOWN), ("1.7", KNOWN), ("1.4", OTHER_COST), ("2.1", OTHER_COST)]
+)
 def test_the_log_may_have_a_success_without_what_its_failed_attempts_have_cost(billed: str, word: str) -> None:
+    """Or without a part of it: the report of one attempt may be lost."""
     row = logged_call(cost=Decimal(billed))
     assert verdict(copy(carried=Decimal("0.5")), [row], POLICY).word == word
 
