@@ -6,7 +6,7 @@ MAKEFLAGS += --no-builtin-rules
 # Hundreds of processes load the same modules: without compiled files each would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 # Processes of the tests, for two cores: they mostly wait. Each has a Postgres of its own, and those of the fault tests a Kafka.
-WORKERS ?= 5
+WORKERS ?= 6
 FAULT_WORKERS ?= 5
 MINUTES ?= 10
 SEED ?= 1

@@ -178,8 +178,9 @@ class _Connection(RequestHandler):
         """
         if self._is_unread():
             return True
-        ahead = bool(self._messages) or self._loop.time() - self._began > _SLOW_S
-        return ahead and self._request_in_progress
+        if not self._request_in_progress:  # one request may have just arrived
+            return len(self._messages) > 1
+        return bool(self._messages) or self._loop.time() - self._began > _SLOW_S
 
     def _is_waiting(self) -> bool:
         return (waiter := self._waiter) is not None and not waiter.done()

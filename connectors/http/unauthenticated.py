@@ -19,6 +19,8 @@ REFUSED_PER_S: Final = 10.0
 #: Requests per second of one address that need no credential (health, metrics, the API's description) and are answered at
 #: once.
 OPEN_PER_S: Final = 50.0
+#: They cost nothing, and a late answer to a probe restarts a process.
+PROBES: Final = frozenset({"/health/live", "/health/ready"})
 #: Seconds before each further one is answered. The connection of a refused request is then closed.
 SLOWED_S: Final = 1.0
 #: File descriptors kept for other uses: about 50 for Kafka, Postgres, Lago, the spool and files, and up to 32 for the
@@ -153,6 +155,8 @@ class UnauthenticatedConnections:
         """
         source = source_of(self._origins, request)
         if status < _REFUSALS:
+            if request.path in PROBES:
+                return 0.0
             return SLOWED_S if self._served.wait_s(source) else 0.0
         self._refused_at = self._monotonic()
         if status == 401:

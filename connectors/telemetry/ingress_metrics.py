@@ -36,7 +36,7 @@ class IngressMetrics:
     )
     connections_closed = counter(
         "meterbridge_connections_closed_total",
-        "Connections that this process closed: idle or not reading for WEBHOOK_TIMEOUT, or over the limit, in total or of one address.",
+        "Connections that this process closed: idle for WEBHOOK_TIMEOUT, not reading for two to three times as long, or over the limit, in total or of one address.",
         cause=CONNECTION_CAUSES,
     )
     spool_records = gauge("meterbridge_spool_records", "Records that wait on disk for Kafka.")

@@ -157,6 +157,13 @@ async def test_an_idle_connection_and_a_slow_body_are_not_closed_by_this_timer(p
             await asyncio.sleep(HEAD_S * 1.5)
 
 
+async def test_a_request_that_is_answered_slowly_is_not_taken_for_a_client_that_does_not_read(port: int) -> None:
+    async with connected(port) as wire:
+        await wire.say("GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(wire.reader.read(1), 4 * HEAD_S)
+
+
 async def test_a_silent_connection_is_closed_in_time_and_an_authenticated_one_is_not() -> None:
     """Earlier connections that never sent a byte stayed open for an hour, and 150 of them blocked a process with 150
     descriptors.

@@ -263,7 +263,7 @@ ROWS = (
         "clients that read no response",
         "300 connections from eight addresses to a process with 256 descriptors, each with a hundred requests for the metrics; large heads behind them",
         (LOST, GOES_ON, SAYS_SO),
-        "nothing more is read from them, and they are closed after two WEBHOOK_TIMEOUT, or for a new connection if all places are taken; requests for the metrics share a response",
+        "nothing more is read from them, and they are closed after two to three times WEBHOOK_TIMEOUT, or for a new connection if all places are taken; requests for the metrics share a response",
         (
             _STRANGER,
             "integration/test_connections.py::test_if_clients_that_do_not_read_have_all_places_a_new_one_gets_a_place",

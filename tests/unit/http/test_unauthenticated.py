@@ -121,10 +121,11 @@ def test_an_address_that_asks_without_a_pause_waits_for_what_needs_no_credential
     now = [100.0]
     unauthenticated = UnauthenticatedConnections(Bounds(10, 5), ClientAddressPolicy((), []), lambda: now[0])
 
-    def waits(address: str, status: int = 200) -> float:
-        return unauthenticated.answered(make_mocked_request("GET", "/health/metrics").clone(remote=address), status)
+    def waits(address: str, status: int = 200, path: str = "/health/metrics") -> float:
+        return unauthenticated.answered(make_mocked_request("GET", path).clone(remote=address), status)
 
     assert [waits("192.0.2.1") for _ in range(60)] == [0.0] * 50 + [SLOWED_S] * 10
+    assert waits("192.0.2.1", path="/health/live") == waits("192.0.2.1", path="/health/ready") == 0.0
     assert waits("192.0.2.2") == 0.0
     assert waits("192.0.2.1", 401) == 0.0
     now[0] += 1
