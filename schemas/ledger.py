@@ -113,7 +113,7 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     forwarded: int = 0
 
 
-class Attempt(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class FailedAttempt(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A failed attempt of a call that was billed: its end, microseconds since 1970 UTC, and what it reported."""
 
     end_us: int
@@ -134,7 +134,7 @@ class Attempts(msgspec.Struct, array_like=True, frozen=True, gc=False):
         until_us: its end. An attempt that ended up to then is billed with it. Microseconds since 1970 UTC.
     """
 
-    billed: tuple[Attempt, ...] = ()
+    billed: tuple[FailedAttempt, ...] = ()
     carried: Decimal = ZERO
     until_us: int = 0
 

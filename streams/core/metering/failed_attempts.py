@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from schemas.ledger import Attempt, Attempts
+from schemas.ledger import Attempts, FailedAttempt
 from schemas.money import ZERO, add
 from schemas.usage import Usage
 from streams.core.metering.decisions import FAILED_WITH_COST
@@ -57,7 +57,7 @@ def without_attempts(usage: Usage, decision: str, known: Attempts | None) -> Att
     latest attempts are taken that fit into it. Attempts that the call does not carry stay billed beside it.
     """
     before = known or _NONE
-    whole = Attempt(usage.end_us, usage.cost, *(getattr(usage, name) for name in _COUNTS))
+    whole = FailedAttempt(usage.end_us, usage.cost, *(getattr(usage, name) for name in _COUNTS))
     left, kept = usage.carried, []
     exact = [
         attempt for attempt in before.billed if attempt.end_us <= usage.end_us and abs(attempt.cost - left) <= NOISE
