@@ -46,6 +46,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 #: Further variables of a command.
 VARIABLES: dict[str, dict[str, str]] = {"worker-one": {"WORKER_PROCESSES": "one"}}
+#: Log events of a process that waits for Kafka: at its start, and in a table.
+WAITS = ("waiting_for_kafka", "follower_interrupted")
 _SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
 
 
@@ -226,7 +228,10 @@ async def test_a_kafka_that_becomes_unavailable_while_a_role_starts_is_waited_fo
     host, _, port = kafka.bootstrap.rpartition(":")
     del host
     await asyncio.to_thread(Stage, kafka.bootstrap, topic_prefix)
-    for stopped_while_away in (True, False):
+    waited = False
+    # A fast role may have found the broker before the connection is cut, and only a table waits, or nothing: then the start
+    # is repeated.
+    for stopped_while_away in (True, *[False] * 5):
         async with wire(int(port)) as way:
             # Kafka names its own address in its answers: a client of the relay is disconnected when it asks again.
             with running(name, tmp_path, at(f"127.0.0.1:{way.port}", topic_prefix, "")) as one:
@@ -235,13 +240,17 @@ async def test_a_kafka_that_becomes_unavailable_while_a_role_starts_is_waited_fo
                 if stopped_while_away:
                     await asyncio.sleep(0.5)  # the signal arrives during a wait
                 else:
-                    await soon(lambda one=one: one.events("waiting_for_kafka"), 30)  # type: ignore[misc]
+                    await soon(lambda one=one: any(map(one.events, WAITS)) or works(one), 30)  # type: ignore[misc]
+                    waited = bool(one.events("waiting_for_kafka"))
                 assert one.process.poll() is None, one.log.read_text()[-2000:]
                 if not stopped_while_away:
                     await way.join()
                     await soon(lambda one=one: works(one), 30)  # type: ignore[misc]
                 code, took_s = await asyncio.to_thread(one.told_to_stop)
                 assert (code, took_s < LIMIT_S) == (0, True), (took_s, one.log.read_text()[-2000:])
+        if waited:
+            break
+    assert waited, "the role never had to wait"
 
 
 def test_a_start_may_be_stopped_at_any_moment(
