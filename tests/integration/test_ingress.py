@@ -203,15 +203,17 @@ async def test_others_are_answered_between_the_slices_of_64_mib(
     monkeypatch.setattr(store, "split", split_here)
     producer = KafkaProducer(producer_config(kafka.bootstrap, answer_within_s=300))
     slices, others = SlicesInTurns(producer), 0
-    async with serving(store_in(slices, topics), timeout_s=300) as ingress:
-        large = asyncio.create_task(ingress.post(body))
-        while not large.done():
-            assert (await ingress.post(FLAT)).status == 202
-            others += 1
-            slices.answered.release()
-        assert (await large).status == 202
-        assert ingress.elements == {"accepted": count + others}
-    await producer.close(1)
+    try:
+        async with serving(store_in(slices, topics), timeout_s=300) as ingress:
+            large = asyncio.create_task(ingress.post(body))
+            while not large.done():
+                assert (await ingress.post(FLAT)).status == 202
+                others += 1
+                slices.answered.release()
+            assert (await large).status == 202
+            assert ingress.elements == {"accepted": count + others}
+    finally:
+        await producer.close(1)
     assert len(threads) == 1 and threads[0] is not threading.main_thread(), "it is split beside the event loop"
     assert sum(slices.slices) == count
     assert max(slices.slices) * len(element) <= 4 << 20, "what is parsed without a pause"
