@@ -130,6 +130,29 @@ async def test_an_event_lost_by_lago_or_sent_by_another_program_is_found(world: 
     assert "sub-a: Lago counts 46 cents" in result.json["complaints"][0]
 
 
+@pytest.mark.parametrize(
+    ("status", "reason", "may_count"),
+    [
+        ("processing", "http_503", True),
+        ("failed", "unbillable_invalid_code", True),  # Lago has it, and bills it once there is such a metric
+        ("failed", "lago_refused", False),
+        ("failed", "unbillable_ended", False),  # billed again by another event
+    ],
+)
+async def test_an_event_that_lago_must_not_count_excuses_no_difference(
+    world: BilledDay, status: str, reason: str, may_count: bool
+) -> None:
+    """Earlier a dead letter of the same amount hid usage that Lago counted twice."""
+    await world.tamper(
+        f"UPDATE usage_parts SET status = '{status}', reason = '{reason}' "
+        "WHERE part = (SELECT max(transaction_id) FROM lago_events)"
+    )
+    result = await world.run("reconcile", "--lago")
+    assert result.code == (0 if may_count else 1), result.out
+    complaints = result.json["complaints"]
+    assert complaints == [] if may_count else "sub-a: Lago counts 39 cents" in complaints[0]
+
+
 async def test_after_a_normal_end_everything_still_agrees(world: BilledDay) -> None:
     """The last invoice is compared; earlier an ended subscription was reported forever."""
     await world.lago.http.delete("/api/v1/subscriptions/sub-a")
