@@ -1,6 +1,7 @@
 """The table `api_keys`. It is not a projection of a topic, so a change is on disk before a method returns."""
 
 from collections.abc import Mapping
+from dataclasses import astuple
 from datetime import datetime
 from typing import Any
 
@@ -102,18 +103,5 @@ def _set(found: list[str] | None) -> frozenset[str] | None:
 
 
 def _row(key: ApiKey) -> tuple[Any, ...]:
-    orgs = None if key.orgs is None else sorted(key.orgs)
-    return (
-        key.key_id,
-        key.hash,
-        key.name,
-        sorted(key.scopes),
-        orgs,
-        key.created_at,
-        key.created_by,
-        key.expires_at,
-        key.last_used_at,
-        key.revoked_at,
-        key.rotated_from,
-        None if key.prefixes is None else sorted(key.prefixes),
-    )
+    """Return the values of `_COLUMNS`, which are the fields of `ApiKey` in their order."""
+    return tuple(sorted(value) if isinstance(value, frozenset) else value for value in astuple(key))
