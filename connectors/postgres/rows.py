@@ -19,6 +19,7 @@ from schemas.decoding import DAMAGE, UNDECODABLE, decoder
 from schemas.moments import MAX_US
 from schemas.reasons import WRITTEN_OFF
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
+from schemas.usage import TOKENS
 from schemas.wire import Call, RawRecord
 from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
 from streams.core.delivery.receipt_states import (
@@ -46,7 +47,7 @@ _decode_call = decoder(Call)
 #: The columns between the org and the cost, and the columns after the cost.
 _what_it_was = attrgetter(
     *("external_subscription_id", "model", "provider", "call_type"),
-    *("tokens_input", "tokens_output", "total_tokens", "cached_tokens", "reasoning_tokens"),
+    *TOKENS,
 )
 _whose_it_was = attrgetter(
     *("call_id", "request_id", "user_id", "team_id", "organization_id", "key_hash", "key_alias"),

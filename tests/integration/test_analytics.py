@@ -5,7 +5,6 @@ import csv
 import io
 import itertools
 import random
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -20,7 +19,7 @@ from connectors.postgres.pool import Database
 from schemas.context import CallContext
 from schemas.records import EnrichedUsage
 from tests.support.accounts import PROJECTOR, READER, as_role, owned_database
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.history import PREFIX, TOPICS
 from tests.support.identity_provider import identity_provider, names
 from tests.support.kafka import Kafka
@@ -30,12 +29,6 @@ from tests.support.server import BEARER, running_server, settings_for
 PATH = "/api/v1/analytics/usage"
 FIRST = date(2026, 11, 20)
 LAST = date(2026, 11, 22)
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 def call(number: int, at: datetime, seconds: float = 1.5, context: CallContext | None = None, **fields: Any) -> Any:

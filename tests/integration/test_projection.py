@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -17,16 +16,10 @@ from connectors.postgres.migrate import migrate
 from schemas.errors import Unavailable
 from schemas.records import Receipt
 from streams.agents.projector import PartitionPosition
-from tests.support.database import fresh_database, migrated_database, rows
+from tests.support.database import fresh_database, rows
 from tests.support.history import PREFIX, TOPICS, History, TopicRecord, history
 from tests.support.postgres import Postgres
 from tests.support.projection import Writer, emptied, event, in_order, snapshot, usage
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> None:
