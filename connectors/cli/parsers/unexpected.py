@@ -7,6 +7,7 @@ A list of commands shows the first sentence of each docstring, and the help of a
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Final
 
 import typer
@@ -16,11 +17,19 @@ from typer.core import TyperCommand, TyperGroup
 _END: Final = re.compile(r"(?<=\.) (?=[A-Z])")
 
 
+#: Options whose empty value selects nothing.
+_MAY_BE_EMPTY: Final = frozenset({"comment"})
+
+
 class CommandParser(TyperCommand):
-    """A command that reports how many arguments were unexpected, but does not print them."""
+    """A command that reports how many arguments were unexpected, but does not print them.
+
+    It refuses an option with an empty value. `--customer "$CUSTOMER"` with an unset variable would otherwise mean all
+    customers, and `--expires "$TIME"` never.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the words behind the command. Raises: UsageError: some are left."""
+        """Parse the words behind the command. Raises: UsageError: some are left, or an option is empty."""
         ctx.allow_extra_args = True
         try:
             left = super().parse_args(ctx, args)
@@ -30,7 +39,20 @@ class CommandParser(TyperCommand):
         if left and not ctx.resilient_parsing:
             one = len(left) == 1
             ctx.fail(f"{len(left)} {'argument was' if one else 'arguments were'} not expected")
+        if not ctx.resilient_parsing:
+            for name in filter(partial(_is_given_empty, ctx), ctx.params.keys() - _MAY_BE_EMPTY):
+                option = next(one for one in self.params if one.name == name)
+                word = option.opts[0] if option.param_type_name == "option" else name.upper()
+                ctx.fail(f"{word} is empty: give a value, or leave it out")
         return left
+
+
+def _is_given_empty(ctx: Any, name: str) -> bool:
+    """Return whether a parameter was given on the command line without any character in its value."""
+    value = ctx.params[name]
+    texts = value if isinstance(value, list | tuple) else (value,)
+    is_empty = any(isinstance(text, str) and not text.strip() for text in texts)
+    return is_empty and getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
 
 
 class GroupParser(TyperGroup):
