@@ -7,7 +7,6 @@ A list of commands shows the first sentence of each docstring, and the help of a
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from functools import partial
 from typing import Any, Final
 
 import typer
@@ -17,19 +16,21 @@ from typer.core import TyperCommand, TyperGroup
 _END: Final = re.compile(r"(?<=\.) (?=[A-Z])")
 
 
-#: Options whose empty value selects nothing.
+#: Options whose empty value selects nothing, and those that name a file: its name may have any bytes.
 _MAY_BE_EMPTY: Final = frozenset({"comment"})
+_FILES: Final = frozenset({"file", "mapping_sql"})
 
 
 class CommandParser(TyperCommand):
     """A command that reports how many arguments were unexpected, but does not print them.
 
     It refuses an option with an empty value. `--customer "$CUSTOMER"` with an unset variable would otherwise mean all
-    customers, and `--expires "$TIME"` never.
+    customers, and `--expires "$TIME"` never. It also refuses a value that is not UTF-8, because Kafka's keys, Postgres
+    and the audit log hold only that.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the words behind the command. Raises: UsageError: some are left, or an option is empty."""
+        """Parse the words behind the command. Raises: UsageError: some are left, or a value is empty or not UTF-8."""
         ctx.allow_extra_args = True
         try:
             left = super().parse_args(ctx, args)
@@ -40,19 +41,35 @@ class CommandParser(TyperCommand):
             one = len(left) == 1
             ctx.fail(f"{len(left)} {'argument was' if one else 'arguments were'} not expected")
         if not ctx.resilient_parsing:
-            for name in filter(partial(_is_given_empty, ctx), ctx.params.keys() - _MAY_BE_EMPTY):
-                option = next(one for one in self.params if one.name == name)
-                word = option.opts[0] if option.param_type_name == "option" else name.upper()
-                ctx.fail(f"{word} is empty: give a value, or leave it out")
+            for option in self.params:
+                if found := _wrong(ctx, option.name or ""):
+                    word = option.opts[0] if option.param_type_name == "option" else (option.name or "").upper()
+                    ctx.fail(f"{word} is {found}")
         return left
 
 
-def _is_given_empty(ctx: Any, name: str) -> bool:
-    """Return whether a parameter was given on the command line without any character in its value."""
-    value = ctx.params[name]
-    texts = value if isinstance(value, list | tuple) else (value,)
-    is_empty = any(isinstance(text, str) and not text.strip() for text in texts)
-    return is_empty and getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
+def _wrong(ctx: Any, name: str) -> str:
+    """Return what is wrong with the value of a parameter, `""` = nothing, or it was not given on the command line."""
+    value = ctx.params.get(name)
+    if getattr(ctx.get_parameter_source(name), "name", "") != "COMMANDLINE":
+        return ""
+    for text in value if isinstance(value, list | tuple) else (value,):
+        if not isinstance(text, str):
+            continue
+        if not text.strip() and name not in _MAY_BE_EMPTY:
+            return "empty: give a value, or leave it out"
+        if not _is_utf8(text) and name not in _FILES:
+            return "not UTF-8: type it in a terminal with this encoding"
+    return ""
+
+
+def _is_utf8(text: str) -> bool:
+    """Return whether the text can be written as UTF-8: Python keeps a byte that could not be read as a lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class GroupParser(TyperGroup):

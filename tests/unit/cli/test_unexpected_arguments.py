@@ -72,6 +72,33 @@ def test_an_empty_value_which_would_mean_all_or_never_is_refused(words: tuple[st
     assert (result.exit_code, "is empty: give a value, or leave it out" in result.output) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("replay", "--from", "2h", "--to", "1h", "--customer", "\udcff"),
+        ("dlq", "requeue", "--comment", "a\udcff"),
+        ("credits", "grant", "user:\udcff", "1"),
+        ("credits", "refund", "user:a", "1", "--of", "\udcff"),
+        ("keys", "create", "--name", "\udcff", "--scope", "*"),
+        ("keys", "create", "--name", "x", "--scope", "*", "--org", "a", "--org", "\udcff"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_value_that_is_not_utf8_is_refused(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert (result.exit_code, "is not UTF-8" in result.output) == (2, True), result.output
+
+
+def test_the_name_of_a_file_may_have_any_bytes(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["import", "mappings", str(tmp_path / "\udcff.csv")], env={"COLUMNS": "200"})
+    assert "cannot be used: no such file or directory" in result.output
+
+
+def test_the_last_month_of_the_calendar_is_no_month_to_export() -> None:
+    result = CliRunner().invoke(app, ["export", "focus", "--month", "9999-12"], env={"DATABASE_URL": "postgresql:///x"})
+    assert (result.exit_code, "--month: '9999-12' is not a month" in result.output) == (2, True)
+
+
 def test_a_comment_may_be_empty() -> None:
     result = CliRunner().invoke(app, ["dlq", "requeue", "--comment", "", "--accept", "x"], env={"COLUMNS": "200"})
     assert "--accept: 'x' cannot be overruled" in result.output
