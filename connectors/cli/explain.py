@@ -23,7 +23,7 @@ from connectors.operations.explain import (
 )
 from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
-from schemas.moments import SECOND_US, to_datetime
+from schemas.moments import MAX_US, SECOND_US, to_datetime
 from schemas.money import plain, total
 from schemas.plurals import numbered
 from schemas.reasons import WRITTEN_OFF
@@ -91,7 +91,7 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
         fail("--customer needs --at: the moment of the usage.", 2)
     amount = None if usd is None else _amount(usd)
     middle_us, apart_us = moment_us(at, "--at"), duration_s(around, "--around") * SECOND_US
-    since, until = to_datetime(middle_us - apart_us), to_datetime(middle_us + apart_us + 1)
+    since, until = to_datetime(max(0, middle_us - apart_us)), to_datetime(min(MAX_US - 1, middle_us + apart_us + 1))
     with one_sentence():
         found, seen = ask_database(
             settings_of_command(),

@@ -62,7 +62,7 @@ _OF_CUSTOMER = _NAMED + _NEAREST
 _OF_AMOUNT = f"""{_NAMED}
 LEFT JOIN usage_parts p ON n.part <> '' AND p.part = n.part
 LEFT JOIN usage_parts e ON e.part = COALESCE(p.released_in, p.part)
-WHERE abs(n.cost_usd - $6) * 2 <= $7 OR abs(n.billed_usd - $6) * 2 <= $7 OR abs(e.amount_cents - 100 * $6) * 2 <= 100 * $7
+WHERE abs(n.usd - $6) * 2 <= $7 OR abs(n.billed - $6) * 2 <= $7 OR abs(e.amount_cents - 100 * $6) * 2 <= 100 * $7
 {_NEAREST}
 """
 #: The most calls of a customer that are returned.
@@ -300,6 +300,7 @@ def _story(row: Any) -> EventStory:
 
 def _call(row: Any) -> CallRow:
     fields = dict(row)
+    fields.pop("looked_at", None)
     place = f"{fields.pop('raw_partition')}/{fields.pop('raw_offset')}"
     return CallRow(place=place, **fields)
 

@@ -15,6 +15,7 @@ from confluent_kafka import Message
 
 from connectors.config.deployment import Deployment
 from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
+from connectors.operations.damaged_records import DamagedRecords
 from connectors.operations.ledger_init import sealed_before
 from schemas.decoding import decoder
 from schemas.errors import Rejected
@@ -22,6 +23,7 @@ from schemas.ledger import Job
 from schemas.moments import SECOND_US, parse_us
 from schemas.money import EXACT, ZERO, quantum
 from schemas.plurals import numbered
+from schemas.ranges import counts, dollars, written
 from schemas.reasons import WRITTEN_OFF
 from schemas.records import LagoEvent, Manifest, Receipt
 from schemas.usage import Usage
@@ -50,7 +52,13 @@ class _Counted(msgspec.Struct):
     note: str = ""
 
 
-_counted = decoder(_Counted)
+def _check(call: _Counted) -> None:
+    counts(call.offset)
+    dollars(call.cost_usd)
+    written(call.end)
+
+
+_counted = decoder(_Counted, _check)
 _event = decoder(LagoEvent)
 _manifest = decoder(Manifest)
 _receipt = decoder(Receipt)
@@ -120,9 +128,10 @@ def evidence_of(
     """
     kafka, topics = deployment.kafka, deployment.topics
     prefix = part_prefix(deployment.name, topic_id, partition)
-    gone, oldest_ms = _gone(deployment, partition, prefix)
+    damaged = DamagedRecords()
+    gone, oldest_ms = _gone(deployment, partition, prefix, damaged)
     enriched = offset_range_of(kafka, topics.enriched).ranges[partition]
-    calls = _read_calls(deployment, partition, enriched, gone)
+    calls = _read_calls(deployment, partition, enriched, gone, damaged)
     evidence = Evidence(min([known_to, *calls.waiting]), waiting=len(calls.waiting))
     raw_begin = offset_range_of(kafka, topics.raw).ranges[partition][0]
     known_ms = _known_from(deployment, partition, evidence, calls, enriched[0], raw_begin)
@@ -140,12 +149,13 @@ def evidence_of(
     _remember(deployment, evidence, OffsetRange(topics.raw, {partition: (begin, committed)}), calls, evidence.next)
     for ancestor in sorted({*ancestors} - {partition}):
         begin_of = offset_range_of(kafka, topics.enriched).ranges[ancestor]
-        older = _read_calls(deployment, ancestor, begin_of, None)
+        older = _read_calls(deployment, ancestor, begin_of, None, damaged)
         whole = offset_range_of(kafka, topics.raw).ranges[ancestor]
         _remember(
             deployment, evidence, OffsetRange(topics.raw, {ancestor: (max(whole[0], older.first), whole[1])}), older
         )
-    evidence.emitted = sealed_before(deployment, partition)
+    evidence.emitted = sealed_before(deployment, partition, damaged)
+    evidence.gaps += damaged.sentences()
     return evidence
 
 
@@ -174,9 +184,9 @@ def _known_from(
     return known_ms
 
 
-def _gone(deployment: Deployment, partition: int, prefix: str) -> tuple[set[str], int]:
+def _gone(deployment: Deployment, partition: int, prefix: str, damaged: DamagedRecords) -> tuple[set[str], int]:
     """Return the names of all windows that left the ledger, and the record time from which on the topics are complete,
-    milliseconds.
+    milliseconds. Records that cannot be read are counted in `damaged`.
     """
     kafka, topics = deployment.kafka, deployment.topics
     gone: set[str] = set()
@@ -189,20 +199,29 @@ def _gone(deployment: Deployment, partition: int, prefix: str) -> tuple[set[str]
                 cut.discard(number)
                 oldest_ms = max(oldest_ms, message.timestamp()[1])
             if topic == topics.receipts:
-                receipt = _receipt(message.value() or b"")
-                if receipt.status == WRITTEN_OFF:
+                receipt = damaged.read(_receipt, message)
+                if receipt is not None and receipt.status == WRITTEN_OFF:
                     gone.add(receipt.transaction_id)
             elif header_of(message, RAW_PARTITION) == str(partition):
-                gone.add(_event(message.value() or b"").transaction_id)
-                gone.update(f"{prefix}{first}" for first in _manifest(header_of(message, MANIFEST)).windows)
+                if (event := damaged.read(_event, message)) is not None:
+                    gone.add(event.transaction_id)
+                manifest = damaged.read(_manifest, message, header_of(message, MANIFEST).encode())
+                if manifest is not None:
+                    gone.update(f"{prefix}{first}" for first in manifest.windows)
     return gone, oldest_ms
 
 
-def _read_calls(deployment: Deployment, partition: int, whole: tuple[int, int], gone: set[str] | None) -> _Calls:
-    """Read the counted calls of a partition; `gone`: None = all of them have left this ledger."""
+def _read_calls(
+    deployment: Deployment, partition: int, whole: tuple[int, int], gone: set[str] | None, damaged: DamagedRecords
+) -> _Calls:
+    """Read the counted calls of a partition; `gone`: None = all of them have left this ledger. Records that cannot be
+    read are counted in `damaged`.
+    """
     calls, topic = _Calls(), deployment.topics.enriched
     for message in scan(deployment.kafka, OffsetRange(topic, {partition: whole})):
-        call = _counted(message.value() or b"")
+        call = damaged.read(_counted, message)
+        if call is None:
+            continue
         if calls.first < 0:
             calls.first, calls.first_ms = call.offset, message.timestamp()[1]
         # The last record of a call is decisive, because an earlier rebuild may have counted the call again.
