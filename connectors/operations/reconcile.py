@@ -30,7 +30,7 @@ from schemas.plurals import numbered
 from schemas.records import LagoEvent, Manifest
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.ledger_state import LedgerState
-from streams.core.metering.reconciliation import Emitted, Older, ledger_discrepancies
+from streams.core.metering.reconciliation import Emitted, Older, ledger_discrepancies, uncompared
 from streams.state.step_writes import MANIFEST, RAW_PARTITION, SEAL_SEQ
 
 _event = decoder(LagoEvent)
@@ -105,6 +105,8 @@ async def reconcile_ledgers(
     for number, one in ledgers.items():
         _count(report, one)
         report.complaints += ledger_discrepancies(number, one.position, one.windows.values(), emitted[number])
+        if note_about_sums := uncompared(number, emitted[number]):
+            report.notes.append(note_about_sums)
     await asyncio.to_thread(_count_dead_letters, deployment, report)
     return report
 

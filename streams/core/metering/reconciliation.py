@@ -100,6 +100,17 @@ def ledger_discrepancies(
     return discrepancies
 
 
+def uncompared(partition: int, emitted: Emitted) -> str:
+    """Say why `ledger_discrepancies` cannot compare the sums of a partition; `""` = it compares them, or complains."""
+    first, older = emitted.first, emitted.older
+    if first == 1 or emitted.from_the_start or (older is not None and older.parts == first - 1):
+        return ""
+    return (
+        f"partition {partition}: the sums were not compared, because parts 1 to {first - 1} have left the topic and "
+        "Postgres does not have all of them"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class LagoUsage:
     """Lago's count for a subscription in its current period `[from_us, until_us)`.

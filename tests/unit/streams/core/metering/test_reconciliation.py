@@ -5,7 +5,14 @@ from decimal import Decimal
 import pytest
 
 from schemas.ledger import Counters, Position, Sum
-from streams.core.metering.reconciliation import Emitted, LagoUsage, Older, complaint_about_lago, ledger_discrepancies
+from streams.core.metering.reconciliation import (
+    Emitted,
+    LagoUsage,
+    Older,
+    complaint_about_lago,
+    ledger_discrepancies,
+    uncompared,
+)
 
 
 def position(seal_seq: int, calls: int, usd: str) -> Position:
@@ -47,6 +54,22 @@ def test_sums_of_expired_parts_come_from_the_tables_and_a_lost_cent_is_still_rep
     assert "10 calls and 2.5 USD were sealed, events hold 10 calls and 2.49 USD" in said
     found.older = Older(1, 2, Decimal(1))  # the first was pruned: nothing can be said
     assert ledger_discrepancies(0, position(5, 10, "2.5"), [], found) == []
+
+
+def test_sums_that_cannot_be_compared_are_named() -> None:
+    """Earlier only "It adds up" was said."""
+    found = emitted(5, 3, 4, 5)
+    assert uncompared(0, found) == (
+        "partition 0: the sums were not compared, because parts 1 to 2 have left the topic and Postgres does not have all of them"
+    )
+    found.older = Older(1, 2, Decimal(1))
+    assert "parts 1 to 2" in uncompared(0, found)
+    found.older = Older(2, 4, Decimal(100))
+    assert uncompared(0, found) == ""
+    assert uncompared(0, emitted(3, 1, 2, 3)) == uncompared(0, Emitted(0)) == ""
+    lost = emitted(5, 3, 4, 5)
+    lost.from_the_start = True  # it is a complaint
+    assert uncompared(0, lost) == ""
 
 
 def test_events_lost_from_the_start_of_a_complete_topic_do_not_count_as_expired() -> None:
