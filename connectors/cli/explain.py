@@ -1,7 +1,5 @@
 """`meterbridge explain`: the calls in a billed event, or the event that bills a call."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
@@ -10,9 +8,9 @@ import typer
 from rich.console import Group
 
 from connectors.cli.base import duration_s, moment_us, say, table_of
+from connectors.cli.optional_database import ask_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
-from connectors.config.connections import postgres_url
 from connectors.operations.explain import (
     HELD,
     MOST,
@@ -26,7 +24,7 @@ from connectors.operations.explain import (
 )
 from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
-from schemas.moments import SECOND_US, to_datetime
+from schemas.moments import MAX_US, SECOND_US, to_datetime
 from schemas.money import plain, total
 from schemas.plurals import numbered
 from schemas.reasons import WRITTEN_OFF
@@ -66,9 +64,9 @@ def explain(
     calls: list[tuple[CallRow, EventStory | None]] = []
     with one_sentence():
         if transaction_id is not None:
-            story = _query(lambda database: story_of_event(database, transaction_id))
+            story = ask_database(settings_of_command(), lambda database: story_of_event(database, transaction_id))
         else:
-            calls = _query(lambda database: stories_of_request(database, request or ""))
+            calls = ask_database(settings_of_command(), lambda database: stories_of_request(database, request or ""))
     if transaction_id is not None:
         if story is None:
             fail(f"no event {transaction_id}: it was never sealed, or is not projected yet.", 1)
@@ -94,10 +92,11 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
         fail("--customer needs --at: the moment of the usage.", 2)
     amount = None if usd is None else _amount(usd)
     middle_us, apart_us = moment_us(at, "--at"), duration_s(around, "--around") * SECOND_US
-    since, until = to_datetime(middle_us - apart_us), to_datetime(middle_us + apart_us + 1)
+    since, until = to_datetime(max(0, middle_us - apart_us)), to_datetime(min(MAX_US - 1, middle_us + apart_us + 1))
     with one_sentence():
-        found, seen = _query(
-            lambda database: _of_customer(database, customer, (since, until), to_datetime(middle_us), amount)
+        found, seen = ask_database(
+            settings_of_command(),
+            lambda database: _of_customer(database, customer, (since, until), to_datetime(middle_us), amount),
         )
     if not seen.calls:
         between = f"from {since:%Y-%m-%d %H:%M:%S} to {until:%Y-%m-%d %H:%M:%S} UTC"
@@ -171,16 +170,6 @@ def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int, abs
         more += f"\nThese are the {MOST} calls nearest to --at: a shorter --around shows all of its calls."
     columns = ("from - to", "call", "model", "tokens in", "tokens out", "USD", "Lago event")
     return Group(table_of(columns, rows, title), f"`meterbridge explain <Lago event>` proves its sum.{more}")
-
-
-def _query(question: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
-    """Return Postgres' answer to one query."""
-
-    async def answer() -> T:
-        with Database(postgres_url(settings_of_command()), size=1) as database:
-            return await question(database)
-
-    return asyncio.run(answer())
 
 
 def _as_object(story: EventStory, *, calls: bool = True) -> dict[str, Any]:

@@ -26,9 +26,10 @@ SELECT status IS NOT DISTINCT FROM '{WRITTEN_OFF}' AS given_up, released_in AS t
        CASE WHEN status = '{WRITTEN_OFF}' THEN COALESCE(reason, '') ELSE COALESCE(held_reason, status, '') END AS reason
 FROM usage_parts WHERE part = $1 AND (held_calls > 0 OR released_in IS NOT NULL OR status = '{WRITTEN_OFF}')
 """  # noqa: S608  # our own word
-_COLUMNS = """u.identity, u.part, u.customer_id, u.decision, u.model, u.provider, u.total_tokens, u.cost_usd, u.started_at,
-u.ended_at, u.call_id, u.request_id, u.raw_partition, u.raw_offset, u.tokens_input, u.tokens_output,
-u.billed_usd, u.price_usd, u.rate"""
+#: The fields of `CallRow` by their names, and its `place` in two columns.
+_COLUMNS = """encode(u.identity, 'hex') AS identity, u.part, u.customer_id AS customer, u.decision, u.model, u.provider,
+u.total_tokens AS tokens, u.cost_usd AS usd, u.started_at, u.ended_at, u.call_id, u.request_id, u.raw_partition, u.raw_offset,
+u.tokens_input, u.tokens_output, u.billed_usd AS billed, COALESCE(u.price_usd, u.billed_usd) AS price, u.rate"""
 _CALLS = f"""
 SELECT {_COLUMNS} FROM llm_usage_log u
 WHERE part = $1 OR part IN (SELECT part FROM usage_parts WHERE released_in = $1)
@@ -61,7 +62,7 @@ _OF_CUSTOMER = _NAMED + _NEAREST
 _OF_AMOUNT = f"""{_NAMED}
 LEFT JOIN usage_parts p ON n.part <> '' AND p.part = n.part
 LEFT JOIN usage_parts e ON e.part = COALESCE(p.released_in, p.part)
-WHERE abs(n.cost_usd - $6) * 2 <= $7 OR abs(n.billed_usd - $6) * 2 <= $7 OR abs(e.amount_cents - 100 * $6) * 2 <= 100 * $7
+WHERE abs(n.usd - $6) * 2 <= $7 OR abs(n.billed - $6) * 2 <= $7 OR abs(e.amount_cents - 100 * $6) * 2 <= 100 * $7
 {_NEAREST}
 """
 #: The most calls of a customer that are returned.
@@ -306,26 +307,10 @@ def _story(row: Any) -> EventStory:
 
 
 def _call(row: Any) -> CallRow:
-    return CallRow(
-        row["identity"].hex(),
-        row["part"],
-        row["customer_id"],
-        row["decision"],
-        row["model"],
-        row["provider"],
-        row["total_tokens"],
-        row["cost_usd"],
-        row["started_at"],
-        row["ended_at"],
-        row["call_id"],
-        row["request_id"],
-        f"{row['raw_partition']}/{row['raw_offset']}",
-        row["tokens_input"],
-        row["tokens_output"],
-        row["billed_usd"],
-        row["billed_usd"] if row["price_usd"] is None else row["price_usd"],
-        row["rate"],
-    )
+    fields = dict(row)
+    fields.pop("looked_at", None)
+    place = f"{fields.pop('raw_partition')}/{fields.pop('raw_offset')}"
+    return CallRow(place=place, **fields)
 
 
 def _is_identity(text: str) -> bool:

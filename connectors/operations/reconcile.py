@@ -9,9 +9,10 @@ from decimal import Decimal
 
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
+from connectors.kafka.topic_scan import OffsetRange, header_of, number_in_header, offset_range_of, scan
 from connectors.lago.client import LagoClient
 from connectors.operations.backfill_report import BackfillReport, Hour
+from connectors.operations.damaged_records import DamagedRecords
 from connectors.operations.dead_letters import EVENTS, Filters, unresolved
 from connectors.operations.ledgers import ledgers_of
 from connectors.operations.money_notes import Notes, notes_of, unbilled_text
@@ -98,13 +99,14 @@ async def reconcile_ledgers(
     stretch = await asyncio.to_thread(offset_range_of, deployment.kafka, deployment.topics.events)
     expired_ms = await asyncio.to_thread(_expired_ms, deployment.kafka, stretch)
     emitted = {number: Emitted(ledger.position.seal_seq, expired_ms=expired_ms) for number, ledger in ledgers.items()}
-    await asyncio.to_thread(_take, deployment.kafka, stretch, emitted)
+    damaged = DamagedRecords()
+    await asyncio.to_thread(_take, deployment.kafka, stretch, emitted, damaged)
     for totals in emitted.values():
         totals.from_the_start = not any(start for start, _ in stretch.ranges.values())
     if database is not None:
         with suppress(Unavailable):  # `reconcile_tables` reports it
             await _older(deployment, database, ledgers, emitted)
-    report = ReconciliationReport()
+    report = ReconciliationReport(notes=damaged.sentences())
     for number, one in ledgers.items():
         _count(report, one)
         report.complaints += ledger_discrepancies(number, one.position, one.windows.values(), emitted[number])
@@ -176,14 +178,16 @@ def _expired_ms(kafka: KafkaConnection, stretch: OffsetRange) -> int:
     return latest
 
 
-def _take(kafka: KafkaConnection, stretch: OffsetRange, emitted: dict[int, Emitted]) -> None:
+def _take(kafka: KafkaConnection, stretch: OffsetRange, emitted: dict[int, Emitted], damaged: DamagedRecords) -> None:
     for message in scan(kafka, stretch):
-        number, seal_seq = header_of(message, RAW_PARTITION), header_of(message, SEAL_SEQ)
-        if number.isdigit() and seal_seq.isdigit() and int(number) in emitted:
-            event = _event(message.value() or b"")
-            calls = _manifest(header_of(message, MANIFEST).encode()).count
-            cents, at_ms = Decimal(event.precise_total_amount_cents), message.timestamp()[1]
-            emitted[int(number)].take(int(seal_seq), calls, cents, at_ms)
+        number, seal_seq = number_in_header(message, RAW_PARTITION), number_in_header(message, SEAL_SEQ)
+        if number is None or seal_seq is None or number not in emitted:
+            continue
+        event = damaged.read(_event, message)
+        manifest = damaged.read(_manifest, message, header_of(message, MANIFEST).encode()) if event else None
+        if event is not None and manifest is not None:
+            cents, at_ms = Decimal(event.precise_total_amount_cents or 0), message.timestamp()[1]
+            emitted[number].take(seal_seq, manifest.count, cents, at_ms)
     for totals in emitted.values():
         totals.settle()
 

@@ -1,6 +1,5 @@
 """One request under two ids, one job of two customers, copies with another cost: stored, counted and reported."""
 
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -9,15 +8,9 @@ import pytest
 from connectors.operations.money_notes import notes_of, unbilled_json, unbilled_text
 from connectors.postgres.pool import Database
 from schemas.records import Rejection
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.history import TOPICS
 from tests.support.projection import Writer, usage
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 async def complaints(url: str) -> list[str]:
