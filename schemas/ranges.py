@@ -29,13 +29,16 @@ from schemas.usage import token_counts
 
 #: One above the largest integers of Postgres: `integer`, `bigint`.
 _INT4, _INT8 = 1 << 31, 1 << 63
-#: Bounds of dollars: no sum of calls reaches the first; a cost below the second counts as 0.
-_DOLLARS, _LEAST_EXPONENT = Decimal(10**15), -60
+#: Bounds of dollars: no sum of calls reaches the first; a cost below the second counts as 0. Sums of amounts within the
+#: bounds have at most the 60 digits of `schemas.money.EXACT`.
+_DOLLARS, _LEAST_EXPONENT = Decimal(10**15), -40
 _IDENTITY = re_compile(r"[0-9a-f]{32}")
 #: ISO 8601 with an offset, the years 1970 to 9999; the meter writes UTC.
 _MOMENT = re_compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(Z|[+-][0-9]{2}:[0-9]{2})")
-#: Cents as text. Older releases post events without an amount with `""`.
-_AMOUNT = re_compile(r"(-?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?)?")
+#: Cents as text, with no more digits than Lago keeps (`decimal(40,15)`) and some to spare: the sum of two amounts such as
+#: `1e40` and `1e-40` would need more digits than `schemas.money.EXACT` has. Older releases post events without an amount
+#: with `""`.
+_AMOUNT = re_compile(r"(-?([0-9]{1,25}(\.[0-9]{1,20})?|[0-9]{1,15}(\.[0-9]{1,15})?[eE][+-]?[0-9]))?")
 
 
 def moments(*all_us: int | None) -> None:
@@ -64,7 +67,8 @@ def _cents(text: str) -> None:
         raise ValueError("cents")
 
 
-def _written(moment: str) -> None:
+def written(moment: str) -> None:
+    """Raises: ValueError: it is no moment in ISO 8601 with an offset, of 1970 to 9999."""
     try:
         if not _MOMENT.fullmatch(moment):
             raise ValueError("moment")
@@ -76,8 +80,8 @@ def _written(moment: str) -> None:
 def _usage(usage: EnrichedUsage) -> None:
     if not _IDENTITY.fullmatch(usage.identity):
         raise ValueError("identity")
-    _written(usage.start)
-    _written(usage.end)
+    written(usage.start)
+    written(usage.end)
     counts(usage.offset, *token_counts(usage), usage.cache_write_tokens, usage.images)
     dollars(usage.cost_usd, usage.seconds, usage.billed_usd or ZERO, usage.price_usd or ZERO)
 

@@ -10,9 +10,14 @@ from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.http.health import json_response
 from connectors.operations.dead_letter_service import DeadLetterService
 from connectors.operations.dead_letters import Filters
+from schemas.moments import MAX_US
 
 #: Limit of one request, so that it is answered within seconds. The caller repeats the request for more dead letters.
 MAX_LETTERS = 1000
+
+
+#: Kafka takes a negative time for a word: -1 means the end of a topic.
+MomentMs = Annotated[int | None, Field(ge=0, lt=MAX_US // 1000)]
 
 
 class RetryBody(BaseModel, extra="forbid"):
@@ -32,8 +37,8 @@ class RetryBody(BaseModel, extra="forbid"):
     kind: Literal["events", "calls", "both"] = "both"
     reason: str = ""
     customer: str = ""
-    since_ms: int | None = None
-    until_ms: int | None = None
+    since_ms: MomentMs = None
+    until_ms: MomentMs = None
     dead_letter: str = ""
     limit: Annotated[int, Field(ge=1, le=MAX_LETTERS)] = MAX_LETTERS
     dry_run: bool = False

@@ -176,7 +176,7 @@ async def listed(accounts: OrgAccounts, authorized: AuthorizedRequest, org_id: s
         await asyncio.gather(*(_link(lago, invoice, gate) for invoice in shown))
         if payable := [invoice.lago_id for invoice in shown if invoice.payment_url is not None]:
             await authorized.handing_out(PAYMENTS, invoice_ids=" ".join(payable))
-    return answer(InvoicesShown(invoices=shown, meta=PageShown.of(query, page)))
+    return answer(InvoicesShown(invoices=shown, meta=PageShown.of(query, page)), headers=NO_STORE)
 
 
 def invoice_shown(invoice: Invoice) -> InvoiceShown:

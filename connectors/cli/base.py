@@ -21,9 +21,11 @@ from connectors.telemetry.printable import shown, shown_json
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US, parse_us
 
-_AGO = re.compile(r"^(\d+)([smhd])$")
+_AGO = re.compile(r"^([0-9]{1,30})([smhd])$")
 _WIDE = 240
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+#: The longest duration, days: a calendar has no moment for a much longer one.
+_MOST_DAYS = 36_500
 
 
 def checked_delimiter(sign: str) -> str:
@@ -40,16 +42,20 @@ def duration_s(text: str, option: str) -> int:
     long = _AGO.match(text.strip())
     if long is None:
         fail(f"{option}: {text!r} is not a duration. Give a number with s, m, h or d, for example 24h.", 2)
-    return int(long[1]) * _UNITS[long[2]]
+    seconds = int(long[1]) * _UNITS[long[2]]
+    if seconds > _MOST_DAYS * _UNITS["d"]:
+        fail(f"{option}: this duration is too long. Give at most {_MOST_DAYS}d, for example 24h.", 2)
+    return seconds
 
 
 def moment_us(text: str, option: str) -> int:
     """Return microseconds since 1970 UTC of a text: ISO 8601, seconds since 1970, or an age: `90s`, `15m`, `24h`, `7d`.
+    An age that reaches back before 1970 is 0: Kafka takes a negative time for a word, such as "the end".
 
     Any other text ends the command with a sentence that names the `option`, for example `--from`.
     """
     if _AGO.match(text.strip()):
-        return (int(time.time()) - duration_s(text, option)) * SECOND_US
+        return max(0, int(time.time()) - duration_s(text, option)) * SECOND_US
     try:
         return parse_us(text)
     except Rejected:

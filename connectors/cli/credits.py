@@ -11,13 +11,13 @@ import typer
 
 from connectors.cli.base import duration_s, say, table_of, table_of_lines
 from connectors.cli.running import one_sentence, settings_of_command
-from connectors.cli.sentences import fail
+from connectors.cli.sentences import fail, print_error
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.credits.idempotency_keys import key_of_parts
 from connectors.operations.audit_record import audited
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.credits import add_credits, balance_of, checked, transactions_of
-from schemas.errors import Rejected
+from schemas.errors import Rejected, Unavailable
 from schemas.money import parse_amount, plain
 from schemas.plurals import numbered
 
@@ -127,7 +127,13 @@ def _move(
             cost_usd=dollars,
         )
         own_key = key_of_parts("command", name)
-        added = asyncio.run(add_credits(url, account, dollars, kind, own_key, ends, note))
+        try:
+            added = asyncio.run(add_credits(url, account, dollars, kind, own_key, ends, note))
+        except (Unavailable, KeyboardInterrupt):
+            print_error(
+                f"meterbridge: the credits may have been moved. Repeat with --key {name}, which moves them once."
+            )
+            raise
     answer = {
         "account": account,
         "amount": plain(dollars),

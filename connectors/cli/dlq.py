@@ -130,6 +130,11 @@ def dismiss(
             2,
         )
     filters = _filters(reason, customer, since, until, dead_letter)
+    if filters == Filters() and not dry_run:
+        fail(
+            "say which dead letters: --reason, --customer, --since, --until or --id. All that are there: --until 0s.",
+            2,
+        )
     _act(_Action("purge", kind, filters, comment, limit), dry_run=dry_run, as_json=as_json)
 
 

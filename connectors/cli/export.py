@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 from connectors.cli.base import say
@@ -20,7 +20,8 @@ def focus(month: str, out: Path | None, issuer: str, *, as_json: bool) -> None:
     """Run `meterbridge export focus`."""
     try:
         first = date.fromisoformat(f"{month}-01")
-    except ValueError:
+        _ = first + timedelta(days=31)  # there is no month after 9999-12
+    except (ValueError, OverflowError):
         fail(f"--month: {month!r} is not a month. Give a year and a month, for example 2026-11.", 2)
     with one_sentence(OSError):
         settings = settings_of_command()

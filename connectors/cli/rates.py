@@ -53,9 +53,9 @@ def put(file: Path, *, comment: str, back_date: bool, as_json: bool) -> None:
 
 def show(at: str, as_json: bool) -> None:
     """Run `meterbridge rates show`."""
+    at_us = moment_us(at, "--at") if at else clock.now_us()
     with one_sentence():
         known = known_cards(deployment_of(settings_of_command()))
-        at_us = moment_us(at, "--at") if at else clock.now_us()
     now = known.at(at_us)
     if at:
         if now is None:

@@ -17,7 +17,7 @@ from connectors.http.field_errors import field_errors
 from connectors.http.problem import Problem, try_again
 from connectors.http.request_limits import MAX_BODY, body_of, check_parts
 from connectors.lago.errors import LagoIntegrationError
-from schemas.errors import ConfigurationError, Rejected, Unavailable
+from schemas.errors import ConfigurationError, LedgerBroken, MeterbridgeError, TopicProblem, Unavailable
 from streams.core.mapping.customer_prefixes import may_adopt
 
 _RETRY_S = 5
@@ -248,7 +248,9 @@ def _guarded(endpoint: Endpoint, access: Access) -> Callable[[web.Request], Awai
             check_parts(request.match_info, endpoint.any_text)
             principal = await access.admit(request, endpoint)
             return await endpoint.handler(await _authorized(endpoint, request, principal, access))
-        except (Rejected, Unavailable, ConfigurationError) as error:
+        except Problem:
+            raise
+        except MeterbridgeError as error:
             raise as_problem(error) from error
 
     async def guarded(request: web.Request) -> web.StreamResponse:
@@ -272,13 +274,17 @@ async def _authorized(
     return authorized
 
 
-def as_problem(error: Rejected | Unavailable | ConfigurationError) -> Problem:
-    """Return the response to an error that a handler may raise; of the values of the request it holds at most ids."""
+def as_problem(error: MeterbridgeError) -> Problem:
+    """Return the response to an error that a handler may raise; of the values of the request it holds at most ids.
+
+    A topic that is missing or a damaged ledger is answered with 503: the request is right, and succeeds after an
+    operator has repaired it.
+    """
     if (status := _STATUS.get(error.reason)) is not None:
         return Problem(status, error.reason, error.detail)
     if isinstance(error, LagoIntegrationError):
         return _lagos(error)
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | TopicProblem | LedgerBroken):
         return try_again(error.reason, error.detail, _RETRY_S)
     if isinstance(error, ConfigurationError):
         return Problem(501, "needs_postgres" if error.reason == _NO_POSTGRES else "not_configured", error.detail)

@@ -30,6 +30,9 @@ _PASSING = {
     KafkaError.UNKNOWN_LEADER_EPOCH,
 }
 
+#: Numbers of this many digits fit into 64 bits.
+_MOST_DIGITS = 18
+
 _T = TypeVar("_T")
 
 
@@ -116,6 +119,19 @@ def header_of(message: Message, name: str) -> str:
         if key == name:
             return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
     return ""
+
+
+def number_in_header(message: Message, name: str) -> int | None:
+    """Return the number in a header; None = the record has no such header, or its value is no number of ours."""
+    return whole_number(header_of(message, name))
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that is written in at most 18 digits of ASCII; None = the text is something else.
+
+    `str.isdigit` is also true for `²`, which `int` refuses.
+    """
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
 
 
 def reader(kafka: KafkaConnection, *, committed: bool = True) -> Consumer:

@@ -7,7 +7,7 @@ letters are open.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from itertools import islice
 from typing import NamedTuple
 
@@ -16,12 +16,12 @@ from confluent_kafka import Message
 
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
+from connectors.kafka.topic_scan import OffsetRange, header_of, number_in_header, offset_range_of, scan, whole_number
 from connectors.operations.dismissed import Dismissed
 from connectors.operations.reread import read_again
 from schemas.decoding import decoder
 from schemas.errors import Rejected
-from schemas.money import quantum
+from schemas.money import from_cents, quantum
 from schemas.records import LagoEvent, Rejection
 from schemas.topics import TopicNames
 from schemas.usage import Usage
@@ -191,8 +191,8 @@ def _dead_event(bare: DeadLetter) -> DeadLetter:
     )
     try:
         event = _event(bare.value)
-        usd = Decimal(event.precise_total_amount_cents) / 100
-    except (msgspec.DecodeError, InvalidOperation):
+        usd = from_cents(Decimal(event.precise_total_amount_cents))
+    except (msgspec.DecodeError, DecimalException):
         return dead_letter
     return replace(
         dead_letter,
@@ -236,9 +236,9 @@ def _resolved(
 ) -> dict[tuple[int | None, int | None], str]:
     """Collect the marks of dead letters, by partition and offset."""
     return {
-        (message.partition(), int(offset)): header_of(message, HOW)
+        (message.partition(), offset): header_of(message, HOW)
         for message in scan(kafka, stretch, passed)
-        if (offset := header_of(message, RESOLVES)).isdigit()
+        if (offset := number_in_header(message, RESOLVES)) is not None
     }
 
 
@@ -252,4 +252,4 @@ def _meant(dead_letter: DeadLetter, filters: Filters) -> bool:
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text and text.isdigit() else 0
+    return whole_number(text or "") or 0

@@ -10,11 +10,12 @@ from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.admin import topic_ids
 from connectors.kafka.client_config import aiokafka_config
-from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
+from connectors.kafka.topic_scan import OffsetRange, header_of, number_in_header, offset_range_of, scan
 from connectors.operations.audit_record import audited
+from connectors.operations.damaged_records import DamagedRecords
 from connectors.operations.past_counts import grown_from, past_counts
 from connectors.operations.sender import CommandProducer, Outgoing
-from schemas.decoding import decoder
+from schemas.decoding import DAMAGE, Unreadable, decoder
 from schemas.errors import MeterbridgeError, Rejected
 from schemas.ledger import Sum
 from schemas.money import EXACT, ZERO, add
@@ -86,11 +87,13 @@ async def carry_out(
         "filled": str(planned.fill),
         "forgot_us": str(planned.forgot_us),
     }
-    audit_id = audited(deployment, sender, ACTION, target, reason=why, count=planned.skipped)
-    sealed = EmittedTotals()
+    sealed, damaged = EmittedTotals(), DamagedRecords()
     if planned.reason in ANEW:
         begun_with = grown_from(past_counts(deployment), planned.partition)
-        sealed = replace(sealed_before(deployment, planned.partition), grown_from=begun_with)
+        sealed = replace(sealed_before(deployment, planned.partition, damaged), grown_from=begun_with)
+    if damaged.sentences():
+        target["left_out"] = "; ".join(damaged.sentences())
+    audit_id = audited(deployment, sender, ACTION, target, reason=why, count=planned.skipped)
     for left in reversed(range(_ATTEMPTS)):
         try:
             await begin(place, planned.partition, restart_at, planned, sealed)
@@ -117,23 +120,39 @@ def _fill(kafka: KafkaConnection, sender: CommandProducer, raw: str, planned: Re
     sender.send(Outgoing(raw, message.key(), message.value(), planned.partition) for message in calls)
 
 
-def sealed_before(deployment: Deployment, partition: int) -> EmittedTotals:
-    """Collect the events that a lost ledger had emitted, as far as the topic still has them."""
+def sealed_before(deployment: Deployment, partition: int, damaged: DamagedRecords) -> EmittedTotals:
+    """Collect the events that a lost ledger had emitted, as far as the topic still has them.
+
+    Args:
+        damaged: counts the records that cannot be read; they are left out.
+    """
     stretch = offset_range_of(deployment.kafka, deployment.topics.events)
     highest, calls, cost, margin = 0, 0, ZERO, ZERO
     seen: set[int] = set()
     for message in scan(deployment.kafka, stretch):
-        number = int(header_of(message, SEAL_SEQ) or 0)
+        number = number_in_header(message, SEAL_SEQ) or 0
         if header_of(message, RAW_PARTITION) != str(partition) or number in seen:
             continue
+        amounts = damaged.read(_amounts, message)
+        manifest = damaged.read(_manifest, message, header_of(message, MANIFEST).encode()) if amounts else None
+        if amounts is None or manifest is None:
+            continue
+        billed, cost_of_event = amounts
         seen.add(number)
         highest = max(highest, number)
-        calls += _manifest(header_of(message, MANIFEST)).count
-        event = _event(message.value() or b"")
-        billed = EXACT.divide(EXACT.create_decimal(event.precise_total_amount_cents), _HUNDRED)
-        cost_of_event = cost_of(event, billed)
+        calls += manifest.count
         cost, margin = add(cost, cost_of_event), add(margin, add(billed, -cost_of_event))
     return EmittedTotals(highest, Sum(calls, cost), margin)
+
+
+def _amounts(value: bytes) -> tuple[Decimal, Decimal]:
+    """Return what an event bills, and the cost of its calls, dollars. Raises: Unreadable."""
+    event = _event(value)
+    try:
+        billed = EXACT.divide(EXACT.create_decimal(event.precise_total_amount_cents or 0), _HUNDRED)
+        return billed, cost_of(event, billed)
+    except DAMAGE as error:
+        raise Unreadable(type(error).__name__) from None
 
 
 def cost_of(event: LagoEvent, billed: Decimal) -> Decimal:

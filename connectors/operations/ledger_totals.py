@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 from connectors.config.deployment import Deployment
 from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan
-from schemas.decoding import decoder
+from schemas.decoding import Unreadable, decoder
+from schemas.errors import LedgerBroken
 from schemas.ledger import POSITION_KEY, Counters, Position, Sum
 from schemas.money import add
+from streams.state.changelog import UNREADABLE_LEDGER
 
 _decode = decoder(Position, packed=True)
 #: How many of the last records are read to find the position. Each transaction ends with the position, so it is near
@@ -32,7 +34,7 @@ def counted(deployment: Deployment) -> LedgerTotals:
     """Add up the counters in the ledgers' positions.
 
     Raises:
-        TopicProblem, Unavailable: see `offset_range_of`.
+        TopicProblem, Unavailable, LedgerBroken: see `positions_of`.
     """
     positions = positions_of(deployment)
     held = {number: position.held for number, position in positions.items()}
@@ -44,6 +46,7 @@ def positions_of(deployment: Deployment) -> dict[int, Position]:
 
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.
+        LedgerBroken: `unreadable_ledger`: a position cannot be read; the meter has halted its partition.
     """
     kafka, topic = deployment.kafka, deployment.topics.changelog
     whole = offset_range_of(kafka, topic)
@@ -55,11 +58,19 @@ def positions_of(deployment: Deployment) -> dict[int, Position]:
             if message.key() == POSITION_KEY:
                 positions.pop(message.partition() or 0, None)  # a rebuild deletes the position first
                 if (value := message.value()) is not None:
-                    positions[message.partition() or 0] = _decode(value)
+                    positions[message.partition() or 0] = _position(message.partition() or 0, value)
         if all(near[number][0] <= start for number, (start, _) in left.items()):
             break
         reach *= _FAR
     return positions
+
+
+def _position(partition: int, value: bytes) -> Position:
+    try:
+        return _decode(value)
+    except Unreadable:
+        detail = f"the ledger of partition {partition} cannot be read: `meterbridge ledger rebuild`"
+        raise LedgerBroken(UNREADABLE_LEDGER, detail) from None
 
 
 def _together(positions: Mapping[int, Position]) -> Counters:

@@ -3,7 +3,7 @@
 import msgspec
 
 from connectors.config.deployment import Deployment
-from connectors.kafka.topic_scan import offset_range_of, scan
+from connectors.kafka.topic_scan import offset_range_of, scan, whole_number
 from schemas.decoding import decoder
 from schemas.records import AuditRecord
 
@@ -25,8 +25,11 @@ def past_counts(deployment: Deployment) -> list[int]:
             line = _audit(message.value() or b"")
         except msgspec.DecodeError:
             continue
-        if line.action == EXPANDED and int(line.target["to"]) <= deployment.partitions:
-            counts |= {int(line.target["from"]), int(line.target["to"])}
+        if line.action != EXPANDED:
+            continue
+        before, after = (whole_number(line.target.get(name, "")) or 0 for name in ("from", "to"))
+        if 0 < before <= after <= deployment.partitions:
+            counts |= {before, after}
     return sorted(counts)
 
 

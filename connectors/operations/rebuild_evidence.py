@@ -8,12 +8,14 @@ written off, the call has left the ledger; otherwise it was open or held (docs/a
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
+from sys import intern
 
 import msgspec
 from confluent_kafka import Message
 
 from connectors.config.deployment import Deployment
 from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
+from connectors.operations.damaged_records import DamagedRecords
 from connectors.operations.ledger_init import sealed_before
 from schemas.decoding import decoder
 from schemas.errors import Rejected
@@ -21,12 +23,13 @@ from schemas.ledger import Job
 from schemas.moments import SECOND_US, parse_us
 from schemas.money import EXACT, ZERO, quantum
 from schemas.plurals import numbered
+from schemas.ranges import counts, dollars, written
 from schemas.reasons import WRITTEN_OFF
 from schemas.records import LagoEvent, Manifest, Receipt
 from schemas.usage import Usage
 from streams.core.metering.batch_identities import HOUR_MS, tag_of
-from streams.core.metering.decisions import FAILED_WITH_COST, UNBILLED, decide
-from streams.core.metering.failed_attempts import mark_of, without_attempts
+from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, UNBILLED
+from streams.core.metering.failed_attempts import after_carried, mark_of, without_attempts
 from streams.core.metering.known_identities import SETTLED
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.read_usage import usage_of
@@ -49,7 +52,13 @@ class _Counted(msgspec.Struct):
     note: str = ""
 
 
-_counted = decoder(_Counted)
+def _check(call: _Counted) -> None:
+    counts(call.offset)
+    dollars(call.cost_usd)
+    written(call.end)
+
+
+_counted = decoder(_Counted, _check)
 _event = decoder(LagoEvent)
 _manifest = decoder(Manifest)
 _receipt = decoder(Receipt)
@@ -87,14 +96,14 @@ class _Calls:
     """The counted calls of one partition, by offset.
 
     Fields:
-        settled: calls that have left the ledger, and whether they were billed.
+        settled: calls that have left the ledger, and their decisions.
         noted: what settled calls with a note were billed for: attempts may have been taken from them.
         waiting: calls that were open or held, with their ends, microseconds since 1970 UTC.
         first, first_ms: offset and record time of the oldest enriched record; -1 = there is none.
         strays: the calls in `waiting` that belong to another partition by now.
     """
 
-    settled: dict[int, bool] = field(default_factory=dict)
+    settled: dict[int, str] = field(default_factory=dict)
     noted: dict[int, Decimal] = field(default_factory=dict)
     waiting: dict[int, int] = field(default_factory=dict)
     strays: set[int] = field(default_factory=set)
@@ -119,9 +128,10 @@ def evidence_of(
     """
     kafka, topics = deployment.kafka, deployment.topics
     prefix = part_prefix(deployment.name, topic_id, partition)
-    gone, oldest_ms = _gone(deployment, partition, prefix)
+    damaged = DamagedRecords()
+    gone, oldest_ms = _gone(deployment, partition, prefix, damaged)
     enriched = offset_range_of(kafka, topics.enriched).ranges[partition]
-    calls = _read_calls(deployment, partition, enriched, gone)
+    calls = _read_calls(deployment, partition, enriched, gone, damaged)
     evidence = Evidence(min([known_to, *calls.waiting]), waiting=len(calls.waiting))
     raw_begin = offset_range_of(kafka, topics.raw).ranges[partition][0]
     known_ms = _known_from(deployment, partition, evidence, calls, enriched[0], raw_begin)
@@ -136,15 +146,16 @@ def evidence_of(
             f"{numbered(len(calls.strays), 'open or held call belongs', 'open or held calls belong')} to other partitions since the topic grew"
         )
     begin = max(raw_begin, calls.first)
-    _remember(deployment, evidence, OffsetRange(topics.raw, {partition: (begin, committed)}), calls)
+    _remember(deployment, evidence, OffsetRange(topics.raw, {partition: (begin, committed)}), calls, evidence.next)
     for ancestor in sorted({*ancestors} - {partition}):
         begin_of = offset_range_of(kafka, topics.enriched).ranges[ancestor]
-        older = _read_calls(deployment, ancestor, begin_of, None)
+        older = _read_calls(deployment, ancestor, begin_of, None, damaged)
         whole = offset_range_of(kafka, topics.raw).ranges[ancestor]
         _remember(
             deployment, evidence, OffsetRange(topics.raw, {ancestor: (max(whole[0], older.first), whole[1])}), older
         )
-    evidence.emitted = sealed_before(deployment, partition)
+    evidence.emitted = sealed_before(deployment, partition, damaged)
+    evidence.gaps += damaged.sentences()
     return evidence
 
 
@@ -173,9 +184,9 @@ def _known_from(
     return known_ms
 
 
-def _gone(deployment: Deployment, partition: int, prefix: str) -> tuple[set[str], int]:
+def _gone(deployment: Deployment, partition: int, prefix: str, damaged: DamagedRecords) -> tuple[set[str], int]:
     """Return the names of all windows that left the ledger, and the record time from which on the topics are complete,
-    milliseconds.
+    milliseconds. Records that cannot be read are counted in `damaged`.
     """
     kafka, topics = deployment.kafka, deployment.topics
     gone: set[str] = set()
@@ -188,25 +199,34 @@ def _gone(deployment: Deployment, partition: int, prefix: str) -> tuple[set[str]
                 cut.discard(number)
                 oldest_ms = max(oldest_ms, message.timestamp()[1])
             if topic == topics.receipts:
-                receipt = _receipt(message.value() or b"")
-                if receipt.status == WRITTEN_OFF:
+                receipt = damaged.read(_receipt, message)
+                if receipt is not None and receipt.status == WRITTEN_OFF:
                     gone.add(receipt.transaction_id)
             elif header_of(message, RAW_PARTITION) == str(partition):
-                gone.add(_event(message.value() or b"").transaction_id)
-                gone.update(f"{prefix}{first}" for first in _manifest(header_of(message, MANIFEST)).windows)
+                if (event := damaged.read(_event, message)) is not None:
+                    gone.add(event.transaction_id)
+                manifest = damaged.read(_manifest, message, header_of(message, MANIFEST).encode())
+                if manifest is not None:
+                    gone.update(f"{prefix}{first}" for first in manifest.windows)
     return gone, oldest_ms
 
 
-def _read_calls(deployment: Deployment, partition: int, whole: tuple[int, int], gone: set[str] | None) -> _Calls:
-    """Read the counted calls of a partition; `gone`: None = all of them have left this ledger."""
+def _read_calls(
+    deployment: Deployment, partition: int, whole: tuple[int, int], gone: set[str] | None, damaged: DamagedRecords
+) -> _Calls:
+    """Read the counted calls of a partition; `gone`: None = all of them have left this ledger. Records that cannot be
+    read are counted in `damaged`.
+    """
     calls, topic = _Calls(), deployment.topics.enriched
     for message in scan(deployment.kafka, OffsetRange(topic, {partition: whole})):
-        call = _counted(message.value() or b"")
+        call = damaged.read(_counted, message)
+        if call is None:
+            continue
         if calls.first < 0:
             calls.first, calls.first_ms = call.offset, message.timestamp()[1]
         # The last record of a call is decisive, because an earlier rebuild may have counted the call again.
         if gone is None or not call.part or call.part in gone:
-            calls.settled[call.offset] = call.decision not in UNBILLED
+            calls.settled[call.offset] = intern(call.decision)
             calls.waiting.pop(call.offset, None)
             if call.note:
                 calls.noted[call.offset] = call.cost_usd
@@ -220,24 +240,30 @@ def _read_calls(deployment: Deployment, partition: int, whole: tuple[int, int], 
     return calls
 
 
-def _remember(deployment: Deployment, evidence: Evidence, raw: OffsetRange, calls: _Calls) -> None:
-    """Collect the identities of the settled calls, and the clock."""
+def _remember(
+    deployment: Deployment, evidence: Evidence, raw: OffsetRange, calls: _Calls, again_from: int | None = None
+) -> None:
+    """Collect the identities of the settled calls, and the clock.
+
+    `again_from`: the offset from which the ledger counts again what is not remembered. Attempts that a success carries
+    are among it, because their success may be; None = nothing is counted again.
+    """
     unit = quantum(deployment.policy.cost_decimals)
     ((partition, _),) = raw.ranges.items()
     for message, offset, made_ms in _calls_of(deployment, raw):
         evidence.newest_ms = max(evidence.newest_ms, made_ms)
         if offset < evidence.next:
             evidence.clock_ms = max(evidence.clock_ms, made_ms)
-        billed = calls.settled.get(offset)
-        if billed is None:
+        decision = calls.settled.get(offset)
+        if decision is None or (decision == CARRIED and again_from is not None and offset >= again_from):
             continue
         try:
             with localcontext(EXACT):
                 key = (message.key() or b"").decode(errors="replace")
                 usage = usage_of(message.value(), key, unit, made_ms * 1000)
-                tag, hour = tag_of(usage, billed=billed), evidence.newest_ms // HOUR_MS
-                if billed:
-                    _remember_attempts(evidence, usage, decide(usage, deployment.policy), calls.noted.get(offset), hour)
+                tag, hour = tag_of(usage, billed=decision not in UNBILLED), evidence.newest_ms // HOUR_MS
+                if decision in COST_IS_BILLED:
+                    _remember_attempts(evidence, usage, decision, calls.noted.get(offset), hour)
         except Rejected:  # it was readable by the rules of an earlier release
             evidence.gaps.append(f"the call at offset {offset} of partition {partition} cannot be read any more")
             continue
@@ -255,13 +281,15 @@ def _remember_attempts(evidence: Evidence, usage: Usage, decision: str, billed: 
 
     Args:
         usage: the call; it is changed.
+        decision: the fold's.
         billed: what the call was billed for, None = its whole cost.
     """
-    if not (mark := mark_of(usage)) or not (usage.carried or decision == FAILED_WITH_COST):
+    if not (mark := mark_of(usage)) or not (usage.carried or decision != BILLABLE):
         return
     job = evidence.jobs.get(mark)
-    attempts = without_attempts(usage, decision, None if job is None else job.attempts)
-    if billed is not None and usage.cost > billed:  # attempts were taken that are counted again
+    known = None if job is None else job.attempts
+    attempts = after_carried(usage, known) if decision == CARRIED else without_attempts(usage, decision, known)
+    if decision != CARRIED and billed is not None and usage.cost > billed:  # attempts were taken that are counted again
         attempts = msgspec.structs.replace(attempts, carried=max(ZERO, attempts.carried - (usage.cost - billed)))
     evidence.jobs[mark] = Job(hour, SETTLED, attempts)
 

@@ -9,9 +9,11 @@ from decimal import Decimal
 
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
+from connectors.kafka.topic_scan import OffsetRange, header_of, number_in_header, offset_range_of, scan
 from connectors.lago.client import LagoClient
 from connectors.operations.backfill_report import BackfillReport, Hour
+from connectors.operations.damaged_records import DamagedRecords
+from connectors.operations.dead_letters import EVENTS, Filters, unresolved
 from connectors.operations.ledgers import ledgers_of
 from connectors.operations.money_notes import Notes, notes_of, unbilled_text
 from connectors.operations.reconcile_lago import compare_with_lago, organizations_with_events
@@ -24,7 +26,8 @@ from connectors.operations.unplaceable_usage import Misdirected, note
 from connectors.postgres.pool import Database
 from schemas.decoding import decoder
 from schemas.errors import Unavailable
-from schemas.money import ZERO, add
+from schemas.money import ZERO, add, plain
+from schemas.plurals import numbered
 from schemas.records import LagoEvent, Manifest
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.ledger_state import LedgerState
@@ -54,6 +57,7 @@ class ReconciliationReport:
         unbilled_calls, unbilled_usd: counted calls that are not billed because of their decision.
         notes: sentences about facts that are correct, and that a person should know.
         litellm, tables: see `compared_with_litellm` and `notes_of`.
+        dead_events, dead_usd: sealed events that wait as dead letters, so that Lago does not bill them.
     """
 
     received: int = 0
@@ -75,6 +79,8 @@ class ReconciliationReport:
     litellm: BackfillReport | None = None
     tables: Notes = field(default_factory=Notes)
     cost_usd: Decimal = ZERO
+    dead_events: int = 0
+    dead_usd: Decimal = ZERO
 
 
 async def reconcile_ledgers(
@@ -90,16 +96,18 @@ async def reconcile_ledgers(
     ledgers = await ledgers_of(deployment, passed)
     stretch = await asyncio.to_thread(offset_range_of, deployment.kafka, deployment.topics.events)
     emitted = {number: Emitted(ledger.position.seal_seq) for number, ledger in ledgers.items()}
-    await asyncio.to_thread(_take, deployment.kafka, stretch, emitted)
+    damaged = DamagedRecords()
+    await asyncio.to_thread(_take, deployment.kafka, stretch, emitted, damaged)
     for totals in emitted.values():
         totals.from_the_start = not any(start for start, _ in stretch.ranges.values())
     if database is not None:
         with suppress(Unavailable):  # `reconcile_tables` reports it
             await _older(deployment, database, ledgers, emitted)
-    report = ReconciliationReport()
+    report = ReconciliationReport(notes=damaged.sentences())
     for number, one in ledgers.items():
         _count(report, one)
         report.complaints += ledger_discrepancies(number, one.position, one.windows.values(), emitted[number])
+    await asyncio.to_thread(_count_dead_letters, deployment, report)
     return report
 
 
@@ -152,13 +160,24 @@ async def _older(
             one.older = Older(row[0], int(row[1]), row[2])
 
 
-def _take(kafka: KafkaConnection, stretch: OffsetRange, emitted: dict[int, Emitted]) -> None:
+def _take(kafka: KafkaConnection, stretch: OffsetRange, emitted: dict[int, Emitted], damaged: DamagedRecords) -> None:
     for message in scan(kafka, stretch):
-        number, seal_seq = header_of(message, RAW_PARTITION), header_of(message, SEAL_SEQ)
-        if number.isdigit() and seal_seq.isdigit() and int(number) in emitted:
-            event = _event(message.value() or b"")
-            calls = _manifest(header_of(message, MANIFEST).encode()).count
-            emitted[int(number)].take(int(seal_seq), calls, Decimal(event.precise_total_amount_cents))
+        number, seal_seq = number_in_header(message, RAW_PARTITION), number_in_header(message, SEAL_SEQ)
+        if number is None or seal_seq is None or number not in emitted:
+            continue
+        event = damaged.read(_event, message)
+        manifest = damaged.read(_manifest, message, header_of(message, MANIFEST).encode()) if event else None
+        if event is not None and manifest is not None:
+            emitted[number].take(seal_seq, manifest.count, Decimal(event.precise_total_amount_cents or 0))
+
+
+def _count_dead_letters(deployment: Deployment, report: ReconciliationReport) -> None:
+    for dead_letter in unresolved(deployment, EVENTS, Filters()):
+        report.dead_events += 1
+        report.dead_usd = add(report.dead_usd, dead_letter.usd or ZERO)
+    if report.dead_events:
+        events = numbered(report.dead_events, "event")
+        report.notes.append(f"not billed, dead letters: {events}, {plain(report.dead_usd)} USD: `meterbridge dlq list`")
 
 
 def _count(report: ReconciliationReport, ledger: LedgerState) -> None:

@@ -269,6 +269,6 @@ async def _point_at(connection: Any, topics: NewTopics, *, incomplete: bool) -> 
 def _row_of(event: LagoEvent) -> tuple[Any, ...]:
     text, told = msgspec.json.encode(event).decode(), event.properties
     requests = told.get("requests", "1")
-    calls = int(requests) if requests.isdigit() else 1
+    calls = int(requests) if requests.isascii() and requests.isdigit() else 1
     owner = told.get("org_id"), told.get("user_id")
     return event.transaction_id, text, event.external_subscription_id, *owner, event.precise_total_amount_cents, calls

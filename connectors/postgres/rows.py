@@ -31,7 +31,7 @@ from streams.core.delivery.receipt_states import (
     takes_back,
 )
 from streams.core.metering.call_kinds import JOBS
-from streams.core.metering.decisions import BILLED, METERED
+from streams.core.metering.decisions import COST_IS_BILLED, METERED
 from streams.core.metering.lago_event import is_rated
 from streams.core.metering.spend_log_ids import alias_of, names_a_job
 from streams.state.step_writes import MANIFEST, SEAL_SEQ
@@ -106,14 +106,14 @@ class Resolved(NamedTuple):
 
 
 def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
-    """Rows of `litellm.usage.enriched` for usage.sql. If a call was counted first and billed later, the result has only
-    its billed row.
+    """Rows of `litellm.usage.enriched` for usage.sql. If a call was counted first and its cost billed later, the result
+    has only the row with the cost.
     """
     result = read_rows(records, _usage_row)
     rows: dict[tuple[bytes, str], tuple[Any, ...]] = {}
     for row in result.rows:
         before = rows.setdefault((row[0], row[1]), row)
-        if row[_DECISION] in BILLED and before[_DECISION] not in BILLED:
+        if row[_DECISION] in COST_IS_BILLED and before[_DECISION] not in COST_IS_BILLED:
             rows[row[0], row[1]] = row
     return Rows(list(rows.values()), result.aside)
 

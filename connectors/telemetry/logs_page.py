@@ -9,6 +9,7 @@ import ast
 import json
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -127,13 +128,16 @@ def logs_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def log_calls() -> Iterator[LogCall]:
-    """Yield every call of a structlog logger in the source of the product."""
+@cache
+def log_calls() -> tuple[LogCall, ...]:
+    """Return every call of a structlog logger in the source of the product."""
+    found: list[LogCall] = []
     for folder in ("schemas", "streams", "connectors"):
         for file in sorted((_ROOT / folder).rglob("*.py")):
             path = file.relative_to(_ROOT).as_posix()
             if not path.startswith(_OTHERS):
-                yield from _calls_of(path, ast.parse(file.read_text("utf-8")))
+                found += _calls_of(path, ast.parse(file.read_text("utf-8")))
+    return tuple(found)
 
 
 def _calls_of(path: str, tree: ast.Module) -> Iterator[LogCall]:

@@ -113,6 +113,16 @@ async def test_without_an_audit_line_no_usage_is_accepted_and_no_link_returned(a
     assert (await api.org("GET", "/invoices", params={"links": "false"}))["invoices"]
 
 
+async def test_no_browser_and_no_proxy_keeps_an_answer_with_a_link_to_pay_by(api: OrgApi) -> None:
+    await api.set_up()
+    await api.lago.save("/customers", "customer", external_id="org_1", billing_configuration=BY_STRIPE)
+    api.later(31 * DAY)
+    paths = [f"{ORGS}/org_1{path}" for path in ("/checkout", "/portal", "/payment", "/invoices")]
+    for path in (*paths, "/api/customers/org_1/invoices"):
+        answer = await api.http.get(path)
+        assert (answer.status_code, answer.headers.get("cache-control")) == (200, "no-store"), path
+
+
 async def test_the_receiver_of_a_payment_link_is_logged_without_the_link(api: OrgApi) -> None:
     await api.set_up()
     await api.lago.save("/customers", "customer", external_id="org_1", billing_configuration=BY_STRIPE)

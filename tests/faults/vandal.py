@@ -35,6 +35,8 @@ _HEADERS = (
 )
 _MORE_HEADERS = ("resolves", "how", "audit_id", "origin_topic", "origin_offset", "kind", "", "ü", "x" * 300)
 _DEEP = b"[" * 20_000
+#: A digit for `str.isdigit`, which `int` refuses.
+_NO_NUMBER = "²".encode()
 _PIECES = (
     b"\xff",
     b"\x00",
@@ -113,7 +115,8 @@ class Vandal:
 
     def _header(self) -> bytes | None:
         manifest = self._sound[self._topics.events][0]
-        return self._random.choice((None, b"", b"\xff", b"-1", b"9" * 40, b"write_off", _DEEP, self._changed(manifest)))
+        odd = (None, b"", b"\xff", b"-1", b"0", _NO_NUMBER, b"9" * 40, b"write_off", _DEEP, self._changed(manifest))
+        return self._random.choice(odd)
 
     def _changed(self, value: bytes) -> bytes | None:
         random = self._random

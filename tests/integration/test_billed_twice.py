@@ -104,6 +104,28 @@ async def test_one_job_that_two_customers_read_is_reported_with_both(url: str) -
     assert "batch_1" in one and "acme" in one and "zenith" in one
 
 
+async def test_one_job_that_was_read_again_after_it_was_forgotten_is_reported(url: str) -> None:
+    """A ledger remembers a job for 35 days after its last report; earlier nothing named the second bill."""
+    poll = {"request_id": "batch_1", "call_type": "aretrieve_batch"}
+    later = {"start": "2027-01-05T12:00:00.000000Z", "end": "2027-01-05T12:00:01.000000Z", "part": "d-t-0-90"}
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(1, call_id="p1", **poll))
+        for found in ({"job": 1}, {}):
+            result = await writer.put(TOPICS.enriched, usage(1, call_id="p2", **poll, **later))
+            assert result is not None and result.doubled == found
+    (one,) = await complaints(url)
+    assert "one job, batch_1, is billed to acme twice, 0.000145 USD each" in one and "35 days" in one
+
+
+async def test_a_job_that_had_no_cost_at_first_is_billed_once(url: str) -> None:
+    poll = {"request_id": "batch_1", "call_type": "aretrieve_batch"}
+    later = {"start": "2027-01-05T12:00:00.000000Z", "end": "2027-01-05T12:00:01.000000Z"}
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(1, call_id="p1", decision="zero_cost", part="", **poll))
+        result = await writer.put(TOPICS.enriched, usage(1, call_id="p2", **poll, **later))
+        assert result is not None and result.doubled == {}
+
+
 async def test_a_copy_with_another_cost_is_reported_until_it_is_dismissed(url: str) -> None:
     async with Writer(url) as writer:
         refusal = Rejection("cost_differs", "meter", 1_795_176_000_000_000, "billed 2, this copy 3", 5)

@@ -1,17 +1,20 @@
 """Dead letters, usage statistics and unmapped customers over HTTP: for holders of the master key."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
 from connectors.api.dead_letters import MAX_LETTERS, RetryBody
+from schemas.ledger import POSITION_KEY
 from tests.support.calls import Raw, raw, slp
 from tests.support.database import projector_parts, until
-from tests.support.eventually import soon
+from tests.support.eventually import eventually, soon
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import Lago
@@ -130,3 +133,38 @@ async def test_without_the_master_key_it_is_refused(server: Server) -> None:
 async def test_a_wrong_request_requeues_nothing(server: Server, body: str, status: int) -> None:
     answer = await server.http.post("/webhooks/retry", content=body, headers=BEARER)
     assert answer.status_code == status
+
+
+@pytest.mark.parametrize("moment", [-1, -2, 10**30])
+@pytest.mark.parametrize("name", ["since_ms", "until_ms"])
+async def test_a_moment_outside_of_1970_to_9999_is_refused(server: Server, name: str, moment: int) -> None:
+    """Kafka takes -1 for the end of a topic, and no number of more than 64 bits."""
+    body = {name: moment, "dry_run": True}
+    result = await server.http.post("/webhooks/retry", json=body, headers=BEARER)
+    assert (result.status_code, result.json()["reason"]) == (422, "invalid_fields")
+
+
+async def test_a_damaged_ledger_and_a_missing_topic_are_named_with_503(stage: Stage, server: Server) -> None:
+    """An operator must repair them; the request was right."""
+    await server.stats()
+    stage.producer.produce(stage.topics.changelog, b"\xff", POSITION_KEY, partition=0)
+    stage.producer.flush(10)
+    damaged = await answer_until(server, "/webhooks/stats", 503)
+    assert damaged["reason"] == "unreadable_ledger"
+    admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
+    admin.delete_topics([stage.topics.dlq])[stage.topics.dlq].result()
+    eventually(lambda: stage.topics.dlq not in admin.list_topics(timeout=10).topics)
+    missing = await answer_json(server, "/webhooks/retry", 503, kind="events", dry_run=True)
+    assert missing["reason"] == "topic_missing"
+
+
+async def answer_until(server: Server, path: str, status: int) -> Any:
+    """Return the first answer with this status: answers are cached for two seconds."""
+
+    async def ask() -> httpx.Response:
+        return await server.http.get(path, headers=BEARER)
+
+    while (answer := await ask()).status_code != status:
+        assert answer.status_code == 200, answer.text
+        await asyncio.sleep(0.1)
+    return answer.json()

@@ -104,7 +104,9 @@ async def test_a_dismissal_needs_a_comment_and_keeps_the_record(stage: Stage, la
     await dead_events(stage, lago, posting, "e-1", "e-3")
     assert (await meterbridge(stage, "dlq", "requeue", "--limit", "1", "--json")).json["requeued"] == 1
     assert (await meterbridge(stage, "dlq", "dismiss")).code == 2
-    assert (await meterbridge(stage, "dlq", "dismiss", "--comment", "a test", "--json")).json["dismissed"] == 1
+    assert (await meterbridge(stage, "dlq", "dismiss", "--until", "0s", "--comment", "a test", "--json")).json[
+        "dismissed"
+    ] == 1
     assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 0
     assert len([one for one in stage.read(stage.topics.dlq) if one.value()]) == 2
     (_, line) = stage.values(stage.topics.audit)
@@ -209,7 +211,9 @@ async def test_a_dismissed_call_stays_dismissed_when_a_replay_sends_it_again(sta
     async with stage.running("meter", stage.parts()):
         await soon(lambda: len(stage.read(stage.topics.rejected)) == 1, limit_s=20)
         assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 1
-        assert (await meterbridge(stage, "dlq", "dismiss", "--comment", "a test", "--json")).json["dismissed"] == 1
+        assert (await meterbridge(stage, "dlq", "dismiss", "--until", "0s", "--comment", "a test", "--json")).json[
+            "dismissed"
+        ] == 1
         since = str(time.time())
         replayed = await meterbridge(stage, "replay", "--from", "2020-01-01", "--to", "2100-01-01", "--json")
         assert replayed.json["records"] == 1

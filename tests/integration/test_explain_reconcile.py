@@ -4,10 +4,12 @@ import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
 
+import msgspec
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from streams.core.delivery.dead_letter_headers import REASON
 from tests.support.billed_day import METRIC, BilledDay, calls, lago_of_org_a
 from tests.support.command import meterbridge
 from tests.support.eventually import soon
@@ -128,6 +130,45 @@ async def test_an_event_lost_by_lago_or_sent_by_another_program_is_found(world: 
     result = await world.run("reconcile", "--lago")
     assert result.code == 1
     assert "sub-a: Lago counts 46 cents" in result.json["complaints"][0]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "may_count"),
+    [
+        ("processing", "http_503", True),
+        ("failed", "unbillable_invalid_code", True),  # Lago has it, and bills it once there is such a metric
+        ("failed", "lago_refused", False),
+        ("failed", "unbillable_ended", False),  # billed again by another event
+    ],
+)
+async def test_an_event_that_lago_must_not_count_excuses_no_difference(
+    world: BilledDay, status: str, reason: str, may_count: bool
+) -> None:
+    """Earlier a dead letter of the same amount hid usage that Lago counted twice."""
+    await world.tamper(
+        f"UPDATE usage_parts SET status = '{status}', reason = '{reason}' "
+        "WHERE part = (SELECT max(transaction_id) FROM lago_events)"
+    )
+    result = await world.run("reconcile", "--lago")
+    assert result.code == (0 if may_count else 1), result.out
+    complaints = result.json["complaints"]
+    assert complaints == [] if may_count else "sub-a: Lago counts 39 cents" in complaints[0]
+
+
+async def test_events_that_wait_as_dead_letters_are_named_with_their_money(world: BilledDay) -> None:
+    """Earlier `reconcile` said that all adds up, and nothing of money that no invoice will have."""
+    topics, producer = world.stage.topics, world.stage.producer
+    dead, dismissed = world.stage.read(topics.events)[:2]
+    for event in (dead, dismissed):
+        producer.produce(topics.dlq, event.value(), event.key(), headers=[(REASON, b"lago_refused")], partition=0)
+    producer.flush(10)
+    gone = await world.run("dlq", "dismiss", "--id", "events/0/1", "--comment", "never")
+    assert gone.code == 0, gone.err
+    usd = Decimal(msgspec.json.decode(dead.value())["precise_total_amount_cents"]) / 100
+    result = await world.run("reconcile")
+    assert (result.code, result.json["dead_events"], Decimal(result.json["dead_usd"])) == (0, 1, usd)
+    (note,) = [note for note in result.json["notes"] if "dead" in note]
+    assert note == f"not billed, dead letters: 1 event, {usd:f} USD: `meterbridge dlq list`"
 
 
 async def test_after_a_normal_end_everything_still_agrees(world: BilledDay) -> None:

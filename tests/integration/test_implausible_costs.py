@@ -94,7 +94,9 @@ async def test_a_copy_with_another_cost_is_listed_and_never_released(stage: Stag
         assert listed["by_reason"] == {"cost_differs": {"count": 1, "usd": "0.6"}}
         done = (await meterbridge(stage, "dlq", "requeue", "--json")).json
         assert (done["requeued"], done["impossible"]) == (0, 1)
-        assert (await meterbridge(stage, "dlq", "dismiss", "--comment", "seen", "--json")).json["dismissed"] == 1
+        assert (await meterbridge(stage, "dlq", "dismiss", "--until", "0s", "--comment", "seen", "--json")).json[
+            "dismissed"
+        ] == 1
     assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 0
     assert billed(stage) == 50
 

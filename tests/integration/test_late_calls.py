@@ -223,7 +223,9 @@ async def test_a_dismissed_call_stays_dismissed_when_it_is_replayed(world: World
     old = call(1, 72)
     world.stage.put([old])
     await world.refused(1)
-    purged = await meterbridge(world.stage, "dlq", "dismiss", "--comment", "a test", "--json", DATABASE_URL=world.url)
+    purged = await meterbridge(
+        world.stage, "dlq", "dismiss", "--until", "0s", "--comment", "a test", "--json", DATABASE_URL=world.url
+    )
     assert purged.json["dismissed"] == 1
     await until(world.url, OPEN, lambda left: left == 0)
     world.stage.put([old, call(2, 72)])

@@ -73,4 +73,7 @@ def dismiss(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Close dead letters so that they are never billed. The audit log keeps the person, the reason and the amount."""
+    """Close dead letters so that they are never billed. The audit log keeps the person, the reason and the amount.
+
+    At least one option must say which ones.
+    """

@@ -53,7 +53,9 @@ def check(as_json: AsJson = False) -> None:
 )
 @deferred()
 def expand(
-    partitions: Annotated[int, typer.Option(min=1, help="The new number: a multiple of the current KAFKA_PARTITIONS.")],
+    partitions: Annotated[
+        int, typer.Option(min=1, max=1000, help="The new number: a multiple of the current KAFKA_PARTITIONS.")
+    ],
     comment: Comment = "",
     yes: Annotated[bool, typer.Option("--yes", help="Make the changes. Without it they are only shown.")] = False,
     dry_run: DryRun = False,

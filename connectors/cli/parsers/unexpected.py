@@ -16,11 +16,21 @@ from typer.core import TyperCommand, TyperGroup
 _END: Final = re.compile(r"(?<=\.) (?=[A-Z])")
 
 
+#: Options whose empty value selects nothing, and those that name a file: its name may have any bytes.
+_MAY_BE_EMPTY: Final = frozenset({"comment"})
+_FILES: Final = frozenset({"file", "mapping_sql"})
+
+
 class CommandParser(TyperCommand):
-    """A command that reports how many arguments were unexpected, but does not print them."""
+    """A command that reports how many arguments were unexpected, but does not print them.
+
+    It refuses an option with an empty value. `--customer "$CUSTOMER"` with an unset variable would otherwise mean all
+    customers, and `--expires "$TIME"` never. It also refuses a value that is not UTF-8, because Kafka's keys, Postgres
+    and the audit log hold only that.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the words behind the command. Raises: UsageError: some are left."""
+        """Parse the words behind the command. Raises: UsageError: some are left, or a value is empty or not UTF-8."""
         ctx.allow_extra_args = True
         try:
             left = super().parse_args(ctx, args)
@@ -30,7 +40,36 @@ class CommandParser(TyperCommand):
         if left and not ctx.resilient_parsing:
             one = len(left) == 1
             ctx.fail(f"{len(left)} {'argument was' if one else 'arguments were'} not expected")
+        if not ctx.resilient_parsing:
+            for option in self.params:
+                if found := _wrong(ctx, option.name or ""):
+                    word = option.opts[0] if option.param_type_name == "option" else (option.name or "").upper()
+                    ctx.fail(f"{word} is {found}")
         return left
+
+
+def _wrong(ctx: Any, name: str) -> str:
+    """Return what is wrong with the value of a parameter, `""` = nothing, or it was not given on the command line."""
+    value = ctx.params.get(name)
+    if getattr(ctx.get_parameter_source(name), "name", "") != "COMMANDLINE":
+        return ""
+    for text in value if isinstance(value, list | tuple) else (value,):
+        if not isinstance(text, str):
+            continue
+        if not text.strip() and name not in _MAY_BE_EMPTY:
+            return "empty: give a value, or leave it out"
+        if not _is_utf8(text) and name not in _FILES:
+            return "not UTF-8: type it in a terminal with this encoding"
+    return ""
+
+
+def _is_utf8(text: str) -> bool:
+    """Return whether the text can be written as UTF-8: Python keeps a byte that could not be read as a lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class GroupParser(TyperGroup):

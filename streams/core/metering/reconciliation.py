@@ -119,7 +119,8 @@ class LagoUsage:
 def complaint_about_lago(usage: LagoUsage, delivered_cents: Decimal, waiting_cents: Decimal) -> str:
     """Return a sentence if Lago does not count the delivered amount, to half a cent per fee line; otherwise `""`.
 
-    Lago may also count events that are in flight.
+    Args:
+        waiting_cents: events that Lago may count as well: they are in flight, or Lago has them and cannot bill them yet.
     """
     slack = HALF_A_CENT * max(1, usage.lines)
     lowest, highest = add(delivered_cents, -slack), add(add(delivered_cents, waiting_cents), slack)

@@ -125,4 +125,19 @@ ROWS = (
         "posted byte for byte; Lago ignores unknown fields",
         ("faults/test_unexpected_records.py::test_an_event_with_fields_of_a_later_release_is_posted_unchanged",),
     ),
+    Row(
+        210,
+        "records that cannot be read, before an operator repairs something",
+        "no JSON, no number in a header or an amount, a wrong moment, a tombstone and random damage, in events, receipts, enriched calls, dead letters, audit lines and a ledger's changelog; then every command that reads a whole topic",
+        (LOST, TWICE, MONEY, BOOKS, SAYS_SO),
+        "the command leaves these records out and names topic and place; a lost ledger is rebuilt with `--accept-gaps`; no command shows a traceback, and the API answers 503 with a reason",
+        (
+            "integration/test_commands_on_damaged_topics.py::test_a_lost_ledger_is_rebuilt_although_other_topics_have_records_that_cannot_be_read",
+            "integration/test_commands_on_damaged_topics.py::test_reconcile_names_the_records_that_it_cannot_read_and_compares_all_others",
+            "integration/test_commands_on_damaged_topics.py::test_dead_letters_are_listed_although_a_header_or_an_amount_is_no_number",
+            "integration/test_commands_on_damaged_topics.py::test_a_damaged_position_of_a_ledger_is_named_in_one_sentence",
+            "integration/test_commands_on_damaged_topics.py::test_no_command_shows_a_traceback_after_random_damage_in_every_topic",
+            "integration/test_dead_letters_api.py::test_a_damaged_ledger_and_a_missing_topic_are_named_with_503",
+        ),
+    ),
 )

@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from connectors.cli.base import moment_us
 from connectors.cli.main import app
 from connectors.cli.parsers.unexpected import CommandParser, GroupParser
 
@@ -51,6 +52,97 @@ def test_a_command_gives_the_number_of_unexpected_arguments_and_does_not_repeat_
 def test_a_group_does_not_repeat_an_unknown_subcommand(words: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, [*words, SECRET], env={"COLUMNS": "200"})
     assert (result.exit_code, "No such command." in result.output, SECRET in result.output) == (2, True, False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dlq", "dismiss", "--comment", "test", "--customer", ""),
+        ("dlq", "requeue", "--id", " "),
+        ("replay", "--from", "2h", "--to", "1h", "--customer", ""),
+        ("lago", "rebill", "--org", ""),
+        ("keys", "create", "--name", "x", "--scope", "*", "--org", ""),
+        ("keys", "create", "--name", "x", "--scope", "*", "--expires", ""),
+        ("provider-keys", "revoke", ""),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_value_which_would_mean_all_or_never_is_refused(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert (result.exit_code, "is empty: give a value, or leave it out" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("replay", "--from", "2h", "--to", "1h", "--customer", "\udcff"),
+        ("dlq", "requeue", "--comment", "a\udcff"),
+        ("credits", "grant", "user:\udcff", "1"),
+        ("credits", "refund", "user:a", "1", "--of", "\udcff"),
+        ("keys", "create", "--name", "\udcff", "--scope", "*"),
+        ("keys", "create", "--name", "x", "--scope", "*", "--org", "a", "--org", "\udcff"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_value_that_is_not_utf8_is_refused(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert (result.exit_code, "is not UTF-8" in result.output) == (2, True), result.output
+
+
+def test_the_name_of_a_file_may_have_any_bytes(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["import", "mappings", str(tmp_path / "\udcff.csv")], env={"COLUMNS": "200"})
+    assert "cannot be used: no such file or directory" in result.output
+
+
+def test_the_last_month_of_the_calendar_is_no_month_to_export() -> None:
+    result = CliRunner().invoke(app, ["export", "focus", "--month", "9999-12"], env={"DATABASE_URL": "postgresql:///x"})
+    assert (result.exit_code, "--month: '9999-12' is not a month" in result.output) == (2, True)
+
+
+def test_a_comment_may_be_empty() -> None:
+    result = CliRunner().invoke(app, ["dlq", "requeue", "--comment", "", "--accept", "x"], env={"COLUMNS": "200"})
+    assert "--accept: 'x' cannot be overruled" in result.output
+
+
+def test_dead_letters_are_dismissed_only_if_an_option_selects_them() -> None:
+    result = CliRunner().invoke(app, ["dlq", "dismiss", "--comment", "test"], env={"COLUMNS": "200"})
+    assert (result.exit_code, "say which dead letters" in result.output) == (2, True)
+
+
+#: Each option that takes a duration or a moment.
+_LONG = f"{10**25}d"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dlq", "list", "--since", _LONG),
+        ("replay", "--from", _LONG, "--to", "1h"),
+        ("rates", "show", "--at", _LONG),
+        ("keys", "create", "--name", "x", "--scope", "*", "--expires", _LONG),
+        ("keys", "rotate", "key_1", "--overlap", _LONG),
+        ("credits", "grant", "user:a", "1", "--expires", _LONG),
+        ("explain", "--customer", "a", "--at", "1h", "--around", _LONG),
+        ("reconcile", "--litellm", "--from", _LONG),
+        ("db", "prune", "--older-than", _LONG),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_duration_without_a_moment_in_the_calendar_is_refused_in_one_sentence(words: tuple[str, ...]) -> None:
+    url = "postgresql://localhost:1/none"
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "200", "DATABASE_URL": url})
+    assert (result.exit_code, "this duration is too long" in result.output) == (2, True), result.output
+
+
+def test_an_age_that_reaches_back_before_1970_is_the_beginning() -> None:
+    """Kafka takes a negative time for a word: -1 means the end of a topic."""
+    assert moment_us("36000d", "--since") == 0
+
+
+def test_a_topic_grows_to_at_most_as_many_partitions_as_the_setting_allows() -> None:
+    """Kafka removes no partition again."""
+    result = CliRunner().invoke(app, ["topics", "expand", "--partitions", "1001", "--yes"], env={"COLUMNS": "200"})
+    assert (result.exit_code, "less than or equal to 1000" in result.output) == (2, True)
 
 
 def test_a_misspelt_command_is_answered_with_the_right_one() -> None:

@@ -5,7 +5,7 @@ from aiohttp import web
 
 from connectors.http.endpoint import AuthorizedRequest, as_problem, endpoint, endpoints_of
 from connectors.lago.errors import LagoRejected
-from schemas.errors import Rejected, Unavailable
+from schemas.errors import LedgerBroken, MeterbridgeError, Rejected, TopicProblem, Unavailable
 
 
 class Handlers:
@@ -62,8 +62,10 @@ def test_a_handler_is_bound_to_its_object() -> None:
         (LagoRejected("http_404", status=404, code="plan_not_found"), 404, "plan_not_found"),
         (LagoRejected("http_401", status=401), 502, "http_401"),
         (Unavailable("kafka_unavailable"), 503, "kafka_unavailable"),
+        (TopicProblem("topic_missing"), 503, "topic_missing"),
+        (LedgerBroken("unreadable_ledger"), 503, "unreadable_ledger"),
     ],
 )
-def test_a_refusal_has_the_status_of_its_reason(error: Rejected | Unavailable, status: int, reason: str) -> None:
+def test_a_refusal_has_the_status_of_its_reason(error: MeterbridgeError, status: int, reason: str) -> None:
     problem = as_problem(error)
     assert (problem.status, problem.reason) == (status, reason)

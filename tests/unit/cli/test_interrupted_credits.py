@@ -1,0 +1,39 @@
+"""`meterbridge credits` when Postgres does not confirm: the command says how to repeat it without moving credits twice."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from connectors.cli import credits as command
+from connectors.cli.main import app
+from connectors.config.settings import load_settings
+from schemas.errors import Unavailable
+
+URL = "postgresql://localhost:1/none"
+
+
+def ends_with(error: BaseException) -> Callable[..., Any]:
+    async def move(*_: Any) -> None:
+        raise error
+
+    return move
+
+
+@pytest.mark.parametrize("error", [Unavailable("postgres_away", "ConnectionResetError"), KeyboardInterrupt()])
+@pytest.mark.parametrize("words", [("grant", "user:ada", "25"), ("refund", "user:ada", "25")])
+@pytest.mark.parametrize("key", [None, "invoice-7"])
+def test_the_key_is_named_under_which_a_repeat_moves_the_credits_once(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, words: tuple[str, ...], key: str | None
+) -> None:
+    monkeypatch.setattr(command, "settings_of_command", lambda: load_settings({"DATABASE_URL": URL}))
+    monkeypatch.setattr(command, "CommandProducer", lambda _kafka: None)
+    targets: list[dict[str, str]] = []
+    monkeypatch.setattr(command, "audited", lambda *given, **_: targets.append(given[3]))
+    monkeypatch.setattr(command, "add_credits", ends_with(error))
+    more = () if key is None else ("--key", key)
+    result = CliRunner().invoke(app, ["credits", *words, *more], env={"COLUMNS": "200", "DATABASE_URL": URL})
+    (target,) = targets
+    assert result.exit_code != 0 and key in (None, target["key"])
+    assert f"Repeat with --key {target['key']}, which moves them once." in result.output
