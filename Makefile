@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS), and Prometheus' promtool (or apt-get, which fetches it).
 .DEFAULT_GOAL := help
-.PHONY: help demo services services-stop test check fmt bench soak trial scale-trial plugin-trial litellm-matrix stripe-trial upgrade mutants fuzz ready reliability balance-trial clickhouse-test alarms-trial deploy-test chart chart-test lock sbom venv
+.PHONY: help demo services services-stop test check fmt bench latency soak trial scale-trial plugin-trial litellm-matrix stripe-trial upgrade mutants fuzz ready reliability balance-trial clickhouse-test alarms-trial deploy-test chart chart-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 # Hundreds of processes load the same modules: without compiled files each would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -52,6 +52,9 @@ fmt: venv ## format the code and mend what the linter can
 
 bench: venv bench/.venv/.installed ## measure this product against its peers on the same records and broker
 	.venv/bin/python -m bench $(ARGS)
+
+latency: venv ## how long a call takes from its webhook to Lago, a mapping until held usage is there, and the API
+	.venv/bin/python -m bench.latency $(ARGS)
 
 soak: venv ## kill, freeze and cut real processes for MINUTES=10, and count every cent afterwards
 	.venv/bin/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)

@@ -54,9 +54,9 @@ class Components:
         traces: records spans; None = traces are off.
     """
 
-    kafka: Mapping[str, Any]
+    kafka: Mapping[str, Any] = field(repr=False)
     broker: str
-    credentials: Any
+    credentials: Any = field(repr=False)
     topics: TopicNames
     group_prefix: str
     partitions: int

@@ -1,15 +1,17 @@
 """`python -m bench.latency`: how long calls, requests and releases take; it writes bench/results/latency.json.
 
-Three measurements, one after the other, on a Kafka of its own and with a Lago sandbox: `webhook`, a call from its webhook
+Three measurements, one after the other, on the Kafka of `KAFKA_BOOTSTRAP_SERVERS`, else one of its own, and with a Lago sandbox: `webhook`, a call from its webhook
 to Lago with `WINDOW_SECONDS=0`; `api`, the API's own time in addition to Lago's, and its own tables while usage arrives;
 `held`, from a mapping until Lago has the usage that waited for it. Times are of the clock: a machine with other work
-makes them longer, and `load` in the results, the average of five minutes, says how busy it was.
+makes them longer, and `load` in the results, the average of five minutes, says how busy it was. The exit code is 1 if a figure
+is above its limit, which a busy machine keeps, too.
 """
 
 import argparse
 import asyncio
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,8 +35,12 @@ _TITLES = {
 }
 
 
-def main() -> None:
-    """Measure, print a table, and write the results."""
+#: The most milliseconds of the high percentile, p95 or p99.
+_LIMITS_MS = {"webhook_to_lago": 5000, "api_over_lago": 250, "own_tables": 500, "mapping_to_lago": 15000}
+
+
+def main() -> int:
+    """Measure, print a table, and write the results. Return 1 if a figure is above its limit."""
     parser = argparse.ArgumentParser(prog="python -m bench.latency", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="length of each measurement")
     parser.add_argument("--only", choices=SUBJECTS, action="append", help="one measurement; may be given again")
@@ -47,8 +53,12 @@ def main() -> None:
     finally:
         broker.stop()
     for name, rows in found.items():
-        record(name, [{**row, **_where()} for row in rows], RESULTS)
+        record(name, [{**row, "seconds": asked.seconds, **_where()} for row in rows], RESULTS)
     _show(found, asked.seconds)
+    slow = [name for name, rows in found.items() if any(_high(row)[1] > _LIMITS_MS[name] for row in rows)]
+    for name in slow:
+        print(f"{_TITLES[name]}: above {_LIMITS_MS[name]} ms")
+    return 1 if slow else 0
 
 
 def _measured(subject: str, bootstrap: str, seconds: float) -> Mapping[str, Rows]:
@@ -82,11 +92,17 @@ def _show(found: Mapping[str, Rows], seconds: float) -> None:
     Console(width=None if Console().is_terminal else 120).print(table)
 
 
+def _high(row: Mapping[str, Any]) -> tuple[str, float]:
+    """Return the name and the milliseconds of the row's high percentile."""
+    return next((name, row[f"{name}_ms"]) for name in ("p95", "p99") if f"{name}_ms" in row)
+
+
 def _cells(title: str, row: Mapping[str, Any]) -> Sequence[str]:
     what = f"{title}: {row['request']}" if "request" in row else title
-    high = next(f"{name.removesuffix('_ms')} {row[name]}" for name in ("p95_ms", "p99_ms") if name in row)
+    name, high_ms = _high(row)
+    high = f"{name} {high_ms}"
     return what, str(row["per_second"]), str(row["calls"]), str(row["p50_ms"]), high, str(row["longest_ms"])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,7 +16,7 @@ from schemas.moments import MAX_US
 MAX_LETTERS = 1000
 
 
-#: Kafka takes a negative time for a word: -1 means the end of a topic.
+#: Kafka gives negative times a special meaning: -1 is the end of a topic.
 MomentMs = Annotated[int | None, Field(ge=0, lt=MAX_US // 1000)]
 
 

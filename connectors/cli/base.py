@@ -24,7 +24,7 @@ from schemas.moments import SECOND_US, parse_us
 _AGO = re.compile(r"^([0-9]{1,30})([smhd])$")
 _WIDE = 240
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-#: The longest duration, days: a calendar has no moment for a much longer one.
+#: The longest duration, days. With a much longer one a moment would be before the year 1, which has no date.
 _MOST_DAYS = 36_500
 
 
@@ -50,7 +50,7 @@ def duration_s(text: str, option: str) -> int:
 
 def moment_us(text: str, option: str) -> int:
     """Return microseconds since 1970 UTC of a text: ISO 8601, seconds since 1970, or an age: `90s`, `15m`, `24h`, `7d`.
-    An age that reaches back before 1970 is 0: Kafka takes a negative time for a word, such as "the end".
+    An age that reaches back before 1970 is 0, because Kafka gives negative times a special meaning: -1 is the end.
 
     Any other text ends the command with a sentence that names the `option`, for example `--from`.
     """

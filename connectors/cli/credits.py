@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shlex
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from secrets import token_hex
@@ -131,7 +132,7 @@ def _move(
             added = asyncio.run(add_credits(url, account, dollars, kind, own_key, ends, note))
         except (Unavailable, KeyboardInterrupt):
             print_error(
-                f"meterbridge: the credits may have been moved. Repeat with --key {name}, which moves them once."
+                f"meterbridge: the credits may have been moved. Repeat with --key {shlex.quote(name)}, which moves them once."
             )
             raise
     answer = {

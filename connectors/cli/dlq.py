@@ -132,7 +132,7 @@ def dismiss(
     filters = _filters(reason, customer, since, until, dead_letter)
     if filters == Filters() and not dry_run:
         fail(
-            "say which dead letters: --reason, --customer, --since, --until or --id. All that are there: --until 0s.",
+            "say which dead letters: --reason, --customer, --since, --until or --id. To dismiss all of them: --until 0s.",
             2,
         )
     _act(_Action("purge", kind, filters, comment, limit), dry_run=dry_run, as_json=as_json)

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
+import structlog
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
@@ -19,6 +20,8 @@ from connectors.http.request_limits import MAX_BODY, body_of, check_parts
 from connectors.lago.errors import LagoIntegrationError
 from schemas.errors import ConfigurationError, LedgerBroken, MeterbridgeError, TopicProblem, Unavailable
 from streams.core.mapping.customer_prefixes import may_adopt
+
+_log = structlog.get_logger(__name__)
 
 _RETRY_S = 5
 _NO_POSTGRES = "DATABASE_URL"
@@ -251,6 +254,8 @@ def _guarded(endpoint: Endpoint, access: Access) -> Callable[[web.Request], Awai
         except Problem:
             raise
         except MeterbridgeError as error:
+            if isinstance(error, TopicProblem | LedgerBroken):
+                _log.error("request_needs_repair", path=request.path, reason=error.reason, detail=error.detail)
             raise as_problem(error) from error
 
     async def guarded(request: web.Request) -> web.StreamResponse:

@@ -16,7 +16,7 @@ import binascii
 import hmac
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class Secret:
     """A valid secret: `text` as it is set, `key` as Standard Webhooks decodes it."""
 
     text: bytes
-    key: bytes
+    key: bytes = field(repr=False)
 
     @classmethod
     def of(cls, text: str) -> "Secret":

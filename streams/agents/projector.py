@@ -83,7 +83,7 @@ class ProjectWork:
     """Implements `streams.runtime.partition_task.PartitionProcessor` for the projector."""
 
     tp: TopicPartition
-    kafka: Mapping[str, Any]
+    kafka: Mapping[str, Any] = field(repr=False)
     group: str
     topic_id: str
     projection: Projection

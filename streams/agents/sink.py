@@ -6,7 +6,7 @@ same bytes again, and Lago refuses them by their unique key (docs/lago-behaviour
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -64,7 +64,7 @@ class DeliveryConfig:
         now_us: the wall clock, microseconds since 1970 UTC.
     """
 
-    kafka: Mapping[str, Any]
+    kafka: Mapping[str, Any] = field(repr=False)
     topics: TopicNames
     group: str
     policy: MeterPolicy

@@ -7,7 +7,7 @@ failed transaction does not change the state; the ledger is then opened again.
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -41,7 +41,7 @@ class LedgerConfig:
         deployment: the ledger's owner.
     """
 
-    kafka: Mapping[str, Any]
+    kafka: Mapping[str, Any] = field(repr=False)
     topics: TopicNames
     topic_id: str
     partitions: int

@@ -7,6 +7,7 @@ A list of commands shows the first sentence of each docstring, and the help of a
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Final
 
 import typer
@@ -16,9 +17,12 @@ from typer.core import TyperCommand, TyperGroup
 _END: Final = re.compile(r"(?<=\.) (?=[A-Z])")
 
 
-#: Options whose empty value selects nothing, and those that name a file: its name may have any bytes.
+#: Options that may be empty or only white space, and those that name a file: its name may have any bytes.
 _MAY_BE_EMPTY: Final = frozenset({"comment"})
+_MAY_BE_SPACE: Final = frozenset({"delimiter"})
 _FILES: Final = frozenset({"file", "mapping_sql"})
+_EMPTY: Final = "empty"
+_NO_FILE: Final = Path()  # what an empty value for a file becomes; no command takes the folder in which it runs
 
 
 class CommandParser(TyperCommand):
@@ -43,8 +47,12 @@ class CommandParser(TyperCommand):
         if not ctx.resilient_parsing:
             for option in self.params:
                 if found := _wrong(ctx, option.name or ""):
-                    word = option.opts[0] if option.param_type_name == "option" else (option.name or "").upper()
-                    ctx.fail(f"{word} is {found}")
+                    is_option = option.param_type_name == "option"
+                    word = option.opts[0] if is_option else (option.name or "").upper()
+                    left_out = (
+                        ": give a value, or leave it out" if is_option and not option.required else ": give a value"
+                    )
+                    ctx.fail(f"{word} is {found}{left_out if found == _EMPTY else ''}")
         return left
 
 
@@ -54,10 +62,12 @@ def _wrong(ctx: Any, name: str) -> str:
     if getattr(ctx.get_parameter_source(name), "name", "") != "COMMANDLINE":
         return ""
     for text in value if isinstance(value, list | tuple) else (value,):
+        if text == _NO_FILE:
+            return _EMPTY
         if not isinstance(text, str):
             continue
-        if not text.strip() and name not in _MAY_BE_EMPTY:
-            return "empty: give a value, or leave it out"
+        if not (text if name in _MAY_BE_SPACE else text.strip()) and name not in _MAY_BE_EMPTY:
+            return _EMPTY
         if not _is_utf8(text) and name not in _FILES:
             return "not UTF-8: type it in a terminal with this encoding"
     return ""

@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -95,7 +95,7 @@ class MessageSender:
     """
 
     http: httpx.AsyncClient
-    secrets: Sequence[str]
+    secrets: Sequence[str] = field(repr=False)
     counted: Callable[[str], None] = lambda _outcome: None
     now_s: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic

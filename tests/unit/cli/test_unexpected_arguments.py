@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -54,22 +54,50 @@ def test_a_group_does_not_repeat_an_unknown_subcommand(words: tuple[str, ...]) -
     assert (result.exit_code, "No such command." in result.output, SECRET in result.output) == (2, True, False)
 
 
+def texts_of() -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield each parameter of each command that takes a text or a file, except those that may be empty."""
+    for words, command in sorted(LEAVES.items()):
+        for one in command.params:
+            if one.type_descriptor.annotation in (str, Path) and one.name != "comment":
+                yield words, one
+
+
 @pytest.mark.parametrize(
-    "words",
-    [
-        ("dlq", "dismiss", "--comment", "test", "--customer", ""),
-        ("dlq", "requeue", "--id", " "),
-        ("replay", "--from", "2h", "--to", "1h", "--customer", ""),
-        ("lago", "rebill", "--org", ""),
-        ("keys", "create", "--name", "x", "--scope", "*", "--org", ""),
-        ("keys", "create", "--name", "x", "--scope", "*", "--expires", ""),
-        ("provider-keys", "revoke", ""),
-    ],
-    ids=" ".join,
+    ("words", "parameter"),
+    list(texts_of()),
+    ids=lambda value: value.name if hasattr(value, "name") else " ".join(value),
 )
-def test_an_empty_value_which_would_mean_all_or_never_is_refused(words: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
-    assert (result.exit_code, "is empty: give a value, or leave it out" in result.output) == (2, True)
+def test_an_empty_value_is_refused_because_it_might_mean_all_or_never(words: tuple[str, ...], parameter: Any) -> None:
+    arguments = [one for one in LEAVES[words].params if one.param_type_name == "argument" and one.required]
+    values = {one.name: _some_value(one) for one in arguments}
+    options: list[str] = []
+    for one in LEAVES[words].params:
+        if one.param_type_name == "option" and one.required and one.name != parameter.name:
+            options += [one.opts[0], _some_value(one)]
+    if parameter.param_type_name == "option":
+        options += [parameter.opts[0], ""]
+    else:
+        values[parameter.name] = ""
+    result = CliRunner().invoke(app, [*words, *options, *values.values()], env={"COLUMNS": "300"})
+    assert (result.exit_code, "is empty: give a value" in result.output) == (2, True), result.output
+
+
+def _some_value(parameter: Any) -> str:
+    """Return a value that the parameter accepts: one of its words, or a number."""
+    return str(next(iter(get_args(parameter.type_descriptor.annotation)), "1"))
+
+
+def test_only_what_is_optional_may_be_left_out() -> None:
+    required = CliRunner().invoke(app, ["provider-keys", "revoke", ""], env={"COLUMNS": "200"})
+    assert "empty: give a value" in required.output and "leave it out" not in required.output
+    optional = CliRunner().invoke(app, ["lago", "rebill", "--org", ""], env={"COLUMNS": "200"})
+    assert "--org is empty: give a value, or leave it out" in optional.output
+
+
+def test_a_tab_is_a_delimiter(tmp_path: Path) -> None:
+    file = tmp_path / "m.csv"
+    result = CliRunner().invoke(app, ["import", "mappings", str(file), "--delimiter", "\t"], env={"COLUMNS": "200"})
+    assert "cannot be used: no such file or directory" in result.output
 
 
 @pytest.mark.parametrize(
@@ -135,7 +163,7 @@ def test_a_duration_without_a_moment_in_the_calendar_is_refused_in_one_sentence(
 
 
 def test_an_age_that_reaches_back_before_1970_is_the_beginning() -> None:
-    """Kafka takes a negative time for a word: -1 means the end of a topic."""
+    """Kafka gives negative times a special meaning: -1 is the end of a topic."""
     assert moment_us("36000d", "--since") == 0
 
 

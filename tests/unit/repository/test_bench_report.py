@@ -17,7 +17,7 @@ IDLE, LATENCY = LATEST.with_name("idle.json"), LATEST.with_name("latency.json")
 SHAPE = {"name": str, "unit": str, "ours": (int, float), "peer": str, "peer_value": (int, float), "ratio": (int, float)}
 PEERS = {"quix", "faust", "bare", "copy"}
 #: The rows of each subject.
-MEASURED_TIMES = {"webhook_to_lago": 1, "api_over_lago": 4, "own_tables": 1, "mapping_to_lago": 1}
+MEASURED_TIMES = {"webhook_to_lago": 1, "api_over_lago": 3, "own_tables": 1, "mapping_to_lago": 1}
 
 
 def row(name: str = "meter_flat_wall", peer: str = "quix", ours: float = 10.0, theirs: float = 30.0) -> Row:

@@ -1,7 +1,7 @@
 """The settings of the plugin, from environment variables `METERBRIDGE_<NAME>`. docs/litellm-plugin.md describes each."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -28,8 +28,8 @@ class PluginSettings:
 
     url: str
     ring_path: str
-    secret: str = ""
-    token: str = ""
+    secret: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
     ring_max_bytes: int = 256 << 20
     aside_max_bytes: int = 64 << 20
     answer_after: str = WRITE
@@ -39,7 +39,7 @@ class PluginSettings:
     post_timeout: float = 30.0
     keep: str = ""
     api_url: str = ""
-    api_key: str = ""
+    api_key: str = field(default="", repr=False)
     api_timeout: float = 0.5
     authorize: str = "off"
     account: str = "user"
@@ -66,14 +66,14 @@ class PluginSettings:
             ValueError: a variable is missing or wrong, so the proxy does not start. The message never contains its value.
         """
         given: dict[str, Any] = {}
-        for field in fields(cls):
-            if text := environ.get(_variable(field.name), "").strip():
+        for one in fields(cls):
+            if text := environ.get(_variable(one.name), "").strip():
                 try:
-                    kind: Any = str if field.name in _TEXTS else type(field.default)
-                    given[field.name] = kind(text)
+                    kind: Any = str if one.name in _TEXTS else type(one.default)
+                    given[one.name] = kind(text)
                 except (ValueError, InvalidOperation):
                     raise ValueError(
-                        f"{_variable(field.name)} is not a number; write digits, such as {field.default}"
+                        f"{_variable(one.name)} is not a number; write digits, such as {one.default}"
                     ) from None
         for name in _TEXTS:
             if name not in given:
