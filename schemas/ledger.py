@@ -93,6 +93,8 @@ class Position(msgspec.Struct, array_like=True, gc=False):
         grown_from: number of partitions when the ledger was begun, if partitions were added since; 0 = none were added.
             Records whose key belongs to a newer partition are forwarded to it. Since version 5.
         forwarded: number of records that were forwarded.
+        summed_from: number of the first part in the sums of the counters and in `margin`. A lost ledger is begun again
+            with the parts that are still in `billing.lago.events`.
     """
 
     next: int = 0
@@ -111,6 +113,7 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     margin: Decimal = ZERO
     grown_from: int = 0
     forwarded: int = 0
+    summed_from: int = 1
 
 
 class FailedAttempt(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -121,28 +121,34 @@ def _fill(kafka: KafkaConnection, sender: CommandProducer, raw: str, planned: Re
 
 
 def sealed_before(deployment: Deployment, partition: int, damaged: DamagedRecords) -> EmittedTotals:
-    """Collect the events that a lost ledger had emitted, as far as the topic still has them.
+    """Collect the events that a lost ledger had emitted, from the first one on after which the topic still has all.
+
+    Kafka deletes the events of each partition of the topic at another time, so some older ones may still be there. They
+    are left out: the tables have the sums of what came before.
 
     Args:
         damaged: counts the records that cannot be read; they are left out.
     """
     stretch = offset_range_of(deployment.kafka, deployment.topics.events)
-    highest, calls, cost, margin = 0, 0, ZERO, ZERO
-    seen: set[int] = set()
+    found: dict[int, tuple[int, Decimal, Decimal]] = {}
     for message in scan(deployment.kafka, stretch):
         number = number_in_header(message, SEAL_SEQ) or 0
-        if header_of(message, RAW_PARTITION) != str(partition) or number in seen:
+        if header_of(message, RAW_PARTITION) != str(partition) or number in found:
             continue
         amounts = damaged.read(_amounts, message)
         manifest = damaged.read(_manifest, message, header_of(message, MANIFEST).encode()) if amounts else None
         if amounts is None or manifest is None:
             continue
-        billed, cost_of_event = amounts
-        seen.add(number)
-        highest = max(highest, number)
-        calls += manifest.count
+        found[number] = manifest.count, *amounts
+    highest = first = max(found, default=0)
+    while first - 1 in found:
+        first -= 1
+    calls, cost, margin = 0, ZERO, ZERO
+    for number in range(max(first, 1), highest + 1):
+        count, billed, cost_of_event = found[number]
+        calls += count
         cost, margin = add(cost, cost_of_event), add(margin, add(billed, -cost_of_event))
-    return EmittedTotals(highest, Sum(calls, cost), margin)
+    return EmittedTotals(highest, Sum(calls, cost), margin, first=max(first, 1))
 
 
 def _amounts(value: bytes) -> tuple[Decimal, Decimal]:

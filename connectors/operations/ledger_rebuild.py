@@ -155,7 +155,7 @@ def _position(deployment: Deployment, place: LedgerConfig, partition: int, evide
         evidence.next, evidence.clock_ms, place.topic_id, place.partitions, place.deployment, emitted.seal_seq
     )
     position.counters = Counters(received=emitted.sums, folded=emitted.sums, sealed=emitted.sums)
-    position.margin, position.v = emitted.margin, LEDGER_VERSION
+    position.margin, position.summed_from, position.v = emitted.margin, emitted.first, LEDGER_VERSION
     position.forgot_us = max(evidence.forgot_us, _recovered_us(deployment))
     position.grown_from = grown_from(past_counts(deployment), partition)
     return position

@@ -41,7 +41,7 @@ _manifest = decoder(Manifest)
 
 _OLDER = """
 SELECT count(DISTINCT seal_seq), COALESCE(sum(calls), 0), COALESCE(sum(amount_cents), 0) FROM usage_parts
-WHERE event IS NOT NULL AND raw_partition = $1 AND seal_seq < $2 AND starts_with(part, $3)
+WHERE event IS NOT NULL AND raw_partition = $1 AND seal_seq < $2 AND starts_with(part, $3) AND seal_seq >= $4
 """
 
 
@@ -110,7 +110,7 @@ async def reconcile_ledgers(
     for number, one in ledgers.items():
         _count(report, one)
         report.complaints += ledger_discrepancies(number, one.position, one.windows.values(), emitted[number])
-        if note_about_sums := uncompared(number, emitted[number]):
+        if note_about_sums := uncompared(number, one.position, emitted[number]):
             report.notes.append(note_about_sums)
     await asyncio.to_thread(_count_dead_letters, deployment, report)
     return report
@@ -158,10 +158,11 @@ async def _older(
 ) -> None:
     """Read the sums of events that have expired in the topic. Events of another raw topic have another prefix."""
     for number, one in emitted.items():
-        if 1 < one.first <= one.limit + 1:
-            prefix = part_prefix(deployment.name, ledgers[number].position.topic_id, number)
+        position = ledgers[number].position
+        if position.summed_from < one.first <= one.limit + 1:
+            prefix = part_prefix(deployment.name, position.topic_id, number)
             async with database.connection() as connection:
-                row = await connection.fetchrow(_OLDER, number, one.first, prefix)
+                row = await connection.fetchrow(_OLDER, number, one.first, prefix, position.summed_from)
             one.older = Older(row[0], int(row[1]), row[2])
 
 

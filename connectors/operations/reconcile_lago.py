@@ -177,6 +177,8 @@ class _Comparison:
         from_us, invoiced_us, read_invoices = 0, 0, 0
         async for invoice in self._whole_invoices(org_id):
             read_invoices += 1
+            if any(fee.pay_in_advance for fee in invoice.fees if self._is_ours(fee, usage.subscription)):
+                return ""  # each event has an invoice of its own
             bounds = _charged(invoice, running)
             if bounds is None:
                 continue

@@ -36,7 +36,8 @@ SELECT part FROM usage_parts WHERE event IS NULL AND released_in IS NULL AND sta
 """
 _LOSE: Final = f"""
 WITH lost AS (
-    UPDATE llm_usage_log SET decision = '{LOST}', part = '', held = '' WHERE part = ANY($1::text[]) AND part <> ''
+    UPDATE llm_usage_log SET decision = '{LOST}', part = '', held = '', billed_usd = NULL, price_usd = NULL
+    WHERE part = ANY($1::text[]) AND part <> ''
     RETURNING cost_usd
 )
 SELECT count(*), COALESCE(sum(cost_usd), 0) FROM lost

@@ -48,7 +48,8 @@ class RestartPosition:
 
 @dataclass(frozen=True, slots=True)
 class EmittedTotals:
-    """The highest part number and the sums of all parts that `billing.lago.events` has of a partition without a ledger.
+    """The highest part number of a partition without a ledger in `billing.lago.events`, and the sums of its parts there
+    from number `first` on, without a gap.
 
     `margin`: dollars that the parts bill beyond the cost in `sums`. `grown_from`: see `Position`.
     """
@@ -57,6 +58,7 @@ class EmittedTotals:
     sums: Sum = field(default_factory=Sum)
     margin: Decimal = ZERO
     grown_from: int = 0
+    first: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def _position(place: LedgerConfig, ledger: LedgerState, planned: RestartPlan, se
     position = Position(planned.next, 0, place.topic_id, place.partitions, place.deployment, sealed.seal_seq)
     position.counters = Counters(received=folded, folded=folded, sealed=sealed.sums)
     position.v, position.forgot_us, position.skipped = LEDGER_VERSION, planned.forgot_us, planned.skipped
-    position.margin, position.grown_from = sealed.margin, sealed.grown_from
+    position.margin, position.grown_from, position.summed_from = sealed.margin, sealed.grown_from, sealed.first
     return position
 
 

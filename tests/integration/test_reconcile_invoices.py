@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from connectors.lago.client import LagoClient
+from connectors.lago.responses import Invoice
 from connectors.operations.reconcile_lago import compare_with_lago
 from connectors.postgres.pool import Database
 from schemas.moments import parse_us
@@ -99,6 +100,23 @@ async def test_an_invoice_that_is_not_made_yet_is_no_difference(
     billed.clock.now = seconds("2026-12-03T00:00:00Z")
     (complaint,) = await billed.complaints()
     assert "no invoice" in complaint and "145.2" in complaint
+
+
+async def test_a_charge_that_is_paid_in_advance_is_not_on_the_invoice_of_the_month(
+    billed: Billed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its events has an invoice of its own."""
+    billed.clock.now = seconds("2026-12-03T00:00:00Z")
+    read = LagoClient.invoice
+
+    async def of_one_event(client: LagoClient, lago_id: str) -> Invoice | None:
+        invoice = await read(client, lago_id)
+        assert invoice is not None
+        fees = (msgspec.structs.replace(fee, amount_cents=1, pay_in_advance=True) for fee in invoice.fees)
+        return msgspec.structs.replace(invoice, fees=tuple(fees))
+
+    monkeypatch.setattr(LagoClient, "invoice", of_one_event)
+    assert await billed.complaints() == []
 
 
 async def test_a_subscription_of_this_month_has_no_invoice(billed: Billed) -> None:

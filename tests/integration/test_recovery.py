@@ -273,3 +273,22 @@ async def test_nothing_is_changed_before_a_person_has_decided_about_usage_that_m
     assert (done.undecided_calls, done.lost_calls) == (1, int(decision == "lost"))
     [line] = [line for line in stage.values(stage.topics.audit) if line["action"] == "recover"]
     assert line["target"]["undecided"] == decision
+
+
+async def test_a_lost_call_that_a_rate_card_had_priced_is_not_billed_in_analytics(stage: Stage, database: str) -> None:
+    """Its event was never made; earlier its price stayed in the sums of billed usage until a backfill sent it."""
+    rated = {
+        "rate": "2026-11",
+        "billed_usd": Decimal("0.02"),
+        "price_usd": Decimal("0.01"),
+        "cost_usd": Decimal("0.005"),
+    }
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.enriched, usage(1, **rated), usage(2))
+    await rows(database, _FILLED, stage.topics.enriched)
+    result = await recover(stage.deployment, database, {}, "a test", do=True, choices=Choices(accept_lost_rates=True))
+    assert result.lost_calls == 2
+    assert await rows(database, "SELECT decision, billed_usd, provider_cost_usd FROM usage_calls ORDER BY 3") == [
+        ("lost", Decimal(0), Decimal("0.000145")),
+        ("lost", Decimal(0), Decimal("0.005")),
+    ]

@@ -74,7 +74,9 @@ class Emitted:
 
 @dataclass(frozen=True, slots=True)
 class Older:
-    """Sums of parts that only Postgres has. Pruned parts are unknown."""
+    """Sums in Postgres of the parts from `Position.summed_from` on that precede the first part in the topic. Pruned
+    parts are unknown.
+    """
 
     parts: int
     calls: int
@@ -98,7 +100,7 @@ def ledger_discrepancies(
         )
     if emitted.repeated:
         discrepancies.append(f"partition {partition}: {emitted.repeated} parts were emitted twice")
-    first, older = emitted.first, emitted.older
+    first, older, begin = emitted.first, emitted.older, position.summed_from
     if emitted.from_the_start and first > 1:
         discrepancies.append(
             f"partition {partition}: parts 1 to {first - 1} are missing, and none has left the topic by age"
@@ -109,10 +111,10 @@ def ledger_discrepancies(
             f"partition {partition}: {missing} parts between {first} and {position.seal_seq} are missing"
         )
     sealed, calls, cents = position.counters.sealed, emitted.calls, emitted.cents
-    if first > 1 and older is not None and older.parts == first - 1:
-        first, calls, cents = 1, calls + older.calls, add(cents, older.cents)
+    if first > begin and older is not None and older.parts == first - begin:
+        first, calls, cents = begin, calls + older.calls, add(cents, older.cents)
     billed = add(sealed.cost, position.margin)
-    if first == 1 and not missing and (calls, cents) != (sealed.calls, EXACT.multiply(billed, _HUNDRED)):
+    if first == begin and not missing and (calls, cents) != (sealed.calls, EXACT.multiply(billed, _HUNDRED)):
         discrepancies.append(
             f"partition {partition}: {numbered(sealed.calls, 'call')} and {billed} USD were sealed, "
             f"events hold {numbered(calls, 'call')} and {EXACT.divide(cents, _HUNDRED)} USD"
@@ -120,13 +122,13 @@ def ledger_discrepancies(
     return discrepancies
 
 
-def uncompared(partition: int, emitted: Emitted) -> str:
+def uncompared(partition: int, position: Position, emitted: Emitted) -> str:
     """Say why `ledger_discrepancies` cannot compare the sums of a partition; `""` = it compares them, or complains."""
-    first, older = emitted.first, emitted.older
-    if first == 1 or emitted.from_the_start or (older is not None and older.parts == first - 1):
+    first, older, begin = emitted.first, emitted.older, position.summed_from
+    if first <= begin or emitted.from_the_start or (older is not None and older.parts == first - begin):
         return ""
     return (
-        f"partition {partition}: the sums were not compared, because not all of the parts 1 to {first - 1} are in the "
+        f"partition {partition}: the sums were not compared, because not all of the parts {begin} to {first - 1} are in the "
         "topic any more, nor in Postgres"
     )
 

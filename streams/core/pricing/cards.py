@@ -69,13 +69,17 @@ class Rates:
             return None
         return Price(card, priced_by(self._tariff(card, usage), card.factors, usage, self._unit))
 
-    def price_of_use(self, usage: Usage) -> Price | None:
-        """Return the price of a call without a cost; None = its entry prices none of the counted units."""
+    def price_of_use(self, usage: Usage, *, read_again: bool = False) -> Price | None:
+        """Return the price of a call without a cost; None = its entry prices none of the counted units.
+
+        Args:
+            read_again: whether the call may be a repeated read although it names no job; see `bills_without_cost`.
+        """
         card = self.at(usage.end_us)
         if card is None:
             return None
         tariff = self._tariff(card, usage)
-        if not bills_without_cost(tariff, usage, read_again=bool(usage.job)):
+        if not bills_without_cost(tariff, usage, read_again=read_again or bool(usage.job)):
             return None
         return Price(card, priced_by(tariff, card.factors, usage, self._unit))
 

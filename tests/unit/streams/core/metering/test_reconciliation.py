@@ -81,20 +81,33 @@ def test_a_part_may_expire_before_an_older_one(
     assert len(ledger_discrepancies(0, position(5, 10, "2.5"), [], found)) == complaints
 
 
+def test_the_sums_of_a_ledger_that_was_begun_again_begin_with_its_first_part() -> None:
+    begun = position(5, 6, "1.5")
+    begun.summed_from = 3
+    assert ledger_discrepancies(0, begun, [], emitted(5, 3, 4, 5)) == []
+    assert uncompared(0, begun, emitted(5, 3, 4, 5)) == ""
+    later = emitted(5, 5)
+    assert "parts 3 to 4" in uncompared(0, begun, later)
+    later.older = Older(2, 4, Decimal(100))
+    assert ledger_discrepancies(0, begun, [], later) == []
+    later.older = Older(2, 4, Decimal(99))
+    assert len(ledger_discrepancies(0, begun, [], later)) == 1
+
+
 def test_sums_that_cannot_be_compared_are_named() -> None:
     """Earlier only "It adds up" was said."""
     found = emitted(5, 3, 4, 5)
-    assert uncompared(0, found) == (
+    assert uncompared(0, Position(), found) == (
         "partition 0: the sums were not compared, because not all of the parts 1 to 2 are in the topic any more, nor in Postgres"
     )
     found.older = Older(1, 2, Decimal(1))
-    assert "parts 1 to 2" in uncompared(0, found)
+    assert "parts 1 to 2" in uncompared(0, Position(), found)
     found.older = Older(2, 4, Decimal(100))
-    assert uncompared(0, found) == ""
-    assert uncompared(0, emitted(3, 1, 2, 3)) == uncompared(0, Emitted(0)) == ""
+    assert uncompared(0, Position(), found) == ""
+    assert uncompared(0, Position(), emitted(3, 1, 2, 3)) == uncompared(0, Position(), Emitted(0)) == ""
     lost = emitted(5, 3, 4, 5)
     lost.from_the_start = True  # it is a complaint
-    assert uncompared(0, lost) == ""
+    assert uncompared(0, Position(), lost) == ""
 
 
 def test_events_lost_from_the_start_of_a_complete_topic_do_not_count_as_expired() -> None:

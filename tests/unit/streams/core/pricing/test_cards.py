@@ -63,6 +63,7 @@ def test_a_call_before_the_first_version_has_no_price() -> None:
         (ZERO_COST, "inference", b"j", False),
         (ZERO_COST, MANAGEMENT, b"", False),
         (ZERO_COST, UNKNOWN, b"", False),
+        (UNPRICED, UNKNOWN, b"", False),  # it may be a read
         (ZERO_COST, JOB, b"j", False),
         (UNPRICED, MEDIA, b"", True),
         (UNPRICED, MEDIA, b"j", False),
@@ -77,6 +78,13 @@ def test_which_calls_without_a_cost_a_price_for_requests_bills(
 ) -> None:
     rates = Rates([card(entry(per_request="1"))])
     assert (rated(call(kind=kind, job=job), decision, rates) is not None) is billed
+
+
+def test_tokens_of_a_call_type_that_is_not_known_are_priced() -> None:
+    """It counts as inference (ADR 0016): after an upgrade of LiteLLM a model of one's own must not become free."""
+    rates = Rates([card(entry(input="1", output="2"))])
+    price = rated(call(kind=UNKNOWN, tokens_input=1_000_000, total_tokens=1_000_000), UNPRICED, rates)
+    assert price is not None and price.usd == 1
 
 
 def test_a_failed_call_that_cost_money_is_priced() -> None:
