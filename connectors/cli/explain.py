@@ -18,6 +18,7 @@ from connectors.operations.explain import (
     CustomerCalls,
     EventStory,
     calls_of_customer,
+    never_billed,
     stories_of_request,
     story_of_event,
 )
@@ -106,6 +107,7 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
         "calls": [{**_line(call), "event": of.last.transaction_id if of else None} for call, of in in_doubt],
         "events": list(events.values()),
         "usd": plain(_sum(in_doubt)),
+        "never_billed_usd": plain(never_billed(in_doubt)),
         "looked_at": seen.looked_at,
         "amount_found": found,
     }
@@ -160,7 +162,9 @@ def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int, abs
     of_all = (
         numbered(looked_at, "call") if len(calls) == looked_at else f"{len(calls)} of {numbered(looked_at, 'call')}"
     )
-    title = f"{absent}{of_all}, {plain(_sum(calls))} USD, by their ends (UTC)"
+    unbilled = never_billed(calls)
+    of_it = f", {plain(unbilled)} USD of it never billed" if unbilled else ""
+    title = f"{absent}{of_all}, {plain(_sum(calls))} USD{of_it}, by their ends (UTC)"
     more = f"\n... and {len(calls) - _SHOWN} more; --json prints all" if len(calls) > _SHOWN else ""
     if len(calls) == MOST:
         more += f"\nThese are the {MOST} calls nearest to --at: a shorter --around shows all of its calls."

@@ -73,7 +73,7 @@ def _load(path: Path, known: set[Path]) -> dict[str, Any]:
     """
     config = _parsed(path)
     for name in _strings(config.pop("include", None)):
-        included = (path.parent / name).resolve()
+        included = (path.parent / name.replace("\0", "")).resolve()
         if included in known:
             continue
         known.add(included)
@@ -142,8 +142,17 @@ def _headers(text: str) -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, value in pairs}
 
 
-def _names(value: object, name: str) -> bool:
-    """Return whether any mapping in `value` has this key."""
-    if isinstance(value, Mapping):
-        return name in value or any(_names(inner, name) for inner in value.values())
-    return isinstance(value, list) and any(_names(inner, name) for inner in value)
+def _names(config: object, name: str) -> bool:
+    """Return whether any mapping in `config` has this key. Each object is looked at once: with aliases, YAML can name one
+    a billion times, or put it into itself.
+    """
+    left, seen = [config], set[int]()
+    while left:
+        value = left.pop()
+        if not isinstance(value, Mapping | list) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping) and name in value:
+            return True
+        left += value.values() if isinstance(value, Mapping) else value
+    return False

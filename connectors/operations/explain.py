@@ -267,6 +267,14 @@ def in_question(
     ]
 
 
+def never_billed(calls: list[tuple[CallRow, EventStory | None]]) -> Decimal:
+    """Return the amount of the calls that no event will bill, dollars: their decision says why, or they were written
+    off.
+    """
+    unbilled = [call for call, story in calls if story is None or story.status == WRITTEN_OFF]
+    return total(call.usd if call.billed is None else call.billed for call in unbilled)
+
+
 def _amounts(call: CallRow) -> tuple[Decimal, ...]:
     return (call.usd,) if call.billed is None else (call.usd, call.billed)
 

@@ -29,9 +29,11 @@ from schemas.errors import Unavailable
 from schemas.money import ZERO, add, plain
 from schemas.plurals import numbered
 from schemas.records import LagoEvent, Manifest
+from schemas.topics import EVENTS as EVENTS_TOPIC
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.ledger_state import LedgerState
-from streams.core.metering.reconciliation import Emitted, Older, ledger_discrepancies
+from streams.core.metering.reconciliation import Emitted, Older, ledger_discrepancies, uncompared
+from streams.runtime import clock
 from streams.state.step_writes import MANIFEST, RAW_PARTITION, SEAL_SEQ
 
 _event = decoder(LagoEvent)
@@ -95,7 +97,8 @@ async def reconcile_ledgers(
     """
     ledgers = await ledgers_of(deployment, passed)
     stretch = await asyncio.to_thread(offset_range_of, deployment.kafka, deployment.topics.events)
-    emitted = {number: Emitted(ledger.position.seal_seq) for number, ledger in ledgers.items()}
+    expired_ms = await asyncio.to_thread(_expired_ms, deployment.kafka, stretch)
+    emitted = {number: Emitted(ledger.position.seal_seq, expired_ms=expired_ms) for number, ledger in ledgers.items()}
     damaged = DamagedRecords()
     await asyncio.to_thread(_take, deployment.kafka, stretch, emitted, damaged)
     for totals in emitted.values():
@@ -107,6 +110,8 @@ async def reconcile_ledgers(
     for number, one in ledgers.items():
         _count(report, one)
         report.complaints += ledger_discrepancies(number, one.position, one.windows.values(), emitted[number])
+        if note_about_sums := uncompared(number, emitted[number]):
+            report.notes.append(note_about_sums)
     await asyncio.to_thread(_count_dead_letters, deployment, report)
     return report
 
@@ -160,6 +165,19 @@ async def _older(
             one.older = Older(row[0], int(row[1]), row[2])
 
 
+def _expired_ms(kafka: KafkaConnection, stretch: OffsetRange) -> int:
+    """Return the record time up to which events may have expired: the latest first record of a partition that has lost
+    records, milliseconds since 1970 UTC; 0 = no partition has.
+    """
+    latest = 0
+    for number, (start, end) in stretch.ranges.items():
+        if start:
+            first = next(scan(kafka, OffsetRange(stretch.topic, {number: (start, end)})), None)
+            kept_ms = int(EVENTS_TOPIC.config["retention.ms"])
+            latest = max(latest, clock.now_us() // 1000 - kept_ms if first is None else first.timestamp()[1])
+    return latest
+
+
 def _take(kafka: KafkaConnection, stretch: OffsetRange, emitted: dict[int, Emitted], damaged: DamagedRecords) -> None:
     for message in scan(kafka, stretch):
         number, seal_seq = number_in_header(message, RAW_PARTITION), number_in_header(message, SEAL_SEQ)
@@ -168,7 +186,10 @@ def _take(kafka: KafkaConnection, stretch: OffsetRange, emitted: dict[int, Emitt
         event = damaged.read(_event, message)
         manifest = damaged.read(_manifest, message, header_of(message, MANIFEST).encode()) if event else None
         if event is not None and manifest is not None:
-            emitted[number].take(seal_seq, manifest.count, Decimal(event.precise_total_amount_cents or 0))
+            cents, at_ms = Decimal(event.precise_total_amount_cents or 0), message.timestamp()[1]
+            emitted[number].take(seal_seq, manifest.count, cents, at_ms)
+    for totals in emitted.values():
+        totals.settle()
 
 
 def _count_dead_letters(deployment: Deployment, report: ReconciliationReport) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -331,6 +332,21 @@ async def test_messages_for_a_dead_endpoint_are_bounded_and_the_others_get_their
     assert len(receiver.messages) == 8
     [[given_up]] = await rows(database, "SELECT count(*) FROM outgoing_webhooks WHERE outcome = 'given_up'")
     assert given_up == 5
+
+
+async def test_a_slow_endpoint_delays_the_others_by_one_turn(database: str, receiver: Receiver) -> None:
+    """It takes each message, after 14 seconds; an attempt may take 15."""
+    for number in range(20):
+        await rows(database, DEAD, f"e{number}")
+    async with webhook_receiver() as slow:
+        with Database(database, size=1) as pool:
+            task = task_of(pool, slow.url, receiver.url)
+            task.sender = replace(task.sender, monotonic=lambda: 14.0 * len(slow.messages))
+            await task.once()
+            assert (len(slow.messages), len(receiver.messages)) == (2, 20)
+            for _ in range(9):
+                await task.once()
+        assert (len(slow.messages), len(receiver.messages)) == (20, 20)
 
 
 async def test_the_metrics_of_outgoing_webhooks_show_sent_and_waiting_messages(

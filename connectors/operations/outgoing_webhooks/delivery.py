@@ -26,8 +26,10 @@ WAITS_S: Final = (5, 60, 300, 1800, 7200, 18_000, 36_000)
 GIVE_UP_S: Final = 5 * 86_400
 #: For how long no other process sends a message that is being sent, seconds.
 _LEASE_S: Final = 120
-#: The most messages to one endpoint in one round, and how long finished messages are kept, days.
+#: The most messages to one endpoint in one round; for how many seconds it gets further messages in this round, so that a
+#: slow endpoint does not delay the others; and how long finished messages are kept, days.
 _ROUND: Final = 100
+_TURN_S: Final = 15.0
 _KEPT_DAYS: Final = 30
 
 _TAKE: Final = """
@@ -89,12 +91,14 @@ class MessageSender:
         secrets: values like `whsec_...`, the newest first.
         counted: called with the outcome of each attempt: `sent`, `failed` or `given_up`.
         now_s: seconds since 1970 UTC.
+        monotonic: seconds.
     """
 
     http: httpx.AsyncClient
     secrets: Sequence[str]
     counted: Callable[[str], None] = lambda _outcome: None
     now_s: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
 
     async def post(self, endpoint: WebhookTarget, message_id: str, body: bytes) -> int:
         """Make one attempt; return the status of the response, 0 = none came in time. The body of the response is not
@@ -111,10 +115,13 @@ class MessageSender:
             return 0
 
     async def send_due(self, database: Database, endpoints: Sequence[WebhookTarget]) -> None:
-        """Send all messages that are due. An endpoint that fails gets one attempt. Raises: Unavailable."""
+        """Send the messages that are due. An endpoint that fails gets one attempt, a slow one those of its turn. Raises:
+        Unavailable.
+        """
         for endpoint in endpoints:
+            ends_s = self.monotonic() + _TURN_S
             for _ in range(_ROUND):
-                if not await self._send_one(database, endpoint):
+                if not await self._send_one(database, endpoint) or self.monotonic() >= ends_s:
                     break
 
     async def _send_one(self, database: Database, endpoint: WebhookTarget) -> bool:

@@ -111,14 +111,15 @@ ROWS = (
     ),
     Row(
         166,
-        "outgoing webhooks: an endpoint is down",
-        "it answers 503 or refuses connections while further messages are announced",
+        "outgoing webhooks: an endpoint is down, or slow",
+        "it answers 503, refuses connections, or takes each message after 14 seconds, while further messages are announced",
         (GOES_ON, SAYS_SO),
-        "one attempt per round, with growing waits; the number of waiting messages is bounded, and a metric shows it; the other "
+        "one attempt per round, with growing waits, and a turn of 15 seconds; the number of waiting messages is bounded, and a metric shows it; the other "
         "endpoints get their messages, and the projector does not wait",
         (
             "integration/test_outgoing_webhooks.py::test_messages_for_a_dead_endpoint_are_bounded_and_the_others_get_theirs",
             "integration/test_outgoing_webhooks.py::test_an_unavailable_endpoint_gets_one_attempt_a_round_and_everything_once_it_is_back",
+            "integration/test_outgoing_webhooks.py::test_a_slow_endpoint_delays_the_others_by_one_turn",
         ),
     ),
     Row(

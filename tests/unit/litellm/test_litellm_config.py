@@ -72,3 +72,16 @@ def test_a_malformed_file_is_refused_without_its_contents(tmp_path: Path, text: 
     assert refused.value.reason == "litellm_config"
     assert complaint in refused.value.detail
     assert "canary" not in str(refused.value)
+
+
+def test_aliases_that_repeat_or_contain_themselves_are_looked_at_once(tmp_path: Path) -> None:
+    """The last line names its list 10^14 times."""
+    lists = "\n".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 15))
+    text = f"l0: &l0 [x]\n{lists}\nitself: &itself {{again: *itself}}"
+    assert not read_config(written(tmp_path, text)).lago_webhook_url
+    assert read_config(written(tmp_path, f"{text}\nlast: {{lago_webhook_url: x}}")).lago_webhook_url
+
+
+def test_an_included_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_config(written(tmp_path, 'include: ["a\\0b.yaml"]'))
