@@ -5,6 +5,7 @@ A reservation is not a change by an operator: there is one for each call of an L
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
@@ -50,6 +51,7 @@ _MAX_KEY: Final = 255
 PAGE_TO_PAY: Final = "a page where credits are paid for the account"
 
 
+@dataclass(slots=True)
 class CreditHandlers:
     """Everything below `/api/v1/credits`.
 
@@ -59,17 +61,10 @@ class CreditHandlers:
         overdraft: by how much the reservations of an account may exceed its credits, in dollars.
     """
 
-    def __init__(
-        self,
-        ledger: Callable[[], CreditLedger],
-        payments: Callable[[], StripePayments],
-        purchases: Callable[[], Purchases],
-        overdraft: Decimal,
-    ) -> None:
-        self._ledger = ledger
-        self._payments = payments
-        self._purchases = purchases
-        self._overdraft = overdraft
+    ledger: Callable[[], CreditLedger]
+    payments: Callable[[], StripePayments]
+    purchases: Callable[[], Purchases]
+    overdraft: Decimal
 
     @own_endpoint(
         "GET",
@@ -81,7 +76,7 @@ class CreditHandlers:
     )
     async def balance(self, authorized: AuthorizedRequest) -> web.Response:
         """Show the credits of an account."""
-        held = await self._ledger().balance(account_of(authorized, READ, authorized.query.named))
+        held = await self.ledger().balance(account_of(authorized, READ, authorized.query.named))
         shown = BalanceShown(
             account=held.account,
             balance=plain(held.balance),
@@ -104,7 +99,7 @@ class CreditHandlers:
         """List the transactions of an account, the latest first."""
         query: PageOfAccount = authorized.query
         account = account_of(authorized, READ, query.named)
-        rows = await self._ledger().transactions(account, query.limit + 1, query.offset)
+        rows = await self.ledger().transactions(account, query.limit + 1, query.offset)
         shown = TransactionsShown(
             account=account,
             transactions=[TransactionShown(**row_shown(row)) for row in rows[: query.limit]],
@@ -117,7 +112,7 @@ class CreditHandlers:
     @own_endpoint("GET", f"{PATH}/packages", READ, answers={200: PackagesShown})
     async def packages(self, authorized: AuthorizedRequest) -> web.Response:  # noqa: ARG002  # the same for everybody
         """List the packages that can be bought."""
-        packages = [PackageShown(**row_shown(row)) for row in await self._ledger().packages()]
+        packages = [PackageShown(**row_shown(row)) for row in await self.ledger().packages()]
         return answer(PackagesShown(packages=packages))
 
     @endpoint(
@@ -136,7 +131,7 @@ class CreditHandlers:
         account, key = account_of(authorized, WRITE, body.named, own=False), _key_of(authorized)
         if key is None:
             raise Problem(400, "idempotency_key_needed", f"a debit needs the header {KEY}: the same key debits once")
-        ledger = self._ledger()
+        ledger = self.ledger()
         await authorized.changing(None, {"account": account, "debit": body.cost, "key": key})
         usage = DebitUsage(
             Decimal(body.cost),
@@ -166,7 +161,7 @@ class CreditHandlers:
         """Reserve credits for a call that begins; 402 if the account's credits do not cover the estimate."""
         body: AuthorizeBody = authorized.body
         account = account_of(authorized, WRITE, body.named, own=False)
-        made = await self._ledger().authorize(account, Decimal(body.estimate), body.ttl, body.call_id, self._overdraft)
+        made = await self.ledger().authorize(account, Decimal(body.estimate), body.ttl, body.call_id, self.overdraft)
         available = plain(made.available)
         if made.reservation_id is None:
             sentence = "the credits that are available do not cover the estimate"
@@ -184,7 +179,7 @@ class CreditHandlers:
     )
     async def release(self, authorized: AuthorizedRequest) -> web.Response:
         """Give back what was reserved for a call that did not happen. Repeating it changes nothing."""
-        ledger, reservation = self._ledger(), _uuid(authorized.part("reservation_id"))
+        ledger, reservation = self.ledger(), _uuid(authorized.part("reservation_id"))
         account = None if reservation is None else await ledger.account_of(reservation)
         if reservation is None or account is None:
             raise Problem(404, "unknown_reservation", "there is no such reservation")
@@ -209,7 +204,7 @@ class CreditHandlers:
         """Begin to buy a package: the answer has the page where it is paid. Credits come when Stripe reports the payment."""
         body: PurchaseBody = authorized.body
         account, key = account_of(authorized, WRITE, body.named), _key_of(authorized)
-        purchases = self._purchases()
+        purchases = self.purchases()
         await authorized.handing_out(PAGE_TO_PAY, account=account, package=str(body.package_id))
         wish = Wish(account, body.package_id, body.success_url, body.cancel_url, key, authorized.principal.actor)
         made = await purchases.buy(wish)
@@ -225,7 +220,7 @@ class CreditHandlers:
     @endpoint("GET", f"{PATH}/refused-payments", READ, query=RefusedQuery, answers={200: RefusedPayments})
     async def refused(self, authorized: AuthorizedRequest) -> web.Response:
         """List Stripe's events about payments that gave no credits, the latest first."""
-        rows = await self._payments().refused(authorized.query.limit)
+        rows = await self.payments().refused(authorized.query.limit)
         return answer(RefusedPayments(payments=[RefusedPayment(**row) for row in rows]), headers=NO_STORE)
 
 

@@ -1,7 +1,7 @@
 """Users' keys of LLM providers over HTTP: store, list and revoke them; and the one endpoint that decrypts a key."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Protocol, Self
 
@@ -147,6 +147,7 @@ class KeyUses(Protocol):
         """Count a request: `resolved`, `none` or `unreadable`."""
 
 
+@dataclass(slots=True)
 class ProviderKeyHandlers:
     """Everything below `/api/v1/provider-keys`.
 
@@ -158,21 +159,12 @@ class ProviderKeyHandlers:
         address: the client's address, for the audit log.
     """
 
-    def __init__(
-        self,
-        store: Callable[[], PostgresProviderKeys],
-        cipher: Callable[[], KeyCipher],
-        uses: KeyUses,
-        rotate_after: timedelta,
-        now: Callable[[], datetime],
-        address: Callable[[web.Request], str],
-    ) -> None:
-        self._store = store
-        self._cipher = cipher
-        self._uses = uses
-        self._rotate_after = rotate_after
-        self._now = now
-        self._address = address
+    store: Callable[[], PostgresProviderKeys]
+    cipher: Callable[[], KeyCipher]
+    uses: KeyUses
+    rotate_after: timedelta
+    now: Callable[[], datetime]
+    address: Callable[[web.Request], str]
 
     @own_endpoint(
         "POST",
@@ -184,10 +176,10 @@ class ProviderKeyHandlers:
     )
     async def add(self, authorized: AuthorizedRequest) -> web.Response:
         """Store a user's key of an LLM provider, encrypted; no response shows it again."""
-        store, cipher, body, now = self._store(), self._cipher(), authorized.body, self._now()
+        store, cipher, body, now = self.store(), self.cipher(), authorized.body, self.now()
         user_id, api_key = acting_user(authorized, WRITE, body.user_id), body.api_key
         actor = authorized.principal.actor
-        key = new_key(user_id, body.provider, body.key_name, api_key, actor, now, self._rotate_after)
+        key = new_key(user_id, body.provider, body.key_name, api_key, actor, now, self.rotate_after)
         sealed = cipher.sealed(key, api_key)
         await authorized.changing(None, provider_key_shown(key, now))
         await store.add(key, sealed, cipher.secret_ids)
@@ -198,9 +190,9 @@ class ProviderKeyHandlers:
     )
     async def listed(self, authorized: AuthorizedRequest) -> web.Response:
         """List the user's keys of LLM providers, masked."""
-        given, now = authorized.query.user_id, self._now()
+        given, now = authorized.query.user_id, self.now()
         everyone = given is None and not authorized.principal.user and acts_for_all(authorized, READ)
-        store = self._store()
+        store = self.store()
         keys = await (store.all() if everyone else store.of_user(acting_user(authorized, READ, given)))
         return json_response({"keys": [provider_key_shown(key, now) for key in keys]})
 
@@ -213,7 +205,7 @@ class ProviderKeyHandlers:
     )
     async def revoke(self, authorized: AuthorizedRequest) -> web.Response:
         """Revoke a user's key and erase it: the next call does not get it. Repeating it changes nothing."""
-        store, now = self._store(), self._now()
+        store, now = self.store(), self.now()
         key = await store.get(authorized.part(PART))
         own = key is not None and key.user_id == authorized.principal.user
         if key is None or not (own or acts_for_all(authorized, WRITE)):
@@ -234,14 +226,14 @@ class ProviderKeyHandlers:
     )
     async def resolve(self, authorized: AuthorizedRequest) -> web.Response:
         """Get the key that a call of a user must use at a provider, in the clear: for the LiteLLM plugin."""
-        store, cipher, wanted = self._store(), self._cipher(), authorized.body
+        store, cipher, wanted = self.store(), self.cipher(), authorized.body
         found = await store.live(wanted.user_id, wanted.provider)
         if found is None:
-            self._uses.outcome("none")
+            self.uses.outcome("none")
             raise Problem(404, "no_provider_key", "the user has no active key for this provider")
         key, api_key = found[0], self._opened(cipher, *found)
-        await self._uses.giving(authorized.principal.actor, key, self._address(authorized.request))
-        self._uses.outcome("resolved")
+        await self.uses.giving(authorized.principal.actor, key, self.address(authorized.request))
+        self.uses.outcome("resolved")
         shown = {"key_id": key.key_id, "user_id": key.user_id, "provider": key.provider, "key_name": key.key_name}
         return json_response({**shown, "api_key": api_key}, 200, NO_STORE)
 
@@ -249,7 +241,7 @@ class ProviderKeyHandlers:
         try:
             return cipher.opened(key, sealed)
         except Unavailable:
-            self._uses.outcome("unreadable")
+            self.uses.outcome("unreadable")
             raise
 
 

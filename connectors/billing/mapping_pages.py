@@ -6,6 +6,7 @@ import asyncio
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
@@ -31,25 +32,20 @@ class MappingSlice(NamedTuple):
     last: str | None
 
 
+@dataclass(slots=True)
 class MappingPages:
     """Makes pages of the customers table."""
 
-    def __init__(
-        self,
-        mappings: Mappings,
-        customers: CompactedTable[CustomerRecord],
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._mappings = mappings
-        self._customers = customers
-        self._ids: list[str] = []
-        self._members = -1
-        #: The ids of the customers of some orgs, at this version of the table; one request at a time looks for them.
-        self._own: dict[frozenset[str], list[str]] = {}
-        self._own_version = -1
-        self._own_until = float("-inf")
-        self._monotonic = monotonic
-        self._finding = asyncio.Lock()
+    mappings: Mappings
+    customers: CompactedTable[CustomerRecord]
+    monotonic: Callable[[], float] = time.monotonic
+    _ids: list[str] = field(default_factory=list, init=False)
+    _members: int = field(default=-1, init=False)
+    #: The ids of the customers of some orgs, at this version of the table; one request at a time looks for them.
+    _own: dict[frozenset[str], list[str]] = field(default_factory=dict, init=False)
+    _own_version: int = field(default=-1, init=False)
+    _own_until: float = field(default=float("-inf"), init=False)
+    _finding: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def page(
         self,
@@ -78,7 +74,7 @@ class MappingPages:
         for place in range(start, min(len(ids), start + SCANNED)):
             if not ids[place].startswith(prefix):
                 return MappingSlice(results, None)
-            if (mapped := self._mappings.mapped(ids[place], predicate)) is not None:
+            if (mapped := self.mappings.mapped(ids[place], predicate)) is not None:
                 results.append(mapped)
                 if len(results) == limit:
                     break
@@ -96,7 +92,7 @@ class MappingPages:
                 break
             if number % SCANNED == 0:
                 await asyncio.sleep(0)
-            if (mapped := self._mappings.mapped(name, predicate)) is not None:
+            if (mapped := self.mappings.mapped(name, predicate)) is not None:
                 results.append(mapped)
                 if len(results) == limit:
                     return MappingSlice(results, name)
@@ -107,25 +103,25 @@ class MappingPages:
         a large table at most every `_KEPT_S` seconds.
         """
         async with self._finding:
-            version, now = self._customers.version, self._monotonic()
-            is_large = self._customers.members > _MANY
+            version, now = self.customers.version, self.monotonic()
+            is_large = self.customers.members > _MANY
             if version != self._own_version and not (is_large and now < self._own_until):
                 self._own_version, self._own_until = version, now + _KEPT_S
                 self._own.clear()
             if (own := self._own.get(orgs)) is None:
                 own = []
-                async for records in in_slices(self._customers.table.items()):
+                async for records in in_slices(self.customers.table.items()):
                     own += [
                         name for name, record in records if any(one.lago_customer_id in orgs for one in record.versions)
                     ]
                 own.sort()
-                if is_large or version == self._customers.version:
+                if is_large or version == self.customers.version:
                     if len(self._own) >= _MOST_CALLERS:
                         self._own.clear()
                     self._own[orgs] = own
             return own
 
     def _sorted(self) -> list[str]:
-        if self._members != self._customers.members:
-            self._members, self._ids = self._customers.members, sorted(self._customers.table)
+        if self._members != self.customers.members:
+            self._members, self._ids = self.customers.members, sorted(self.customers.table)
         return self._ids

@@ -1,14 +1,19 @@
 """`meterbridge worker`: run the workers' roles, each in its own process."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+
+import structlog
 
 from connectors.cli.parsers.parts import ROLES
 from connectors.cli.running import chosen, one_sentence, settings_of_command
 from connectors.cli.sentences import exit_code_of
-from connectors.cli.start_warnings import warn_of_missing
 from connectors.config.settings import Settings
 from connectors.processes.worker import run_worker
+
+_log = structlog.get_logger(__name__)
+
+_NO_LAGO_KEY = "LAGO_API_KEY is not set: Lago will refuse all events; they wait in Kafka for 30 days"
 
 
 def worker(only: str | None) -> None:
@@ -24,6 +29,12 @@ def worker(only: str | None) -> None:
 def roles_of(settings: Settings) -> tuple[str, ...]:
     """Return the roles of a deployment: all of them, but the projector only if there is Postgres."""
     return ROLES if settings.postgres_url is not None else ROLES[:-1]
+
+
+def warn_of_missing(settings: Settings, roles: Collection[str]) -> None:
+    """Log a warning if one of these roles posts to Lago and there is no key: it runs, and bills nothing."""
+    if settings.lago_api_key is None and {"sink", "retry"}.intersection(roles):
+        _log.warning("lago_key_not_set", detail=_NO_LAGO_KEY)
 
 
 def _reported(run: Callable[[], int]) -> int:

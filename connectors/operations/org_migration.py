@@ -6,7 +6,7 @@ subscription ends last, when no usage can reach it any more (docs/orgs.md).
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import structlog
 
@@ -82,6 +82,7 @@ class _UserState:
         return ranked[0] if ranked else None
 
 
+@dataclass(slots=True)
 class OrgMigration:
     """Migrates one user after the other.
 
@@ -94,31 +95,19 @@ class OrgMigration:
         now_us: microseconds since 1970 UTC.
     """
 
-    def __init__(
-        self,
-        billing: OrgBilling,
-        mappings: Mappings,
-        discovery: SubscriptionDiscovery | RoutedDiscovery,
-        customers: Mapping[str, CustomerRecord],
-        *,
-        announce: Callable[[UserOrg, Sequence[str]], Awaitable[None]],
-        loose: Callable[[], Awaitable[UsageInFlight]],
-        mapping_delay_us: int,
-        settled_us: int,
-        now_us: Callable[[], int],
-    ) -> None:
-        self._billing = billing
-        self._mappings = mappings
-        self._discovery = discovery
-        self._customers = customers
-        self._announce = announce
-        self._loose = loose
-        self._in_flight: UsageInFlight | None = None
-        self._in_flight_us = 0
-        self._index: dict[str, list[str]] | None = None
-        self._mapping_delay_us = mapping_delay_us
-        self._settled_us = settled_us
-        self._now_us = now_us
+    billing: OrgBilling
+    mappings: Mappings
+    discovery: SubscriptionDiscovery | RoutedDiscovery
+    customers: Mapping[str, CustomerRecord]
+    _: KW_ONLY
+    announce: Callable[[UserOrg, Sequence[str]], Awaitable[None]]
+    loose: Callable[[], Awaitable[UsageInFlight]]
+    mapping_delay_us: int
+    settled_us: int
+    now_us: Callable[[], int]
+    _in_flight: UsageInFlight | None = field(default=None, init=False)
+    _in_flight_us: int = field(default=0, init=False)
+    _index: dict[str, list[str]] | None = field(default=None, init=False)
 
     async def look(self, entry: UserOrg, *, otherwise: str) -> MigrationOutcome:
         """Find the missing steps, and change nothing. Args: otherwise: the state to report if steps are missing."""
@@ -134,7 +123,7 @@ class OrgMigration:
             state = await self._state_of(entry)
             if not state.steps:
                 return _outcome(entry, state, ALREADY, ())
-            await self._announce(entry, state.steps)
+            await self.announce(entry, state.steps)
             await self._do(entry, state)
         except MeterbridgeError as error:
             return _not_done(entry, error)
@@ -144,16 +133,16 @@ class OrgMigration:
         return replace(after, state=MIGRATED, steps=tuple(state.steps))
 
     async def _do(self, entry: UserOrg, state: _UserState) -> None:
-        billing, org_id = self._billing, entry.org_id
+        billing, org_id = self.billing, entry.org_id
         if state.user is not None and (state.org is None or state.own is None or not _remembers(state, entry)):
             name, email = entry.org_name or state.user.name or org_id, entry.email or state.user.email or ""
             await migrate(billing, entry.user_id, org_id, name, email)
             state = await self._state_of(entry)  # a mapping must not begin before the new subscription
         if state.own is not None and not self._knows(entry, state.own):
-            await self._discovery.learn(org_id)
+            await self.discovery.learn(org_id)
         for _ in range(_ROUNDS):  # after a version was changed, another change may be necessary
             for request in self._requests(entry, state.own):
-                await self._mappings.put(request, ask_lago=False)
+                await self.mappings.put(request, ask_lago=False)
         for old in state.to_end:
             if not old.wait:
                 await billing.terminate(entry.user_id, old.external_id)
@@ -161,7 +150,7 @@ class OrgMigration:
     async def _state_of(self, entry: UserOrg) -> _UserState:
         """Read the state of one user. Raises: LagoRejected: the user must not be migrated; `reason` says why."""
         self._check(entry)
-        lago = self._billing.lago
+        lago = self.billing.lago
         state = _UserState(
             await lago.customer(entry.user_id),
             await lago.customer(entry.org_id),
@@ -183,9 +172,9 @@ class OrgMigration:
     def _check(self, entry: UserOrg) -> None:
         if not entry.user_id or not entry.org_id:
             raise LagoRejected("bad_row", "a user and an org are needed")
-        if is_plan(entry.org_id) or not self._billing.is_org(entry.org_id):
+        if is_plan(entry.org_id) or not self.billing.is_org(entry.org_id):
             raise LagoRejected("no_org_id", "the org's id does not begin as ORG_ID_PREFIXES say")
-        if self._billing.is_org(entry.user_id):
+        if self.billing.is_org(entry.user_id):
             raise LagoRejected("user_is_org", "the user's id is an org's")
         customer_part(entry.org_id)
 
@@ -201,7 +190,7 @@ class OrgMigration:
             state.steps.append(f"learn of its subscription {state.own.external_id}")
 
     def _knows(self, entry: UserOrg, own: Subscription) -> bool:
-        return self._discovery.knows(entry.org_id, own.external_id)
+        return self.discovery.knows(entry.org_id, own.external_id)
 
     def _plan_steps_of_mappings(self, entry: UserOrg, state: _UserState) -> None:
         for request in self._requests(entry, state.own):
@@ -209,10 +198,10 @@ class OrgMigration:
             state.steps.append(f"map {request.litellm_customer_id} to {entry.org_id} {when}")
 
     def _requests(self, entry: UserOrg, own: Subscription | None) -> list[MappingRequest]:
-        now_us, begins_us = self._now_us(), _begins_us(own)
+        now_us, begins_us = self.now_us(), _begins_us(own)
         versions = (
             repointing(
-                one, entry.user_id, entry.org_id, earliest_effective(one, now_us, self._mapping_delay_us), begins_us
+                one, entry.user_id, entry.org_id, earliest_effective(one, now_us, self.mapping_delay_us), begins_us
             )
             for one in self._naming(frozenset({entry.user_id}))
         )
@@ -241,7 +230,7 @@ class OrgMigration:
             return wait
         # The index is from the first look. A customer may have been mapped to the user since then, so all customers are
         # checked.
-        records = [record for record in self._customers.values() if names & _names(record)]
+        records = [record for record in self.customers.values() if names & _names(record)]
         if wait := self._mapped_wait(records, entry, subscriptions):
             return wait
         in_flight = await self._in_flight_since(self._settled(records, entry, subscriptions) or 0)
@@ -253,8 +242,8 @@ class OrgMigration:
         A reading from before `since_us` would lack usage that reached this user after it.
         """
         if self._in_flight is None or self._in_flight_us < since_us:
-            asked_us = self._now_us()
-            self._in_flight, self._in_flight_us = await self._loose(), asked_us
+            asked_us = self.now_us()
+            self._in_flight, self._in_flight_us = await self.loose(), asked_us
         return self._in_flight
 
     def _mapped_wait(self, records: Sequence[CustomerRecord], entry: UserOrg, subscriptions: frozenset[str]) -> str:
@@ -264,7 +253,7 @@ class OrgMigration:
         settled_us = self._settled(records, entry, subscriptions)
         if settled_us is None:
             return "a mapping names them"
-        if self._now_us() < settled_us:
+        if self.now_us() < settled_us:
             return f"late usage may come until {to_iso(settled_us)}: run this again then"
         return ""
 
@@ -274,7 +263,7 @@ class OrgMigration:
         """
         untils = [paid_until(record, entry.user_id, subscriptions) for record in records]
         known = [until for until in untils if until is not None]
-        return max(known) + self._settled_us if len(known) == len(untils) else None
+        return max(known) + self.settled_us if len(known) == len(untils) else None
 
     def _naming(self, names: frozenset[str]) -> list[CustomerRecord]:
         """Find the customers with a version that names one of these orgs or subscriptions, in the index of the first
@@ -282,11 +271,11 @@ class OrgMigration:
         """
         if self._index is None:
             self._index = {}
-            for customer_id, record in self._customers.items():
+            for customer_id, record in self.customers.items():
                 for name in _names(record):
                     self._index.setdefault(name, []).append(customer_id)
         customers = {customer_id for name in names for customer_id in self._index.get(name, ())}
-        records = (self._customers.get(customer_id) for customer_id in sorted(customers))
+        records = (self.customers.get(customer_id) for customer_id in sorted(customers))
         return [record for record in records if record is not None]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from connectors.billing.event_state_reader import ReceiptsFollower
@@ -17,6 +18,7 @@ from schemas.money import plain
 _FRESH_S = 2.0
 
 
+@dataclass(slots=True)
 class UsageStats:
     """Counts for one process.
 
@@ -25,22 +27,14 @@ class UsageStats:
         monotonic: a clock, seconds.
     """
 
-    def __init__(
-        self,
-        deployment: Deployment,
-        held_in_memory: int,
-        receipts: ReceiptsFollower,
-        rejected: RejectedFollower,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._deployment = deployment
-        self._held_in_memory = held_in_memory
-        self._receipts = receipts
-        self._rejected = rejected
-        self._monotonic = monotonic
-        self._asked_at = float("-inf")
-        self._numbers: dict[str, Any] = {}
-        self._asking = asyncio.Lock()
+    deployment: Deployment
+    held_in_memory: int
+    receipts: ReceiptsFollower
+    rejected: RejectedFollower
+    monotonic: Callable[[], float] = time.monotonic
+    _asked_at: float = field(default=float("-inf"), init=False)
+    _numbers: dict[str, Any] = field(default_factory=dict, init=False)
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def now(self) -> dict[str, Any]:
         """Return the numbers of calls and events by outcome since the ledgers began. Ages are in seconds.
@@ -48,13 +42,13 @@ class UsageStats:
         Raises:
             Unavailable: `counting`: the topics have not been read to their end yet.
         """
-        states, by_reason = self._receipts.states(), self._rejected.by_reason()
+        states, by_reason = self.receipts.states(), self.rejected.by_reason()
         if states is None or by_reason is None:
             raise Unavailable("counting", "the topics have not been read to their end yet")
         async with self._asking:
-            if self._monotonic() - self._asked_at > _FRESH_S:
+            if self.monotonic() - self._asked_at > _FRESH_S:
                 self._numbers = await asyncio.to_thread(self._ask)
-                self._asked_at = self._monotonic()
+                self._asked_at = self.monotonic()
         return {
             **self._numbers,
             "rejected_by_reason": by_reason,
@@ -65,8 +59,8 @@ class UsageStats:
         }
 
     def _ask(self) -> dict[str, Any]:
-        (counters, decisions, held), ages = counted(self._deployment), oldest_waiting_s(self._deployment)
-        bound = self._held_in_memory
+        (counters, decisions, held), ages = counted(self.deployment), oldest_waiting_s(self.deployment)
+        bound = self.held_in_memory
         return {
             "received": counters.received.calls,
             "accepted": counters.folded.calls + counters.unbilled.calls,

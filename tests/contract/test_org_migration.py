@@ -349,7 +349,7 @@ async def test_a_step_that_cannot_be_logged_is_not_done(world: World) -> None:
     async def refuse(entry: UserOrg, steps: Sequence[str]) -> None:
         raise Unavailable("kafka_unavailable", "no broker")
 
-    process._announce = refuse
+    process.announce = refuse
     assert ((await process.run(ACME)).reason, await world.everything()) == ("kafka_unavailable", before)
 
 

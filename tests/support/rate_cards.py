@@ -3,8 +3,10 @@
 from decimal import Decimal
 from typing import Any
 
+from schemas.money import quantum
 from schemas.rates import Entry, Factors, RateCard
 from schemas.usage import Usage
+from streams.core.pricing.price import PriceInput, entry_of, priced_by, tariff_of
 from tests.support.calls import NOON
 
 
@@ -26,3 +28,8 @@ def call(cost: str = "0", **fields: Any) -> Usage:
     model, provider = fields.pop("model", "openai/gpt-4o"), fields.pop("provider", "openai")
     who = (b"i" * 16, "acme", "end_user", "success", NOON, fields.pop("end_us", NOON), model, provider)
     return Usage(*who, **counts, **details, cost=Decimal(cost), **fields)
+
+
+def price_of(card: RateCard, call: PriceInput, unit: Decimal = quantum()) -> Decimal:  # noqa: B008  # a constant
+    """Return the price of a call by a version, as the meter computes it."""
+    return priced_by(tariff_of(entry_of(card, call.model, call.provider)), card.factors, call, unit)

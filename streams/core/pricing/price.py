@@ -11,11 +11,10 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Protocol
 
-from schemas.money import EXACT, ZERO, quantise, quantum
+from schemas.money import EXACT, ZERO, quantise
 from schemas.rates import Entry, Factors, RateCard
 
 _HUNDRED, _ONE = Decimal(100), Decimal(1)
-_UNIT = quantum()
 _AS_IT_IS = Entry()
 
 
@@ -91,20 +90,15 @@ def tariff_of(entry: Entry) -> Tariff:
     return Tariff(entry.has_units, prices, percent.scaleb(-2), entry.minimum or ZERO)
 
 
-def price_of(card: RateCard, call: PriceInput, unit: Decimal = _UNIT) -> Decimal:
+def priced_by(tariff: Tariff, factors: Factors | None, call: PriceInput, unit: Decimal) -> Decimal:
     """Return the price of the call, dollars, before the payer's factor.
 
-    If the call has none of the units that the entry prices, it is billed at LiteLLM's cost. It must not become free
+    If the call has none of the units that the tariff prices, it is billed at LiteLLM's cost. It must not become free
     because its sender counted no tokens.
 
     Args:
         unit: the price is rounded to a multiple of this amount, half to even, dollars.
     """
-    return priced_by(tariff_of(entry_of(card, call.model, call.provider)), card.factors, call, unit)
-
-
-def priced_by(tariff: Tariff, factors: Factors | None, call: PriceInput, unit: Decimal) -> Decimal:
-    """Like `price_of`, for a known tariff."""
     usd = _by_units(tariff, call) if tariff.has_units else None
     if usd is None:
         usd = EXACT.multiply(call.cost, tariff.share)

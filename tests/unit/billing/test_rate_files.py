@@ -13,8 +13,8 @@ from connectors.cli.main import app
 from schemas.decoding import Unreadable, decoder
 from schemas.moments import parse_us
 from schemas.rates import Entry, Factors, RateCard
-from streams.core.pricing.price import entry_of, price_of
-from tests.support.rate_cards import call, card
+from streams.core.pricing.price import entry_of
+from tests.support.rate_cards import call, card, price_of
 
 D = Decimal
 ROOT = Path(__file__).parents[3]

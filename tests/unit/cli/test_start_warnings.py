@@ -5,7 +5,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from connectors.cli import worker as worker_module
-from connectors.cli.start_warnings import warn_of_missing
+from connectors.cli.worker import warn_of_missing
 from connectors.config.settings import Settings
 
 WITH_KEY = Settings(lago_api_key=SecretStr("a-key"))

@@ -14,9 +14,8 @@ from schemas.usage import Usage
 from schemas.wire import FLAT, INTEGRATION
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.read_usage import usage_of
-from streams.core.pricing.price import price_of
 from tests.support.calls import NOON
-from tests.support.rate_cards import card, entry
+from tests.support.rate_cards import card, entry, price_of
 
 PARTIES: dict[str, Any] = {
     "end_user": "acme",

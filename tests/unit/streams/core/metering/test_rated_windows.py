@@ -19,10 +19,9 @@ from streams.core.metering.close_window import seal
 from streams.core.metering.ledger_state import verify
 from streams.core.metering.read_usage import usage_of
 from streams.core.metering.reconciliation import Emitted, ledger_discrepancies
-from streams.core.pricing.price import price_of
 from tests.support.calls import NOON, raw_value, slp
 from tests.support.meter_line import LATE, ORG, Line
-from tests.support.rate_cards import card, entry
+from tests.support.rate_cards import card, entry, price_of
 
 D = Decimal
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from schemas.money import quantise, quantum
 from schemas.rates import Entry, check_places
-from streams.core.pricing.price import bills_without_cost, entry_of, price_of, tariff_of
-from tests.support.rate_cards import call, card, entry
+from streams.core.pricing.price import bills_without_cost, entry_of, tariff_of
+from tests.support.rate_cards import call, card, entry, price_of
 
 D = Decimal
 prices = st.decimals(0, 1000, places=12, allow_nan=False)
