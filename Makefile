@@ -59,7 +59,7 @@ soak: venv ## kill, freeze and cut real processes for MINUTES=10, and count ever
 trial: venv ## poll jobs through a real LiteLLM proxy, in two weeks, with its database backfilled, and compare what Lago bills
 	.venv/bin/python -m tests.proxy
 
-scale-trial: venv ## three workers scale 1 -> 3 -> 1 and roll under 1,000 calls/s on three brokers, one of them killed: every cent is counted
+scale-trial: venv ## three workers scale 1 -> 3 -> 1 and roll under 1,000 calls/s on three brokers, each of them killed once: every cent is counted
 	.venv/bin/python -m tests.faults.scale_trial $(ARGS)
 
 plugin-trial: venv ## kill LiteLLM proxies with the plugin 50 times under load: every answered call is billed once; then its latency

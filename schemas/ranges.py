@@ -25,6 +25,7 @@ from schemas.records import (
     Rejection,
     WriteOff,
 )
+from schemas.usage import token_counts
 
 #: One above the largest integers of Postgres: `integer`, `bigint`.
 _INT4, _INT8 = 1 << 31, 1 << 63
@@ -81,16 +82,7 @@ def _usage(usage: EnrichedUsage) -> None:
         raise ValueError("identity")
     written(usage.start)
     written(usage.end)
-    counts(
-        usage.offset,
-        usage.tokens_input,
-        usage.tokens_output,
-        usage.total_tokens,
-        usage.cached_tokens,
-        usage.reasoning_tokens,
-        usage.cache_write_tokens,
-        usage.images,
-    )
+    counts(usage.offset, *token_counts(usage), usage.cache_write_tokens, usage.images)
     dollars(usage.cost_usd, usage.seconds, usage.billed_usd or ZERO, usage.price_usd or ZERO)
 
 

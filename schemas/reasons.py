@@ -32,6 +32,8 @@ SILENT, FULL, FULL_OF_ONE = CONNECTION_CAUSES = ("silent", "full", "full_of_one"
 
 #: The status of a receipt of usage that an operator has given up: there is no event of it.
 WRITTEN_OFF: Final = "written_off"
+#: Why a ledger is not opened: no release can have written what its changelog has.
+UNREADABLE_LEDGER: Final = "unreadable_ledger"
 
 #: Results of a look-up of a customer in Lago, where usage names the customer itself (docs/mapping.md).
 CUSTOMER, NO_CUSTOMER, LOOKUP_FAILED = IDENTITY_OUTCOMES = ("customer", "unknown", "failed")

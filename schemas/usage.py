@@ -1,6 +1,8 @@
 """One normalised call: the input of every rule about money, for calls of all routes."""
 
 from decimal import Decimal
+from operator import attrgetter
+from typing import Final
 
 import msgspec
 
@@ -95,6 +97,9 @@ class Usage(msgspec.Struct, gc=False):
     carried: Decimal = ZERO
 
 
+#: The counts of tokens, by the names that calls, failed attempts, windows and rows of the usage log have in common.
+TOKENS: Final = ("tokens_input", "tokens_output", "total_tokens", "cached_tokens", "reasoning_tokens")
+token_counts: Final = attrgetter(*TOKENS)
 #: The fields that `WINDOW_GROUP_BY` may add to a window's key.
 GROUP_FIELDS = (
     "end_user",

@@ -4,9 +4,10 @@ import asyncio
 import gc
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -22,6 +23,9 @@ from tests.support.ports import RUN
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.stage import Stage
 from tests.support.topic_prefix import own_topic_prefix
+
+if TYPE_CHECKING:
+    from tests.support.sandbox import Lago
 
 pytest_plugins = ["tests.faults.results"]
 
@@ -198,3 +202,27 @@ async def database(postgres_url: str) -> AsyncIterator[str]:
     """The address of a migrated database for this test only."""
     async with migrated_database(postgres_url) as url:
         yield url
+
+
+@pytest.fixture
+async def url(postgres_url: str) -> AsyncIterator[str]:
+    """The address of another migrated database for this test only."""
+    async with migrated_database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture
+async def lago() -> AsyncIterator["Lago"]:
+    """A Lago without plans and subscriptions, by this machine's clock."""
+    from tests.support.sandbox import lago_sandbox  # few tests need it
+
+    async with lago_sandbox(clock=time.time) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def broker() -> Iterator[MavenKafka]:
+    """A broker for this test only, which it may end, damage and start again."""
+    one = MavenKafka()
+    yield one
+    one.stop()

@@ -1,7 +1,7 @@
 """The table `api_keys`. It is not a projection of a topic, so a change is on disk before a method returns."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from dataclasses import astuple
 from datetime import datetime
 from typing import Any
 
@@ -60,7 +60,7 @@ class PostgresKeys:
 
     async def add(self, key: ApiKey) -> None:
         """Store a new key. Raises: Rejected `too_many_keys`: there are `MOST_LIVE` live keys already."""
-        async with self._lasting() as connection:
+        async with self._database.lasting() as connection:
             if await connection.fetchval(_COUNTED) >= MOST_LIVE:
                 raise Rejected("too_many_keys", f"{MOST_LIVE} keys are live: revoke unused ones")
             await connection.execute(_ADD, *_row(key))
@@ -71,7 +71,7 @@ class PostgresKeys:
         Raises:
             Rejected: `key_ended`: the old key was revoked or replaced, or has expired, since it was read.
         """
-        async with self._lasting() as connection:
+        async with self._database.lasting() as connection:
             await connection.execute(
                 _LOCKED, ending.key_id
             )  # the next statement then sees the change of a concurrent transaction
@@ -81,22 +81,13 @@ class PostgresKeys:
 
     async def revoke(self, key_id: str, at: datetime) -> None:
         """Revoke a key. If it is revoked already, the first moment stays."""
-        async with self._lasting() as connection:
+        async with self._database.lasting() as connection:
             await connection.execute(_REVOKE, key_id, at)
 
     async def used(self, last_used_at: Mapping[str, datetime]) -> None:
         """Store when keys were used last; an earlier moment than the stored one changes nothing."""
         async with self._database.connection() as connection:
             await connection.execute(_USED, list(last_used_at), list(last_used_at.values()))
-
-    @asynccontextmanager
-    async def _lasting(self) -> AsyncIterator[Any]:
-        """Open a transaction that waits for the disk. By default the pool does not wait, which is correct only for
-        projections.
-        """
-        async with self._database.connection() as connection, connection.transaction():
-            await connection.execute("SET LOCAL synchronous_commit = on")
-            yield connection
 
 
 def _key(row: Any) -> ApiKey:
@@ -112,18 +103,5 @@ def _set(found: list[str] | None) -> frozenset[str] | None:
 
 
 def _row(key: ApiKey) -> tuple[Any, ...]:
-    orgs = None if key.orgs is None else sorted(key.orgs)
-    return (
-        key.key_id,
-        key.hash,
-        key.name,
-        sorted(key.scopes),
-        orgs,
-        key.created_at,
-        key.created_by,
-        key.expires_at,
-        key.last_used_at,
-        key.revoked_at,
-        key.rotated_from,
-        None if key.prefixes is None else sorted(key.prefixes),
-    )
+    """Return the values of `_COLUMNS`, which are the fields of `ApiKey` in their order."""
+    return tuple(sorted(value) if isinstance(value, frozenset) else value for value in astuple(key))

@@ -6,6 +6,7 @@ gives access to no org; `*` among its orgs means all orgs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ _PARTS = 3
 _MAX_SUBJECT = 255
 
 
+@dataclass(slots=True)
 class Users:
     """`connectors.api.authorizer.Credentials` for users.
 
@@ -35,25 +37,14 @@ class Users:
             its user owns nothing here.
     """
 
-    def __init__(
-        self,
-        keys: KeySet,
-        issuer: str,
-        audiences: Sequence[str],
-        scopes_claim: str,
-        orgs_claim: str,
-        key_life: timedelta,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        user_claim: str = "sub",
-    ) -> None:
-        self._keys = keys
-        self._issuer = issuer
-        self._audiences = audiences
-        self._scopes_claim = scopes_claim
-        self._orgs_claim = orgs_claim
-        self._key_life = key_life
-        self._now = now
-        self._user_claim = user_claim
+    keys: KeySet
+    issuer: str
+    audiences: Sequence[str]
+    scopes_claim: str
+    orgs_claim: str
+    key_life: timedelta
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    user_claim: str = "sub"
 
     async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # the same for every endpoint
         """Return the caller with this token; None = the token is not valid.
@@ -71,7 +62,7 @@ class Users:
         algorithm = head.get("alg")
         if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
             return None
-        key = await self._keys.key(str(head.get("kid") or ""), algorithm)
+        key = await self.keys.key(str(head.get("kid") or ""), algorithm)
         claims = None if key is None else self._verified(token, key)
         return None if claims is None else self._who(claims)
 
@@ -81,8 +72,8 @@ class Users:
                 token,
                 key,
                 algorithms=[key.algorithm_name],
-                audience=list(self._audiences),
-                issuer=self._issuer,
+                audience=list(self.audiences),
+                issuer=self.issuer,
                 leeway=LEEWAY_S,
                 options={"require": ["iss", "aud", "exp", "sub"], "enforce_minimum_key_length": True},
             )
@@ -96,10 +87,10 @@ class Users:
         subject = claims["sub"]
         if not _is_name(subject):
             return None
-        orgs = frozenset(_words(_claim(claims, self._orgs_claim)))
-        scopes = current_scopes(_words(_claim(claims, self._scopes_claim))).intersection(SCOPES)
-        until = self._now() + self._key_life
-        user = _claim(claims, self._user_claim)
+        orgs = frozenset(_words(_claim(claims, self.orgs_claim)))
+        scopes = current_scopes(_words(_claim(claims, self.scopes_claim))).intersection(SCOPES)
+        until = self.now() + self.key_life
+        user = _claim(claims, self.user_claim)
         own = user if _is_name(user) else ""
         return Principal(f"user {subject}", scopes, None if EVERYTHING in orgs else orgs, until, user=own)
 

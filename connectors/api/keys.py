@@ -1,6 +1,7 @@
 """API keys over HTTP: make, list, rotate and revoke them. A caller may handle only keys that may do no more than the caller."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 from unicodedata import normalize
@@ -209,21 +210,10 @@ class KeyHandlers:
 
 def key_shown(key: ApiKey, now: datetime) -> dict[str, Any]:
     """Return a key as JSON shows it, without anything secret."""
-    return {
-        "id": key.key_id,
-        "prefix": key.prefix,
-        "name": key.name,
-        "scopes": sorted(key.scopes),
-        "orgs": None if key.orgs is None else sorted(key.orgs),
-        "customer_prefixes": None if key.prefixes is None else sorted(key.prefixes),
-        "state": key.state(now),
-        "created_at": key.created_at,
-        "created_by": key.created_by,
-        "expires_at": key.expires_at,
-        "last_used_at": key.last_used_at,
-        "revoked_at": key.revoked_at,
-        "rotated_from": key.rotated_from,
-    }
+    orgs, prefixes = (None if names is None else sorted(names) for names in (key.orgs, key.prefixes))
+    shown = {"id": key.key_id, "prefix": key.prefix, "scopes": sorted(key.scopes), "state": key.state(now)}
+    values = asdict(key) | shown | {"orgs": orgs, "customer_prefixes": prefixes}
+    return {name: values[name] for name in Key.model_fields}
 
 
 def _sees(authorized: AuthorizedRequest, key: ApiKey) -> bool:

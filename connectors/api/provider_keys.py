@@ -1,6 +1,7 @@
 """Users' keys of LLM providers over HTTP: store, list and revoke them; and the one endpoint that decrypts a key."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Protocol, Self
 
@@ -254,18 +255,5 @@ class ProviderKeyHandlers:
 
 def provider_key_shown(key: ProviderKey, now: datetime) -> dict[str, Any]:
     """Return a key as JSON shows it, without anything secret."""
-    return {
-        "id": key.key_id,
-        "user_id": key.user_id,
-        "provider": key.provider,
-        "key_name": key.key_name,
-        "masked_key": key.masked_key,
-        "is_active": key.is_active,
-        "created_at": key.created_at,
-        "created_by": key.created_by,
-        "rotation_due": key.rotation_due,
-        "is_due": key.is_due(now),
-        "last_used_at": key.last_used_at,
-        "use_count": key.use_count,
-        "revoked_at": key.revoked_at,
-    }
+    values = asdict(key) | {"id": key.key_id, "is_active": key.is_active, "is_due": key.is_due(now)}
+    return {name: values[name] for name in ProviderKeyShown.model_fields}

@@ -5,6 +5,7 @@ Each of them is made only if it is missing, so an interrupted run can be repeate
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from connectors.billing.lago_setup import CURRENCY
@@ -22,6 +23,7 @@ NOTE: Final = {"synthetic": "meterbridge canary"}
 _DYNAMIC: Final = "dynamic"
 
 
+@dataclass(slots=True)
 class CanarySetup:
     """Makes the missing objects of one canary.
 
@@ -33,26 +35,15 @@ class CanarySetup:
         before_change: awaited once, before the first change. Raises: MeterbridgeError: change nothing.
     """
 
-    def __init__(
-        self,
-        lago: LagoClient,
-        accounts: OrgAccounts,
-        mappings: Mappings,
-        code: str,
-        name: str,
-        org: str,
-        before_change: Callable[[], Awaitable[None]],
-        organization: str = "main",
-    ) -> None:
-        self._lago = lago
-        self._accounts = accounts
-        self._mappings = mappings
-        self._code = code
-        self._name = name
-        self._org = org
-        self._before_change = before_change
-        self._organization = organization
-        self._made: list[str] = []
+    lago: LagoClient
+    accounts: OrgAccounts
+    mappings: Mappings
+    code: str
+    name: str
+    org: str
+    before_change: Callable[[], Awaitable[None]]
+    organization: str = "main"
+    _made: list[str] = field(default_factory=list, init=False)
 
     async def run(self) -> list[str]:
         """Make the missing objects; return their names.
@@ -62,32 +53,32 @@ class CanarySetup:
             LagoIntegrationError, Unavailable
         """
         await self._plan()
-        request = OrgRequest(self._org, NAME, plan_code=self._name, metadata=dict(NOTE))
-        account = await self._accounts.set_up(request, self._changing_account)
+        request = OrgRequest(self.org, NAME, plan_code=self.name, metadata=dict(NOTE))
+        account = await self.accounts.set_up(request, self._changing_account)
         if account.created:
-            self._made.append(f"org {self._org} with a subscription of the plan {self._name}")
+            self._made.append(f"org {self.org} with a subscription of the plan {self.name}")
         await self._mapping()
         return self._made
 
     async def _plan(self) -> None:
-        metric = await self._lago.metric(self._code)
+        metric = await self.lago.metric(self.code)
         if metric is None:
-            raise Rejected("no_metric", f"Lago has no metric {self._code}: run `meterbridge lago setup` first")
-        plan = await self._lago.plan(self._name)
+            raise Rejected("no_metric", f"Lago has no metric {self.code}: run `meterbridge lago setup` first")
+        plan = await self.lago.plan(self.name)
         if plan is None:
-            await self._change(f"plan {self._name}")
+            await self._change(f"plan {self.name}")
             charge = NewCharge(billable_metric_id=metric.lago_id, charge_model=_DYNAMIC, properties={})
-            plan = await self._lago.create_plan(_new_plan(self._name, charge))
-        if not _bills(plan, self._code):
-            sentence = f"the plan {self._name} is not one of {CURRENCY} that charges {self._code} as {_DYNAMIC}"
+            plan = await self.lago.create_plan(_new_plan(self.name, charge))
+        if not _bills(plan, self.code):
+            sentence = f"the plan {self.name} is not one of {CURRENCY} that charges {self.code} as {_DYNAMIC}"
             raise Rejected("canary_plan", sentence)
 
     async def _mapping(self) -> None:
-        known = await self._mappings.get(self._name)
-        if known is not None and known.version.is_active and known.version.lago_customer_id == self._org:
+        known = await self.mappings.get(self.name)
+        if known is not None and known.version.is_active and known.version.lago_customer_id == self.org:
             return
-        await self._change(f"mapping of the customer {self._name} to {self._org}")
-        await self._mappings.put(MappingRequest(self._name, self._org, self._organization, self._name))
+        await self._change(f"mapping of the customer {self.name} to {self.org}")
+        await self.mappings.put(MappingRequest(self.name, self.org, self.organization, self.name))
 
     async def _changing_account(self, before: Any, after: Any) -> None:
         if before != after:
@@ -96,7 +87,7 @@ class CanarySetup:
     async def _change(self, what: str) -> None:
         """Register a change that follows now."""
         if not self._made:
-            await self._before_change()
+            await self.before_change()
         if what:
             self._made.append(what)
 

@@ -7,6 +7,7 @@ is not changed.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Protocol
 
@@ -106,6 +107,7 @@ def identity_of(external_id: str, plan: str = "") -> MappingRequest | None:
     return MappingRequest(name, external_id, TENANT, plan or PLAN)
 
 
+@dataclass(slots=True)
 class IdentityMapper:
     """Implements `MAP_BY_IDENTITY`: asks Lago about customers with held usage and no mapping, and maps those that Lago
     has.
@@ -119,22 +121,14 @@ class IdentityMapper:
         clock: monotonic, seconds.
     """
 
-    def __init__(
-        self,
-        unmapped: Callable[[], Iterable[str]],
-        customer: Callable[[str], Awaitable[Customer | None]],
-        identities: Identities,
-        count: Callable[[str], None],
-        clock: Callable[[], float],
-    ) -> None:
-        self._unmapped = unmapped
-        self._customer = customer
-        self._identities = identities
-        self._count = count
-        self._clock = clock
-        #: For each id: the time of the next request to Lago, and the wait before it, seconds.
-        self._unknown: dict[str, tuple[float, float]] = {}
-        self._away = False
+    unmapped: Callable[[], Iterable[str]]
+    customer: Callable[[str], Awaitable[Customer | None]]
+    identities: Identities
+    count: Callable[[str], None]
+    clock: Callable[[], float]
+    #: For each id: the time of the next request to Lago, and the wait before it, seconds.
+    _unknown: dict[str, tuple[float, float]] = field(default_factory=dict, init=False)
+    _away: bool = field(default=False, init=False)
 
     async def work(self, every_s: float = _EVERY_S) -> None:
         """Run rounds until the task is cancelled, with a pause of `every_s` seconds after each."""
@@ -146,8 +140,8 @@ class IdentityMapper:
         """Run one round, which asks about at most `_ROUND` ids. An error of Lago or Kafka ends the round; the next one
         continues.
         """
-        now = self._clock()
-        due = (name for name in self._unmapped() if self._unknown.get(name, (now, 0.0))[0] <= now)
+        now = self.clock()
+        due = (name for name in self.unmapped() if self._unknown.get(name, (now, 0.0))[0] <= now)
         names = list(islice(dict.fromkeys(due), _ROUND))
         for start in range(0, len(names), _AT_ONCE):
             failures = await asyncio.gather(*map(self._see_to, names[start : start + _AT_ONCE]))
@@ -164,17 +158,17 @@ class IdentityMapper:
         """Map the id if Lago has such a customer; return the error if Lago's answer failed."""
         try:
             mapping = identity_of(name)
-            customer = await self._customer(name) if mapping is not None else None
+            customer = await self.customer(name) if mapping is not None else None
             if mapping is not None and customer is not None:
-                mapped = await self._identities.write(name, "", silently)
+                mapped = await self.identities.write(name, "", silently)
                 if mapped is not None and mapped.created:
                     _log.info("mapped_by_identity", org=name)
         except LagoRejected:
             customer = None  # Lago refuses such an id, so no customer has it
         except MeterbridgeError as error:
-            self._count(LOOKUP_FAILED)
+            self.count(LOOKUP_FAILED)
             return error
-        self._count(NO_CUSTOMER if customer is None else CUSTOMER)
+        self.count(NO_CUSTOMER if customer is None else CUSTOMER)
         self._later(name)
         return None
 
@@ -184,7 +178,7 @@ class IdentityMapper:
         """
         _, waited_s = self._unknown.pop(name, (0.0, 0.0))
         wait_s = min(max(2 * waited_s, _FIRST_S), _LONGEST_S)
-        self._unknown[name] = self._clock() + wait_s, wait_s
+        self._unknown[name] = self.clock() + wait_s, wait_s
         while len(self._unknown) > _MOST:
             del self._unknown[next(iter(self._unknown))]
 

@@ -6,6 +6,7 @@ would undo the deletion (docs/adr/0014, 0026). Lago stores this id in any case.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -29,6 +30,7 @@ ASKED, _PAUSE_S = 1000, 0.1
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True)
 class MappingRetention:
     """Removes records from the customers topic.
 
@@ -38,20 +40,12 @@ class MappingRetention:
         now_us: microseconds since 1970 UTC.
     """
 
-    def __init__(
-        self,
-        customers: Mapping[str, CustomerRecord],
-        records: CompactedTopicWriter[CustomerRecord],
-        customer: Callable[[str], Awaitable[Customer | None]],
-        now_us: Callable[[], int],
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._customers = customers
-        self._records = records
-        self._customer = customer
-        self._now_us = now_us
-        self._sleep = sleep
-        self._last = ""
+    customers: Mapping[str, CustomerRecord]
+    records: CompactedTopicWriter[CustomerRecord]
+    customer: Callable[[str], Awaitable[Customer | None]]
+    now_us: Callable[[], int]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    _last: str = field(default="", init=False)
 
     async def work(self, every_s: float) -> None:
         """Run a round every `every_s` seconds until the task is cancelled."""
@@ -60,7 +54,7 @@ class MappingRetention:
                 await self.look()
             except MeterbridgeError as error:
                 _log.warning("customers_not_forgotten", reason=error.reason, detail=error.detail)
-            await self._sleep(every_s)
+            await self.sleep(every_s)
 
     async def look(self) -> None:
         """Run one round: examine at most `ASKED` records whose mapping was deleted more than `FORGET_US` ago.
@@ -70,10 +64,10 @@ class MappingRetention:
         Raises:
             MeterbridgeError: Lago or Kafka does not answer. The next round examines the rest.
         """
-        until_us = self._now_us() - FORGET_US
+        until_us = self.now_us() - FORGET_US
         due = [
             name
-            async for records in in_slices(self._customers.items())
+            async for records in in_slices(self.customers.items())
             for name, record in records
             if forgettable(record, until_us)
         ]
@@ -84,12 +78,12 @@ class MappingRetention:
         for name in beginning_after(self._last, due)[:ASKED]:
             self._last = name  # set before the request, so that an id without an answer does not block the ids after it
             if not await self._is_lagos(name):
-                await self._records.change(name, without)
-            await self._sleep(_PAUSE_S)
+                await self.records.change(name, without)
+            await self.sleep(_PAUSE_S)
 
     async def _is_lagos(self, name: str) -> bool:
         try:
-            return await self._customer(name) is not None
+            return await self.customer(name) is not None
         except LagoRejected as error:
             if error.reason != "unsafe_id":
                 raise

@@ -15,7 +15,7 @@ from schemas.moments import parse_us
 from schemas.money import parse_amount
 from schemas.rates import UNIT_PRICES, Entry, Factors, RateCard, check_card, check_places
 
-#: The default factors of the power levels, for a card with factors.
+#: The default factors of the power levels, for a card with the table `factors.power_level`.
 POWER_LEVELS: Final = {"eco": Decimal("0.7"), "balanced": Decimal(1), "precision": Decimal("1.5")}
 _AMOUNTS = ("markup_percent", *UNIT_PRICES, "minimum")
 _MEMBERS = ("id", "effective_from", "currency", "price", "default", "factors")
@@ -91,7 +91,8 @@ def _factors(tree: Mapping[str, Any]) -> Factors | None:
     for kind in _FACTORS:
         members = _table(table, kind, "factors.") or {}
         found[kind] = {name: _amount(factor, f"factors.{kind}.{name}") for name, factor in members.items()}
-    found["power_level"] = POWER_LEVELS | found["power_level"]
+    if "power_level" in table:  # a client may choose its level, so a card without this table has no factor for it
+        found["power_level"] = POWER_LEVELS | found["power_level"]
     return Factors(**found)
 
 

@@ -3,6 +3,7 @@ written.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -23,6 +24,7 @@ _log = structlog.get_logger(__name__)
 _encode = msgspec.json.Encoder().encode
 
 
+@dataclass(slots=True)
 class UnbillableEvents:
     """Writes failed receipts for events that Lago does not bill.
 
@@ -31,19 +33,11 @@ class UnbillableEvents:
         count: called with a reason and the number of its events.
     """
 
-    def __init__(
-        self,
-        states: ReceiptsFollower,
-        writer: CheckedProducer,
-        topic: str,
-        count: Callable[[str, int], None],
-        now_us: Callable[[], int],
-    ) -> None:
-        self._states = states
-        self._writer = writer
-        self._topic = topic
-        self._count = count
-        self._now_us = now_us
+    states: ReceiptsFollower
+    writer: CheckedProducer
+    topic: str
+    count: Callable[[str, int], None]
+    now_us: Callable[[], int]
 
     async def unbillable(self, ids_by_reason: Mapping[str, list[str]]) -> int:
         """Write a receipt for each event of Meterbridge that has not failed already.
@@ -62,18 +56,18 @@ class UnbillableEvents:
             ours = [
                 transaction_id
                 for transaction_id in dict.fromkeys(ids)
-                if self._states.state(transaction_id) not in (None, FAILED)
+                if self.states.state(transaction_id) not in (None, FAILED)
             ]
             code = UNBILLABLE + (reason if reason in REASONS else "other")
             for start in range(0, len(ours), _BATCH):
-                await self._writer.send_all([self._receipt(our, code) for our in ours[start : start + _BATCH]])
+                await self.writer.send_all([self._receipt(our, code) for our in ours[start : start + _BATCH]])
             if ours:
                 _log.error("events_not_billed", reason=code, events=len(ours), first=ours[:_SHOWN])
-                self._count(code, len(ours))
+                self.count(code, len(ours))
             count += len(ours)
         return count
 
     def _receipt(self, transaction_id: str, code: str) -> Record:
-        now_us = self._now_us()
+        now_us = self.now_us()
         receipt = Receipt(transaction_id, FAILED, now_us, reason=code)
-        return self._topic, transaction_id, _encode(receipt), now_us // 1000
+        return self.topic, transaction_id, _encode(receipt), now_us // 1000

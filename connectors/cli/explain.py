@@ -1,7 +1,6 @@
 """`meterbridge explain`: the calls in a billed event, or the event that bills a call."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 
@@ -9,14 +8,17 @@ import typer
 from rich.console import Group
 
 from connectors.cli.base import duration_s, moment_us, say, table_of
+from connectors.cli.optional_database import ask_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
-from connectors.config.connections import postgres_url
 from connectors.operations.explain import (
+    HELD,
+    MOST,
     CallRow,
+    CustomerCalls,
     EventStory,
     calls_of_customer,
-    in_question,
+    never_billed,
     stories_of_request,
     story_of_event,
 )
@@ -25,6 +27,7 @@ from connectors.telemetry.printable import shown
 from schemas.moments import MAX_US, SECOND_US, to_datetime
 from schemas.money import plain, total
 from schemas.plurals import numbered
+from schemas.reasons import WRITTEN_OFF
 from streams.core.metering.decisions import METERED
 
 _SHOWN = 20
@@ -61,9 +64,9 @@ def explain(
     calls: list[tuple[CallRow, EventStory | None]] = []
     with one_sentence():
         if transaction_id is not None:
-            story = _query(lambda database: story_of_event(database, transaction_id))
+            story = ask_database(settings_of_command(), lambda database: story_of_event(database, transaction_id))
         else:
-            calls = _query(lambda database: stories_of_request(database, request or ""))
+            calls = ask_database(settings_of_command(), lambda database: stories_of_request(database, request or ""))
     if transaction_id is not None:
         if story is None:
             fail(f"no event {transaction_id}: it was never sealed, or is not projected yet.", 1)
@@ -80,7 +83,7 @@ def explain(
         }
         say(answer, as_json=as_json, table=lambda: _whereabouts(calls))
     stories = [one for one in ([story] if story else [of for _, of in calls]) if one is not None]
-    if any(story.status != "held" and not story.proved for story in stories):
+    if any(story.status not in (HELD, WRITTEN_OFF) and not story.proved for story in stories):
         raise typer.Exit(1)
 
 
@@ -91,24 +94,38 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
     middle_us, apart_us = moment_us(at, "--at"), duration_s(around, "--around") * SECOND_US
     since, until = to_datetime(max(0, middle_us - apart_us)), to_datetime(min(MAX_US - 1, middle_us + apart_us + 1))
     with one_sentence():
-        calls = _query(lambda database: calls_of_customer(database, customer, since, until))
-    if not calls:
+        found, seen = ask_database(
+            settings_of_command(),
+            lambda database: _of_customer(database, customer, (since, until), to_datetime(middle_us), amount),
+        )
+    if not seen.calls:
         between = f"from {since:%Y-%m-%d %H:%M:%S} to {until:%Y-%m-%d %H:%M:%S} UTC"
         fail(f"no call of {customer} ended {between}: look wider with --around.", 1)
-    found = calls if amount is None else in_question(calls, amount)
-    in_doubt = found or calls
+    in_doubt = seen.calls
     events = {of.last.transaction_id: _as_object(of.last, calls=False) for _, of in in_doubt if of is not None}
     answer = {
         "calls": [{**_line(call), "event": of.last.transaction_id if of else None} for call, of in in_doubt],
         "events": list(events.values()),
         "usd": plain(_sum(in_doubt)),
-        "looked_at": len(calls),
-        "amount_found": bool(found),
+        "never_billed_usd": plain(never_billed(in_doubt)),
+        "looked_at": seen.looked_at,
+        "amount_found": found,
     }
     absent = "" if found else f"no call and no event of {usd} USD; "
-    say(answer, as_json=as_json, table=lambda: _reasons(in_doubt, len(calls), absent))
+    say(answer, as_json=as_json, table=lambda: _reasons(in_doubt, seen.looked_at, absent))
     if not found:
         raise typer.Exit(1)
+
+
+async def _of_customer(
+    database: Database, customer: str, between: tuple[datetime, datetime], middle: datetime, amount: Decimal | None
+) -> tuple[bool, CustomerCalls]:
+    """Return whether the amount was found, and its calls; otherwise the calls nearest to the moment."""
+    if amount is not None:
+        found = await calls_of_customer(database, customer, *between, usd=amount, nearest_to=middle)
+        if found.calls:
+            return True, found
+    return amount is None, await calls_of_customer(database, customer, *between, nearest_to=middle)
 
 
 def _amount(usd: str) -> Decimal:
@@ -145,20 +162,14 @@ def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int, abs
     of_all = (
         numbered(looked_at, "call") if len(calls) == looked_at else f"{len(calls)} of {numbered(looked_at, 'call')}"
     )
-    title = f"{absent}{of_all}, {plain(_sum(calls))} USD, by their ends (UTC)"
+    unbilled = never_billed(calls)
+    of_it = f", {plain(unbilled)} USD of it never billed" if unbilled else ""
+    title = f"{absent}{of_all}, {plain(_sum(calls))} USD{of_it}, by their ends (UTC)"
     more = f"\n... and {len(calls) - _SHOWN} more; --json prints all" if len(calls) > _SHOWN else ""
+    if len(calls) == MOST:
+        more += f"\nThese are the {MOST} calls nearest to --at: a shorter --around shows all of its calls."
     columns = ("from - to", "call", "model", "tokens in", "tokens out", "USD", "Lago event")
     return Group(table_of(columns, rows, title), f"`meterbridge explain <Lago event>` proves its sum.{more}")
-
-
-def _query(question: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
-    """Return Postgres' answer to one query."""
-
-    async def answer() -> T:
-        with Database(postgres_url(settings_of_command()), size=1) as database:
-            return await question(database)
-
-    return asyncio.run(answer())
 
 
 def _as_object(story: EventStory, *, calls: bool = True) -> dict[str, Any]:
@@ -232,8 +243,10 @@ def verdict(story: EventStory) -> str:
     events have no amount, because Lago prices them.
     """
     sum_of_calls = f"{numbered(len(story.calls), 'call')}, {plain(story.usd_of_calls)} USD"
-    if story.status == "held":
+    if story.status == HELD:
         return f"{sum_of_calls} wait."
+    if story.status == WRITTEN_OFF:
+        return f"{sum_of_calls} written off: never billed."
     if not story.adds_up:
         return f"{sum_of_calls}, but the event has {numbered(story.claimed_calls, 'call')} and {plain(story.cents)} cents: NOT proved."
     metered = bool(story.calls) and all(call.decision == METERED for call in story.calls)

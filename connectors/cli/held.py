@@ -43,7 +43,7 @@ def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool,
     until_us = clock.now_us() if until == "0s" else moment_us(until, "--until")
     with one_sentence():
         deployment = deployment_of(settings_of_command())
-        read = [usage for usage in _read(deployment, quiet=as_json) if usage.first_us <= until_us]
+        read = _read(deployment, until_us, quiet=as_json)
         held = matching(read, match) if match else [usage for usage in read if usage.customer == customer]
         if not held:
             up_to = "" if until == "0s" else f" of usage that ended by {until}"
@@ -75,9 +75,9 @@ def _sums(answer: dict[str, Any]) -> str:
     return f"{numbered(answer['customers'], 'customer')}, {numbered(answer['calls'], 'call')}, {answer['usd']} USD"
 
 
-def _read(deployment: Deployment, *, quiet: bool) -> list[Held]:
+def _read(deployment: Deployment, until_us: int | None = None, *, quiet: bool) -> list[Held]:
     with progress("reading ledgers", deployment.partitions, quiet=quiet) as on_progress:
-        return asyncio.run(held_of(deployment, lambda _partition: on_progress(1)))
+        return asyncio.run(held_of(deployment, lambda _partition: on_progress(1), until_us))
 
 
 def _answer(held: list[Held]) -> dict[str, Any]:

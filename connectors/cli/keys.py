@@ -13,13 +13,13 @@ from connectors.access.keys import ApiKey, expiring, mint, successor
 from connectors.access.scopes import EVERYTHING, SCOPES
 from connectors.api.keys import MAX_OVERLAP_HOURS, Prefix, key_shown
 from connectors.cli.base import duration_s, say, table_of
+from connectors.cli.optional_database import ask_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
-from connectors.config.connections import deployment_of, postgres_url
+from connectors.config.connections import deployment_of
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited, who
 from connectors.operations.sender import CommandProducer
-from connectors.postgres.pool import Database
 
 T = TypeVar("T")
 _KEY_ID: Final = re.compile(r"[0-9a-f]{12}")
@@ -102,11 +102,7 @@ def _prefixes(given: list[str] | None) -> list[str] | None:
 
 
 def _with_store(settings: Settings, do: Callable[[PostgresKeys], Awaitable[T]]) -> T:
-    async def done() -> T:
-        with Database(postgres_url(settings), size=1) as database:
-            return await do(PostgresKeys(database))
-
-    return asyncio.run(done())
+    return ask_database(settings, lambda database: do(PostgresKeys(database)))
 
 
 async def _recorded(settings: Settings, action: str, of: list[ApiKey], do: Callable[[], Awaitable[None]]) -> None:

@@ -13,13 +13,13 @@ from connectors.access.provider_keys.rotation import Rotated, rotate
 from connectors.access.provider_keys.store import PostgresProviderKeys
 from connectors.api.provider_keys import provider_key_shown
 from connectors.cli.base import progress, say, table_of
+from connectors.cli.optional_database import ask_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
-from connectors.config.connections import all_revealed, deployment_of, postgres_url
+from connectors.config.connections import all_revealed, deployment_of
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
 from connectors.operations.sender import CommandProducer
-from connectors.postgres.pool import Database
 from schemas.plurals import numbered
 
 T = TypeVar("T")
@@ -82,11 +82,7 @@ def _report(done: Rotated) -> str:
 
 
 def _with_store(settings: Settings, do: Callable[[PostgresProviderKeys], Awaitable[T]]) -> T:
-    async def done() -> T:
-        with Database(postgres_url(settings), size=1) as database:
-            return await do(PostgresProviderKeys(database))
-
-    return asyncio.run(done())
+    return ask_database(settings, lambda database: do(PostgresProviderKeys(database)))
 
 
 def _recorded(settings: Settings, action: str, target: dict[str, str]) -> None:

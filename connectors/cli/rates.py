@@ -1,7 +1,5 @@
 """`meterbridge rates`: check, put and show versions of the rate card; apply a version to counted calls as a test."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,14 +9,14 @@ import typer
 
 from connectors.billing.rate_files import InvalidRateCard, read_card
 from connectors.cli.base import moment_us, say, table_of_lines
+from connectors.cli.optional_database import ask_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
-from connectors.config.connections import deployment_of, postgres_url
+from connectors.config.connections import deployment_of
 from connectors.operations.price_list import InvalidPriceList, PriceComparison, compared_with, read_prices
 from connectors.operations.rate_cards import StoredCards, check_put, known_cards, put_card
 from connectors.operations.rate_test import Changed, tried_on
 from connectors.operations.sender import CommandProducer
-from connectors.postgres.pool import Database
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US, to_iso
 from schemas.money import ZERO, parse_amount, plain, quantum, total
@@ -77,7 +75,7 @@ def try_on(file: Path, since: str, until: str, as_json: bool) -> None:
     with one_sentence(InvalidRateCard):
         places = settings_of_command().cost_decimals
         card, unit = read_card(file, places), quantum(places)
-        changed = _query(lambda database: tried_on(database, card, *between, unit))
+        changed = ask_database(settings_of_command(), lambda database: tried_on(database, card, *between, unit))
     lines = [_change(one) for one in changed]
     sums: dict[str, Any] = {
         "calls": sum(one.calls for one in changed),
@@ -104,7 +102,7 @@ def compare(prices: Path, since: str, until: str, bound: str, as_json: bool) -> 
         fail(f"--bound: {bound!r} is not a share. Give a number from 0, for example 0.01 for 1 %.", 2)
     with one_sentence(InvalidPriceList):
         listed = read_prices(prices)
-        found = _query(lambda database: compared_with(database, listed, *between, share))
+        found = ask_database(settings_of_command(), lambda database: compared_with(database, listed, *between, share))
     lines = [_difference(one) for one in found.differs]
     answer = {"calls": found.calls, "unlisted": found.unlisted, "not_compared": found.skipped, "differs": lines}
     say(answer, as_json=as_json, table=lambda: _differences(found, lines))
@@ -192,11 +190,3 @@ def _differences(found: PriceComparison, lines: list[dict[str, Any]]) -> Any:
     return table_of_lines(
         lines, f"{numbered(len(lines), 'call differs', 'calls differ')}, by {plain(off or ZERO)} USD together: {rest}."
     )
-
-
-def _query(question: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
-    async def answer() -> T:
-        with Database(postgres_url(settings_of_command()), size=1) as database:
-            return await question(database)
-
-    return asyncio.run(answer())

@@ -106,6 +106,8 @@ def _as_object(report: ReconciliationReport) -> dict[str, Any]:
         "unbilled_usd": plain(report.unbilled_usd),
         "rejected_calls": report.rejected_calls,
         "duplicate_calls": report.duplicate_calls,
+        "dead_events": report.dead_events,
+        "dead_usd": plain(report.dead_usd),
         **unbilled_json(report.tables),
         "litellm": None if report.litellm is None else filled_as_json(report.litellm),
         "notes": report.notes,

@@ -1,11 +1,29 @@
 """Writes docs/configuration.md from the settings: `python -m connectors.config.configuration_page` prints it."""
 
+from importlib.resources import files
+from typing import Final
+
+import msgspec
 from pydantic import ByteSize
 
-from connectors.config.production_settings import PRODUCTION, when_empty
-from connectors.config.read_by import readers_shown
 from connectors.config.settings import PARTS, VARIABLES, Settings
 from schemas.policy import OutOfPeriodPolicy
+
+#: The roles of `meterbridge serve`, `worker` and `canary`.
+ROLES: Final = ("ingress", "api", "meter", "sink", "retry", "project", "canary")
+COMMANDS: Final = "commands"
+
+
+class _Notes(msgspec.Struct, forbid_unknown_fields=True):
+    """The texts of configuration_page.toml."""
+
+    required: frozenset[str]
+    off: frozenset[str]
+    production: dict[str, str]
+    read_by: dict[str, tuple[str, ...]]
+
+
+NOTES: Final = msgspec.toml.decode(files(__package__).joinpath("configuration_page.toml").read_bytes(), type=_Notes)
 
 
 def configuration_page() -> str:
@@ -32,10 +50,10 @@ def configuration_page() -> str:
         "*commands*: several commands; *all*: every role, and commands. A role that does not use a setting still refuses a malformed value of it.",
         "`meterbridge doctor` examines many settings of other roles, so give it all of them.",
         "",
-        "<!-- Written by `python -m connectors.config.configuration_page`; change the class of the subject in connectors/config or read_by.py instead. -->",
+        "<!-- Written by `python -m connectors.config.configuration_page`; change the class of the subject in connectors/config or configuration_page.toml instead. -->",
     ]
     lines += ["", "## A production installation sets these", "", "| variable | why |", "|---|---|"]
-    lines += [f"| `{name.upper()}` | {why} |" for name, why in PRODUCTION.items()]
+    lines += [f"| `{name.upper()}` | {why} |" for name, why in NOTES.production.items()]
     lines += [
         "",
         "Below, *required* in place of a default: set a value (the table above says what happens without it); *off*: its feature is off without a value;",
@@ -45,9 +63,20 @@ def configuration_page() -> str:
         lines += ["", f"## {heading}", "", "| variable | default | read by | meaning |", "|---|---|---|---|"]
         for name, field in part.model_fields.items():
             lines.append(
-                f"| `{name.upper()}` | {_shown(field.default) or when_empty(name)} | {readers_shown(name)} | {field.description} |"
+                f"| `{name.upper()}` | {_shown(field.default) or _when_empty(name)} | {_readers(name)} | {field.description} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _when_empty(name: str) -> str:
+    if name in NOTES.required:
+        return "*required*"
+    return "*off*" if name in NOTES.off else "*optional*"
+
+
+def _readers(name: str) -> str:
+    known = ("all", *ROLES, COMMANDS)
+    return ", ".join(one if one in known else f"`{one}`" for one in NOTES.read_by[name])
 
 
 def _shown(default: object) -> str:

@@ -6,8 +6,8 @@ statement, so that the row is locked only shortly.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -137,17 +137,8 @@ class CreditLedger:
 
     async def release(self, reservation: UUID) -> bool:
         """Release a reservation; False = it was settled, released or expired before."""
-        async with self._lasting() as connection:
+        async with self._database.lasting() as connection:
             return await connection.fetchval(_RELEASE, reservation) is not None
 
     def _turn(self, account: str) -> AbstractAsyncContextManager[None]:
         return nullcontext() if self._turns is None else self._turns.turn(account)
-
-    @asynccontextmanager
-    async def _lasting(self) -> AsyncIterator[Any]:
-        """Open a transaction that waits for the disk. By default the pool does not wait, which is correct only for
-        projections.
-        """
-        async with self._database.connection() as connection, connection.transaction():
-            await connection.execute("SET LOCAL synchronous_commit = on")
-            yield connection

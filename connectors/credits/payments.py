@@ -94,8 +94,7 @@ class StripePayments:
         if event.fact is None and not event.ending:
             self._count(STRIPE_IGNORED)
             return STRIPE_IGNORED
-        async with self._database.connection() as connection, connection.transaction():
-            await connection.execute("SET LOCAL synchronous_commit = on")
+        async with self._database.lasting() as connection:
             if not await connection.fetchval(_FIRST, event.event_id, event.event_type, STRIPE_NOTED):
                 result = Result(STRIPE_REPEATED)
             else:
@@ -109,8 +108,7 @@ class StripePayments:
         """Store a signed event that cannot be read. It is applied if it arrives again and can be read. Raises:
         Unavailable.
         """
-        async with self._database.connection() as connection, connection.transaction():
-            await connection.execute("SET LOCAL synchronous_commit = on")
+        async with self._database.lasting() as connection:
             await connection.execute(_FIRST, event_id, event_type, UNREADABLE_EVENT)
         self._log_result(event_id, event_type, Result(UNREADABLE_EVENT))
 

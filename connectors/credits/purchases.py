@@ -1,10 +1,8 @@
 """Sells packages of credits: stores each offer before the payment page is shown, and the accounts' customers at Stripe."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from connectors.credits.stripe_gateway import Order, PaymentGateway, Session
@@ -96,7 +94,7 @@ class Purchases:
         return Purchase(offered.purchase_id, session.session_id, session.url)
 
     async def _offered(self, wish: Wish) -> _Offered:
-        async with self._lasting() as connection:
+        async with self._database.lasting() as connection:
             package = await connection.fetchrow(_PACKAGE, wish.package_id)
             if package is not None:
                 price = smallest_units(package["price_usd"], CURRENCY)
@@ -119,7 +117,7 @@ class Purchases:
             str(offered.purchase_id), offered.name, offered.price, offered.currency, wish.success_url, wish.cancel_url
         )
         session = await self._gateway.session(order, await self._customer(wish.account))
-        async with self._lasting() as connection:
+        async with self._database.lasting() as connection:
             if await connection.execute(_SESSION, offered.purchase_id, session.session_id, session.live) != "UPDATE 1":
                 raise Rejected("purchase_ended", "the purchase has another session: repeat the request")
         return session
@@ -131,13 +129,7 @@ class Purchases:
         if linked is not None:
             return linked
         made = await self._gateway.customer(account)
-        async with self._lasting() as connection:
+        async with self._database.lasting() as connection:
             await connection.execute(_LINK, account, made)
             stays: str = await connection.fetchval(_CUSTOMER, account)
         return stays
-
-    @asynccontextmanager
-    async def _lasting(self) -> AsyncIterator[Any]:
-        async with self._database.connection() as connection, connection.transaction():
-            await connection.execute("SET LOCAL synchronous_commit = on")
-            yield connection

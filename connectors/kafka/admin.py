@@ -46,7 +46,7 @@ def missing_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float =
     return tuple(name for topic in CATALOGUE if (name := layout.prefix + topic.name) not in existing)
 
 
-def create_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = LIMIT_S) -> TopicsCreated:
+def create_topics(kafka: KafkaConnection, layout: TopicLayout) -> TopicsCreated:
     """Create the missing topics of the catalogue, and wait until the broker lists all of them. Existing ones are not changed.
 
     Raises:
@@ -56,10 +56,10 @@ def create_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = 
     admin = _admin(kafka)
     required = {layout.prefix + topic.name: topic for topic in CATALOGUE}
     # Only missing topics are requested: the account may not be allowed to create topics.
-    existing = _partitions(_metadata(admin, limit_s)).keys()
-    created = _create(admin, {name: topic for name, topic in required.items() if name not in existing}, layout, limit_s)
-    deadline = time.monotonic() + limit_s
-    while required.keys() - _partitions(_metadata(admin, limit_s)).keys():
+    existing = _partitions(_metadata(admin, LIMIT_S)).keys()
+    created = _create(admin, {name: topic for name, topic in required.items() if name not in existing}, layout)
+    deadline = time.monotonic() + LIMIT_S
+    while required.keys() - _partitions(_metadata(admin, LIMIT_S)).keys():
         if time.monotonic() > deadline:
             raise Unavailable("kafka_unavailable", "created topics do not appear in the cluster's metadata")
         time.sleep(0.05)
@@ -143,13 +143,13 @@ def _admin(kafka: KafkaConnection) -> AdminClient:
     return AdminClient(librdkafka_config(kafka))
 
 
-def _create(admin: AdminClient, missing: dict[str, Topic], layout: TopicLayout, limit_s: float) -> tuple[str, ...]:
+def _create(admin: AdminClient, missing: dict[str, Topic], layout: TopicLayout) -> tuple[str, ...]:
     copies = layout.replication_factor
     topics = [
         NewTopic(name, partition_count(topic, layout.partitions), copies, config=topic_config(topic, copies))
         for name, topic in missing.items()
     ]
-    futures = admin.create_topics(topics, request_timeout=limit_s) if topics else {}
+    futures = admin.create_topics(topics, request_timeout=LIMIT_S) if topics else {}
     created = []
     for name, future in futures.items():
         with kafka_errors(name):

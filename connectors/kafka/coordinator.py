@@ -13,25 +13,25 @@ from aiokafka.errors import KafkaError, TransactionalIdAuthorizationFailed
 
 from streams.runtime.transactions import TransactionalWriter
 
+#: The wait before the next request, and the time limit of one request, seconds.
 _AGAIN_S, _LIMIT_S = 0.5, 10.0
 
 _log = structlog.get_logger(__name__)
 
 
-async def meet_coordinator(kafka: Mapping[str, Any], transactional_id: str, limit_s: float = _LIMIT_S) -> None:
+async def meet_coordinator(kafka: Mapping[str, Any], transactional_id: str) -> None:
     """Wait until the coordinator answers. The request is repeated without a limit.
 
     Args:
         kafka: connection options for aiokafka.
         transactional_id: an id for the request only, not for writing. If the account may not use it, the function
             returns, because other ids may work.
-        limit_s: time limit of one request, seconds.
     """
     logged = False
     while True:
         writer = TransactionalWriter(kafka, transactional_id)
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(_LIMIT_S):
                 await writer.start()
         except TransactionalIdAuthorizationFailed:
             return

@@ -41,7 +41,7 @@ def partition_counts(kafka: KafkaConnection, names: Iterable[str]) -> dict[str, 
     return {name: len(topics[name].partitions) for name in names}
 
 
-def grow(kafka: KafkaConnection, counts: Mapping[str, int], limit_s: float = LIMIT_S) -> list[str]:
+def grow(kafka: KafkaConnection, counts: Mapping[str, int]) -> list[str]:
     """Grow topics to their `counts`, and wait until the broker lists leaders for the new partitions; return the topics
     that grew.
 
@@ -56,13 +56,13 @@ def grow(kafka: KafkaConnection, counts: Mapping[str, int], limit_s: float = LIM
         return []
     admin = AdminClient(librdkafka_config(kafka))
     futures = admin.create_partitions(
-        [NewPartitions(name, count) for name, count in smaller.items()], request_timeout=limit_s
+        [NewPartitions(name, count) for name, count in smaller.items()], request_timeout=LIMIT_S
     )
     for name, future in futures.items():
         with translated_errors(name):
             future.result()
-    deadline = time.monotonic() + limit_s
-    while not _listed(admin, smaller, limit_s):
+    deadline = time.monotonic() + LIMIT_S
+    while not _listed(admin, smaller):
         if time.monotonic() > deadline:
             raise Unavailable("kafka_unavailable", "new partitions do not appear in the cluster's metadata")
         time.sleep(0.05)
@@ -93,9 +93,9 @@ def _has_members(admin: AdminClient, name: str) -> bool:
         return bool(group.state not in _EMPTY or group.members)
 
 
-def _listed(admin: AdminClient, counts: Mapping[str, int], limit_s: float) -> bool:
+def _listed(admin: AdminClient, counts: Mapping[str, int]) -> bool:
     with translated_errors("list topics"):
-        topics = admin.list_topics(timeout=limit_s).topics
+        topics = admin.list_topics(timeout=LIMIT_S).topics
     return all(
         sum(partition.leader >= 0 for partition in topics[name].partitions.values()) >= count
         for name, count in counts.items()

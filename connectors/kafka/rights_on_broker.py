@@ -52,7 +52,7 @@ def stored_rights(kafka: KafkaConnection, limit_s: float = LIMIT_S) -> set[Right
     return _read(AdminClient(librdkafka_config(kafka)), limit_s)
 
 
-def create_rights(kafka: KafkaConnection, rights: Iterable[Right], limit_s: float = LIMIT_S) -> None:
+def create_rights(kafka: KafkaConnection, rights: Iterable[Right]) -> None:
     """Create rights, and wait until the brokers list them. An existing right is not changed.
 
     Raises:
@@ -60,16 +60,16 @@ def create_rights(kafka: KafkaConnection, rights: Iterable[Right], limit_s: floa
         Unavailable: no broker answers; repeating is safe.
     """
     admin, wanted = AdminClient(librdkafka_config(kafka)), {*rights}
-    _done(admin.create_acls([_binding(right) for right in wanted], request_timeout=limit_s) if wanted else {})
-    _until(lambda: wanted <= _read(admin, limit_s), limit_s)
+    _done(admin.create_acls([_binding(right) for right in wanted], request_timeout=LIMIT_S) if wanted else {})
+    _until(lambda: wanted <= _read(admin, LIMIT_S))
 
 
-def remove_rights(kafka: KafkaConnection, rights: Iterable[Right], limit_s: float = LIMIT_S) -> None:
+def remove_rights(kafka: KafkaConnection, rights: Iterable[Right]) -> None:
     """Remove exactly these rights, and wait until the brokers do not list them. Raises: as `create_rights`."""
     admin, unwanted = AdminClient(librdkafka_config(kafka)), {*rights}
     filters = [_binding(right, AclBindingFilter) for right in unwanted]
-    _done(admin.delete_acls(filters, request_timeout=limit_s) if filters else {})
-    _until(lambda: not unwanted & _read(admin, limit_s), limit_s)
+    _done(admin.delete_acls(filters, request_timeout=LIMIT_S) if filters else {})
+    _until(lambda: not unwanted & _read(admin, LIMIT_S))
 
 
 def _read(admin: AdminClient, limit_s: float) -> set[Right]:
@@ -101,9 +101,9 @@ def _done(futures: dict[Any, Any]) -> None:
             raise
 
 
-def _until(reached: Any, limit_s: float) -> None:
+def _until(reached: Any) -> None:
     """Wait until the brokers show the change. Brokers other than the controller get it a moment later."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + LIMIT_S
     while not reached():
         if time.monotonic() > deadline:
             raise Unavailable("kafka_unavailable", "changed access-control lists do not appear on the brokers")

@@ -64,7 +64,7 @@ class InvoiceRoutes:
         """Return the invoice that a change of plan would bring; without a licence 403, after the checks of the request."""
         request_body = preview_request_of(self._sandbox, await read_whole(request))
         if not self._premium:
-            raise forbidden("feature_unavailable")
+            raise forbidden()
         return json_answer({"invoice": previewed(self._sandbox, request_body, str(request.url.origin()))})
 
     async def download(self, request: web.Request) -> web.Response:

@@ -39,7 +39,7 @@ def preview_request_of(sandbox: Sandbox, sent: dict[str, Any]) -> PreviewRequest
     subscriptions_part = _object(sent, "subscriptions")
     external_ids = subscriptions_part.get("external_ids")
     if not isinstance(external_ids, list) or len(external_ids) != 1 or subscriptions_part.get("terminated_at"):
-        raise forbidden("feature_unavailable")
+        raise forbidden()
     subscription = sandbox.current_subscriptions(sandbox.now_us()).find(text(external_ids[0]) or "")
     if subscription is None or subscription.customer is not customer:
         raise not_found("subscription")
@@ -55,7 +55,7 @@ def previewed(sandbox: Sandbox, preview: PreviewRequest, url: str) -> dict[str, 
     """Lago's JSON of the invoice, without id and number. Raises: SandboxRefusal: 403 where a credit would be due."""
     running, now_us = preview.subscription, sandbox.now_us()
     if running.plan.pay_in_advance:
-        raise forbidden("feature_unavailable")
+        raise forbidden()
     upgrade = preview.plan.yearly_cents >= running.plan.yearly_cents
     at_us = now_us if upgrade else running.period_end(now_us)
     ended = replace(running, status="terminated", terminated_us=at_us)

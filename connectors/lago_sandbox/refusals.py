@@ -32,9 +32,9 @@ def unauthorized() -> SandboxRefusal:
     return _refusal(401, "Unauthorized")
 
 
-def forbidden(code: str) -> SandboxRefusal:
-    """Return 403: `feature_unavailable` for a feature of the premium licence."""
-    return _refusal(403, "Forbidden", code=code)
+def forbidden() -> SandboxRefusal:
+    """Return 403: the feature needs the premium licence."""
+    return _refusal(403, "Forbidden", code="feature_unavailable")
 
 
 def not_found(resource: str) -> SandboxRefusal:

@@ -91,7 +91,7 @@ class SandboxSubscriptions:
         if subscription is None:
             raise not_found("subscription")
         if "plan_overrides" in sent:
-            raise forbidden("feature_unavailable")
+            raise forbidden()
         _, ending_us = _moments({"ending_at": sent.get("ending_at")}, max(now_us, subscription.subscription_us))
         if "name" in sent:
             subscription.name = text(sent["name"]) or ""
@@ -191,7 +191,7 @@ class SandboxSubscriptions:
             raise not_found("plan")
         subscription_us, ending_us = _moments(sent, now_us)
         if "plan_overrides" in sent:
-            raise forbidden("feature_unavailable")
+            raise forbidden()
         customer_id, external_id, name = (
             (text(sent.get(field)) or "").strip() for field in ("external_customer_id", "external_id", "name")
         )

@@ -48,7 +48,7 @@ _COSTS: Final = BREAKDOWN
 _METADATA: Final = (
     *("usage_object", "user_api_key_alias", "user_api_key_project_id"),
     *("used_client_oauth_token", "is_silent_experiment"),
-    *("power_level", "spend_logs_metadata"),  # a rate card may price the power level
+    "power_level",  # a rate card may price it
 )
 _COLUMNS = """
 SELECT column_name, data_type FROM information_schema.columns
@@ -61,7 +61,7 @@ _LONGEST_TAGS: Final = 64 << 10
 _TAGS, _NOTES, _LEVEL = "request_tags", "spend_logs_metadata", "power_level"
 _MEMBERS: Final = ", ".join(
     (
-        *(f"'{name}', metadata -> '{name}'" for name in (*_METADATA, _CALL_ID, _COSTS) if name != _NOTES),
+        *(f"'{name}', metadata -> '{name}'" for name in (*_METADATA, _CALL_ID, _COSTS)),
         f"'{_NOTES}', nullif(jsonb_build_object('{_LEVEL}', metadata #> '{{{_NOTES},{_LEVEL}}}'), '{{\"{_LEVEL}\": null}}')",
     )
 )
@@ -128,7 +128,7 @@ def _element(row: Any) -> bytes:
         # NaN and infinities are not JSON: as text they are refused with a reason, and the row stays readable.
         element["spend"] = msgspec.Raw(row["spend"].encode()) if _finite(row["spend"]) else row["spend"]
     metadata = _metadata(row["metadata"])
-    element["metadata"] = {name: metadata[name] for name in _METADATA if name in metadata}
+    element["metadata"] = {name: metadata[name] for name in (*_METADATA, _NOTES) if name in metadata}
     if isinstance(metadata.get(_COSTS), dict):
         element[_COSTS] = metadata[_COSTS]
     if not element.get(_CALL_ID) and isinstance(metadata.get(_CALL_ID), str):

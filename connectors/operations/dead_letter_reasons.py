@@ -8,57 +8,18 @@ from typing import Final
 
 from connectors.config.deployment import Deployment
 from connectors.operations.dead_letters import Filters, found_letters
+from schemas.reasons import INGRESS_REASONS, INGRESS_RULE_REASONS
 
-#: The product's own reasons (docs/errors.md). Dead letters can also have Lago's codes as reasons.
-KNOWN: Final = frozenset(
-    [
-        "absurd_cost",
-        "contradicting_cost",
-        "contradicting_customer",
-        "cost_differs",
-        "implausible_cost",
-        "not_a_call",
-        "bad_cost",
-        "bad_event",
-        "bad_number",
-        "bad_time",
-        "bad_tokens",
-        "beyond_horizon",
-        "negative_cost",
-        "no_identity",
-        "not_an_object",
-        "not_json",
-        "too_complex",
-        "too_deep",
-        "too_large",
-        "too_many_elements",
-        "too_many_held",
-        "unknown_shape",
-        "unknown_version",
-        "unreadable",
-        "wrong_type",
-        "bad_answer",
-        "bad_request",
-        "connect",
-        "currency",
-        "dying_alike",
-        "ended",
-        "expression_evaluation_failed",
-        "id_conflict",
-        "invoiced_period",
-        "invalid_timestamp",
-        "lago_refused",
-        "lock_acquisition_failed",
-        "malformed",
-        "missing_code",
-        "missing_transaction_id",
-        "no_answer",
-        "no_charge",
-        "not_lago",
-        "timeout",
-        "unconfirmed",
-    ]
+#: Reasons of the meter alone.
+_OF_METER: Final = ("beyond_horizon", "cost_differs", "implausible_cost", "too_many_held")
+#: Reasons of events that failed.
+_OF_EVENTS: Final = (
+    *("bad_answer", "bad_request", "connect", "currency", "dying_alike", "ended", "expression_evaluation_failed"),
+    *("id_conflict", "invalid_timestamp", "invoiced_period", "lago_refused", "lock_acquisition_failed", "missing_code"),
+    *("missing_transaction_id", "no_answer", "no_charge", "not_lago", "timeout", "unconfirmed"),
 )
+#: The product's own reasons (docs/errors.md). Dead letters can also have Lago's codes as reasons.
+KNOWN: Final = frozenset({*INGRESS_REASONS, *INGRESS_RULE_REASONS, *_OF_METER, *_OF_EVENTS})
 _OF_HTTP: Final = re.compile(r"http_\d{3}")
 
 

@@ -3,12 +3,15 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from connectors.postgres.pool import Database
 from schemas.money import EXACT, ZERO, total
+from schemas.reasons import WRITTEN_OFF
 from streams.core.delivery.after_end import AGAIN
 
+#: The status of a part that is no event yet.
+HELD: Final = "held"
 _EVENT = """
 SELECT transaction_id, external_subscription_id, org_id, amount_cents, calls, status, attempts, reason, sealed_at,
        processed_at, event->>'timestamp' AS billed_at, event #>> '{properties,instead_of}' AS instead_of,
@@ -18,13 +21,15 @@ SELECT transaction_id, external_subscription_id, org_id, amount_cents, calls, st
 FROM lago_events this WHERE transaction_id = $1
 """
 #: Marks a part that is no event: its calls were held when they were counted, or when the part was due to be sealed.
-_HELD = """
-SELECT COALESCE(held_reason, status, '') AS reason, released_in AS transaction_id
-FROM usage_parts WHERE part = $1 AND (held_calls > 0 OR released_in IS NOT NULL OR status = 'written_off')
-"""
-_COLUMNS = """u.identity, u.part, u.customer_id, u.decision, u.model, u.provider, u.total_tokens, u.cost_usd, u.started_at,
-u.ended_at, u.call_id, u.request_id, u.raw_partition, u.raw_offset, u.tokens_input, u.tokens_output,
-u.billed_usd, u.price_usd, u.rate"""
+_HELD = f"""
+SELECT status IS NOT DISTINCT FROM '{WRITTEN_OFF}' AS given_up, released_in AS transaction_id,
+       CASE WHEN status = '{WRITTEN_OFF}' THEN COALESCE(reason, '') ELSE COALESCE(held_reason, status, '') END AS reason
+FROM usage_parts WHERE part = $1 AND (held_calls > 0 OR released_in IS NOT NULL OR status = '{WRITTEN_OFF}')
+"""  # noqa: S608  # our own word
+#: The fields of `CallRow` by their names, and its `place` in two columns.
+_COLUMNS = """encode(u.identity, 'hex') AS identity, u.part, u.customer_id AS customer, u.decision, u.model, u.provider,
+u.total_tokens AS tokens, u.cost_usd AS usd, u.started_at, u.ended_at, u.call_id, u.request_id, u.raw_partition, u.raw_offset,
+u.tokens_input, u.tokens_output, u.billed_usd AS billed, COALESCE(u.price_usd, u.billed_usd) AS price, u.rate"""
 _CALLS = f"""
 SELECT {_COLUMNS} FROM llm_usage_log u
 WHERE part = $1 OR part IN (SELECT part FROM usage_parts WHERE released_in = $1)
@@ -37,8 +42,8 @@ ORDER BY started_at
 """  # noqa: S608
 #: Calls of a LiteLLM customer, or of an org. Held usage may be counted without an org or for another org, so the org is
 #: read from its event.
-_OF_CUSTOMER = f"""
-WITH named AS (
+_NAMED = f"""
+WITH named AS MATERIALIZED (
     SELECT {_COLUMNS} FROM llm_usage_log u WHERE customer_id = $1 AND ended_at >= $2 AND ended_at < $3
     UNION
     SELECT {_COLUMNS} FROM llm_usage_log u WHERE org_id = $1 AND org_id <> '' AND ended_at >= $2 AND ended_at < $3
@@ -49,8 +54,19 @@ WITH named AS (
     JOIN llm_usage_log u ON u.part = p.part
     WHERE e.org_id = $1 AND e.sealed_at >= $2 AND u.org_id <> $1 AND u.ended_at >= $2 AND u.ended_at < $3
 )
-SELECT * FROM named ORDER BY ended_at, raw_partition, raw_offset LIMIT 5000
+SELECT n.*, (SELECT count(*) FROM named) AS looked_at FROM named n
 """  # noqa: S608
+_NEAREST = "ORDER BY GREATEST(n.ended_at - $4, $4 - n.ended_at), raw_partition, raw_offset LIMIT $5"
+_OF_CUSTOMER = _NAMED + _NEAREST
+#: Those of them that cost or are billed at an amount, or that are in an event of this amount, to half of a unit.
+_OF_AMOUNT = f"""{_NAMED}
+LEFT JOIN usage_parts p ON n.part <> '' AND p.part = n.part
+LEFT JOIN usage_parts e ON e.part = COALESCE(p.released_in, p.part)
+WHERE abs(n.usd - $6) * 2 <= $7 OR abs(n.billed - $6) * 2 <= $7 OR abs(e.amount_cents - 100 * $6) * 2 <= 100 * $7
+{_NEAREST}
+"""
+#: The most calls of a customer that are returned.
+MOST = 5000
 _HUNDRED = Decimal(100)
 _IDENTITY_HEX = 32
 
@@ -91,7 +107,9 @@ class EventStory:
     """One Lago event with its amount and its state.
 
     Fields:
-        status: `pending`, `processing`, `completed` or `failed`; `held` for a part that is no event yet.
+        status: `pending`, `processing`, `completed` or `failed`; `HELD` for a part that is no event yet, `WRITTEN_OFF`
+            for one that never becomes one.
+        reason: of a part that was written off, the id of the audit line.
         instead_of: id of the event that this event replaces, `""` = none.
         again: the event that replaces this event.
         factor: the payer's factor, from the rate card.
@@ -139,6 +157,13 @@ class EventStory:
         return call.usd if call.price is None else EXACT.multiply(call.price, self.factor)
 
 
+class CustomerCalls(NamedTuple):
+    """Calls, each with its event, and how many calls were searched for them."""
+
+    calls: list[tuple[CallRow, EventStory | None]]
+    looked_at: int
+
+
 async def story_of_event(database: Database, transaction_id: str) -> EventStory | None:
     """Return the calls of one billed event or of a held part; None if neither is known.
 
@@ -160,7 +185,7 @@ async def story_of_event(database: Database, transaction_id: str) -> EventStory 
     elif held["transaction_id"]:
         return await story_of_event(database, held["transaction_id"])
     else:
-        story = EventStory(transaction_id, "held", reason=held["reason"])
+        story = EventStory(transaction_id, WRITTEN_OFF if held["given_up"] else HELD, reason=held["reason"])
     story.calls = [_call(call) for call in calls]
     return story
 
@@ -189,21 +214,39 @@ async def stories_of_request(database: Database, request: str) -> list[tuple[Cal
 
 
 async def calls_of_customer(
-    database: Database, customer: str, since: datetime, until: datetime
-) -> list[tuple[CallRow, EventStory | None]]:
-    """Return at most 5000 calls of a customer or an org that ended in `[since, until)`, each with its event, in the
-    order of their ends.
+    database: Database,
+    customer: str,
+    since: datetime,
+    until: datetime,
+    *,
+    usd: Decimal | None = None,
+    nearest_to: datetime | None = None,
+    most: int = MOST,
+) -> CustomerCalls:
+    """Return the calls of a customer or an org that ended in `[since, until)`, each with its event, in the order of
+    their ends.
+
+    Args:
+        usd: only the calls of this amount, see `in_question`; None = all.
+        nearest_to: if there are more than `most` calls, those are returned that ended nearest to this moment; None =
+            to `since`.
 
     Raises:
         Unavailable: Postgres does not answer.
     """
+    asked: tuple[Any, ...] = (customer, since, until, nearest_to or since, most)
+    query = _OF_CUSTOMER
+    if usd is not None:
+        query, asked = _OF_AMOUNT, (*asked, usd, _unit_of(usd))
     async with database.connection() as connection:
-        calls = [_call(row) for row in await connection.fetch(_OF_CUSTOMER, customer, since, until)]
+        rows = await connection.fetch(query, *asked)
+    calls = sorted(map(_call, rows), key=lambda call: (call.ended_at, call.place))
     stories: dict[str, EventStory | None] = {"": None}
     for call in calls:
         if call.part not in stories:
             stories[call.part] = await story_of_event(database, call.part)
-    return [(call, stories[call.part]) for call in calls]
+    told = [(call, stories[call.part]) for call in calls]
+    return CustomerCalls(told if usd is None else in_question(told, usd), rows[0]["looked_at"] if rows else 0)
 
 
 def in_question(
@@ -224,14 +267,26 @@ def in_question(
     ]
 
 
+def never_billed(calls: list[tuple[CallRow, EventStory | None]]) -> Decimal:
+    """Return the amount of the calls that no event will bill, dollars: their decision says why, or they were written
+    off.
+    """
+    unbilled = [call for call, story in calls if story is None or story.status == WRITTEN_OFF]
+    return total(call.usd if call.billed is None else call.billed for call in unbilled)
+
+
 def _amounts(call: CallRow) -> tuple[Decimal, ...]:
     return (call.usd,) if call.billed is None else (call.usd, call.billed)
 
 
 def _rounds_to(exact: Decimal, claimed: Decimal) -> bool:
+    return abs(exact - claimed) * 2 <= (_unit_of(claimed) if exact != claimed else ZERO)
+
+
+def _unit_of(claimed: Decimal) -> Decimal:
+    """Return the last decimal place in which the amount is written."""
     exponent = claimed.as_tuple().exponent
-    unit = Decimal(1).scaleb(exponent) if isinstance(exponent, int) else Decimal(1)
-    return abs(exact - claimed) * 2 <= (unit if exact != claimed else ZERO)
+    return Decimal(1).scaleb(exponent) if isinstance(exponent, int) else Decimal(1)
 
 
 def _story(row: Any) -> EventStory:
@@ -252,26 +307,10 @@ def _story(row: Any) -> EventStory:
 
 
 def _call(row: Any) -> CallRow:
-    return CallRow(
-        row["identity"].hex(),
-        row["part"],
-        row["customer_id"],
-        row["decision"],
-        row["model"],
-        row["provider"],
-        row["total_tokens"],
-        row["cost_usd"],
-        row["started_at"],
-        row["ended_at"],
-        row["call_id"],
-        row["request_id"],
-        f"{row['raw_partition']}/{row['raw_offset']}",
-        row["tokens_input"],
-        row["tokens_output"],
-        row["billed_usd"],
-        row["billed_usd"] if row["price_usd"] is None else row["price_usd"],
-        row["rate"],
-    )
+    fields = dict(row)
+    fields.pop("looked_at", None)
+    place = f"{fields.pop('raw_partition')}/{fields.pop('raw_offset')}"
+    return CallRow(place=place, **fields)
 
 
 def _is_identity(text: str) -> bool:

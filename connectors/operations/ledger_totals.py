@@ -9,7 +9,7 @@ from schemas.decoding import Unreadable, decoder
 from schemas.errors import LedgerBroken
 from schemas.ledger import POSITION_KEY, Counters, Position, Sum
 from schemas.money import add
-from streams.state.changelog import UNREADABLE_LEDGER
+from schemas.reasons import UNREADABLE_LEDGER
 
 _decode = decoder(Position, packed=True)
 #: How many of the last records are read to find the position. Each transaction ends with the position, so it is near

@@ -28,9 +28,15 @@ async def ledgers_of(
     return ledgers
 
 
-async def held_of(deployment: Deployment, opened: Callable[[int], None] = lambda _partition: None) -> list["Held"]:
+async def held_of(
+    deployment: Deployment, opened: Callable[[int], None] = lambda _partition: None, until_us: int | None = None
+) -> list["Held"]:
     """Sum up the held usage of all ledgers by customer and reason, the highest amount first. One window at a time is in
     memory.
+
+    Args:
+        until_us: only windows whose last call ended at or before this moment, as a write-off takes them, microseconds
+            since 1970 UTC; None = all.
 
     Raises: aiokafka's errors if the broker does not answer.
     """
@@ -40,7 +46,7 @@ async def held_of(deployment: Deployment, opened: Callable[[int], None] = lambda
             LedgerState(Position()), Snapshot(snapshot.next_offset, snapshot.position), 0
         )  # raises if this release cannot read the ledger
         for window in windows_of(snapshot):
-            if window.held:
+            if window.held and (until_us is None or window.max_end_us <= until_us):
                 key = (window.customer_id, window.id_kind, window.held)
                 held_by_key.setdefault(key, Held(*key)).count(window, partition)
         opened(partition)

@@ -23,6 +23,8 @@ FROM llm_usage_log
 WHERE ended_at >= $1 AND ended_at < $2 AND decision <> 'metered' AND (ended_at, identity) > ($3, $4)
 ORDER BY ended_at, identity LIMIT {_PAGE}
 """  # noqa: S608  # our own number
+#: The columns that are fields of `Usage`.
+_FIELDS: Final = frozenset(Usage.__struct_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,31 +65,9 @@ def _logged(row: Any) -> Logged:
 
 
 def _usage(row: Any) -> Usage:
-    usage = Usage(
-        row["identity"],
-        row["customer_id"],
-        row["id_kind"],
-        row["status"],
-        0,
-        round(row["ended_at"].timestamp() * 1_000_000),
-        row["model"],
-        row["provider"],
-        row["tokens_input"],
-        row["tokens_output"],
-        row["total_tokens"],
-        row["cached_tokens"],
-        row["reasoning_tokens"],
-        row["cost_usd"],
-        call_id=row["call_id"],
-        request_id=row["request_id"],
-        call_type=row["call_type"],
-        team_id=row["team_id"],
-        kind=kind_of(row["call_type"]),
-        cache_write_tokens=row["cache_write_tokens"],
-        images=row["images"],
-        seconds=row["seconds"],
-        power_level=row["power_level"],
-    )
+    fields = {name: value for name, value in row.items() if name in _FIELDS}
+    kind, end_us = kind_of(row["call_type"]), round(row["ended_at"].timestamp() * 1_000_000)
+    usage = Usage(start_us=0, end_us=end_us, cost=row["cost_usd"], kind=kind, **fields)
     if row["call_type"] in JOBS | READABLE or names_a_job(usage.request_id):
         usage.job = usage.identity
     return usage

@@ -95,19 +95,26 @@ def _doubled(rows: list[Any]) -> list[str]:
         "LiteLLM logged it twice"
         for row in bridges[:_MOST]
     ]
-    sentences += [
-        f"one job, {row['request_id']}, is billed to {row['customer_id']} and to {row['other_customer_id']}, "
-        f"{plain(row['cost_usd'])} USD: two customers asked for its result"
-        for row in jobs[:_MOST]
-    ]
+    sentences += [_job_billed_twice(row) for row in jobs[:_MOST]]
     sentences += [_counted_twice(row) for row in copies[:_MOST]]
     for what, amount in (
-        *(("requests under two ids", bridges), ("jobs of two customers", jobs)),
+        *(("requests under two ids", bridges), ("jobs that are billed twice", jobs)),
         ("calls that were counted twice", copies),
     ):
         if len(amount) > _MOST:
             sentences.append(f"and {len(amount) - _MOST} more {what}, in the table doubled_calls")
     return sentences
+
+
+def _job_billed_twice(row: Any) -> str:
+    job, first, second = f"one job, {row['request_id']}", row["customer_id"], row["other_customer_id"]
+    cost = f"{plain(row['cost_usd'])} USD"
+    if first == second:
+        return (
+            f"{job}, is billed to {first} twice, {cost} each: its result was asked for again more than 35 days after the "
+            "report before. Credit one in Lago"
+        )
+    return f"{job}, is billed to {first} and to {second}, {cost}: two customers asked for its result"
 
 
 def _counted_twice(row: Any) -> str:

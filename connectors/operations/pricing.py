@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from connectors.operations.dead_letters import usage_of
 from schemas.moments import to_iso
-from schemas.usage import Usage
+from schemas.usage import TOKENS, Usage
 from schemas.wire import FLAT, SLP
 from streams.core.metering.identity import identity_of
 from streams.core.metering.matching import LoggedCall, LoggedDetails
@@ -32,12 +32,9 @@ _NAMES: Final = {
     "key_hash": "api_key",
     "key_alias": "key_alias",
 }
-_TOKENS: Final = {
+_TOKENS: Final = {name: name for name in TOKENS} | {
     "tokens_input": "prompt_tokens",
     "tokens_output": "completion_tokens",
-    "total_tokens": "total_tokens",
-    "cached_tokens": "cached_tokens",
-    "reasoning_tokens": "reasoning_tokens",
 }
 
 

@@ -8,6 +8,7 @@ written off, the call has left the ledger; otherwise it was open or held (docs/a
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
+from sys import intern
 
 import msgspec
 from confluent_kafka import Message
@@ -27,8 +28,8 @@ from schemas.reasons import WRITTEN_OFF
 from schemas.records import LagoEvent, Manifest, Receipt
 from schemas.usage import Usage
 from streams.core.metering.batch_identities import HOUR_MS, tag_of
-from streams.core.metering.decisions import FAILED_WITH_COST, UNBILLED, decide
-from streams.core.metering.failed_attempts import mark_of, without_attempts
+from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, UNBILLED
+from streams.core.metering.failed_attempts import after_carried, mark_of, without_attempts
 from streams.core.metering.known_identities import SETTLED
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.read_usage import usage_of
@@ -95,14 +96,14 @@ class _Calls:
     """The counted calls of one partition, by offset.
 
     Fields:
-        settled: calls that have left the ledger, and whether they were billed.
+        settled: calls that have left the ledger, and their decisions.
         noted: what settled calls with a note were billed for: attempts may have been taken from them.
         waiting: calls that were open or held, with their ends, microseconds since 1970 UTC.
         first, first_ms: offset and record time of the oldest enriched record; -1 = there is none.
         strays: the calls in `waiting` that belong to another partition by now.
     """
 
-    settled: dict[int, bool] = field(default_factory=dict)
+    settled: dict[int, str] = field(default_factory=dict)
     noted: dict[int, Decimal] = field(default_factory=dict)
     waiting: dict[int, int] = field(default_factory=dict)
     strays: set[int] = field(default_factory=set)
@@ -145,7 +146,7 @@ def evidence_of(
             f"{numbered(len(calls.strays), 'open or held call belongs', 'open or held calls belong')} to other partitions since the topic grew"
         )
     begin = max(raw_begin, calls.first)
-    _remember(deployment, evidence, OffsetRange(topics.raw, {partition: (begin, committed)}), calls)
+    _remember(deployment, evidence, OffsetRange(topics.raw, {partition: (begin, committed)}), calls, evidence.next)
     for ancestor in sorted({*ancestors} - {partition}):
         begin_of = offset_range_of(kafka, topics.enriched).ranges[ancestor]
         older = _read_calls(deployment, ancestor, begin_of, None, damaged)
@@ -225,7 +226,7 @@ def _read_calls(
             calls.first, calls.first_ms = call.offset, message.timestamp()[1]
         # The last record of a call is decisive, because an earlier rebuild may have counted the call again.
         if gone is None or not call.part or call.part in gone:
-            calls.settled[call.offset] = call.decision not in UNBILLED
+            calls.settled[call.offset] = intern(call.decision)
             calls.waiting.pop(call.offset, None)
             if call.note:
                 calls.noted[call.offset] = call.cost_usd
@@ -239,24 +240,30 @@ def _read_calls(
     return calls
 
 
-def _remember(deployment: Deployment, evidence: Evidence, raw: OffsetRange, calls: _Calls) -> None:
-    """Collect the identities of the settled calls, and the clock."""
+def _remember(
+    deployment: Deployment, evidence: Evidence, raw: OffsetRange, calls: _Calls, again_from: int | None = None
+) -> None:
+    """Collect the identities of the settled calls, and the clock.
+
+    `again_from`: the offset from which the ledger counts again what is not remembered. Attempts that a success carries
+    are among it, because their success may be; None = nothing is counted again.
+    """
     unit = quantum(deployment.policy.cost_decimals)
     ((partition, _),) = raw.ranges.items()
     for message, offset, made_ms in _calls_of(deployment, raw):
         evidence.newest_ms = max(evidence.newest_ms, made_ms)
         if offset < evidence.next:
             evidence.clock_ms = max(evidence.clock_ms, made_ms)
-        billed = calls.settled.get(offset)
-        if billed is None:
+        decision = calls.settled.get(offset)
+        if decision is None or (decision == CARRIED and again_from is not None and offset >= again_from):
             continue
         try:
             with localcontext(EXACT):
                 key = (message.key() or b"").decode(errors="replace")
                 usage = usage_of(message.value(), key, unit, made_ms * 1000)
-                tag, hour = tag_of(usage, billed=billed), evidence.newest_ms // HOUR_MS
-                if billed:
-                    _remember_attempts(evidence, usage, decide(usage, deployment.policy), calls.noted.get(offset), hour)
+                tag, hour = tag_of(usage, billed=decision not in UNBILLED), evidence.newest_ms // HOUR_MS
+                if decision in COST_IS_BILLED:
+                    _remember_attempts(evidence, usage, decision, calls.noted.get(offset), hour)
         except Rejected:  # it was readable by the rules of an earlier release
             evidence.gaps.append(f"the call at offset {offset} of partition {partition} cannot be read any more")
             continue
@@ -274,13 +281,15 @@ def _remember_attempts(evidence: Evidence, usage: Usage, decision: str, billed: 
 
     Args:
         usage: the call; it is changed.
+        decision: the fold's.
         billed: what the call was billed for, None = its whole cost.
     """
-    if not (mark := mark_of(usage)) or not (usage.carried or decision == FAILED_WITH_COST):
+    if not (mark := mark_of(usage)) or not (usage.carried or decision != BILLABLE):
         return
     job = evidence.jobs.get(mark)
-    attempts = without_attempts(usage, decision, None if job is None else job.attempts)
-    if billed is not None and usage.cost > billed:  # attempts were taken that are counted again
+    known = None if job is None else job.attempts
+    attempts = after_carried(usage, known) if decision == CARRIED else without_attempts(usage, decision, known)
+    if decision != CARRIED and billed is not None and usage.cost > billed:  # attempts were taken that are counted again
         attempts = msgspec.structs.replace(attempts, carried=max(ZERO, attempts.carried - (usage.cost - billed)))
     evidence.jobs[mark] = Job(hour, SETTLED, attempts)
 

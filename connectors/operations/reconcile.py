@@ -13,6 +13,7 @@ from connectors.kafka.topic_scan import OffsetRange, header_of, number_in_header
 from connectors.lago.client import LagoClient
 from connectors.operations.backfill_report import BackfillReport, Hour
 from connectors.operations.damaged_records import DamagedRecords
+from connectors.operations.dead_letters import EVENTS, Filters, unresolved
 from connectors.operations.ledgers import ledgers_of
 from connectors.operations.money_notes import Notes, notes_of, unbilled_text
 from connectors.operations.reconcile_lago import compare_with_lago, organizations_with_events
@@ -25,11 +26,14 @@ from connectors.operations.unplaceable_usage import Misdirected, note
 from connectors.postgres.pool import Database
 from schemas.decoding import decoder
 from schemas.errors import Unavailable
-from schemas.money import ZERO, add
+from schemas.money import ZERO, add, plain
+from schemas.plurals import numbered
 from schemas.records import LagoEvent, Manifest
+from schemas.topics import EVENTS as EVENTS_TOPIC
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.ledger_state import LedgerState
-from streams.core.metering.reconciliation import Emitted, Older, ledger_discrepancies
+from streams.core.metering.reconciliation import Emitted, Older, ledger_discrepancies, uncompared
+from streams.runtime import clock
 from streams.state.step_writes import MANIFEST, RAW_PARTITION, SEAL_SEQ
 
 _event = decoder(LagoEvent)
@@ -55,6 +59,7 @@ class ReconciliationReport:
         unbilled_calls, unbilled_usd: counted calls that are not billed because of their decision.
         notes: sentences about facts that are correct, and that a person should know.
         litellm, tables: see `compared_with_litellm` and `notes_of`.
+        dead_events, dead_usd: sealed events that wait as dead letters, so that Lago does not bill them.
     """
 
     received: int = 0
@@ -76,6 +81,8 @@ class ReconciliationReport:
     litellm: BackfillReport | None = None
     tables: Notes = field(default_factory=Notes)
     cost_usd: Decimal = ZERO
+    dead_events: int = 0
+    dead_usd: Decimal = ZERO
 
 
 async def reconcile_ledgers(
@@ -90,7 +97,8 @@ async def reconcile_ledgers(
     """
     ledgers = await ledgers_of(deployment, passed)
     stretch = await asyncio.to_thread(offset_range_of, deployment.kafka, deployment.topics.events)
-    emitted = {number: Emitted(ledger.position.seal_seq) for number, ledger in ledgers.items()}
+    expired_ms = await asyncio.to_thread(_expired_ms, deployment.kafka, stretch)
+    emitted = {number: Emitted(ledger.position.seal_seq, expired_ms=expired_ms) for number, ledger in ledgers.items()}
     damaged = DamagedRecords()
     await asyncio.to_thread(_take, deployment.kafka, stretch, emitted, damaged)
     for totals in emitted.values():
@@ -102,6 +110,9 @@ async def reconcile_ledgers(
     for number, one in ledgers.items():
         _count(report, one)
         report.complaints += ledger_discrepancies(number, one.position, one.windows.values(), emitted[number])
+        if note_about_sums := uncompared(number, emitted[number]):
+            report.notes.append(note_about_sums)
+    await asyncio.to_thread(_count_dead_letters, deployment, report)
     return report
 
 
@@ -154,6 +165,19 @@ async def _older(
             one.older = Older(row[0], int(row[1]), row[2])
 
 
+def _expired_ms(kafka: KafkaConnection, stretch: OffsetRange) -> int:
+    """Return the record time up to which events may have expired: the latest first record of a partition that has lost
+    records, milliseconds since 1970 UTC; 0 = no partition has.
+    """
+    latest = 0
+    for number, (start, end) in stretch.ranges.items():
+        if start:
+            first = next(scan(kafka, OffsetRange(stretch.topic, {number: (start, end)})), None)
+            kept_ms = int(EVENTS_TOPIC.config["retention.ms"])
+            latest = max(latest, clock.now_us() // 1000 - kept_ms if first is None else first.timestamp()[1])
+    return latest
+
+
 def _take(kafka: KafkaConnection, stretch: OffsetRange, emitted: dict[int, Emitted], damaged: DamagedRecords) -> None:
     for message in scan(kafka, stretch):
         number, seal_seq = number_in_header(message, RAW_PARTITION), number_in_header(message, SEAL_SEQ)
@@ -162,7 +186,19 @@ def _take(kafka: KafkaConnection, stretch: OffsetRange, emitted: dict[int, Emitt
         event = damaged.read(_event, message)
         manifest = damaged.read(_manifest, message, header_of(message, MANIFEST).encode()) if event else None
         if event is not None and manifest is not None:
-            emitted[number].take(seal_seq, manifest.count, Decimal(event.precise_total_amount_cents or 0))
+            cents, at_ms = Decimal(event.precise_total_amount_cents or 0), message.timestamp()[1]
+            emitted[number].take(seal_seq, manifest.count, cents, at_ms)
+    for totals in emitted.values():
+        totals.settle()
+
+
+def _count_dead_letters(deployment: Deployment, report: ReconciliationReport) -> None:
+    for dead_letter in unresolved(deployment, EVENTS, Filters()):
+        report.dead_events += 1
+        report.dead_usd = add(report.dead_usd, dead_letter.usd or ZERO)
+    if report.dead_events:
+        events = numbered(report.dead_events, "event")
+        report.notes.append(f"not billed, dead letters: {events}, {plain(report.dead_usd)} USD: `meterbridge dlq list`")
 
 
 def _count(report: ReconciliationReport, ledger: LedgerState) -> None:

@@ -1,9 +1,9 @@
-"""Compares the delivered events with Lago's bills: the current usage of a running subscription, or the last invoice of
-an ended one.
+"""Compares the delivered events with Lago's bills: the current usage and the last invoice of a running subscription,
+and the last invoice of an ended one.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -16,14 +16,16 @@ from connectors.lago.responses import Fee, Invoice, Subscription
 from connectors.lago.subscriptions import STATUSES
 from connectors.operations.after_invoice import not_invoiced
 from connectors.operations.delivered import DeliveredRows, lost_pages
-from connectors.operations.last_invoice import INVOICED_US, Life, latest, lives_of
+from connectors.operations.last_invoice import INVOICED_US, INVOICES, Life, latest, lives_of
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord
 from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, to_iso
 from schemas.money import EXACT, ZERO, add, plain
 from schemas.organizations import DEFAULT
 from schemas.plurals import numbered
-from streams.core.metering.reconciliation import LagoUsage, complaint_about_lago
+from streams.core.delivery.after_end import UNBILLABLE_ENDED
+from streams.core.delivery.receipt_states import PENDING, PROCESSING, UNBILLABLE
+from streams.core.metering.reconciliation import HALF_A_CENT, LagoUsage, complaint_about_lago
 from streams.runtime import clock
 
 _SUBSCRIPTIONS = """
@@ -33,15 +35,20 @@ WHERE e.org_id <> '' AND COALESCE(o.organization, '') = $1 ORDER BY e.external_s
 _ORGANIZATIONS = """
 SELECT DISTINCT o.organization FROM lago_events e JOIN organisations o USING (org_id) ORDER BY o.organization
 """
-_DELIVERED = """
+#: Of the failed events, Lago may count only those that it has and cannot bill yet, for example because the metric is
+#: missing. Lago does not have a dead letter. An event that was billed again must not be counted a second time.
+_DELIVERED = f"""
 SELECT COALESCE(sum(e.amount_cents) FILTER (WHERE e.status = 'completed'), 0),
-       COALESCE(sum(e.amount_cents) FILTER (WHERE e.status <> 'completed'), 0)
+       COALESCE(sum(e.amount_cents) FILTER (WHERE e.status IN ('{PENDING}', '{PROCESSING}')
+           OR (starts_with(e.reason, '{UNBILLABLE}') AND e.reason <> '{UNBILLABLE_ENDED}')), 0)
 FROM lago_events e LEFT JOIN organisations o USING (org_id)
 WHERE e.external_subscription_id = $1 AND e.billed_at >= $2 AND e.billed_at < $3 AND ($4 = '' OR e.org_id = $4)
     AND COALESCE(o.organization, '') = $5
-"""
+"""  # noqa: S608  # our own words
 #: A subscription that ended longer ago is not compared, because an earlier run has compared it.
 _ENDED_US: Final = 40 * 24 * HOUR_US
+#: The time for which a missing invoice is reported, at most.
+_MONTH_US: Final = 31 * 24 * HOUR_US
 
 
 @dataclass(slots=True)
@@ -93,7 +100,8 @@ class _Comparison:
         self._lago = lago
         self._code = code
         self._now_us = now_us
-        self._invoices: dict[str, list[Invoice]] = {}
+        self._listed: dict[str, list[Invoice]] = {}
+        self._invoices: dict[str, Invoice | None] = {}
 
     async def at(self, subscription: str, org_id: str) -> str:
         """Return the complaint about one subscription; `""` = it adds up."""
@@ -102,9 +110,12 @@ class _Comparison:
             delivered, waiting = await self._delivered(subscription, usage.from_us, usage.until_us)
             if delivered and not usage.lines:
                 return f"subscription {subscription}: its plan does not charge {self._code}, {delivered} cents were delivered"
+            listed = await self._lago.subscriptions(org_id, BEGUN)
+            lives = [one for one in listed if one.external_id == subscription and one.started_at is not None]
             complaints = (
                 complaint_about_lago(usage, delivered, waiting),
-                await self._of_earlier_lives(subscription, org_id),
+                await self._of_last_period(usage, lives, org_id),
+                await self._of_earlier_lives(subscription, lives, org_id),
             )
             return "; ".join(filter(None, complaints))
         listed = await self._lago.subscriptions(org_id, STATUSES)
@@ -156,10 +167,48 @@ class _Comparison:
         complaint = complaint_about_lago(counted, delivered, waiting)
         return complaint.replace("Lago counts", "it has ended, and its last invoice counts") if complaint else ""
 
-    async def _of_earlier_lives(self, subscription: str, org_id: str) -> str:
+    async def _of_last_period(self, usage: LagoUsage, lives: Sequence[Subscription], org_id: str) -> str:
+        """Return the complaint about the billing period before the running one: its invoice differs, or there is none."""
+        running = next((one for one in lives if one.terminated_at is None), None)
+        if running is None or usage.from_us <= parse_us(str(running.started_at)) + SECOND_US:
+            return ""
+        if not self._now_us - _ENDED_US <= usage.from_us <= self._now_us - INVOICED_US:
+            return ""
+        from_us, invoiced_us, read_invoices = 0, 0, 0
+        async for invoice in self._whole_invoices(org_id):
+            read_invoices += 1
+            bounds = _charged(invoice, running)
+            if bounds is None:
+                continue
+            from_us, invoiced_us = bounds
+            if abs(invoiced_us - usage.from_us) > SECOND_US:
+                break  # of an earlier period
+            if invoice.status == "finalized":
+                return await self._of_invoice(invoice, running, from_us, usage.from_us)
+            return ""  # Lago still counts it, or a person has voided it
+        if not invoiced_us and read_invoices >= INVOICES:
+            return ""  # it may be older than those that were read
+        from_us = max(parse_us(str(running.started_at)), usage.from_us - _MONTH_US, invoiced_us)
+        delivered, _ = await self._delivered(usage.subscription, from_us, usage.from_us)
+        if delivered < HALF_A_CENT:  # Lago may show no invoice of 0
+            return ""
+        between = f"from {to_iso(from_us)} to {to_iso(usage.from_us)}"
+        return f"subscription {usage.subscription}: no invoice counts the time {between}, {plain(delivered)} cents were delivered"
+
+    async def _of_invoice(self, invoice: Invoice, running: Subscription, from_us: int, until_us: int) -> str:
+        """Return the complaint about an invoice of a subscription that still runs."""
+        subscription, life = running.external_id, running.lago_id
+        fees = [
+            fee for fee in invoice.fees if self._is_ours(fee, subscription) and fee.lago_subscription_id in (None, life)
+        ]
+        cents = Decimal(sum(fee.amount_cents for fee in fees))
+        delivered, waiting = await self._delivered(subscription, from_us, until_us)
+        counted = LagoUsage(subscription, from_us, until_us, cents, len(fees))
+        between = f"from {to_iso(from_us)} to {to_iso(until_us)}"
+        return complaint_about_lago(counted, delivered, waiting).replace("Lago counts", f"its invoice {between} counts")
+
+    async def _of_earlier_lives(self, subscription: str, own: Sequence[Subscription], org_id: str) -> str:
         """Return the complaint about ended lives of a running subscription's id. A change of plan ends such a life."""
-        listed = await self._lago.subscriptions(org_id, BEGUN)
-        own = [one for one in listed if one.external_id == subscription and one.started_at is not None]
         lives = lives_of(own, [period_with(subscription, None) for subscription in own], self._now_us - _ENDED_US)
         sentence = await self._overtaken(lives, org_id)
         return (
@@ -186,21 +235,24 @@ class _Comparison:
 
     async def _last_fees(self, subscription: str, org_id: str) -> list[Fee]:
         """Return the metric's fees on the latest invoice that has any."""
-        if org_id not in self._invoices:
-            whole = [await self._lago.invoice(one.lago_id) for one in await latest(self._lago, org_id)]
-            self._invoices[org_id] = [invoice for invoice in whole if invoice is not None]
-        for invoice in self._invoices[org_id]:
-            fees = [
-                fee
-                for fee in invoice.fees
-                if fee.external_subscription_id == subscription
-                and (fee.item.type, fee.item.code) == ("charge", self._code)
-                and fee.from_date
-                and fee.to_date
-            ]
+        async for invoice in self._whole_invoices(org_id):
+            fees = [fee for fee in invoice.fees if self._is_ours(fee, subscription) and fee.from_date and fee.to_date]
             if fees:
                 return fees
         return []
+
+    async def _whole_invoices(self, org_id: str) -> AsyncIterator[Invoice]:
+        """Yield the latest subscription invoices of an org, each with its fees. Each is read from Lago once."""
+        if org_id not in self._listed:
+            self._listed[org_id] = await latest(self._lago, org_id)
+        for listed in self._listed[org_id]:
+            if listed.lago_id not in self._invoices:
+                self._invoices[listed.lago_id] = await self._lago.invoice(listed.lago_id)
+            if (invoice := self._invoices[listed.lago_id]) is not None:
+                yield invoice
+
+    def _is_ours(self, fee: Fee, subscription: str) -> bool:
+        return fee.external_subscription_id == subscription and (fee.item.type, fee.item.code) == ("charge", self._code)
 
     async def _delivered(self, subscription: str, from_us: int, until_us: int, org_id: str = "") -> Any:
         """Return the delivered and the waiting cents.
@@ -211,3 +263,12 @@ class _Comparison:
         moments = to_datetime(from_us), to_datetime(until_us)
         async with self._database.connection() as connection:
             return await connection.fetchrow(_DELIVERED, subscription, *moments, org_id, self._organization)
+
+
+def _charged(invoice: Invoice, subscription: Subscription) -> tuple[int, int] | None:
+    """Return the time whose usage the invoice charges on a subscription, `[from, until)`; None = it charges none."""
+    for period in invoice.billing_periods:
+        bounds = period.charges_from_datetime, period.charges_to_datetime
+        if period.lago_subscription_id == subscription.lago_id and bounds[0] and bounds[1]:
+            return parse_us(bounds[0]), parse_us(bounds[1]) + SECOND_US
+    return None

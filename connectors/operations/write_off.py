@@ -27,7 +27,6 @@ def order_write_off_of_all(
     pattern: str,
     until_us: int,
     reason: str,
-    actor: str = "",
 ) -> str:
     """Order the write-off of all of `held`, for the customers that `pattern` matches.
 
@@ -43,7 +42,7 @@ def order_write_off_of_all(
         Unavailable: Kafka did not acknowledge the line or an order. A repeat finds the rest.
     """
     target = {"match": pattern, "until": str(until_us), "customers": str(len({usage.customer for usage in held}))}
-    audit_id = _audited(deployment, sender, held, target, reason, actor)
+    audit_id = _audited(deployment, sender, held, target, reason)
     value = msgspec.json.encode(WriteOff(audit_id, clock.now_us(), until_us, match=pattern))
     control = ((CONTROL, WRITE_OFF),)
     sender.send(Outgoing(deployment.topics.raw, b"", value, number, control) for number in range(deployment.partitions))
@@ -51,7 +50,7 @@ def order_write_off_of_all(
 
 
 def order_write_off(
-    deployment: Deployment, sender: CommandProducer, held: list[Held], until_us: int, reason: str, actor: str = ""
+    deployment: Deployment, sender: CommandProducer, held: list[Held], until_us: int, reason: str
 ) -> str:
     """Order the write-off of all of `held` of one customer that ended at or before `until_us`; return the audit line's
     id.
@@ -63,7 +62,7 @@ def order_write_off(
         Unavailable: Kafka did not acknowledge the line or the order.
     """
     customer = held[0].customer
-    audit_id = _audited(deployment, sender, held, {"customer": customer, "until": str(until_us)}, reason, actor)
+    audit_id = _audited(deployment, sender, held, {"customer": customer, "until": str(until_us)}, reason)
     order = WriteOff(audit_id, clock.now_us(), until_us)
     raw, key, value = deployment.topics.raw, customer.encode(), msgspec.json.encode(order)
     ledgers = set().union({partition_of(key, deployment.partitions)}, *(usage.partitions for usage in held))
@@ -72,7 +71,7 @@ def order_write_off(
 
 
 def _audited(
-    deployment: Deployment, sender: CommandProducer, held: list[Held], target: dict[str, str], reason: str, actor: str
+    deployment: Deployment, sender: CommandProducer, held: list[Held], target: dict[str, str], reason: str
 ) -> str:
     calls, usd = sum(usage.calls for usage in held), total(usage.usd for usage in held)
-    return audited(deployment, sender, "held.write_off", target, actor=actor, reason=reason, count=calls, cost_usd=usd)
+    return audited(deployment, sender, "held.write_off", target, reason=reason, count=calls, cost_usd=usd)

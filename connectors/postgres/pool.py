@@ -23,7 +23,8 @@ class Database:
     """A pool of at most `size` connections. A server that does not answer is noticed only when a connection is used.
 
     A commit does not wait for the disk (`synchronous_commit=off`). A crash of the server may lose the latest
-    transactions, each as a whole with rows and offsets; their writer detects this. So this is for projections only.
+    transactions, each as a whole with rows and offsets; their writer detects this. So this is for projections only:
+    what is in Postgres alone is written in `lasting` transactions.
 
     Args:
         size: the maximum number of connections; the URL may set a smaller one.
@@ -56,6 +57,13 @@ class Database:
                 yield connection
         finally:
             self._places.release()
+
+    @asynccontextmanager
+    async def lasting(self) -> AsyncIterator[Any]:
+        """Yield a connection in a transaction whose commit waits for the disk. Raises: see `connection`."""
+        async with self.connection() as connection, connection.transaction():
+            await connection.execute("SET LOCAL synchronous_commit = on")
+            yield connection
 
     async def _free_place(self) -> None:
         try:

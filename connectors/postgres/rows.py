@@ -19,6 +19,7 @@ from schemas.decoding import DAMAGE, UNDECODABLE, decoder
 from schemas.moments import MAX_US
 from schemas.reasons import WRITTEN_OFF
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
+from schemas.usage import TOKENS
 from schemas.wire import Call, RawRecord
 from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
 from streams.core.delivery.receipt_states import (
@@ -30,7 +31,7 @@ from streams.core.delivery.receipt_states import (
     takes_back,
 )
 from streams.core.metering.call_kinds import JOBS
-from streams.core.metering.decisions import BILLED, METERED
+from streams.core.metering.decisions import COST_IS_BILLED, METERED
 from streams.core.metering.lago_event import is_rated
 from streams.core.metering.spend_log_ids import alias_of, names_a_job
 from streams.state.step_writes import MANIFEST, SEAL_SEQ
@@ -46,7 +47,7 @@ _decode_call = decoder(Call)
 #: The columns between the org and the cost, and the columns after the cost.
 _what_it_was = attrgetter(
     *("external_subscription_id", "model", "provider", "call_type"),
-    *("tokens_input", "tokens_output", "total_tokens", "cached_tokens", "reasoning_tokens"),
+    *TOKENS,
 )
 _whose_it_was = attrgetter(
     *("call_id", "request_id", "user_id", "team_id", "organization_id", "key_hash", "key_alias"),
@@ -105,14 +106,14 @@ class Resolved(NamedTuple):
 
 
 def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
-    """Rows of `litellm.usage.enriched` for usage.sql. If a call was counted first and billed later, the result has only
-    its billed row.
+    """Rows of `litellm.usage.enriched` for usage.sql. If a call was counted first and its cost billed later, the result
+    has only the row with the cost.
     """
     result = read_rows(records, _usage_row)
     rows: dict[tuple[bytes, str], tuple[Any, ...]] = {}
     for row in result.rows:
         before = rows.setdefault((row[0], row[1]), row)
-        if row[_DECISION] in BILLED and before[_DECISION] not in BILLED:
+        if row[_DECISION] in COST_IS_BILLED and before[_DECISION] not in COST_IS_BILLED:
             rows[row[0], row[1]] = row
     return Rows(list(rows.values()), result.aside)
 

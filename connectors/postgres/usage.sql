@@ -1,5 +1,5 @@
 -- Calls, and their held parts. A call that has a row already changes nothing, unless it was not billed before and is billed
--- now. The result is the number of written rows.
+-- now, as itself or with the success after it (`carried`). The result is the number of written rows.
 WITH new AS (
     INSERT INTO llm_usage_log AS log (
         identity, month, started_at, ended_at, recorded_at, alias, decision, status, customer_id, id_kind, org_id,
@@ -57,8 +57,8 @@ WITH new AS (
         session_id = EXCLUDED.session_id, app = EXCLUDED.app, tags = EXCLUDED.tags,
         error_category = EXCLUDED.error_category, raw_partition = EXCLUDED.raw_partition,
         raw_offset = EXCLUDED.raw_offset
-    WHERE (EXCLUDED.decision IN ('billable', 'failed_with_cost')
-        AND log.decision NOT IN ('billable', 'failed_with_cost', 'metered'))
+    WHERE (EXCLUDED.decision IN ('billable', 'failed_with_cost', 'carried')
+        AND log.decision NOT IN ('billable', 'failed_with_cost', 'carried', 'metered'))
         OR (EXCLUDED.decision = 'metered' AND log.decision = 'lost')
     RETURNING part, customer_id, id_kind, org_id, held, cost_usd, recorded_at, raw_offset
 ), held AS (

@@ -1,19 +1,35 @@
 """Generates docs/logs.md from the code: `python -m connectors.telemetry.logs_page` prints it.
 
 Names of events and fields are read from the calls of loggers in the source. Meanings of fields are in
-connectors/telemetry/log_fields.py, those of events in log_meanings.py and log_meanings_of_processes.py. The tables
-below are for calls that do not have their names as text.
+connectors/telemetry/log_fields.toml, those of events in log_events.toml. The tables below are for calls that do not
+have their names as text.
 """
 
 import ast
 import json
+import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from connectors.telemetry.log_fields import COMMON, FIELDS, LogField
-from connectors.telemetry.log_meanings import MEANINGS
+import msgspec
 
+
+class LogField(msgspec.Struct, forbid_unknown_fields=True):
+    """A field. `stable`: a later release keeps its name and meaning, or the changelog says what replaces it."""
+
+    kind: str
+    meaning: str
+    example: object
+    stable: bool = False
+
+
+_HERE: Final = Path(__file__).parent
+_FIELDS: Final = msgspec.toml.decode((_HERE / "log_fields.toml").read_bytes(), type=dict[str, dict[str, LogField]])
+COMMON: Final = _FIELDS["common"]
+FIELDS: Final = _FIELDS["events"]
+MEANINGS: Final[dict[str, str]] = tomllib.loads((_HERE / "log_events.toml").read_text("utf-8"))
 _ROOT: Final = Path(__file__).parents[2]
 _LEVELS: Final = {name: name for name in ("debug", "info", "warning", "error", "critical")} | {"exception": "error"}
 #: Separate distributions, which have their own logs.
@@ -60,7 +76,7 @@ _SPREAD: Final = {
 _INTRODUCTION: Final = """\
 # Logs
 
-<!-- Written by `python -m connectors.telemetry.logs_page`; change the call of the logger, or connectors/telemetry/log_fields.py or log_meanings.py. -->
+<!-- Written by `python -m connectors.telemetry.logs_page`; change the call of the logger, or connectors/telemetry/log_fields.toml or log_events.toml. -->
 
 Every process writes one JSON object a line to stderr (`LOG_FORMAT=console`: text for people). Normal traffic logs nothing but `billed_last_minute`, once a minute. Secrets
 are masked, and no line holds a prompt, an answer or a body.
@@ -112,13 +128,16 @@ def logs_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def log_calls() -> Iterator[LogCall]:
-    """Yield every call of a structlog logger in the source of the product."""
+@cache
+def log_calls() -> tuple[LogCall, ...]:
+    """Return every call of a structlog logger in the source of the product."""
+    found: list[LogCall] = []
     for folder in ("schemas", "streams", "connectors"):
         for file in sorted((_ROOT / folder).rglob("*.py")):
             path = file.relative_to(_ROOT).as_posix()
             if not path.startswith(_OTHERS):
-                yield from _calls_of(path, ast.parse(file.read_text("utf-8")))
+                found += _calls_of(path, ast.parse(file.read_text("utf-8")))
+    return tuple(found)
 
 
 def _calls_of(path: str, tree: ast.Module) -> Iterator[LogCall]:

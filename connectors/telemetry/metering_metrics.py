@@ -38,7 +38,7 @@ class MeteringMetrics:
     )
     doubled_calls = counter(
         "meterbridge_doubled_calls_total",
-        "Billed calls that look like one: bridge: one request with two ids; job: one job of two customers; "
+        "Billed calls that look like one: bridge: one request with two ids; job: one job that is billed twice; "
         "copy: one call that was counted twice (project).",
         kind=DOUBLED,
     )

@@ -9,8 +9,8 @@ from itertools import combinations
 
 from prometheus_client import CollectorRegistry, Info
 
-from connectors.telemetry.background_tasks import watch_background_tasks
 from connectors.telemetry.canary_metrics import CanaryMetrics
+from connectors.telemetry.counted_by_role import watch_counts
 from connectors.telemetry.credit_metrics import CreditMetrics
 from connectors.telemetry.held_metrics import HeldMetrics
 from connectors.telemetry.held_usage import HeldUsageMonitor
@@ -26,7 +26,6 @@ from connectors.telemetry.process_metrics import ProcessMetrics
 from connectors.telemetry.provider_metrics import ProviderMetrics
 from connectors.telemetry.queue_metrics import QueueMetrics
 from connectors.telemetry.unbilled_usage import UnbilledUsageMonitor
-from connectors.telemetry.unreadable_records import watch_unreadable
 from streams.core.metering.duplicate_routes import ROUTES
 
 
@@ -54,6 +53,5 @@ class Metrics(
             self.two_routes.labels(*pair)
         self.held_watch = HeldUsageMonitor(self)
         self.unbilled_watch = UnbilledUsageMonitor(self)
-        watch_unreadable(registry)
-        watch_background_tasks(registry)
+        watch_counts(registry)
         Info("meterbridge_build", "The running version.", registry=registry).info({"version": version})

@@ -1,22 +1,27 @@
 """Generates docs/metrics.md from the metrics: `python -m connectors.telemetry.metrics_page` prints it.
 
-Name, type, labels and meaning come from the metrics themselves. This module adds when a metric shows a problem.
+Name, type, labels and meaning come from the metrics themselves. metrics_guide.toml adds when a metric shows a problem.
 """
 
+import tomllib
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.metrics_guide import CHAPTERS
 
+#: The file says when a metric shows a problem.
+CHAPTERS: Final[dict[str, dict[str, str]]] = tomllib.loads(
+    Path(__file__).with_name("metrics_guide.toml").read_text("utf-8")
+)
 #: The suffix that a Prometheus type adds to the name in the code.
 _ENDINGS: Final = {"counter": "_total", "info": "_info"}
 
 _INTRODUCTION: Final = """\
 # Metrics
 
-<!-- Written by `python -m connectors.telemetry.metrics_page`; change the metric, or connectors/telemetry/metrics_guide.py. -->
+<!-- Written by `python -m connectors.telemetry.metrics_page`; change the metric, or connectors/telemetry/metrics_guide.toml. -->
 
 Every process serves Prometheus text on `METRICS_PORT` (9090) at `/metrics`. Several worker roles in one command take one port each, counted up:
 `meterbridge worker` with four roles needs 9090 to 9093. `meterbridge serve` also serves the same text at `/metrics/prometheus` and `/health/metrics` of

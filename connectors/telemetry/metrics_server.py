@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from io import BufferedIOBase
 from socketserver import ThreadingMixIn
 from typing import Any, Final, NamedTuple
@@ -89,6 +90,7 @@ def start_metrics_server(
     return MetricsServer(server.server_port, stop)
 
 
+@dataclass(slots=True)
 class Places:
     """The open connections, the oldest first. At the limit, an older connection is closed for a new one.
 
@@ -104,22 +106,16 @@ class Places:
         on_closed: see `start_metrics_server`.
     """
 
-    def __init__(
-        self,
-        total: int,
-        of_one: int,
-        life_s: float,
-        monotonic: Callable[[], float],
-        on_closed: Callable[[str], None] = lambda _cause: None,
-    ) -> None:
-        self._total = total
-        self._of_one = of_one
-        self._life_s = life_s
-        self._monotonic = monotonic
-        self._on_closed = on_closed
-        self._lock = threading.Condition()
-        self._open: dict[socket.socket, tuple[str, float]] = {}  # address, and when it must end
-        self._threads = 0
+    total: int
+    of_one: int
+    life_s: float
+    monotonic: Callable[[], float]
+    on_closed: Callable[[str], None] = lambda _cause: None
+    _lock: threading.Condition = field(default_factory=threading.Condition, init=False)
+    _open: dict[socket.socket, tuple[str, float]] = field(
+        default_factory=dict, init=False
+    )  # address, and when it must end
+    _threads: int = field(default=0, init=False)
 
     def take(self, connection: socket.socket, address: str) -> bool:
         """Return whether a new connection may stay; if not, the caller closes it.
@@ -127,15 +123,15 @@ class Places:
         If too many threads exist, it waits a moment: the thread of a closed connection usually ends at once.
         """
         with self._lock:
-            if not self._lock.wait_for(lambda: self._threads < 2 * self._total, _THREAD_ENDS_S):
-                self._on_closed(FULL)
+            if not self._lock.wait_for(lambda: self._threads < 2 * self.total, _THREAD_ENDS_S):
+                self.on_closed(FULL)
                 return False
             counts = Counter(of for of, _ in self._open.values())
-            if counts[address] >= self._of_one:
+            if counts[address] >= self.of_one:
                 self._cut_oldest(address, FULL_OF_ONE)
-            elif len(self._open) >= self._total:
+            elif len(self._open) >= self.total:
                 self._cut_oldest(counts.most_common(1)[0][0], FULL)
-            self._open[connection] = address, self._monotonic() + self._life_s
+            self._open[connection] = address, self.monotonic() + self.life_s
             self._threads += 1
             return True
 
@@ -149,7 +145,7 @@ class Places:
     def cut_late(self) -> None:
         """Close every connection that has lasted too long."""
         with self._lock:
-            now = self._monotonic()
+            now = self.monotonic()
             for connection in [client for client, (_, until) in self._open.items() if until <= now]:
                 self._cut(connection, SILENT)
 
@@ -158,7 +154,7 @@ class Places:
 
     def _cut(self, connection: socket.socket, cause: str) -> None:
         """Shut the connection down. Its thread then gets an error and closes it."""
-        self._on_closed(cause)
+        self.on_closed(cause)
         del self._open[connection]
         try:
             connection.shutdown(socket.SHUT_RDWR)

@@ -1,10 +1,13 @@
-"""The JSON schema of the chart's values, from values.yaml, the settings and the bounds below.
+"""The JSON schema of the chart's values, from values.yaml, the settings and bounds.yml.
 
 A key's type is that of its default. Objects are closed: a misspelt key ends `helm install`.
 """
 
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Final
+
+import yaml
 
 from connectors.config.settings import VARIABLES, Settings
 from deploy.helm.kafka_files import every_secret
@@ -48,136 +51,25 @@ _TEXT: Final = {"type": "string"}
 _TEXTS: Final = {"type": "object", "additionalProperties": _TEXT}
 _OBJECT: Final = {"type": "object"}
 _OBJECTS: Final = {"type": "array", "items": _OBJECT}
-_COUNT: Final = {"type": "integer", "minimum": 0}
-_MANY: Final = {"type": "integer", "minimum": 1}
-_PORT: Final = {"type": "integer", "minimum": 1, "maximum": 65_535}
-_SIZE: Final = {"type": "string", "pattern": "^[0-9]+(Mi|Gi|Ti)$"}
-_SHARE: Final = {"type": ["integer", "string"], "pattern": "^([0-9]+%?)?$"}
 _PLACE: Final = {
     "type": "object",
     "properties": {"name": {"type": "string", "minLength": 1}, "key": {"type": "string", "minLength": 1}},
     "required": ["name", "key"],
     "additionalProperties": False,
 }
-_SERVED: Final = {"enum": ["webhooks", "api"]}
-_PATH: Final = {"type": "string", "pattern": "^/"}
 
 
-def _closed(properties: dict[str, Any], *needed: str) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
-    return schema | ({"required": list(needed)} if needed else {})
+def _closed(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def _named(names: list[str]) -> dict[str, Any]:
     """Settings of these names alone, each of its type."""
-    return {"allOf": [_reference("types")], "propertyNames": {"enum": names}}
+    return {"allOf": [{"$ref": "#/definitions/types"}], "propertyNames": {"enum": names}}
 
 
-def _reference(name: str) -> dict[str, str]:
-    return {"$ref": f"#/definitions/{name}"}
-
-
-#: By pattern of the path; the first one that fits. What is not here has the type of its default.
-_BOUNDS: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
-    ("secretRefs", _reference("secretRefs")),
-    ("*.secretRefs", _reference("secretRefs")),
-    ("secrets", _reference("secrets")),
-    ("existingSecretKeys", _reference("secrets")),
-    ("settings", _reference("settings")),
-    ("*.settings", _reference("settingsOfRole")),
-    ("image.pullPolicy", {"enum": ["Always", "IfNotPresent", "Never"]}),
-    ("*digest", {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"}),
-    ("image.repository", {"type": "string", "minLength": 1}),
-    ("fullnameOverride", {"type": "string", "pattern": "^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$"}),
-    ("kafka.bootstrapServers", {"type": "string", "pattern": r"^([^\s,]+:[0-9]+(,[^\s,]+:[0-9]+)*)?$"}),
-    ("kafka.partitions", {"type": "integer", "minimum": 1, "maximum": 1000}),
-    ("kafka.partitionsAtFirst", {"type": "integer", "minimum": 0, "maximum": 1000}),
-    ("kafka.replicationFactor", {"type": "integer", "minimum": 1, "maximum": 9}),
-    ("kafka.securityProtocol", {"enum": ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]}),
-    ("kafka.saslMechanism", {"enum": ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]}),
-    ("kafka.tls.client*Key", {"type": "string", "minLength": 1}),
-    ("canary.url", {"type": "string", "pattern": "^(https?://.+)?$"}),
-    ("lago.url", {"type": "string", "pattern": "^(https?://.+)?$"}),
-    ("postgres.port", _PORT),
-    ("*.service.port", _PORT),
-    ("*.service.type", {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]}),
-    ("webhooks.spool.maxSize", {"type": "string", "pattern": "^[0-9]+(MiB|GiB|TiB)$"}),
-    (
-        "webhooks.spool.accessModes",
-        {"type": "array", "items": {"enum": ["ReadWriteOnce", "ReadWriteOncePod"]}, "minItems": 1},
-    ),
-    ("*.spool.size", _SIZE),
-    ("*Size", _SIZE),
-    ("*.pdb.*vailable", _SHARE),
-    ("*.targetCPUUtilizationPercentage", {"type": "integer", "minimum": 1, "maximum": 100}),
-    ("*.minReplicas", _MANY),
-    ("*.maxReplicas", _MANY),
-    ("*.lagThreshold", _MANY),
-    ("*.replicas", _COUNT),
-    ("*Seconds", _COUNT),
-    ("*.backoffLimit", _COUNT),
-    ("keda.*er*d*", _COUNT),
-    ("strimzi.users.authentication", {"enum": ["scram-sha-512", "tls"]}),
-    ("strimzi.apiVersion", {"enum": ["kafka.strimzi.io/v1", "kafka.strimzi.io/v1beta2"]}),
-    ("*.resources", _closed({"requests": _OBJECT, "limits": _OBJECT, "claims": _OBJECTS})),
-    ("podSecurityContext", _OBJECT),
-    ("securityContext", _OBJECT),
-    (
-        "*Probe",
-        _closed(
-            dict.fromkeys(
-                ("periodSeconds", "timeoutSeconds", "failureThreshold", "initialDelaySeconds", "successThreshold"),
-                _COUNT,
-            )
-        ),
-    ),
-    ("*ffinity", _OBJECT),
-    (
-        "ingress.hosts",
-        {
-            "type": "array",
-            "items": _closed(
-                {
-                    "host": _TEXT,
-                    "paths": {
-                        "type": "array",
-                        "minItems": 1,
-                        "items": _closed(
-                            {
-                                "path": _PATH,
-                                "pathType": {"enum": ["Prefix", "Exact", "ImplementationSpecific"]},
-                                "service": _SERVED,
-                            },
-                            "path",
-                            "pathType",
-                            "service",
-                        ),
-                    },
-                },
-                "host",
-                "paths",
-            ),
-        },
-    ),
-    (
-        "httpRoute.routes",
-        {
-            "type": "array",
-            "items": _closed(
-                {
-                    "service": _SERVED,
-                    "hostnames": {"type": "array", "items": _TEXT, "minItems": 1},
-                    "paths": {"type": "array", "items": _PATH, "minItems": 1},
-                },
-                "service",
-                "hostnames",
-                "paths",
-            ),
-        },
-    ),
-    ("metrics.runbooks", {"type": "string", "pattern": "^https?://.+/$"}),
-    ("networkPolicy.*Ports", {"type": "array", "items": _PORT}),
-)
+#: By pattern of the path, in the order in which they are tried.
+_BOUNDS: Final[dict[str, dict[str, Any]]] = yaml.safe_load(Path(__file__).with_name("bounds.yml").read_text("utf-8"))
 
 
 def schema(values: list[Value]) -> dict[str, Any]:
@@ -205,7 +97,7 @@ def _object(path: tuple[str, ...], values: list[Value]) -> dict[str, Any]:
 
 
 def _of(value: Value, values: list[Value]) -> dict[str, Any]:
-    bounds = next((bounds for pattern, bounds in _BOUNDS if fnmatchcase(value.name, pattern)), None)
+    bounds = next((bounds for pattern, bounds in _BOUNDS.items() if fnmatchcase(value.name, pattern)), None)
     found = dict(bounds) if bounds is not None else _by_default(value, values)
     # Beside a reference draft 7 reads nothing.
     return found | ({"description": value.meaning} if value.meaning and "$ref" not in found else {})

@@ -6,6 +6,7 @@ Postgres refuses a row permanently, the place of its record is stored, and the p
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -77,32 +78,22 @@ class ProjectSensors(Protocol):
     def projecting(self, topic: str, partition: int, oldest_ms: int | None) -> None: ...
 
 
+@dataclass(slots=True)
 class ProjectWork:
     """Implements `streams.runtime.partition_task.PartitionProcessor` for the projector."""
 
-    def __init__(
-        self,
-        tp: TopicPartition,
-        kafka: Mapping[str, Any],
-        group: str,
-        topic_id: str,
-        projection: Projection,
-        policy: RetryPolicy,
-        sleep: Callable[[float], Awaitable[None]],
-        sensors: ProjectSensors,
-    ) -> None:
-        self._tp = tp
-        self._kafka = kafka
-        self._group = group
-        self._topic_id = topic_id
-        self._projection = projection
-        self._policy = policy
-        self._sleep = sleep
-        self._sensors = sensors
-        self._next = 0
-        self._asking = False
-        self._quiet = 0
-        self._logged: set[str] = set()
+    tp: TopicPartition
+    kafka: Mapping[str, Any]
+    group: str
+    topic_id: str
+    projection: Projection
+    policy: RetryPolicy
+    sleep: Callable[[float], Awaitable[None]]
+    sensors: ProjectSensors
+    _next: int = field(default=0, init=False)
+    _asking: bool = field(default=False, init=False)
+    _quiet: int = field(default=0, init=False)
+    _logged: set[str] = field(default_factory=set, init=False)
 
     async def open(self) -> int:
         """Return the position in Postgres. An unknown partition starts at the begin of the log.
@@ -111,14 +102,14 @@ class ProjectWork:
             TopicProblem: `offset_out_of_range`: the topic has lost records that were not projected. `topic_recreated`:
                 the topic was deleted and created again.
         """
-        place = await self._patiently(lambda: self._projection.place(self._tp))
-        offsets = await standing(self._kafka, self._group, self._tp)
+        place = await self._patiently(lambda: self.projection.place(self.tp))
+        offsets = await standing(self.kafka, self.group, self.tp)
         if place is None:
-            first = PartitionPosition(self._topic_id, offsets.begin)
-            place = await self._patiently(lambda: self._projection.begin(self._tp, first))
-        if place.topic_id != self._topic_id:
-            raise TopicProblem("topic_recreated", f"{self._tp.topic} is not the topic that was projected so far")
-        offsets.check(self._tp, place.next)
+            first = PartitionPosition(self.topic_id, offsets.begin)
+            place = await self._patiently(lambda: self.projection.begin(self.tp, first))
+        if place.topic_id != self.topic_id:
+            raise TopicProblem("topic_recreated", f"{self.tp.topic} is not the topic that was projected so far")
+        offsets.check(self.tp, place.next)
         self._next = place.next
         return place.next
 
@@ -132,7 +123,7 @@ class ProjectWork:
         self._quiet = 0
         for start in range(0, len(records), PROJECT_LIMIT):
             part = records[start : start + PROJECT_LIMIT]
-            self._sensors.projecting(self._tp.topic, self._tp.partition, part[0].timestamp)
+            self.sensors.projecting(self.tp.topic, self.tp.partition, part[0].timestamp)
             await self._project(part)
         return self._next
 
@@ -140,11 +131,11 @@ class ProjectWork:
         """Report that a partition without new records is not behind."""
         self._quiet += 1
         if self._quiet >= _QUIET_TICKS:
-            self._sensors.projecting(self._tp.topic, self._tp.partition, None)
+            self.sensors.projecting(self.tp.topic, self.tp.partition, None)
 
     async def close(self) -> None:
         """Do nothing, because no transaction is open between two fetch batches."""
-        self._sensors.projecting(self._tp.topic, self._tp.partition, None)
+        self.sensors.projecting(self.tp.topic, self.tp.partition, None)
 
     def in_transaction(self) -> bool:
         """Return whether a request to Postgres is running. `close` then waits shortly for the response."""
@@ -153,9 +144,7 @@ class ProjectWork:
     async def _project(self, records: Sequence[ConsumerRecord]) -> None:
         following = records[-1].offset + 1
         try:
-            projected = await self._patiently(
-                lambda: self._projection.project(self._tp, self._next, following, records)
-            )
+            projected = await self._patiently(lambda: self.projection.project(self.tp, self._next, following, records))
         except Rejected as refusal:
             if len(records) > 1:
                 for half in (records[: len(records) // 2], records[len(records) // 2 :]):
@@ -163,14 +152,14 @@ class ProjectWork:
                 return
             problem = refusal.detail
             projected = await self._patiently(
-                lambda: self._projection.pass_over(self._tp, self._next, records[0], problem)
+                lambda: self.projection.pass_over(self.tp, self._next, records[0], problem)
             )
         if projected is None:
             raise Unavailable(
-                "stale_projector", f"{self._tp.topic}-{self._tp.partition} no longer stands at {self._next}"
+                "stale_projector", f"{self.tp.topic}-{self.tp.partition} no longer stands at {self._next}"
             )
         self._next = following
-        self._sensors.projected(self._tp.topic, projected)
+        self.sensors.projected(self.tp.topic, projected)
         self._count(projected, records[0].offset)
 
     def _count(self, projected: Projected, offset: int) -> None:
@@ -189,7 +178,7 @@ class ProjectWork:
                 answer = await ask()
             except Unavailable as error:
                 failures += 1
-                self._sensors.projection_failed(error.reason)
+                self.sensors.projection_failed(error.reason)
                 if failures == 1:
                     log.warning("projection_held", **self._place(), reason=error.reason, detail=error.detail)
             else:
@@ -198,7 +187,7 @@ class ProjectWork:
                 return answer
             finally:
                 self._asking = False
-            await self._sleep(self._policy.wait_s(failures))
+            await self.sleep(self.policy.wait_s(failures))
 
     def _place(self) -> dict[str, Any]:
-        return {"topic": self._tp.topic, "partition": self._tp.partition}
+        return {"topic": self.tp.topic, "partition": self.tp.partition}

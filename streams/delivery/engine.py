@@ -200,10 +200,10 @@ class _Run:
         for position in batch.members:
             self._attempts[position] += 1
         body = body_of(self._posted[position].value for position in batch.members)
-        verdict, status, seconds = await self._wire.post(body, len(batch.members))
-        first, last = batch.members[0], batch.members[-1]
-        ids = self._items[first].transaction_id, self._items[last].transaction_id
-        self._on_post(PostRecord(len(batch.members), *ids, self._attempts[first], status, error_of(verdict), seconds))
+        ids = [self._items[position].transaction_id for position in batch.members]
+        verdict, status, seconds = await self._wire.post(body, ids)
+        attempt = self._attempts[batch.members[0]]
+        self._on_post(PostRecord(len(ids), ids[0], ids[-1], attempt, status, error_of(verdict), seconds))
         if isinstance(verdict, RetryLater) and verdict.unknown:
             for position in batch.members:
                 self._maybe_sent[position] = True

@@ -1,7 +1,7 @@
 """The connection to Lago that delivery uses: the API it needs, and the breaker, permits and rate limits before it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import isinf
@@ -138,8 +138,8 @@ class LagoPort:
             else:
                 log.info("breaker_closed", open_s=round(now - before, 1))
 
-    async def post(self, body: bytes, sent: int) -> PostResult:
-        """Post `sent` events once."""
+    async def post(self, body: bytes, ids: Sequence[str]) -> PostResult:
+        """Post the events in `body` once. Args: ids: their transaction ids."""
         started = self.clock()
         self.posts.sent(started)
         try:
@@ -148,7 +148,7 @@ class LagoPort:
         except Unavailable as error:
             result = PostResult(unanswered(error.reason, error.detail), 0, self.clock() - started)
         else:
-            result = PostResult(verdict_on_batch(answer, sent, body), answer.status, self.clock() - started)
+            result = PostResult(verdict_on_batch(answer, len(ids), ids), answer.status, self.clock() - started)
         finally:
             self.posts.done()
         self.on_request("post_batch", "POST", result.status, result.seconds)

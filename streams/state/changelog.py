@@ -32,6 +32,7 @@ from schemas.ledger import (
     Window,
     version_of,
 )
+from schemas.reasons import UNREADABLE_LEDGER
 from streams.core.metering.identity import IDENTITY_BYTES
 from streams.core.metering.known_identities import untold
 from streams.core.metering.ledger_state import LedgerState
@@ -44,8 +45,6 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_position = decoder(Position, packed=True)
 _decode_window = decoder(Window, packed=True)
 _decode_job = decoder(Job, packed=True)
-#: Reason why a ledger is not opened: no release can have written its position.
-UNREADABLE_LEDGER = "unreadable_ledger"
 _FETCH_BYTES = 8 << 20
 #: How often a reader at the end of the changelog looks for more, milliseconds.
 _LOOK_MS = 10

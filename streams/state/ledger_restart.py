@@ -14,13 +14,14 @@ from schemas.errors import LedgerBroken, Rejected
 from schemas.ledger import LEDGER_VERSION, Counters, Position, Sum
 from schemas.moments import SECOND_US
 from schemas.money import ZERO
+from schemas.reasons import UNREADABLE_LEDGER
 from streams.core.metering.conservation import sum_of_windows
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes
 from streams.runtime import clock
 from streams.runtime.offsets import PartitionOffsets, asking, standing_by
 from streams.runtime.transactions import Write
-from streams.state.changelog import FETCHING, UNREADABLE_LEDGER, read, records_of, restore, window_keys
+from streams.state.changelog import FETCHING, read, records_of, restore, window_keys
 from streams.state.ledger import LEDGER_BEHIND, LedgerConfig, check_origin, check_partitions, is_behind, owning
 from streams.state.ledger_expand import in_parts
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from connectors.telemetry.metrics_guide import CHAPTERS
+from connectors.telemetry.metrics_page import CHAPTERS
 from tests.alarms.promql import ADDED, exported, family, grouped_by, labels, selectors
 from tests.alarms.rules import BASE, ROOT, RULES, Alert, alerts, recorded
 from tests.alarms.shortened import _shorten, shortened

@@ -163,6 +163,7 @@ async def test_every_secret_is_replaced_while_calls_arrive_and_no_call_is_lost_o
         "PORT": str(ports[8080]),
         "METRICS_PORT": str(ports[9090]),
         "KAFKA_PARTITIONS": "2",
+        "WORKER_PROCESSES": "one",  # it is started six times
         "WINDOW_SECONDS": "5",
         "GRACE_SECONDS": "1",
         "COLUMNS": "250",

@@ -1,8 +1,8 @@
-"""`python -m tests.faults.scale_trial [--rate R] [--seconds S] [--seed N]`: workers that scale and roll while a broker is down.
+"""`python -m tests.faults.scale_trial [--rate R] [--seconds S] [--seed N]`: workers that scale and roll while brokers go down.
 
-Three brokers hold three copies of everything. Under load, one worker becomes three, a broker is killed (kill -9), all three workers
-are replaced one after another while it is down, it comes back, and two of the three workers leave. Then every call and every cent
-that was sent is compared with what the sandbox of Lago was billed, and by `meterbridge reconcile --lago`.
+Three brokers hold three copies of everything. Under load, one worker becomes three. Then each broker is killed once (kill -9), also the
+leader of a partition and the controller, a worker is replaced while it is down, and it comes back. Two of the three workers leave. Then
+every call and every cent that was sent is compared with what the sandbox of Lago was billed, and by `meterbridge reconcile --lago`.
 
 The last line is `EXACT ...` or begins with `MISMATCH`; the exit code says the same. The load stops by itself.
 """
@@ -137,11 +137,11 @@ async def scaled(
 async def _change(
     world: World, cluster: KafkaCluster, random: Random, pause_s: float, report: Scaled, say: Callable[[str], None]
 ) -> None:
-    """Scale from 1 to 3 workers, kill a broker, restart all three workers in turn, start the broker again, and scale to
-    1 worker; `pause_s` between any two.
+    """Scale from 1 to 3 workers; kill each broker, restart a worker and then the broker; and scale to 1 worker. `pause_s`
+    between any two.
     """
     first, *others = (world.processes[name] for name in WORKERS)
-    node = random.choice(cluster.nodes)
+    nodes = random.sample(cluster.nodes, len(cluster.nodes))
 
     def progress(what: str) -> None:
         say(f"{world.clock_s():6.1f} s  {what}")
@@ -151,10 +151,10 @@ async def _change(
         process.start()
     await asyncio.gather(*(process.up(_UP_LIMIT_S) for process in others))
     progress("three workers")
-    await asyncio.sleep(pause_s)
-    await asyncio.to_thread(node.kill)
-    progress(f"kill -9 of the broker {node.bootstrap}")
-    for process in (first, *others):
+    for node, process in zip(nodes, (first, *others), strict=True):
+        await asyncio.sleep(pause_s)
+        await asyncio.to_thread(node.kill)
+        progress(f"kill -9 of the broker {node.bootstrap}")
         await asyncio.sleep(pause_s)
         async with process.busy:
             report.problems += await _stopped(process)
@@ -162,9 +162,9 @@ async def _change(
         await process.up(_UP_LIMIT_S)
         report.rolled += 1
         progress(f"{process.name} replaced")
-    await asyncio.to_thread(node.restart)
-    await asyncio.to_thread(cluster.whole)
-    progress("the broker is back")
+        await asyncio.to_thread(node.restart)
+        await asyncio.to_thread(cluster.whole)
+        progress("the broker is back")
     await asyncio.sleep(pause_s)
     for process in others:
         async with process.busy:
@@ -191,7 +191,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     arguments.add_argument("--rate", type=int, default=1000, help="calls a second")
     arguments.add_argument(
-        "--pause", type=float, default=15.0, help="seconds of load between two changes; there are eight"
+        "--pause", type=float, default=15.0, help="seconds of load between two changes; there are nine"
     )
     arguments.add_argument("--drain", type=float, default=300.0, help="seconds that everything may take to be billed")
     arguments.add_argument("--seed", type=int, default=SystemRandom().randrange(1, 1_000_000))

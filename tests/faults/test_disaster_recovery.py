@@ -7,13 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from schemas.topics import CHANGELOG
-from tests.support.expanded import CENTS, GHOSTS, Growing
+from tests.support.expanded import GHOSTS, Growing
 from tests.support.kafka import MavenKafka
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
@@ -21,13 +20,6 @@ pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 PAGE = Path(__file__).parents[2] / "docs" / "disaster-recovery.md"
 _CHAPTER = re.compile(r"^## (?P<title>.+?)\n(?P<text>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```sh\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture
-def broker() -> Iterator[MavenKafka]:
-    one = MavenKafka()
-    yield one
-    one.stop()
 
 
 class Page:
@@ -67,16 +59,6 @@ async def create_history(growing: Growing) -> None:
     growing.stage.put(growing.calls(range(60, 80)))
 
 
-async def check_each_call_billed_once(growing: Growing) -> None:
-    """All calls are sent again and all customers mapped: each call must be billed once, to the cent."""
-    for ghost in GHOSTS:
-        growing.stage.map(ghost, "org", "sub")
-    growing.put_by_new_clients([*growing.sent.values()])
-    await growing.bill(len(growing.sent))
-    assert growing.billed() == (len(growing.sent), len(growing.sent) * CENTS)
-    await growing.sound()
-
-
 async def test_a_broker_that_lost_its_disk_continues_from_its_last_copy(broker: MavenKafka, tmp_path: Path) -> None:
     growing = Growing(broker.bootstrap, "eu.", 2, 4)
     page = Page(tmp_path, broker, growing)
@@ -89,7 +71,7 @@ async def test_a_broker_that_lost_its_disk_continues_from_its_last_copy(broker: 
     page.type(restoring)
     broker.restart()
     page.type(looking)
-    await check_each_call_billed_once(growing)
+    await growing.each_call_is_billed_once()
 
 
 async def test_ledgers_whose_folders_were_deleted_from_a_brokers_disk_are_rebuilt(
@@ -109,4 +91,4 @@ async def test_ledgers_whose_folders_were_deleted_from_a_brokers_disk_are_rebuil
         await growing.halted(2)
     assert {reason for _, _, reason in growing.stage.sensors.halted} == {"ledger_missing"}
     page.type(rebuilding)
-    await check_each_call_billed_once(growing)
+    await growing.each_call_is_billed_once()

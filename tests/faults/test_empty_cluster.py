@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -36,13 +36,6 @@ _BEHIND = "UPDATE usage_parts SET event = NULL, status = NULL WHERE part = ANY($
 _UNSEEN = "DELETE FROM llm_usage_log WHERE part = $1"
 #: All but Lago and the ingress, whose spool takes what comes meanwhile.
 _STOPPED = ("api", "meter-0", "sink-0", "retry-0", "project-0")
-
-
-@pytest.fixture
-def broker() -> Iterator[MavenKafka]:
-    one = MavenKafka()
-    yield one
-    one.stop()
 
 
 @asynccontextmanager

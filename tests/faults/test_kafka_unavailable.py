@@ -78,37 +78,17 @@ def _halted(log: Path) -> bool:
     return log.exists() and "partition_halted" in log.read_text(errors="replace")
 
 
-async def test_an_unavailable_broker_and_a_killed_ingress_lose_no_call(
+async def test_a_killed_frozen_silent_and_disconnected_kafka_and_a_killed_ingress_lose_no_call(
     tmp_path: Path, figures: Callable[..., None], *, long_faults: bool
 ) -> None:
-    """Calls answered 202 in this time are only on the ingress's disk; all of them are billed when Kafka is back."""
-    away_s = 60.0 if long_faults else 9.0
-    async with wired_world(tmp_path) as (world, _, broker):
-        ingress = world.processes["ingress"]
-        async with load(world, seed=1) as sender:
-            await asyncio.to_thread(broker.kill)
-            for _ in range(2):
-                await asyncio.sleep(away_s / 3)
-                async with ingress.busy:
-                    await ingress.kill()
-                    ingress.start()
-            await asyncio.sleep(away_s / 3)
-            accepted = sender.load.answers["202"]
-            await asyncio.to_thread(broker.restart)
-            await asyncio.sleep(BREATH_S)
-        drained_s = await settled_after_s(world, sender)
-    assert accepted > 0
-    owed = sender.load.owed
-    figures(away_s=away_s, ingress_killed=2, calls=len(owed.calls), usd=f"{owed.dollars():f}", drained_s=drained_s)
-
-
-async def test_a_frozen_broker_a_silent_network_and_lost_connections_lose_no_call(
-    tmp_path: Path, figures: Callable[..., None], *, long_faults: bool
-) -> None:
-    """Long enough for requests to time out, and in the long run for sessions and transactions to end."""
-    silent_s = 40.0 if long_faults else 8.0
+    """Calls answered 202 while the broker is down are only on the ingress's disk. The other faults last long enough for
+    requests to time out, and in the long run for sessions and transactions to end.
+    """
+    away_s, silent_s = (60.0, 40.0) if long_faults else (9.0, 8.0)
     async with wired_world(tmp_path) as (world, way, broker):
-        async with load(world, seed=2) as sender:
+        async with load(world, seed=1) as sender:
+            accepted = await _down(world, broker, sender, away_s)
+            await asyncio.sleep(BREATH_S)
             await _frozen(broker, silent_s)
             await asyncio.sleep(BREATH_S)
             way.passing.clear()
@@ -123,8 +103,11 @@ async def test_a_frozen_broker_a_silent_network_and_lost_connections_lose_no_cal
             await way.join()
             await asyncio.sleep(BREATH_S)
         drained_s = await settled_after_s(world, sender)
+    assert accepted > 0
     owed = sender.load.owed
     figures(
+        away_s=away_s,
+        ingress_killed=2,
         frozen_s=silent_s,
         silent_s=silent_s,
         connections=way.opened,
@@ -132,6 +115,22 @@ async def test_a_frozen_broker_a_silent_network_and_lost_connections_lose_no_cal
         usd=f"{owed.dollars():f}",
         drained_s=drained_s,
     )
+
+
+async def _down(world: World, broker: MavenKafka, sender: Sender, for_s: float) -> int:
+    """Kill the broker, kill the ingress twice, and start the broker again; return how many calls got 202 meanwhile."""
+    ingress = world.processes["ingress"]
+    before = sender.load.answers["202"]
+    await asyncio.to_thread(broker.kill)
+    for _ in range(2):
+        await asyncio.sleep(for_s / 3)
+        async with ingress.busy:
+            await ingress.kill()
+            ingress.start()
+    await asyncio.sleep(for_s / 3)
+    accepted = sender.load.answers["202"] - before
+    await asyncio.to_thread(broker.restart)
+    return accepted
 
 
 async def _frozen(broker: MavenKafka, for_s: float) -> None:

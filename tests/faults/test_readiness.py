@@ -5,7 +5,7 @@ silent.
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,6 @@ LOOK_EVERY_S = 0.1
 STEADY = round(2 * EVERY_S / LOOK_EVERY_S)
 CALL = b'{"id":"1","user":"u","spend":1}'
 READY, UNREADY, SPOOLING = (200, ""), (503, "kafka_unavailable"), (200, "kafka_unavailable")
-
-
-@pytest.fixture
-def broker() -> Iterator[MavenKafka]:
-    one = MavenKafka()
-    yield one
-    one.stop()
 
 
 class Server:

@@ -5,7 +5,6 @@ twice.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -23,12 +22,6 @@ pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
 SINK, RETRY = ["connectors", "worker", "--only", "sink"], ["connectors", "worker", "--only", "retry"]
 LIMIT_S = 60.0
-
-
-@pytest.fixture
-async def lago() -> AsyncIterator[Lago]:
-    async with lago_sandbox(clock=time.time) as sandbox:
-        yield sandbox
 
 
 def put(stage: Stage, since: int, count: int) -> None:

@@ -74,7 +74,7 @@ async def test_a_receiver_of_traces_that_dies_or_hangs_changes_nothing_in_billin
             await send(line, range(2 * CALLS, 3 * CALLS))
             events = await line.until_billed(3 * CALLS)
             await soon(lambda: bool(got), 60)
-            deaths = [await line.processes[role].terminate() for role in ROLES]
+            deaths = [await line.roles.processes[role].terminate() for role in ROLES]
     cents = sum(Decimal(event["precise_total_amount_cents"]) for event in events)
     assert (len(events), cents) == (3 * CALLS, Decimal(3 * CALLS))
     assert all(death is not None and death.code == 0 and death.took_s < STOP_LIMIT_S for death in deaths), deaths

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -16,7 +16,7 @@ from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put, quick_delivery, statuses
-from tests.support.sandbox import Lago, lago_sandbox
+from tests.support.sandbox import Lago
 from tests.support.stage import Stage
 
 pytestmark = pytest.mark.faults
@@ -45,12 +45,6 @@ POISON: dict[str, tuple[bytes | None, str]] = {
 @pytest.fixture
 def stage(kafka: Kafka, topic_prefix: str) -> Stage:
     return Stage(kafka.bootstrap, topic_prefix, partitions=1)
-
-
-@pytest.fixture
-async def lago() -> AsyncIterator[Lago]:
-    async with lago_sandbox(clock=time.time) as sandbox:
-        yield sandbox
 
 
 def call(number: int, **fields: Any) -> Raw:

@@ -1,6 +1,5 @@
 """One request under two ids, one job of two customers, copies with another cost: stored, counted and reported."""
 
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -9,15 +8,9 @@ import pytest
 from connectors.operations.money_notes import notes_of, unbilled_json, unbilled_text
 from connectors.postgres.pool import Database
 from schemas.records import Rejection
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.history import TOPICS
 from tests.support.projection import Writer, usage
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 async def complaints(url: str) -> list[str]:
@@ -109,6 +102,28 @@ async def test_one_job_that_two_customers_read_is_reported_with_both(url: str) -
         assert result is not None and result.doubled == {"job": 1}
     (one,) = await complaints(url)
     assert "batch_1" in one and "acme" in one and "zenith" in one
+
+
+async def test_one_job_that_was_read_again_after_it_was_forgotten_is_reported(url: str) -> None:
+    """A ledger remembers a job for 35 days after its last report; earlier nothing named the second bill."""
+    poll = {"request_id": "batch_1", "call_type": "aretrieve_batch"}
+    later = {"start": "2027-01-05T12:00:00.000000Z", "end": "2027-01-05T12:00:01.000000Z", "part": "d-t-0-90"}
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(1, call_id="p1", **poll))
+        for found in ({"job": 1}, {}):
+            result = await writer.put(TOPICS.enriched, usage(1, call_id="p2", **poll, **later))
+            assert result is not None and result.doubled == found
+    (one,) = await complaints(url)
+    assert "one job, batch_1, is billed to acme twice, 0.000145 USD each" in one and "35 days" in one
+
+
+async def test_a_job_that_had_no_cost_at_first_is_billed_once(url: str) -> None:
+    poll = {"request_id": "batch_1", "call_type": "aretrieve_batch"}
+    later = {"start": "2027-01-05T12:00:00.000000Z", "end": "2027-01-05T12:00:01.000000Z"}
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(1, call_id="p1", decision="zero_cost", part="", **poll))
+        result = await writer.put(TOPICS.enriched, usage(1, call_id="p2", **poll, **later))
+        assert result is not None and result.doubled == {}
 
 
 async def test_a_copy_with_another_cost_is_reported_until_it_is_dismissed(url: str) -> None:

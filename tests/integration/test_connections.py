@@ -235,7 +235,7 @@ async def test_a_client_that_does_not_read_its_responses_is_closed_in_time() -> 
 
 @pytest.mark.parametrize(("bounds", "cause"), [(Bounds(5, 100), FULL), (Bounds(100, 5), FULL_OF_ONE)], ids=str)
 async def test_if_clients_that_do_not_read_have_all_places_a_new_one_gets_a_place(bounds: Bounds, cause: str) -> None:
-    """Earlier 2,048 of them blocked a port for ever."""
+    """In an earlier version, 2,048 such clients occupied all places, and the port accepted no further client."""
     closed = list[str]()
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(serving(bounds, closed, head_s=60))

@@ -15,13 +15,7 @@ import pytest
 
 from tests.support.credit_api import CREDITS, URLS, CreditApi, credit_api
 from tests.support.credits import account, balanced, give, reserve, take
-from tests.support.database import migrated_database, rows
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
+from tests.support.database import rows
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,13 +16,7 @@ from connectors.postgres.pool import Database
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.worker_sensors import WorkerSensors
 from tests.support.credits import account, give, reserve, take
-from tests.support.database import migrated_database, rows
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
+from tests.support.database import rows
 
 
 @pytest.fixture

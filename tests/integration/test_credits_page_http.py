@@ -11,16 +11,9 @@ import pytest
 
 from tests.support.credit_api import CREDITS, CreditApi, credit_api
 from tests.support.credits import account, give
-from tests.support.database import migrated_database
 
 PAGE = Path(__file__).parents[2] / "docs" / "credits.md"
 EXAMPLE = re.compile(r"^<!-- answers (\d{3}) -->\n```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 @pytest.fixture

@@ -12,19 +12,13 @@ from streams.components import Components
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
 from tests.support.posting import event, limit_records, opened, put, put_into_retry, quick_delivery, statuses
-from tests.support.sandbox import Lago, lago_sandbox
+from tests.support.sandbox import Lago
 from tests.support.stage import Stage
 
 
 @pytest.fixture
 def stage(kafka: Kafka, topic_prefix: str) -> Stage:
     return Stage(kafka.bootstrap, topic_prefix, partitions=1)
-
-
-@pytest.fixture
-async def lago() -> AsyncIterator[Lago]:
-    async with lago_sandbox(clock=time.time) as sandbox:
-        yield sandbox
 
 
 @pytest.fixture

@@ -17,15 +17,9 @@ from tests.support.database import projector_parts, until
 from tests.support.eventually import eventually, soon
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put, quick_delivery, statuses
-from tests.support.sandbox import Lago, lago_sandbox
+from tests.support.sandbox import Lago
 from tests.support.server import BEARER, Server, running_server, settings_for
 from tests.support.stage import Stage
-
-
-@pytest.fixture
-async def lago() -> AsyncIterator[Lago]:
-    async with lago_sandbox(clock=time.time) as sandbox:
-        yield sandbox
 
 
 @pytest.fixture

@@ -27,14 +27,8 @@ from tests.support.command import meterbridge
 from tests.support.database import projector_parts, rows
 from tests.support.eventually import soon
 from tests.support.posting import event, put, quick_delivery, statuses
-from tests.support.sandbox import Lago, lago_sandbox
+from tests.support.sandbox import Lago
 from tests.support.stage import Stage
-
-
-@pytest.fixture
-async def lago() -> AsyncIterator[Lago]:
-    async with lago_sandbox(clock=time.time) as sandbox:
-        yield sandbox
 
 
 @pytest.fixture

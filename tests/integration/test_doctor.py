@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from connectors.cli.main import app
 from connectors.config.settings import Settings, load_settings
-from connectors.doctor.catalogue import KINDS, VERSIONS, page
+from connectors.doctor.catalogue import BY_SUBJECT, KINDS, page
 from connectors.doctor.examination import ExaminationReport, examine
 from connectors.doctor.run import report_text
 from connectors.litellm.known_versions import newest
@@ -93,7 +93,7 @@ async def examined(
     own: Settings = load_settings({**GOOD, **({"LAGO_API_URL": lago.url} if lago else {}), **changes})
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
         report = await examine(own, http, config, url, with_lago=lago is not None)
-    return report, {finding.code for finding in report.findings} - VERSIONS.keys()
+    return report, {finding.code for finding in report.findings} - BY_SUBJECT["versions"].keys()
 
 
 @pytest.fixture

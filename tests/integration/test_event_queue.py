@@ -1,7 +1,6 @@
 """What an operator sees of events, held usage and rejections, with real Postgres."""
 
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from hashlib import md5
 from uuid import UUID
@@ -12,16 +11,10 @@ import pytest
 from schemas.records import Receipt, Rejection
 from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
 from streams.core.delivery.event_states import EventStateCounter, totals
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.history import PREFIX, TOPICS, TopicRecord, history
 from tests.support.pages import whole_page
 from tests.support.projection import Writer, event, in_order, manifest, queue, receipt, usage
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 async def test_held_usage_is_shown_as_held_with_its_reason_until_an_event_takes_it(url: str) -> None:

@@ -4,11 +4,14 @@ import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
 
+import msgspec
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from streams.core.delivery.dead_letter_headers import REASON
 from tests.support.billed_day import METRIC, BilledDay, calls, lago_of_org_a
+from tests.support.calls import raw, slp
 from tests.support.command import meterbridge
 from tests.support.eventually import soon
 from tests.support.posting import statuses
@@ -115,6 +118,31 @@ async def test_parts_that_have_expired_in_the_topic_are_verified_by_the_tables(w
     assert shown[0] == "It does NOT add up:" and any(line.startswith("In all: ") for line in shown)
 
 
+async def test_a_part_that_expired_before_an_older_one_in_another_partition_is_not_missing(
+    stage: Stage, database: str, lago: Lago
+) -> None:
+    """Kafka deletes whole segments, and those of each partition begin at another time."""
+    world, now_us = BilledDay(stage, database, lago), time.time_ns() // 1000
+    minutes = [now_us - 600_000_000, now_us - 300_000_000, now_us]
+    day = [raw(0, slp(n, at_us=at, cost="0.013"), customer="acme", received_us=at) for n, at in enumerate(minutes)]
+    await world.bill(day, 3)
+    topic, producer = world.stage.topics.events, world.stage.producer
+    events = sorted(world.stage.read(topic), key=lambda one: int(dict(one.headers() or [])["seal_seq"]))
+    first, place = events[0], events[0].partition()
+    other = (place + 1) % 2
+    at_ms = first.timestamp()[1]
+    producer.produce(topic, first.value(), first.key(), partition=other, headers=first.headers(), timestamp=at_ms)
+    producer.produce(topic, b"{}", b"later", partition=place)  # an event of another ledger
+    producer.flush(10)
+    ends = {one.partition(): one.offset() for one in world.stage.read(topic)}
+    admin = AdminClient({"bootstrap.servers": world.stage.settings.kafka_bootstrap_servers})
+    for future in admin.delete_records([TopicPartition(topic, place, ends[place])]).values():
+        future.result()
+    result = await world.run("reconcile")
+    assert (result.code, result.json["complaints"]) == (0, []), result.out
+    assert not [note for note in result.json["notes"] if "not compared" in note]
+
+
 async def test_an_event_lost_by_lago_or_sent_by_another_program_is_found(world: BilledDay) -> None:
     event = {
         "transaction_id": "foreign",
@@ -128,6 +156,45 @@ async def test_an_event_lost_by_lago_or_sent_by_another_program_is_found(world: 
     result = await world.run("reconcile", "--lago")
     assert result.code == 1
     assert "sub-a: Lago counts 46 cents" in result.json["complaints"][0]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "may_count"),
+    [
+        ("processing", "http_503", True),
+        ("failed", "unbillable_invalid_code", True),  # Lago has it, and bills it once there is such a metric
+        ("failed", "lago_refused", False),
+        ("failed", "unbillable_ended", False),  # billed again by another event
+    ],
+)
+async def test_an_event_that_lago_must_not_count_excuses_no_difference(
+    world: BilledDay, status: str, reason: str, may_count: bool
+) -> None:
+    """Earlier a dead letter of the same amount hid usage that Lago counted twice."""
+    await world.tamper(
+        f"UPDATE usage_parts SET status = '{status}', reason = '{reason}' "
+        "WHERE part = (SELECT max(transaction_id) FROM lago_events)"
+    )
+    result = await world.run("reconcile", "--lago")
+    assert result.code == (0 if may_count else 1), result.out
+    complaints = result.json["complaints"]
+    assert complaints == [] if may_count else "sub-a: Lago counts 39 cents" in complaints[0]
+
+
+async def test_events_that_wait_as_dead_letters_are_named_with_their_money(world: BilledDay) -> None:
+    """Earlier `reconcile` said that all adds up, and nothing of money that no invoice will have."""
+    topics, producer = world.stage.topics, world.stage.producer
+    dead, dismissed = world.stage.read(topics.events)[:2]
+    for event in (dead, dismissed):
+        producer.produce(topics.dlq, event.value(), event.key(), headers=[(REASON, b"lago_refused")], partition=0)
+    producer.flush(10)
+    gone = await world.run("dlq", "dismiss", "--id", "events/0/1", "--comment", "never")
+    assert gone.code == 0, gone.err
+    usd = Decimal(msgspec.json.decode(dead.value())["precise_total_amount_cents"]) / 100
+    result = await world.run("reconcile")
+    assert (result.code, result.json["dead_events"], Decimal(result.json["dead_usd"])) == (0, 1, usd)
+    (note,) = [note for note in result.json["notes"] if "dead" in note]
+    assert note == f"not billed, dead letters: 1 event, {usd:f} USD: `meterbridge dlq list`"
 
 
 async def test_after_a_normal_end_everything_still_agrees(world: BilledDay) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,18 +14,12 @@ from connectors.operations.focus_export import COLUMNS, export_focus
 from schemas.errors import Rejected
 from tests.integration.test_analytics import at, call, some_calls
 from tests.support.command import meterbridge
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.history import TOPICS
 from tests.support.projection import Writer
 from tests.support.stage import Stage
 
 MONTH = date(2026, 11, 1)
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 async def exported(url: str, month: date = MONTH) -> list[dict[str, str]]:

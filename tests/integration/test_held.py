@@ -58,6 +58,24 @@ async def test_a_write_off_removes_the_customers_amount_from_the_ledger_and_noth
     assert {one["reason"] for one in result} == {line["audit_id"]}
 
 
+async def test_usage_that_ended_later_is_neither_written_off_nor_counted_as_written_off(stage: Stage) -> None:
+    """Earlier the dry run and the audit line named the money of all of the customer's held usage."""
+    at_us = time.time_ns() // 1000
+    old, new = at_us - 7200 * 10**6, at_us
+    stage.put(
+        [raw(0, slp(n, at_us=end, cost="0.5"), customer="ghost", received_us=at_us) for n, end in enumerate((old, new))]
+    )
+    async with stage.running("meter", stage.parts()) as role:
+        await soon(lambda: stage.sensors.calls.get("billable") == 2, limit_s=20)
+        words = ("held", "write-off", "--customer", "ghost", "--until", "1h", "--comment", "trial", "--json")
+        for more in (("--dry-run",), ()):
+            said = await meterbridge(stage, *words, *more)
+            assert (said.code, said.json["calls"], said.json["usd"]) == (0, 1, "0.5"), said.err
+        await soon(lambda: written_off(role.partition_tasks) == Sum(1, Decimal("0.5")), limit_s=20)  # type: ignore[arg-type]
+    (line,) = stage.values(stage.topics.audit)
+    assert (line["count"], Decimal(line["cost_usd"])) == (1, Decimal("0.5"))
+
+
 async def test_without_held_usage_nothing_is_written_off(stage: Stage) -> None:
     done = await meterbridge(stage, "held", "write-off", "--customer", "nobody", "--comment", "x")
     assert (done.code, "nothing is held" in done.err) == (1, True)

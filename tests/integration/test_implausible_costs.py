@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.enriched import usage
 from tests.support.eventually import soon
 from tests.support.history import TOPICS
@@ -25,12 +25,6 @@ async def server(kafka: Kafka, topic_prefix: str, stage: Stage) -> AsyncIterator
     partitions = stage.settings.kafka_partitions
     async with running_server(settings_for(kafka, topic_prefix, kafka_partitions=partitions), ("api",)) as running:
         yield running
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 def calls(*costs: str) -> list[Raw]:

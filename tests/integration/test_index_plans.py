@@ -25,7 +25,7 @@ DAY = AT.date()
 #: The question of an index, by its name, with its arguments.
 QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "llm_usage_log_alias": (projection._BRIDGED_SQL, ([b"i" * 16], ["2026-11-01"])),
-    "llm_usage_log_customer": (explain._OF_CUSTOMER, ("acme", AT, AT + timedelta(days=1))),
+    "llm_usage_log_customer": (explain._OF_CUSTOMER, ("acme", AT, AT + timedelta(days=1), AT, 10)),
     "llm_usage_log_org": (
         "SELECT sum(cost_usd) FROM llm_usage_log WHERE org_id = $1 AND org_id <> '' AND ended_at >= $2",
         ("o", AT),

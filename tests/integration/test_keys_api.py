@@ -19,7 +19,7 @@ from connectors.cli.main import app
 from connectors.config.settings import Settings
 from connectors.postgres.pool import Database
 from schemas.errors import Rejected
-from tests.support.database import migrated_database, rows, until
+from tests.support.database import rows, until
 from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
@@ -28,12 +28,6 @@ from tests.support.stage import Stage
 
 KEYS = "/api/v1/access/keys"
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 @pytest.fixture

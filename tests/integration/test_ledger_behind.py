@@ -59,16 +59,6 @@ async def run(growing: Growing, *words: str) -> Ended:
     return await meterbridge(growing.stage, "ledger", *words, "--comment", "test", "--json", "--yes")
 
 
-async def each_call_is_billed_once(growing: Growing) -> None:
-    """All calls are sent again and all customers mapped."""
-    for ghost in GHOSTS:
-        growing.stage.map(ghost, "org", "sub")
-    growing.put_by_new_clients([*growing.sent.values()])
-    await growing.bill(len(growing.sent))
-    assert growing.billed() == (len(growing.sent), len(growing.sent) * CENTS)
-    await growing.sound()
-
-
 async def test_a_ledger_whose_changelog_lost_its_tail_halts_and_is_rebuilt(growing: Growing) -> None:
     early, _ = await counted_in_two_parts(growing)
     put_back(growing.stage, early)
@@ -77,7 +67,7 @@ async def test_a_ledger_whose_changelog_lost_its_tail_halts_and_is_rebuilt(growi
     done = await run(growing, "rebuild")
     assert done.code == 0, done.out + done.err
     assert {line["state"] for line in done.json["ledgers"]} == {"ledger_behind"}
-    await each_call_is_billed_once(growing)
+    await growing.each_call_is_billed_once()
 
 
 async def test_a_kept_ledger_whose_tail_was_lost_halts(growing: Growing) -> None:
@@ -111,7 +101,7 @@ async def test_a_ledger_that_was_read_from_an_old_copy_goes_on_by_itself_when_th
         append(growing.stage, late)
         await soon(lambda: len(growing.stage.sensors.resumed) == 2, limit_s=30)
     assert {reason for _, _, reason in growing.stage.sensors.halted} == {"ledger_behind"}
-    await each_call_is_billed_once(growing)
+    await growing.each_call_is_billed_once()
 
 
 async def test_an_offset_of_the_group_below_the_position_changes_nothing(growing: Growing) -> None:
@@ -121,7 +111,7 @@ async def test_an_offset_of_the_group_below_the_position_changes_nothing(growing
     growing.stage.put(growing.calls(range(50, 60)))
     await growing.bill(60)
     assert growing.stage.sensors.halted == []
-    await each_call_is_billed_once(growing)
+    await growing.each_call_is_billed_once()
 
 
 async def test_an_offset_of_the_group_that_was_moved_ahead_halts_and_a_rebuild_counts_the_skipped_calls(
@@ -139,7 +129,7 @@ async def test_an_offset_of_the_group_that_was_moved_ahead_halts_and_a_rebuild_c
     assert done.code == 0, done.out + done.err
     await growing.bill(60)
     assert growing.billed() == (60, 60 * CENTS), "not one call was sent again"
-    await each_call_is_billed_once(growing)
+    await growing.each_call_is_billed_once()
 
 
 async def test_where_the_end_of_raw_is_lost_too_a_new_ledger_bills_nothing_twice(growing: Growing) -> None:
@@ -173,7 +163,7 @@ async def test_no_partitions_are_added_while_a_ledger_is_behind(growing: Growing
     assert (await run(growing, "rebuild")).code == 0
     assert (await growing.expand("--yes")).code == 0
     growing.grown()
-    await each_call_is_billed_once(growing)
+    await growing.each_call_is_billed_once()
 
 
 def ends_of(growing: Growing) -> dict[int, int]:

@@ -130,7 +130,9 @@ async def test_a_rebuilt_ledger_knows_its_calls_in_every_step_of_one_life(growin
 async def test_what_a_failed_attempt_has_cost_is_billed_once_after_a_rebuild(
     growing: Growing, first: str, sealed: bool
 ) -> None:
-    """The success carries the attempt; the second of the two was open when the ledger was lost, or had left it."""
+    """The success carries the attempt; the second of the two was open when the ledger was lost, or had left it. A failed
+    call that comes later, and that the success does not carry, is billed beside it.
+    """
     at = growing.clock()
     of = {"litellm_call_id": "call-x", "id": "call-x"}
     lost = slp(9001, at_us=at, status="failure", cost="0.25", **of)
@@ -143,10 +145,11 @@ async def test_what_a_failed_attempt_has_cost_is_billed_once_after_a_rebuild(
         await growing.meter(until=1, sealed=number == 0 or sealed)
     destroy_changelog(growing)
     assert (await rebuilt(growing)).code == 0
-    growing.stage.put(both)
+    beside = slp(9003, at_us=at, status="failure", cost="0.125", litellm_call_id="call-x")
+    growing.stage.put([*both, raw(0, beside, customer="customer-1", received_us=at)])
     growing.stage.put(growing.calls(range(1)))
-    await growing.bill(2)
-    assert growing.billed()[1] == 75 + CENTS
+    await growing.bill(3)
+    assert growing.billed()[1] == Decimal("87.5") + CENTS
     await growing.sound()
 
 

@@ -3,16 +3,13 @@
 The classes have the names of the specification's test suite; `test_litellm_schema.py` has those about credits.
 """
 
-from collections.abc import AsyncIterator
 from decimal import Decimal
-
-import pytest
 
 from schemas.context import CallContext
 from tests.integration.test_analytics import at, call
 from tests.support.columns import columns_of, types_of
 from tests.support.credits import sqlstate
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.history import TOPICS
 from tests.support.projection import Writer
 
@@ -60,12 +57,6 @@ QUESTIONS = {
     "SELECT * FROM llm_usage_log WHERE customer_id = 'u7' AND month = '2026-11-01' ORDER BY ended_at DESC": "customer_id_ended",
     "SELECT * FROM llm_usage_summary WHERE user_id = 'u7' AND day >= '2026-11-01'": "usage_summary_days_user",
 }
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 class TestSchemaStructure:

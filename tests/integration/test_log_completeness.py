@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 from aiokafka import TopicPartition as Partition
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -18,7 +17,7 @@ from schemas.moments import HOUR_US, SECOND_US, to_iso
 from streams.agents.projector import PartitionPosition
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
-from tests.support.database import fresh_database, migrated_database, projector_parts, rows, until
+from tests.support.database import fresh_database, projector_parts, rows, until
 from tests.support.eventually import soon
 from tests.support.history import TOPICS, TopicRecord
 from tests.support.projection import Writer, usage
@@ -120,12 +119,6 @@ async def test_the_log_decides_about_a_call_after_its_start(stage: Stage, databa
         await rows(database, "UPDATE log_completeness SET since = now() - interval '1 hour'")
         done = await backfill(stage, database, copies(tmp_path / "lost.jsonl", [lost]))
         assert (done.code, done.json["missing"]) == (0, 1), done.out + done.err
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 def at(offset: int, seconds: int, **fields: Any) -> TopicRecord:

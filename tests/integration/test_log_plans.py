@@ -24,7 +24,7 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "bridged": (projection._BRIDGED_SQL, ([b"i" * 16], [str(MONTH)])),
     "jobs": (projection._JOBS_SQL, ([b"i" * 16], [str(MONTH)])),
     "late": (late_calls._WAITING, (0, 100, 500, [1, 7])),
-    "customer": (explain._OF_CUSTOMER, ("acme", AT, AT)),
+    "customer": (explain._OF_CUSTOMER, ("acme", AT, AT, AT, 10)),
 }
 
 

@@ -1,7 +1,6 @@
 """Names of any length in the tables: a sender's names fit into every index, and break no sum of other customers."""
 
 import random
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +17,7 @@ from schemas.context import CallContext
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.records import AuditRecord, DeliveryAttempt, Rejection
 from tests.support.credits import account, give
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.history import TOPICS, TopicRecord
 from tests.support.projection import Writer, event, manifest, usage
 
@@ -30,12 +29,6 @@ CHOSEN = (
     *("customer_id", "model", "provider", "status", "call_id", "request_id", "call_type", "user_id", "team_id"),
     *("organization_id", "key_hash", "key_alias", "org_id", "external_subscription_id", "note", "power_level"),
 )
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 def names(alphabet: str, seed: int = 1) -> Any:

@@ -1,6 +1,5 @@
 """Mappings, orgs, changes and deliveries as rows, and the documented SQL for operators, with real Postgres."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,18 +11,12 @@ import pytest
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.records import AuditRecord, DeliveryAttempt, Receipt
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.history import PREFIX, TOPICS, TopicRecord
 from tests.support.projection import Writer, emptied, event, manifest, snapshot, usage
 
 NOW_US = int(datetime.now(UTC).timestamp()) * SECOND_US
 MAPPED = "SELECT lago_customer_id, is_active, next_effective_from IS NULL FROM customer_mappings"
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 def customer(*versions: MappingVersion, name: str = "acme") -> bytes:

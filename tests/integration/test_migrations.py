@@ -125,6 +125,7 @@ IN_USE = {
             partition, "offset", created_at, direction, event_type, error, duration_ms, attempt, events, source
         ) VALUES (0, 6, now(), 'state', 'partition.halted', 'ledger_missing', 0, 1, 0, 'meter/litellm.usage.raw/0')""",
     ],
+    22: ["UPDATE llm_usage_log SET decision = 'carried', part = ''"],
 }
 
 

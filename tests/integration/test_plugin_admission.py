@@ -18,7 +18,7 @@ from meterbridge_litellm.admission import Admission
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.refusal import Refused
 from meterbridge_litellm.settings import PluginSettings
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.kafka import Kafka
 from tests.support.server import BEARER, Server, running_server, settings_for
 from tests.support.stage import Stage
@@ -27,12 +27,6 @@ MIDDLE = "canary0123456789canary"
 CANARY = f"sk-{MIDDLE}wxyz"
 ADA = SimpleNamespace(user_id="ada", org_id=None, team_id=None, metadata={})
 LEVELS = {"eco": {"models": {"gpt-5": {"anthropic": "haiku", "openai": "gpt-5-nano"}}}}
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 @pytest.fixture

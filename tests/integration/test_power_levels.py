@@ -1,22 +1,13 @@
 """The power levels over HTTP, as in the table."""
 
-from collections.abc import AsyncIterator
-
-import pytest
 from pydantic import SecretStr
 
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.identity_provider import identity_provider, names
 from tests.support.kafka import Kafka
 from tests.support.server import BEARER, running_server, settings_for
 
 PATH = "/api/v1/power-levels"
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 async def test_any_user_gets_the_power_levels_with_exact_factors(kafka: Kafka, topic_prefix: str, url: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import asyncpg
@@ -16,16 +16,10 @@ from connectors.postgres.migrate import migrate
 from schemas.errors import Unavailable
 from schemas.records import Receipt
 from streams.agents.projector import PartitionPosition
-from tests.support.database import fresh_database, migrated_database, rows
+from tests.support.database import fresh_database, rows
 from tests.support.history import PREFIX, TOPICS, History, TopicRecord, history
 from tests.support.postgres import Postgres
 from tests.support.projection import Writer, emptied, event, in_order, snapshot, usage
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> None:
@@ -124,6 +118,14 @@ async def test_the_log_agrees_with_the_ledger_and_held_usage_with_its_windows(ur
     assert await rows(
         url, "SELECT count(*) FROM event_queue WHERE status = 'held' AND event_data IS NULL"
     ) == await rows(url, "SELECT count(*) FROM held_parts WHERE transaction_id IS NULL")
+
+
+@pytest.mark.parametrize("decision", ["billable", "failed_with_cost", "carried"])
+async def test_a_failed_call_without_a_cost_gets_the_row_of_its_copy_with_a_cost(url: str, decision: str) -> None:
+    free = usage(1, decision="failed_call", cost_usd=Decimal(0), status="failure")
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, free, usage(1, decision=decision, status="failure"), free)
+    assert await rows(url, "SELECT decision, cost_usd > 0 FROM llm_usage_log") == [(decision, True)]
 
 
 async def test_every_billed_call_is_found_from_its_event_and_the_sums_agree(url: str) -> None:

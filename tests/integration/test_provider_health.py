@@ -1,6 +1,5 @@
 """The state of providers follows the calls in the log: down after failures, up after successes, shown over HTTP."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,19 +16,13 @@ from connectors.telemetry.worker_sensors import WorkerSensors
 from schemas.context import CallContext
 from tests.integration.test_analytics import call
 from tests.support.accounts import PROJECTOR, as_role, owned_database
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.history import TOPICS
 from tests.support.kafka import Kafka
 from tests.support.projection import Writer
 from tests.support.server import BEARER, running_server, settings_for
 
 PATH = "/api/v1/providers/health"
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 class Calls:

@@ -23,7 +23,7 @@ from connectors.postgres.pool import Database
 from schemas.errors import ConfigurationError, Rejected, Unavailable
 from tests.support.accounts import API, PROJECTOR, READER, as_role, owned_database
 from tests.support.command import ended
-from tests.support.database import migrated_database, rows, until
+from tests.support.database import rows, until
 from tests.support.identity_provider import Provider, identity_provider, names
 from tests.support.kafka import Kafka
 from tests.support.server import BEARER, Server, running_server, settings_for
@@ -35,12 +35,6 @@ MIDDLE = "canary0123456789canary"
 CANARY = f"sk-{MIDDLE}wxyz"
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 DAYS = timedelta(days=90)
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 @pytest.fixture

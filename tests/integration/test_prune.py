@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import asyncpg
 import msgspec
-import pytest
 
 from connectors.operations.focus_export import export_focus
 from connectors.postgres.prune import prunable, prune
@@ -21,7 +19,7 @@ from schemas.records import AuditRecord, DeliveryAttempt, Receipt, Rejection
 from tests.support.calls import raw, slp
 from tests.support.command import Ended, meterbridge
 from tests.support.credits import give, reserve
-from tests.support.database import migrated_database, projector_parts, rows, until
+from tests.support.database import projector_parts, rows, until
 from tests.support.eventually import soon
 from tests.support.history import PREFIX, TOPICS
 from tests.support.projection import Writer, event, manifest, usage
@@ -29,12 +27,6 @@ from tests.support.stage import Stage
 
 MONTHS = [datetime(2026, month, 1, tzinfo=UTC) for month in (5, 6, 7, 8)]
 CALLS = "SELECT id, processed_at FROM litellm_usage_events ORDER BY 1"
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 def call(number: int, at: datetime, part: int | None = None, **fields: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -11,7 +10,6 @@ from pydantic import SecretStr
 
 from connectors.credits import ledger
 from tests.support.credits import give
-from tests.support.database import migrated_database
 from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka
 from tests.support.server import BEARER, Server, running_server, settings_for
@@ -20,12 +18,6 @@ _SLOW = ("api/v1/analytics/usage?days=30", "api/v1/credits/transactions?user=ada
 #: The sums of analytics are locked; the audit trail of credits, which a reservation needs too, is read slowly.
 _LOCK = "LOCK TABLE usage_summary_days, usage_by_dimension, usage_latencies IN ACCESS EXCLUSIVE MODE"
 _SLOWLY = "WITH slow AS MATERIALIZED (SELECT pg_sleep(8)) SELECT t.* FROM ({statement}) AS t CROSS JOIN slow"
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 async def timed_answer(server: Server, verb: str, path: str, **options: Any) -> tuple[int, dict[str, Any], str, float]:

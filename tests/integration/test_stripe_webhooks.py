@@ -15,18 +15,12 @@ from pydantic import SecretStr
 from tests.support.accounts import API, as_role, owned_database
 from tests.support.credit_api import CreditApi, credit_api
 from tests.support.credits import account, balanced, give, take
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.kafka import Kafka
 from tests.support.server import BEARER, running_server, settings_for
 from tests.support.stripe_events import SECRET, body_of, charge, dispute, event, session, signed
 
 ADA = "user:ada"
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 @pytest.fixture

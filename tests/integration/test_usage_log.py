@@ -1,7 +1,6 @@
 """The usage log with real Postgres: any call has its row, with any time and any text."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -11,15 +10,9 @@ from aiokafka import TopicPartition
 
 from schemas.errors import Rejected
 from streams.agents.projector import PartitionPosition, Projected
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.history import TOPICS, TopicRecord
 from tests.support.projection import Writer, event, manifest, receipt, usage
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 async def test_an_existing_call_is_counted_and_not_changed(url: str) -> None:

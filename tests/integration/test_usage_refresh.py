@@ -2,7 +2,7 @@
 each attempt.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -17,7 +17,7 @@ from connectors.telemetry.worker_sensors import WorkerSensors
 from schemas.errors import Unavailable
 from tests.integration.test_analytics import at, call
 from tests.support.accounts import PROJECTOR, as_role, owned_database
-from tests.support.database import migrated_database, rows
+from tests.support.database import rows
 from tests.support.history import TOPICS
 from tests.support.projection import Writer
 
@@ -29,12 +29,6 @@ CREATE FUNCTION break_it() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {what}; 
 TRIGGER = """
 CREATE TRIGGER break_it BEFORE INSERT ON usage_by_dimension FOR EACH ROW WHEN (NEW.day = '2026-11-20') EXECUTE FUNCTION break_it()
 """
-
-
-@pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 @dataclass

@@ -122,6 +122,15 @@ class Growing:
         """Records of the raw topic that the meter has not read."""
         return unread(self.stage.deployment)["raw"].records
 
+    async def each_call_is_billed_once(self) -> None:
+        """All calls are sent again and all customers mapped: each call must be billed once, to the cent."""
+        for ghost in GHOSTS:
+            self.stage.map(ghost, "org", "sub")
+        self.put_by_new_clients([*self.sent.values()])
+        await self.bill(len(self.sent))
+        assert self.billed() == (len(self.sent), len(self.sent) * CENTS)
+        await self.sound()
+
     async def sound(self) -> None:
         """Ledgers add up, events are there, topics are right."""
         for words in (("reconcile", "--json"), ("topics", "check", "--json")):

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -10,6 +10,7 @@ from aiohttp import web
 from lago_python_client.client import Client
 
 from connectors.lago_sandbox import create_sandbox
+from tests.support.asked_lago import Asked
 
 KEY = "a-key"
 NOW = 1_741_219_251.0  # 2025-03-06T00:00:51Z, a Thursday
@@ -33,11 +34,13 @@ class Lago:
     Fields:
         http: carries the key.
         sdk: Lago's own synchronous client; call it in a thread.
+        asked: its requests.
     """
 
     url: str
     http: httpx.AsyncClient
     sdk: Client
+    asked: Asked = field(default_factory=Asked)
 
     async def post(self, *events: dict[str, Any]) -> httpx.Response:
         """Send `POST /events/batch`."""
@@ -133,14 +136,16 @@ def event(transaction_id: str = "t1", **fields: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def lago_sandbox(**options: Any) -> AsyncIterator[Lago]:
     """Yield a sandbox with these options of `create_sandbox`, gone afterwards."""
-    runner = web.AppRunner(create_sandbox(**options), access_log=None, shutdown_timeout=20)
+    app, asked = create_sandbox(**options), Asked()
+    app.middlewares.insert(0, asked.noting)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=20)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     headers = {"Authorization": f"Bearer {KEY}"}
     try:
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=10, trust_env=False) as http:
-            yield Lago(url, http, Client(api_key=KEY, api_url=url))
+            yield Lago(url, http, Client(api_key=KEY, api_url=url), asked)
     finally:
         await runner.cleanup()
 

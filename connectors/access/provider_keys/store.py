@@ -1,7 +1,6 @@
 """The table `user_provider_keys`. It is not a projection of a topic, so a change is on disk before a method returns."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -89,7 +88,7 @@ class PostgresProviderKeys:
             Rejected: `provider_key_exists`: the user has an active key of this name; `too_many_provider_keys`.
             Unavailable: `provider_keys_secret_wrong`: this process could not decrypt all keys that are stored.
         """
-        async with self._lasting() as connection:
+        async with self._database.lasting() as connection:
             await connection.execute(
                 "SELECT pg_advisory_xact_lock(hashtext('provider keys'), hashtext($1))", key.user_id
             )
@@ -129,7 +128,7 @@ class PostgresProviderKeys:
 
     async def revoke(self, key_id: str, at: datetime) -> None:
         """Revoke and erase a key: the next call does not find it. If it is revoked already, the first moment stays."""
-        async with self._lasting() as connection:
+        async with self._database.lasting() as connection:
             await connection.execute(_REVOKE, key_id, at)
 
     async def used(self, uses: Mapping[str, Use]) -> None:
@@ -154,7 +153,7 @@ class PostgresProviderKeys:
         Args:
             changes: key id, encrypted key before, and encrypted key after; all new ones are encrypted under one secret.
         """
-        async with self._lasting() as connection:
+        async with self._database.lasting() as connection:
             ids, before, after = zip(*changes, strict=True)
             done: str = await connection.execute(
                 _RESEAL,
@@ -164,13 +163,6 @@ class PostgresProviderKeys:
                 after[0].secret_id,
             )
             return int(done.rpartition(" ")[2])
-
-    @asynccontextmanager
-    async def _lasting(self) -> AsyncIterator[Any]:
-        """Open a transaction that waits for the disk, as in `connectors.access.key_store`."""
-        async with self._database.connection() as connection, connection.transaction():
-            await connection.execute("SET LOCAL synchronous_commit = on")
-            yield connection
 
 
 def _with_key(row: Any) -> tuple[ProviderKey, SealedKey]:

@@ -44,7 +44,7 @@ def document(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]], i
 
     Raises:
         KeyError: a route is not an endpoint, and other_routes.py does not describe it; a property or a parameter has no text;
-            or a body has no example in examples.py.
+            or a body has no example in examples.json.
     """
     by_route = {(endpoint.method, endpoint.path): endpoint for endpoint in endpoints}
     ordered = sorted(routes, key=lambda route: (route[1], route[0]))

@@ -1,12 +1,14 @@
 """The descriptions of properties and parameters in the OpenAPI document: from the `Fields:` section of the model's docstring, else,
-for a name that means the same in all models, from `SHARED`.
+for a name that means the same in all models, from field_texts.toml.
 """
 
 import re
 from collections.abc import Iterable, Mapping
+from importlib.resources import files
 from inspect import cleandoc
 from typing import Any, Final, get_args
 
+import msgspec
 from pydantic import BaseModel
 
 Json = dict[str, Any]
@@ -17,72 +19,11 @@ _READ_OR_WRITTEN: Final = re.compile("-(Input|Output)$")
 _LITERALS: Final = ("true", "false", "null")
 _FIELDS: Final = "\nFields:\n"
 
-#: A model whose field means more than this says so in its docstring.
-SHARED: Final[Mapping[str, str]] = {
-    "account": "The credit account: `user:<id>` or `org:<id>`.",
-    "amount_currency": "ISO 4217 code of the currency, e.g. `USD`.",
-    "calls": "How many calls.",
-    "charges": "One entry for each charge.",
-    "completion_tokens": "Output tokens of the call.",
-    "created_at": "When it was created, ISO 8601.",
-    "created_by": "Who created it: a key or a user, as the audit log names them.",
-    "currency": "ISO 4217 code of the currency, e.g. `USD`.",
-    "customer_prefixes": "LiteLLM customers whose ids begin with one of these may be mapped by the key; null = no such rule.",
-    "deleted": "true: from `effective_from` on there is no mapping.",
-    "description": "A text for people.",
-    "detail": "What is wrong, for people. It may change with a release.",
-    "dry_run": "true: only say what would be done, and change nothing.",
-    "email": "Where Lago sends invoices; null or empty = no address.",
-    "errors": "What is wrong, one entry for each field.",
-    "external_id": "The customer's id in Lago, chosen by you; in the other endpoints `org_id`.",
-    "external_subscription_id": "Lago's `external_id` of the subscription.",
-    "has_more": "true: there are older entries.",
-    "invoices": "The invoices, the latest first.",
-    "key_name": "The name by which the user tells keys for one provider apart.",
-    "keys": "The keys, the latest first.",
-    "lago_customer_id": "`external_id` of the Lago customer that pays.",
-    "lago_id": "The id that Lago gave it; null = Lago does not know it yet.",
-    "lago_organization_id": "A name for the organisation in Lago to which that customer belongs (docs/lago-organizations.md).",
-    "last_used_at": "When it was last used, ISO 8601; null = never.",
-    "limit": "The most entries that the answer has.",
-    "litellm_customer_id": "The id that LiteLLM's calls have, at most 255 characters.",
-    "meta": "Where this page stands in the list.",
-    "model": "The model, as LiteLLM names it.",
-    "name": "A name for people.",
-    "next_cursor": "Send it as `cursor` to get the next page; null = there are no more.",
-    "offset": "How many of the latest entries are left out before this page.",
-    "org_id": "The org that is billed: `external_id` of its customer in Lago; of a further Lago organisation `<organisation>::<external_id>`.",
-    "organization": "The Lago organisation that is asked, one of `LAGO_ORGANIZATIONS`; empty = the one of `LAGO_API_URL`.",
-    "package_id": "The id of the credit package, of `GET /api/v1/credits/packages`.",
-    "page": "Which page, the first is 1.",
-    "per_page": "The most entries on a page.",
-    "plan_code": "The code of the plan in Lago.",
-    "power_level": "The effort that the call asked for: `eco`, `balanced` or `precision`.",
-    "prompt_tokens": "Input tokens of the call.",
-    "provider": "The LLM provider, as LiteLLM names it, e.g. `openai`.",
-    "purchase_id": "The id of the purchase; Stripe's events carry it.",
-    "reason": "A stable code; docs/errors.md has its cause and the next step.",
-    "reservation_id": "The id of the reservation.",
-    "revoked_at": "When it was revoked, ISO 8601; null = it was not.",
-    "subscription": "The subscription that pays; null = there is none.",
-    "taxes_amount_cents": "Taxes, in the smallest unit of the currency.",
-    "transaction_id": "The id of this transaction.",
-    "updated_at": "When it was last changed, ISO 8601.",
-    "usd": "The cost of these calls in US dollars, a decimal.",
-    "user": "Short for the account `user:<id>`.",
-    "user_id": "The user's id, as in LiteLLM's calls.",
-}
-
-#: Parameters in a path. A key `path parameter` is for the paths that begin so.
-PATHS: Final[Mapping[str, str]] = {
-    "org_id": "The org: `external_id` of its customer in Lago; of a further Lago organisation `<organisation>::<external_id>`.",
-    "plan_code": "The code of the plan in Lago.",
-    "key_id": "The id of the API key: its prefix without `mb_`.",
-    "reservation_id": "The id that the answer to the reservation had.",
-    "provider_key_id": "The id of the provider key, as the list of keys shows it.",
-    "/api/customers customer_id": "The customer's `external_id` in Lago; a name that LiteLLM's calls have as their customer.",
-    "/customers customer_id": "The id that LiteLLM's calls have, percent-encoded.",
-}
+_TEXTS: Final = msgspec.toml.decode(
+    files(__package__).joinpath("field_texts.toml").read_bytes(), type=dict[str, dict[str, str]]
+)
+SHARED: Final = _TEXTS["fields"]
+PATHS: Final = _TEXTS["paths"]
 
 
 def path_text(path: str, name: str) -> str:

@@ -2,54 +2,13 @@
 
 from typing import Any, Final
 
-from connectors.api.openapi.usage_bodies import USAGE_BODIES
+from connectors.api.openapi.usage_bodies import TEXTS, USAGE_BODIES
 from connectors.ingest.routes import ROUTES
 
 Json = dict[str, Any]
 
-PROBLEM: Final[Json] = {
-    "title": "Problem",
-    "description": "RFC 9457: what went wrong. `reason` is a stable code (docs/errors.md), `detail` is for people.",
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "reason"],
-    "properties": {
-        "type": {"type": "string", "description": "Always `about:blank`; `reason` says what went wrong."},
-        "title": {"type": "string", "description": "The words of the HTTP status."},
-        "status": {"type": "integer", "description": "The HTTP status."},
-        "detail": {"type": "string", "description": "What went wrong, for people. It may change with a release."},
-        "reason": {
-            "type": "string",
-            "description": "A stable code; docs/errors-api.md has its cause and the next step.",
-        },
-        "errors": {
-            "type": "array",
-            "description": "The wrong fields of the request, if it had any.",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "field": {"type": "string", "description": "The name of the field, `body` = the whole body."},
-                    "message": {"type": "string", "description": "What is wrong; never the value."},
-                },
-            },
-        },
-    },
-}
-
-SECURITY: Final[dict[str, Json]] = {
-    "bearer": {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "The master key, an own API key (`mb_...`), or below `/api/customers` and `/api/billing` Lago's key.",
-    },
-    "oidc": {"type": "openIdConnect", "description": "A user's access token; its claims give scopes and orgs."},
-    "webhookToken": {"type": "http", "scheme": "bearer", "description": "One of `WEBHOOK_TOKEN`."},
-    "webhookSignature": {
-        "type": "apiKey",
-        "in": "header",
-        "name": "X-Webhook-Signature",
-        "description": "HMAC-SHA256 of the body with one of `WEBHOOK_SECRET`.",
-    },
-}
+PROBLEM: Final = TEXTS.schemas["Problem"]
+SECURITY: Final = TEXTS.security
 
 
 def problem(sentence: str) -> Json:
@@ -66,43 +25,13 @@ def _text(sentence: str, content_type: str) -> Json:
     return {"description": sentence, "content": {content_type: {"schema": {"type": "string"}}}}
 
 
-_ACCEPTED: Final[Json] = {
-    "type": "object",
-    "required": ["status", "message"],
-    "properties": {
-        "status": {
-            "enum": ["accepted", "rejected"],
-            "description": "`rejected`: no element was stored as a call, and at least one was rejected.",
-        },
-        "message": {"type": "string", "description": "The same in words, for people."},
-        "accepted": {
-            "type": "integer",
-            "description": "How many elements are stored as calls; absent = all, because none was rejected.",
-        },
-        "rejected": {
-            "type": "array",
-            "description": "The elements that were not stored as calls; absent = none.",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "index": {
-                        "type": "integer",
-                        "description": "The place of the element in the body, the first is 0.",
-                    },
-                    "reason": {"type": "string", "description": "A stable code; docs/errors.md has its cause."},
-                    "detail": {"type": "string", "description": "What is wrong; only the first 20 have it."},
-                },
-            },
-        },
-    },
-}
 _USAGE: Final[Json] = {
     "description": (
         "One element, an array, or one element per line. The answer comes when all of it is durable. Other fields are allowed, and "
         "every path takes every format (docs/ingress.md)."
     ),
     "responses": {
-        "202": _json("All but the rejected elements are durable.", _ACCEPTED),
+        "202": _json("All but the rejected elements are durable.", TEXTS.schemas["Accepted"]),
         "400": problem("The body is not JSON, or has no elements."),
         "401": problem("Neither a known token (`Authorization: Bearer <one of WEBHOOK_TOKEN>`) nor a valid signature."),
         "413": problem("Larger than `MAX_BODY_BYTES`."),
@@ -111,13 +40,7 @@ _USAGE: Final[Json] = {
     },
     "security": [{"webhookToken": []}, {"webhookSignature": []}, {}],
 }
-_STATE: Final[Json] = {
-    "type": "object",
-    "required": ["status"],
-    "properties": {
-        "status": {"type": "string", "description": "`ok`, or `degraded` if a dependency is not available."}
-    },
-}
+_STATE: Final = TEXTS.schemas["State"]
 
 
 def _open(summary: str, responses: Json) -> Json:

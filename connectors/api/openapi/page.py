@@ -5,26 +5,12 @@ import json
 from collections.abc import Sequence
 from hashlib import sha256
 from html import escape
+from importlib.resources import files
 from typing import Any, Final
 
 Json = dict[str, Any]
 
-_STYLE: Final = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; --get: #1a7f64; --post: #2457c5; --put: #9a6700;
-  --delete: #c0362c; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1 { margin: 0; } h2 { margin: 2.5rem 0 .5rem; border-bottom: 1px solid var(--line); }
-nav a { margin-right: .8rem; }
-details { border: 1px solid var(--line); border-radius: .4rem; margin: .5rem 0; }
-summary { cursor: pointer; padding: .5rem .8rem; display: flex; gap: .8rem; flex-wrap: wrap; align-items: baseline; }
-details > div { padding: 0 .8rem .8rem; overflow-x: auto; }
-.method { font: 700 .8rem ui-monospace, monospace; min-width: 3.8rem; }
-.get { color: var(--get); } .post { color: var(--post); } .put, .patch { color: var(--put); } .delete { color: var(--delete); }
-code, pre { font: .88rem/1.45 ui-monospace, monospace; }
-pre { background: var(--soft); padding: .7rem; border-radius: .3rem; overflow-x: auto; margin: .3rem 0; }
-table { border-collapse: collapse; margin: .3rem 0; } td, th { text-align: left; padding: .2rem .9rem .2rem 0; vertical-align: top; }
-h3 { font-size: 1rem; margin: 1rem 0 .2rem; }
-"""
+_STYLE: Final = files(__package__).joinpath("page.css").read_text("utf-8")
 _HASH = base64.b64encode(sha256(_STYLE.encode()).digest()).decode()
 #: The browser must load nothing, neither a script nor a picture; only the style above is allowed.
 POLICY: Final = (

@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from schemas.usage import Usage
+from schemas.usage import Usage, token_counts
 from schemas.wire import Call, CallMetadata, Count, TokenDetails, UsageObject
 from streams.core.metering.call_kinds import INFERENCE, JOBS, KINDS, READABLE, kind_of, plain_name
 from streams.core.metering.flags import is_yes
@@ -52,9 +52,8 @@ def _sealed_job(usage: Usage, call: Call) -> bytes:
     if call.answer_id:
         return identity_of("answer", usage.customer_id, call.answer_id)
     usage.note = SEALED
-    counts = (usage.tokens_input, usage.tokens_output, usage.total_tokens, usage.cached_tokens, usage.reasoning_tokens)
     where = (usage.provider, usage.model, usage.model_group)
-    return identity_of("poll", usage.customer_id, *where, *map(str, counts), f"{usage.cost:f}")
+    return identity_of("poll", usage.customer_id, *where, *map(str, token_counts(usage)), f"{usage.cost:f}")
 
 
 def tell_whose(usage: Usage, metadata: CallMetadata) -> None:

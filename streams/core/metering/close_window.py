@@ -10,6 +10,7 @@ from schemas.ledger import Position, Rated, Window, WindowKey, window_key
 from schemas.money import EXACT, ZERO
 from schemas.policy import MeterPolicy
 from schemas.records import Receipt
+from schemas.usage import TOKENS
 from streams.core.mapping.billing_periods import Billed, billed
 from streams.core.mapping.organizations import organization_of, unreachable
 from streams.core.mapping.resolve import UNKNOWN_RATE, Target, held_for, resolve_held, resolve_org
@@ -295,12 +296,8 @@ def merged(into: Window, window: Window) -> Window:
             min_end_us=min(into.min_end_us, window.min_end_us),
             max_end_us=max(into.max_end_us, window.max_end_us),
             count=into.count + window.count,
-            tokens_input=into.tokens_input + window.tokens_input,
-            tokens_output=into.tokens_output + window.tokens_output,
-            total_tokens=into.total_tokens + window.total_tokens,
-            cached_tokens=into.cached_tokens + window.cached_tokens,
-            reasoning_tokens=into.reasoning_tokens + window.reasoning_tokens,
             cost=into.cost + window.cost,
             rated=into.rated and Rated(into.rated.rate, into.rated.factor, into.rated.usd + _priced(window)),
             merged=(*into.merged, window.first, *window.merged),
+            **{name: getattr(into, name) + getattr(window, name) for name in TOKENS},
         )

@@ -13,6 +13,8 @@ CACHE_HIT = "cache_hit"
 BYOK = "byok"
 OWN_SUBSCRIPTION = "own_subscription"
 SILENT_EXPERIMENT = "silent_experiment"
+#: A failed attempt whose cost was billed with the success after it (docs/adr/0060).
+CARRIED = "carried"
 METERED = "metered"
 DUPLICATE = "duplicate"
 REJECTED = "rejected"
@@ -30,11 +32,14 @@ DECISIONS = (
     BYOK,
     OWN_SUBSCRIPTION,
     SILENT_EXPERIMENT,
+    CARRIED,
     DUPLICATE,
     REJECTED,
 )
 #: Decisions of calls that are folded. `METERED` usage is billed, too, each event separately.
 BILLED = frozenset({BILLABLE, FAILED_WITH_COST})
+#: Decisions of calls whose cost is billed: by the call itself, or by the success after it.
+COST_IS_BILLED = BILLED | {CARRIED}
 #: Decisions of calls that are counted and not billed.
 UNBILLED = frozenset(DECISIONS) - BILLED - {METERED, DUPLICATE, REJECTED}
 

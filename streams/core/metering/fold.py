@@ -27,6 +27,7 @@ from streams.core.metering.call_meaning import SEALED
 from streams.core.metering.decisions import (
     BILLABLE,
     BILLED,
+    CARRIED,
     DUPLICATE,
     FAILED_WITH_COST,
     METERED,
@@ -158,7 +159,7 @@ class Fold:
         | COSTLESS                   | not billed            | duplicate                                      |
         | NEVER, may be forgotten    | any                   | rejected: beyond_horizon                       |
         | NEVER, COSTLESS            | billed, implausible   | rejected: implausible_cost                     |
-        | NEVER, COSTLESS            | failed, carried       | duplicate: the success after it has its cost   |
+        | NEVER, COSTLESS            | failed, carried       | counted: the success after it has its cost     |
         | NEVER, COSTLESS            | billed                | added to its window                            |
         | NEVER                      | metered, held already | duplicate                                      |
         | NEVER                      | metered, no room      | rejected: too_many_held                        |
@@ -218,18 +219,14 @@ class Fold:
             if mark and decision in BILLED:
                 known_attempts = memory.attempts(mark)
                 if is_carried(usage, decision, known_attempts):
-                    memory.keep_attempts(mark, after_carried(usage, known_attempts), clock_ms)
-                    _repeat(changes, duplicate, record, usage, differs_in_cost=False)
-                    new[identity] = tag = tag_of(usage, billed=True)
-                    if stored == COSTLESS:
-                        memory.reopen(identity)
-                    if usage.twins or usage.job:
-                        memory.keep(usage, tag, clock_ms)
-                    continue
-                memory.keep_attempts(mark, without_attempts(usage, decision, known_attempts), clock_ms)
-                if usage.carried:
-                    cost = usage.cost
-                    price = None if rates is None else rated(usage, decision, rates)
+                    decision, price = CARRIED, None
+                    attempts = after_carried(usage, known_attempts)
+                else:
+                    attempts = without_attempts(usage, decision, known_attempts)
+                    if usage.carried:
+                        cost = usage.cost
+                        price = None if rates is None else rated(usage, decision, rates)
+                memory.keep_attempts(mark, attempts, clock_ms)
             target: Target | None = None
             window: Window | None = None
             rate: RateKey = None

@@ -20,9 +20,13 @@ HALF_A_CENT = Decimal("0.5")
 class Emitted:
     """Numbers and sums of the parts of one raw partition in `billing.lago.events`.
 
-    Parts above `limit` are left out, because the ledger was read a moment earlier.
+    Parts above `limit` are left out, because the ledger was read a moment earlier. Kafka deletes whole segments, and
+    those of each partition of the topic begin at another time. So a part may have expired although an older one is
+    still there: parts up to `expired_ms` are counted by the tables if a part before the first younger one is gone.
 
     Fields:
+        expired_ms: record time up to which retention may have removed parts, milliseconds since 1970 UTC; 0 = it has
+            removed none.
         from_the_start: whether the topic still has its first record, so that retention has removed no part.
         older: sums in Postgres of the parts before the first part in the topic; None = not queried.
     """
@@ -34,19 +38,35 @@ class Emitted:
     cents: Decimal = ZERO
     from_the_start: bool = False
     older: "Older | None" = None
+    expired_ms: int = 0
+    _doubtful: dict[int, tuple[int, Decimal]] = field(default_factory=dict)
 
     @property
     def first(self) -> int:
         """Number of the first part in the topic; one past the last if the topic has none."""
         return min(self.numbers, default=self.limit + 1)
 
-    def take(self, seal_seq: int, calls: int, cents: Decimal) -> None:
-        """Count one part."""
+    def take(self, seal_seq: int, calls: int, cents: Decimal, at_ms: int) -> None:
+        """Count one part; `at_ms`: the time of its record, milliseconds since 1970 UTC. Call `settle` after the last."""
         if seal_seq > self.limit:
             return
-        if seal_seq in self.numbers:
+        if seal_seq in self.numbers or seal_seq in self._doubtful:
             self.repeated += 1
-            return
+        elif at_ms <= self.expired_ms:
+            self._doubtful[seal_seq] = calls, cents
+        else:
+            self._count(seal_seq, calls, cents)
+
+    def settle(self) -> None:
+        """Count the parts up to `expired_ms` that follow each other without a gap up to the younger ones."""
+        first = self.first
+        for number in sorted(self._doubtful, reverse=True):
+            if number < first - 1:
+                break
+            self._count(number, *self._doubtful.pop(number))
+            first = min(first, number)
+
+    def _count(self, seal_seq: int, calls: int, cents: Decimal) -> None:
         self.numbers.add(seal_seq)
         self.calls += calls
         self.cents = add(self.cents, cents)
@@ -100,6 +120,17 @@ def ledger_discrepancies(
     return discrepancies
 
 
+def uncompared(partition: int, emitted: Emitted) -> str:
+    """Say why `ledger_discrepancies` cannot compare the sums of a partition; `""` = it compares them, or complains."""
+    first, older = emitted.first, emitted.older
+    if first == 1 or emitted.from_the_start or (older is not None and older.parts == first - 1):
+        return ""
+    return (
+        f"partition {partition}: the sums were not compared, because not all of the parts 1 to {first - 1} are in the "
+        "topic any more, nor in Postgres"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class LagoUsage:
     """Lago's count for a subscription in its current period `[from_us, until_us)`.
@@ -119,7 +150,8 @@ class LagoUsage:
 def complaint_about_lago(usage: LagoUsage, delivered_cents: Decimal, waiting_cents: Decimal) -> str:
     """Return a sentence if Lago does not count the delivered amount, to half a cent per fee line; otherwise `""`.
 
-    Lago may also count events that are in flight.
+    Args:
+        waiting_cents: events that Lago may count as well: they are in flight, or Lago has them and cannot bill them yet.
     """
     slack = HALF_A_CENT * max(1, usage.lines)
     lowest, highest = add(delivered_cents, -slack), add(add(delivered_cents, waiting_cents), slack)

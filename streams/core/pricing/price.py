@@ -17,7 +17,6 @@ from schemas.rates import Entry, Factors, RateCard
 _HUNDRED, _ONE = Decimal(100), Decimal(1)
 _UNIT = quantum()
 _AS_IT_IS = Entry()
-_NO_FACTORS = Factors()
 
 
 class PriceInput(Protocol):

@@ -41,8 +41,14 @@ def test_the_example_on_the_page_is_a_valid_file_with_the_described_meaning() ->
     )
 
 
-def test_power_levels_have_factors_only_if_the_card_has_factors() -> None:
+def test_power_levels_have_factors_only_if_the_card_has_their_table() -> None:
+    """A client may choose its level: a discount for one org must not be a discount for each client that asks for `eco`."""
     assert card_of(HEAD).factors is None
+    of_org = card_of(HEAD + '[factors.org]\nacme = "0.85"\n')
+    assert of_org.factors is not None and of_org.factors.power_level == {}
+    assert price_of(of_org, call("1", power_level="eco")) == D(1)
+    plain = card_of(HEAD + "[factors.power_level]\n").factors
+    assert plain is not None and plain.power_level == POWER_LEVELS
     created = card_of(HEAD + '[factors.power_level]\neco = "0.5"\n').factors
     assert created is not None and created.power_level == POWER_LEVELS | {"eco": D("0.5")}
 

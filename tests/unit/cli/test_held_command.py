@@ -30,7 +30,7 @@ def ordered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     monkeypatch.setattr(command, "settings_of_command", load_settings)
     monkeypatch.setattr(command, "CommandProducer", lambda _kafka: None)
-    monkeypatch.setattr(command, "_read", lambda _deployment, *, quiet: [*HONEST, *FLOOD])
+    monkeypatch.setattr(command, "_read", lambda _deployment, _until_us=None, *, quiet: [*HONEST, *FLOOD])
     monkeypatch.setattr(command, "order_write_off_of_all", order)
     monkeypatch.setattr(command, "_watched", lambda: True)
     return done

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from connectors.config import configuration_page as page_module
-from connectors.config.configuration_page import configuration_page
-from connectors.config.production_settings import OFF, PRODUCTION, REQUIRED
+from connectors.config.configuration_page import NOTES, configuration_page
 from connectors.config.settings import PARTS, VARIABLES, Settings
 
 
@@ -48,9 +47,9 @@ def test_a_setting_outside_every_chapter_is_an_error_that_names_it(monkeypatch: 
 def test_the_first_table_has_the_settings_of_a_production_installation() -> None:
     first = configuration_page().split("\n## ")[1]
     assert first.startswith("A production installation sets these")
-    assert [name.lower() for name in re.findall(r"^\| `([A-Z_]+)` \|", first, re.MULTILINE)] == list(PRODUCTION)
-    assert set(PRODUCTION) <= set(VARIABLES.values())
-    assert set(PRODUCTION) >= REQUIRED
+    assert [name.lower() for name in re.findall(r"^\| `([A-Z_]+)` \|", first, re.MULTILINE)] == list(NOTES.production)
+    assert set(NOTES.production) <= set(VARIABLES.values())
+    assert set(NOTES.production) >= NOTES.required
 
 
 def test_an_empty_default_says_whether_a_value_is_required() -> None:
@@ -59,5 +58,5 @@ def test_an_empty_default_says_whether_a_value_is_required() -> None:
         for name, field in part.model_fields.items():
             marked = re.search(rf"^\| `{name.upper()}` \| \*(required|off|optional)\* \|", page, re.MULTILINE)
             assert bool(marked) == (field.default in (None, (), "")), name
-    for name in REQUIRED | OFF:
+    for name in NOTES.required | NOTES.off:
         assert Settings.model_fields[name].default in (None, (), ""), name

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from connectors.config.read_by import API, CANARY, COMMANDS, INGRESS, METER, PROJECT, READ_BY, RETRY, ROLES, SINK
+from connectors.config.configuration_page import COMMANDS, NOTES, ROLES
 from connectors.config.settings import VARIABLES, Settings
 
+INGRESS, API, METER, SINK, RETRY, PROJECT, CANARY = ROLES
+READ_BY = {name: (*ROLES, COMMANDS) if by == ("all",) else by for name, by in NOTES.read_by.items()}
 ROOT = Path(__file__).parents[3] / "connectors"
 _SERVED, _WORKERS, _ALL = {INGRESS, API}, {METER, SINK, RETRY, PROJECT}, {*ROLES}
 #: Whose each module of `processes/` is that reads a setting.

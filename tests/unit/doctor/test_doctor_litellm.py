@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from connectors.config.settings import Settings, load_settings
-from connectors.doctor.catalogue import KINDS, LITELLM, VERSIONS, Finding, Severity
+from connectors.doctor.catalogue import BY_SUBJECT, KINDS, LITELLM, Finding, Severity
 from connectors.doctor.examination import ExaminationReport
 from connectors.doctor.litellm_rules import judge_litellm
 from connectors.doctor.run import report_text
@@ -40,7 +40,7 @@ def working() -> Config:
 
 def codes(proxy: Proxy, own: Settings = OWN) -> set[str]:
     """Without the findings about the version: test_doctor_versions.py."""
-    return {finding.code for finding in judge_litellm(proxy, own)} - VERSIONS.keys()
+    return {finding.code for finding in judge_litellm(proxy, own)} - BY_SUBJECT["versions"].keys()
 
 
 def setting(**settings: Any) -> Callable[[Config], None]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from connectors.config.settings import Settings, load_settings
-from connectors.doctor.catalogue import LAGO, LITELLM, OWN, Finding, Severity
+from connectors.doctor.catalogue import BY_SUBJECT, KINDS, Finding, Severity
 from connectors.doctor.examination import ExaminationReport, ExaminedPart
 from connectors.doctor.lago_rules import SeenLago, judge_lago
 from connectors.doctor.own_rules import judge_own
@@ -92,9 +92,9 @@ def test_clickhouse_with_deduplication_is_as_good_as_postgres() -> None:
 
 
 def test_every_code_has_a_case() -> None:
-    assert set[str]().union(*(said for _, said in OWN_CASES)) == OWN.keys()
-    assert set[str]().union(*(said for _, said in LAGO_CASES)) | {"lago_key_refused"} == LAGO.keys()
-    assert not LITELLM.keys() & OWN.keys() | OWN.keys() & LAGO.keys() | LITELLM.keys() & LAGO.keys()
+    assert set[str]().union(*(said for _, said in OWN_CASES)) == BY_SUBJECT["own"].keys()
+    assert set[str]().union(*(said for _, said in LAGO_CASES)) | {"lago_key_refused"} == BY_SUBJECT["lago"].keys()
+    assert len(KINDS) == sum(map(len, BY_SUBJECT.values()))
 
 
 def report(*codes: str, unread: str = "") -> ExaminationReport:

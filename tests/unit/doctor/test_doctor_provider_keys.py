@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from connectors.access.provider_keys.store import SecretTotals
-from connectors.doctor.catalogue import PROVIDER_KEYS, Finding
+from connectors.doctor.catalogue import BY_SUBJECT, Finding
 from connectors.doctor.provider_key_rules import findings
 
 AT = datetime(2026, 11, 20, tzinfo=UTC)
@@ -31,4 +31,4 @@ def test_expired_keys_and_old_or_missing_secrets_are_reported(
 
 
 def test_every_code_about_provider_keys_has_a_case() -> None:
-    assert set().union(*(expected for _, expected in CASES)) == PROVIDER_KEYS.keys()
+    assert set().union(*(expected for _, expected in CASES)) == BY_SUBJECT["provider_keys"].keys()

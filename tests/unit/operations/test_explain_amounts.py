@@ -5,7 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from connectors.operations.explain import CallRow, EventStory, in_question
+from connectors.operations.explain import HELD, CallRow, EventStory, in_question, never_billed
+from schemas.reasons import WRITTEN_OFF
 
 AT = datetime(2026, 11, 20, 10, 3, tzinfo=UTC)
 
@@ -40,3 +41,10 @@ FOUND = [
 )
 def test_an_amount_is_searched_among_calls_then_events_and_may_match_nothing(usd: str, places: list[int]) -> None:
     assert in_question(FOUND, Decimal(usd)) == [FOUND[place] for place in places]
+
+
+def test_the_money_of_calls_that_are_never_billed_is_told_apart() -> None:
+    """A call on the caller's own subscription has a cost, and nobody is billed for it."""
+    calls = [*FOUND, (call("2"), EventStory("c", WRITTEN_OFF)), (call("4"), EventStory("d", HELD))]
+    assert never_billed(calls) == Decimal("2.9")
+    assert never_billed(FOUND[:3]) == 0

@@ -12,8 +12,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from connectors.processes.worker_parts import _meanwhile
-from connectors.telemetry.background_tasks import TASKS, watch_background_tasks
-from connectors.telemetry.unreadable_records import watch_unreadable
+from connectors.telemetry.counted_by_role import TASKS, watch_counts
 from schemas.customers import CustomerRecord
 from schemas.errors import Unavailable
 from streams.runtime import compacted_table, unreadable
@@ -61,7 +60,7 @@ def test_many_errors_are_counted_and_logged_once_a_minute(monkeypatch: pytest.Mo
     unreadable._said_at.clear()
     follower = CompactedTable({}, "topic", CustomerRecord, time.monotonic, "many")
     registry = CollectorRegistry()
-    watch_unreadable(registry)
+    watch_counts(registry)
     with structlog.testing.capture_logs() as logs:
         for offset in range(1000):
             clock[0] = offset / 10
@@ -110,7 +109,7 @@ async def test_background_work_is_restarted_after_any_kind_of_end() -> None:
             raise error
 
     registry = CollectorRegistry()
-    watch_background_tasks(registry)
+    watch_counts(registry)
     with structlog.testing.capture_logs() as logs:
         kept = asyncio.ensure_future(kept_up("reports", work, 0.0))
         async with asyncio.timeout(10):

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from connectors.telemetry.background_tasks import TASKS
+from connectors.telemetry.counted_by_role import TASKS
 
 ROOT: Final = Path(__file__).parents[3]
 #: Where tasks begin that are not `kept_up`, how many, and who looks at how they end.

@@ -1,17 +1,23 @@
-"""Benchmark results: a ratio above 1 means that ours is better, medians count, and the file has one format."""
+"""Benchmark results: a ratio above 1 means that ours is better, medians count, and each file has one format."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
 from bench.contest import Measured
+from bench.latency.timing import at_pace
+from bench.latency.timing import row as times
 from bench.report import CEILINGS, TARGETS, Row, rows_of, write
+from tests.support.virtual_time import run_virtually, virtual_now
 
 LATEST = Path(__file__).parents[3] / "bench" / "results" / "latest.json"
-IDLE = LATEST.with_name("idle.json")
+IDLE, LATENCY = LATEST.with_name("idle.json"), LATEST.with_name("latency.json")
 SHAPE = {"name": str, "unit": str, "ours": (int, float), "peer": str, "peer_value": (int, float), "ratio": (int, float)}
 PEERS = {"quix", "faust", "bare", "copy"}
+#: The rows of each subject.
+MEASURED_TIMES = {"webhook_to_lago": 1, "api_over_lago": 4, "own_tables": 1, "mapping_to_lago": 1}
 
 
 def row(name: str = "meter_flat_wall", peer: str = "quix", ours: float = 10.0, theirs: float = 30.0) -> Row:
@@ -108,3 +114,31 @@ def test_the_measured_idle_installation_takes_less_than_four_percent_of_a_core_a
         assert total[figure] == pytest.approx(sum(one[figure] for one in containers), abs=0.5)
     assert total["cpu_percent"] < 4
     assert total["pss_mib"] < 200
+
+
+def test_the_percentiles_of_times_are_of_the_sorted_times_in_milliseconds() -> None:
+    found = times([number / 1000 for number in range(199, -1, -1)], 95, request="invoices")
+    assert found == {"request": "invoices", "calls": 200, "p50_ms": 100.0, "p95_ms": 190.0, "longest_ms": 199.0}
+
+
+def test_work_starts_at_its_rate_whether_earlier_work_has_ended_or_not() -> None:
+    """Work that waited for the work before it would take ten times as long."""
+
+    async def slow(_: int) -> float:
+        begun = virtual_now()
+        await asyncio.sleep(10)
+        return begun
+
+    begun = run_virtually(at_pace(slow, rate=1000, count=3))
+    assert begun == sorted(begun)
+    assert begun[-1] < 10
+
+
+def test_every_measured_time_has_its_number_of_calls_and_its_machine() -> None:
+    result = json.loads(LATENCY.read_text())
+    assert {name: len(rows) for name, rows in result.items()} == MEASURED_TIMES
+    for one in (one for rows in result.values() for one in rows):
+        assert {"cores", "python", "machine", "load", "per_second"} <= one.keys()
+        assert one["calls"] >= 100
+        high = one["p95_ms"] if "request" in one else one["p99_ms"]
+        assert one["p50_ms"] <= high <= one["longest_ms"]

@@ -147,7 +147,8 @@ def test_a_fault_that_is_not_simulated_runs_on_real_kafka_or_real_postgres(
 
 
 def _uses_postgres(test: str) -> bool:
-    return "postgres_url" in (ROOT / "tests" / test.partition("::")[0]).read_text()
+    text = (ROOT / "tests" / test.partition("::")[0]).read_text()
+    return "postgres_url" in text or "(url: str" in text
 
 
 @pytest.mark.parametrize(("number", "words"), WANTED.items(), ids=str)

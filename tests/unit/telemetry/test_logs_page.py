@@ -10,9 +10,8 @@ import pytest
 import structlog
 
 from connectors.telemetry import logs_page
-from connectors.telemetry.log_fields import COMMON, FIELDS
-from connectors.telemetry.log_meanings import MEANINGS
 from connectors.telemetry.logs import REQUEST_ID, add_trace_ids, configure_logging, redact
+from connectors.telemetry.logs_page import COMMON, FIELDS, MEANINGS
 
 ROOT = Path(__file__).parents[3]
 
@@ -75,14 +74,14 @@ def test_the_meaning_of_an_event_is_short(event: str) -> None:
 
 def test_only_the_page_loads_the_meanings() -> None:
     """No process may keep these texts in memory."""
-    imported = re.compile(r"^\s*(?:from|import) .*\b(logs_page|log_meanings\w*)", re.MULTILINE)
-    importing = {
-        (path.name, module)
+    named = re.compile(r"^\s*(?:from|import) .*\blogs_page|log_(?:events|fields)\.toml\"", re.MULTILINE)
+    naming = {
+        path.name
         for folder in ("schemas", "streams", "connectors")
         for path in (ROOT / folder).rglob("*.py")
-        for module in imported.findall(path.read_text("utf-8"))
+        if named.search(path.read_text("utf-8"))
     }
-    assert importing == {("logs_page.py", "log_meanings"), ("log_meanings.py", "log_meanings_of_processes")}
+    assert naming == {"logs_page.py"}
 
 
 def test_every_logger_of_the_product_is_read() -> None:
@@ -108,7 +107,7 @@ def test_names_listed_beside_the_code_exist_in_the_code() -> None:
         path.read_text("utf-8")
         for folder in ("schemas", "streams", "connectors")
         for path in (ROOT / folder).rglob("*.py")
-        if path.name != "logs_page.py" and not path.name.startswith("log_meanings")
+        if path.name != "logs_page.py"
     ]
     for name in {name for names in logs_page._EVENTS.values() for name in names}:
         assert any(f'"{name}"' in text for text in texts), name

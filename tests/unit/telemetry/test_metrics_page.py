@@ -7,7 +7,7 @@ import pytest
 from connectors.telemetry import metrics_page
 from connectors.telemetry.metric_definitions import Definition
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.metrics_guide import CHAPTERS
+from connectors.telemetry.metrics_page import CHAPTERS
 from tests.unit.repository.test_metric_rows import exported
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"

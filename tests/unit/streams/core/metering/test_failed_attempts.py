@@ -69,17 +69,23 @@ def test_copies_of_both_are_duplicates_at_the_same_cost() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 1000])
-def test_an_attempt_that_arrives_after_the_success_that_carries_it_is_a_duplicate(step: int) -> None:
+def test_an_attempt_that_arrives_after_the_success_that_carries_it_is_counted_and_not_billed(step: int) -> None:
     part = Partition().take(continued(), cut(), cut(), step=step)
     assert (part.cost, tokens(part)) == (Decimal(WHOLE), 99)
-    assert part.decisions == {"billable": 1, "duplicate": 2}
+    assert part.decisions == {"billable": 1, "carried": 1, "duplicate": 1}
+    logged = part.enriched[1]
+    assert (logged["decision"], logged.get("part", ""), Decimal(str(logged["cost_usd"]))) == (
+        "carried",
+        "",
+        Decimal(PARTIAL),
+    )
 
 
 def test_an_attempt_that_came_without_a_cost_first_is_carried_too() -> None:
     part = Partition().take(cut(cost="0")).take(continued()).take(cut()).take(cut())
-    assert (part.cost, part.decisions["duplicate"]) == (Decimal(WHOLE), 2)
+    assert (part.cost, part.decisions["carried"], part.decisions["duplicate"]) == (Decimal(WHOLE), 1, 1)
     part.restart()
-    assert part.take(cut()).decisions["duplicate"] == 3
+    assert part.take(cut()).decisions["duplicate"] == 2
 
 
 def test_without_the_attempt_the_success_is_billed_whole() -> None:

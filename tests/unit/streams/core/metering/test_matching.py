@@ -14,6 +14,7 @@ from streams.core.metering.decisions import (
     BILLABLE,
     BYOK,
     CACHE_HIT,
+    CARRIED,
     FAILED_CALL,
     FAILED_WITH_COST,
     LOST,
@@ -232,6 +233,11 @@ def test_the_log_may_have_a_success_without_what_its_failed_attempts_have_cost(b
     """Or without a part of it: the report of one attempt may be lost."""
     row = logged_call(cost=Decimal(billed))
     assert verdict(copy(carried=Decimal("0.5")), [row], POLICY).word == word
+
+
+def test_a_failed_attempt_that_is_billed_with_its_success_is_not_sent_again() -> None:
+    row = logged_call(decision=CARRIED, status="failure", billed=False)
+    assert verdict(copy(status="failure"), [row], POLICY) == (KNOWN, row)
 
 
 def test_a_timed_out_request_has_a_cost_only_in_the_database_and_each_attempt_is_sent_once() -> None:

@@ -70,7 +70,7 @@ def test_a_card_bills_its_price_and_the_event_keeps_what_the_provider_charged() 
     position = created.ledger.position
     assert (position.counters.sealed.cost, position.margin, position.v) == (2, D("-0.8"), RATED_VERSION)
     emitted = Emitted(1, from_the_start=True)
-    emitted.take(1, 2, D(created.events[0].precise_total_amount_cents))
+    emitted.take(1, 2, D(created.events[0].precise_total_amount_cents), 1)
     assert ledger_discrepancies(0, position, (), emitted) == []
     position.margin += D("0.000000000001")
     assert len(ledger_discrepancies(0, position, (), emitted)) == 1

@@ -5,7 +5,14 @@ from decimal import Decimal
 import pytest
 
 from schemas.ledger import Counters, Position, Sum
-from streams.core.metering.reconciliation import Emitted, LagoUsage, Older, complaint_about_lago, ledger_discrepancies
+from streams.core.metering.reconciliation import (
+    Emitted,
+    LagoUsage,
+    Older,
+    complaint_about_lago,
+    ledger_discrepancies,
+    uncompared,
+)
 
 
 def position(seal_seq: int, calls: int, usd: str) -> Position:
@@ -17,7 +24,7 @@ def position(seal_seq: int, calls: int, usd: str) -> Position:
 def emitted(limit: int, *numbers: int, cents: str = "50") -> Emitted:
     found = Emitted(limit)
     for number in numbers:
-        found.take(number, 2, Decimal(cents))
+        found.take(number, 2, Decimal(cents), 1)
     return found
 
 
@@ -47,6 +54,47 @@ def test_sums_of_expired_parts_come_from_the_tables_and_a_lost_cent_is_still_rep
     assert "10 calls and 2.5 USD were sealed, events hold 10 calls and 2.49 USD" in said
     found.older = Older(1, 2, Decimal(1))  # the first was pruned: nothing can be said
     assert ledger_discrepancies(0, position(5, 10, "2.5"), [], found) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "young", "first", "complaints"),
+    [
+        ((1, 2, 3), (4, 5), 1, 0),  # nothing is gone
+        ((1, 3), (4, 5), 3, 0),  # 2 has expired, before 1
+        ((1, 2), (4, 5), 4, 0),
+        ((2, 3), (5,), 5, 0),  # 4 too
+        ((), (4, 5), 4, 0),
+        ((1, 2), (), 6, 0),  # no younger one is there: Postgres has to have all
+        ((1, 2), (3, 5), 1, 1),  # 4 is too young
+    ],
+)
+def test_a_part_may_expire_before_an_older_one(
+    old: tuple[int, ...], young: tuple[int, ...], first: int, complaints: int
+) -> None:
+    """Each partition of the topic loses its records a segment at a time."""
+    found = Emitted(5, expired_ms=100)
+    for number in (*old, *young):
+        found.take(number, 2, Decimal(50), 100 if number in old else 101)
+    found.settle()
+    found.older = Older(first - 1, 2 * (first - 1), Decimal(50 * (first - 1)))
+    assert found.first == first
+    assert len(ledger_discrepancies(0, position(5, 10, "2.5"), [], found)) == complaints
+
+
+def test_sums_that_cannot_be_compared_are_named() -> None:
+    """Earlier only "It adds up" was said."""
+    found = emitted(5, 3, 4, 5)
+    assert uncompared(0, found) == (
+        "partition 0: the sums were not compared, because not all of the parts 1 to 2 are in the topic any more, nor in Postgres"
+    )
+    found.older = Older(1, 2, Decimal(1))
+    assert "parts 1 to 2" in uncompared(0, found)
+    found.older = Older(2, 4, Decimal(100))
+    assert uncompared(0, found) == ""
+    assert uncompared(0, emitted(3, 1, 2, 3)) == uncompared(0, Emitted(0)) == ""
+    lost = emitted(5, 3, 4, 5)
+    lost.from_the_start = True  # it is a complaint
+    assert uncompared(0, lost) == ""
 
 
 def test_events_lost_from_the_start_of_a_complete_topic_do_not_count_as_expired() -> None:

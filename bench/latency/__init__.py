@@ -1,0 +1,1 @@
+"""How long calls, requests and releases take, measured with real processes. A busy machine makes every figure worse."""
