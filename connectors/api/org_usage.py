@@ -1,10 +1,11 @@
 """Usage of orgs over HTTP: record it, and read it as Lago counts it."""
 
-from typing import Annotated, Final
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 from aiohttp import web
-from pydantic import BaseModel, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, WithJsonSchema
 
 from connectors.api.org_models import answer
 from connectors.api.orgs import ORG
@@ -21,6 +22,12 @@ CORRECT: Final = "usage:correct"
 MAX_EVENT: Final = 1 << 17
 
 Text = Annotated[StrictStr, Field(min_length=1, max_length=255)]
+#: A number in JSON with all its digits; a float would bill 100000000000000010000000 for 100000000000000000000000.5.
+ExactNumber = Annotated[Decimal, Field(strict=True, allow_inf_nan=True), WithJsonSchema({"type": "number"})]
+
+
+def _seconds(moment: Any) -> Any:
+    return float(moment) if isinstance(moment, Decimal) else moment
 
 
 class UsageBody(BaseModel, extra="forbid"):
@@ -33,10 +40,12 @@ class UsageBody(BaseModel, extra="forbid"):
         timestamp: of the usage; seconds or milliseconds since 1970, or ISO 8601; default now.
     """
 
+    exact_numbers: ClassVar[bool] = True
+
     event_code: Text
     transaction_id: Text
-    properties: dict[str, StrictStr | StrictBool | StrictInt | StrictFloat | None] = {}
-    timestamp: StrictInt | StrictFloat | StrictStr | None = None
+    properties: dict[str, StrictStr | StrictBool | StrictInt | ExactNumber | None] = {}
+    timestamp: Annotated[StrictInt | StrictFloat | StrictStr | None, BeforeValidator(_seconds)] = None
 
 
 class Accepted(BaseModel):

@@ -7,9 +7,11 @@ returns the response. This module turns the errors that a handler raises into re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal, DecimalException
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
+import msgspec
 import structlog
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
@@ -18,6 +20,7 @@ from connectors.http.field_errors import field_errors
 from connectors.http.problem import Problem, try_again
 from connectors.http.request_limits import MAX_BODY, body_of, check_parts
 from connectors.lago.errors import LagoIntegrationError
+from schemas.decoding import UNDECODABLE
 from schemas.errors import ConfigurationError, LedgerBroken, MeterbridgeError, TopicProblem, Unavailable
 from streams.core.mapping.customer_prefixes import may_adopt
 
@@ -312,14 +315,42 @@ def _lagos(error: LagoIntegrationError) -> Problem:
 def parsed(model: type[BaseModel], body: bytes) -> BaseModel:
     """Return the body as its model. The body may be absent if the model requires no field.
 
+    A model with `exact_numbers = True` gets each number with a fraction or an exponent as a Decimal with all its
+    digits; other models get a binary float, which keeps 15 to 17.
+
     Raises:
         Problem: 400 if the body is not JSON; 422 with the names of the wrong fields, never with their values.
     """
     nothing = b"" if any(field.is_required() for field in model.model_fields.values()) else b"{}"
     try:
+        if getattr(model, "exact_numbers", False):
+            return model.model_validate(_with_exact_numbers(body or nothing))
         return model.model_validate_json(body or nothing)
     except ValidationError as invalid:
         raise _invalid(model, invalid) from None
+
+
+def _with_exact_numbers(body: bytes) -> Any:
+    try:
+        return _exact_json.decode(body)
+    except UNDECODABLE:
+        raise not_json() from None
+
+
+def _exact(text: str) -> Decimal:
+    """Return the number; a number whose exponent Decimal does not have is infinite or 0, as in a float."""
+    try:
+        return Decimal(text)
+    except DecimalException:
+        return Decimal(repr(float(text)))
+
+
+_exact_json = msgspec.json.Decoder(Any, float_hook=_exact)
+
+
+def not_json() -> Problem:
+    """Return 400."""
+    return Problem(400, "not_json", "the body is not JSON")
 
 
 def _valid(model: type[BaseModel], values: Mapping[str, str]) -> BaseModel:
@@ -332,6 +363,6 @@ def _valid(model: type[BaseModel], values: Mapping[str, str]) -> BaseModel:
 def _invalid(model: type[BaseModel], invalid: ValidationError) -> Problem:
     first = invalid.errors(include_input=False, include_url=False, include_context=False)[0]
     if first["type"] == "json_invalid":
-        return Problem(400, "not_json", "the body is not JSON")
+        return not_json()
     errors = field_errors(model, invalid)
     return Problem(422, "invalid_fields", "; ".join(error["message"] for error in errors), errors=errors)

@@ -15,6 +15,7 @@ _SENTENCES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("string_type", "string_unicode"), "must be text"),
     **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "must be a whole number"),
     **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "must be a number"),
+    "is_instance_of": "must be a number",  # only Decimal is asked for in this way
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
     "list_type": "must be a list",
     **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must be an object"),

@@ -114,11 +114,11 @@ def scan(
 
 
 def header_of(message: Message, name: str) -> str:
-    """Return the value of a header as text; `""` if the record has no such header."""
-    for key, value in message.headers() or ():
-        if key == name:
-            return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    return ""
+    """Return the value of a header as text; `""` if the record has no such header, or it has no value. Of several headers
+    with the same name the last one counts, as for the workers.
+    """
+    value = dict(message.headers() or ()).get(name)
+    return value.decode(errors="replace") if isinstance(value, bytes) else ""
 
 
 def number_in_header(message: Message, name: str) -> int | None:

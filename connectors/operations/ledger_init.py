@@ -24,7 +24,7 @@ from streams.core.metering.lago_event import is_rated
 from streams.runtime import clock
 from streams.state.ledger import LedgerConfig
 from streams.state.ledger_restart import ANEW, EmittedTotals, RestartPlan, RestartPosition, begin, plan
-from streams.state.step_writes import CONTROL, MANIFEST, RAW_PARTITION, SEAL_SEQ, WRITE_OFF
+from streams.state.step_writes import CONTROL, MANIFEST, RAW_PARTITION, SEAL_SEQ, WRITE_OFF, order_in
 
 ACTION = "ledger.init"
 _BATCH = 10_000
@@ -116,7 +116,7 @@ def _fill(kafka: KafkaConnection, sender: CommandProducer, raw: str, planned: Re
     for start in range(0, planned.fill, _BATCH):
         sender.send([filler] * min(_BATCH, planned.fill - start))
     below = OffsetRange(raw, {planned.partition: (planned.next - planned.fill, planned.next)})
-    calls = [message for message in scan(kafka, below) if not header_of(message, CONTROL)]
+    calls = [message for message in scan(kafka, below) if order_in(message.headers(), message.value()) is None]
     sender.send(Outgoing(raw, message.key(), message.value(), planned.partition) for message in calls)
 
 

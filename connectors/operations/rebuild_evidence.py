@@ -35,7 +35,7 @@ from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.read_usage import usage_of
 from streams.runtime.transactions import partition_of
 from streams.state.ledger_restart import EmittedTotals
-from streams.state.step_writes import CONTROL, MANIFEST, RAW_PARTITION
+from streams.state.step_writes import MANIFEST, RAW_PARTITION, order_in
 
 #: How much later than its receipt a call may end, microseconds (streams/core/metering/normalise.py).
 _CLOCKS_US = 600 * SECOND_US
@@ -296,5 +296,5 @@ def _remember_attempts(evidence: Evidence, usage: Usage, decision: str, billed: 
 
 def _calls_of(deployment: Deployment, raw: OffsetRange) -> Iterator[tuple[Message, int, int]]:
     for message in scan(deployment.kafka, raw):
-        if not header_of(message, CONTROL):
+        if order_in(message.headers(), message.value()) is None:
             yield message, message.offset() or 0, message.timestamp()[1]

@@ -16,14 +16,14 @@ import msgspec
 from confluent_kafka import Message
 
 from connectors.config.deployment import Deployment
-from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
+from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan
 from connectors.operations.dead_letters import usage_of
 from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.decoding import UNDECODABLE, decoder
 from schemas.errors import ConfigurationError
 from schemas.money import ZERO, add, plain, quantum
 from schemas.records import EnrichedUsage
-from streams.state.step_writes import CONTROL
+from streams.state.step_writes import order_in
 
 RAW = "raw"
 _BATCH = 2000
@@ -179,7 +179,8 @@ class Replay:
         """Yield the records of the range, without operators' orders, which must not be repeated."""
         customer_key = self.customer.encode()
         for message in scan(self.deployment.kafka, stretch, passed):
-            if (not customer_key or message.key() == customer_key) and not header_of(message, CONTROL):
+            is_call = order_in(message.headers(), message.value()) is None
+            if is_call and (not customer_key or message.key() == customer_key):
                 yield message
 
     def _outgoing(self, batch: Iterable[Message]) -> Iterator[Outgoing]:

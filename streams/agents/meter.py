@@ -9,7 +9,6 @@ import structlog
 from aiokafka import ConsumerRecord
 
 from schemas.customers import CustomerRecord, OrgRecord
-from schemas.decoding import decoder
 from schemas.errors import TopicProblem
 from schemas.ledger import Position, Window
 from schemas.money import quantum
@@ -33,7 +32,7 @@ from streams.runtime.compacted_table import CompactedTable
 from streams.runtime.forwarding import Forwarder
 from streams.state.eviction import WindowEviction
 from streams.state.ledger import Ledger
-from streams.state.step_writes import CONTROL, WRITE_OFF
+from streams.state.step_writes import order_in
 
 log = structlog.get_logger(__name__)
 
@@ -44,8 +43,6 @@ SEAL_LIMIT = 1500
 #: The most steps with windows from disk in one punctuation. Between punctuations, waiting calls are folded.
 _DISK_STEPS = 16
 _COALESCE_EVERY_US = 60_000_000
-
-_decode_order = decoder(WriteOff)
 
 
 class MeterSensors(Protocol):
@@ -214,7 +211,7 @@ class MeterWork:
         own, elsewhere = [], []
         for record in records:
             target = self._forwarder.target(record.key, position.grown_from, position.partitions)
-            if target == partition or (record.headers and CONTROL in dict(record.headers)):
+            if target == partition or _order(record) is not None:
                 own.append(record)
             else:
                 elsewhere.append((record, target))
@@ -335,12 +332,4 @@ def _cut(records: Sequence[ConsumerRecord]) -> Iterator[Sequence[ConsumerRecord]
 
 
 def _order(record: ConsumerRecord) -> WriteOff | None:
-    """Return the write-off order in a record; None for a call, and for an unreadable order, which the fold refuses as
-    malformed.
-    """
-    if dict(record.headers).get(CONTROL) != WRITE_OFF or record.value is None:
-        return None
-    try:
-        return _decode_order(record.value)
-    except msgspec.DecodeError:
-        return None
+    return order_in(record.headers, record.value)

@@ -2,13 +2,13 @@
 receipts.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from schemas.decoding import decoder
-from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
+from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt, WriteOff
 from schemas.topics import TopicNames
 from schemas.trace_context import TRACEPARENT
 from streams.runtime.transactions import Run, Write
@@ -21,12 +21,27 @@ if TYPE_CHECKING:
 _encode = msgspec.json.Encoder().encode
 _decode_event = decoder(LagoEvent)
 _decode_manifest = decoder(Manifest)
+_decode_order = decoder(WriteOff)
 
 #: Headers of an event's record.
 MANIFEST, SEAL_SEQ, RAW_PARTITION = "manifest", "seal_seq", "raw_partition"
 
 #: The header, and its value, of a record in the raw topic that is an order of an operator and no call.
 CONTROL, WRITE_OFF = "control", b"write_off"
+
+
+def order_in(headers: Iterable[tuple[str, Any]] | None, value: bytes | None) -> WriteOff | None:
+    """Return the operator's order in a record of the raw topic; None = it is a call, whatever headers it has.
+
+    All readers ask this function: if one took a record for an order and another for a call, the call could be lost or
+    billed twice. An unreadable order is a call, too, which the fold refuses as malformed.
+    """
+    if not headers or value is None or dict(headers).get(CONTROL) != WRITE_OFF:
+        return None
+    try:
+        return _decode_order(value)
+    except msgspec.DecodeError:
+        return None
 
 
 def runs_of(changes: "Changes", topics: TopicNames, partition: int) -> tuple[Run, Run]:

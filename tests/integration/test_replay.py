@@ -12,6 +12,7 @@ from connectors.operations.replay import Checkpoint, Replay
 from connectors.operations.sender import CommandProducer
 from schemas.errors import ConfigurationError
 from schemas.moments import SECOND_US, to_iso
+from schemas.records import WriteOff
 from streams.state.step_writes import CONTROL, WRITE_OFF
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
@@ -93,7 +94,8 @@ async def test_a_topic_that_does_not_exist_is_refused(stage: Stage) -> None:
 
 async def test_an_operators_order_among_the_calls_is_not_repeated(stage: Stage) -> None:
     stage.put(calls(range(2)))
-    stage.producer.produce(stage.topics.raw, b"{}", b"acme", headers=[(CONTROL, WRITE_OFF)])
+    order = msgspec.json.encode(WriteOff("audit-1", 1, 0))
+    stage.producer.produce(stage.topics.raw, order, b"acme", headers=[(CONTROL, WRITE_OFF)])
     stage.producer.flush(10)
     assert (await meterbridge(stage, "replay", *SINCE, "--json")).json["records"] == 2
 

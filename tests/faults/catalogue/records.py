@@ -140,4 +140,17 @@ ROWS = (
             "integration/test_dead_letters_api.py::test_a_damaged_ledger_and_a_missing_topic_are_named_with_503",
         ),
     ),
+    Row(
+        211,
+        "headers of another program on calls",
+        "the name of our header of operators' orders, with another value, without a value, twice, and with our value; empty and very long names, bytes that are no text; then a lost ledger, a topic that has grown, and a replay",
+        (LOST, TWICE, MONEY, BOOKS),
+        "the meter, the rebuild of a ledger, the growth of a topic and a replay all take each call for a call: it is billed once",
+        (
+            "integration/test_headers_of_others.py::test_after_a_rebuild_a_repeat_of_such_a_call_is_a_duplicate",
+            "integration/test_headers_of_others.py::test_after_a_topic_has_grown_such_a_call_is_forwarded_to_the_partition_of_its_key",
+            "integration/test_headers_of_others.py::test_a_replay_sends_such_a_call",
+            "integration/test_headers_of_others.py::test_an_order_has_its_header_last_and_its_value",
+        ),
+    ),
 )
