@@ -24,6 +24,7 @@ class Stats(BaseModel):
         duplicate: reports of calls that were counted before.
         rejected: calls that can never be billed.
         unbilled: the part of `accepted` that is not billed.
+        carried: failed attempts in `accepted` whose cost is billed with the successful call after them.
         by_decision: `accepted` calls by the meter's decision (docs/litellm.md); calls that were counted before
             releases with this field are missing.
         rejected_by_reason: `rejected` by reason (docs/errors.md).
@@ -42,6 +43,7 @@ class Stats(BaseModel):
     duplicate: int
     rejected: int
     unbilled: int
+    carried: int
     by_decision: dict[str, Decided]
     rejected_by_reason: dict[str, int]
     held_windows: int

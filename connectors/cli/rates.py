@@ -14,7 +14,14 @@ from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.operations.price_list import InvalidPriceList, PriceComparison, compared_with, read_prices
-from connectors.operations.rate_cards import StoredCards, check_put, known_cards, put_card
+from connectors.operations.rate_cards import (
+    StoredCards,
+    check_put,
+    dropped_factors,
+    has_added_factors,
+    known_cards,
+    put_card,
+)
 from connectors.operations.rate_test import Changed, tried_on
 from connectors.operations.sender import CommandProducer
 from schemas.errors import Rejected
@@ -46,9 +53,18 @@ def put(file: Path, *, comment: str, back_date: bool, as_json: bool) -> None:
         audit_id = ""
         if writes:
             audit_id = put_card(deployment, CommandProducer(deployment.kafka), card, known.with_id(card.id), comment)
-    answer = {**_as_object(card), "written": writes, "audit_id": audit_id}
+    stored = known.with_id(card.id)
+    replaced = stored or known.at(card.effective_from)
+    dropped = dropped_factors(replaced, card) if replaced else []
+    billed = card if writes or stored is None else stored
+    answer = {**_as_object(billed), "written": writes, "audit_id": audit_id, "dropped_factors": dropped}
     does = f"Put, audit line {audit_id}" if writes else "Nothing to do: it is there already"
-    say(answer, as_json=as_json, table=lambda: f"{does}.\n{meaning(card)}")
+    lines = [
+        f"{does}.",
+        meaning(billed),
+        *([_dropped(card, replaced, dropped, writes)] if dropped and replaced else []),
+    ]
+    say(answer, as_json=as_json, table=lambda: "\n".join(lines))
 
 
 def show(at: str, as_json: bool) -> None:
@@ -63,8 +79,11 @@ def show(at: str, as_json: bool) -> None:
         say(_as_object(now), as_json=as_json, table=lambda: meaning(now))
         return
     lines = [_line(card, known, now) for card in known.cards]
-    answer = {"rates": lines, "unreadable": list(known.unreadable)}
-    say(answer, as_json=as_json, table=lambda: _listed(lines, known))
+    added = [
+        card.id for card in known.cards if has_added_factors(card) and (card is now or card.effective_from > at_us)
+    ]
+    answer = {"rates": lines, "unreadable": list(known.unreadable), "default_power_levels": added}
+    say(answer, as_json=as_json, table=lambda: _listed(lines, known, added))
     if known.unreadable:
         raise typer.Exit(1)
 
@@ -150,11 +169,29 @@ def _line(card: RateCard, known: StoredCards, now: RateCard | None) -> dict[str,
     }
 
 
-def _listed(lines: list[dict[str, Any]], known: StoredCards) -> Any:
+def _dropped(card: RateCard, replaced: RateCard, dropped: list[str], writes: bool) -> str:
+    """Say which factors of the version before are not in the file."""
+    if not writes:
+        return (
+            f"The stored {card.id} keeps factors that this file does not name: {', '.join(dropped)}. An earlier release added "
+            "them. To bill without them, put a new version."
+        )
+    return (
+        f"Calls that it prices have no factor any more that {replaced.id} has: {', '.join(dropped)}. "
+        "To keep one, write it into the file."
+    )
+
+
+def _listed(lines: list[dict[str, Any]], known: StoredCards, added: list[str]) -> Any:
     odd = f"Not readable, and passed by the meter: {', '.join(known.unreadable)}." if known.unreadable else ""
     if not lines:
         return f"There is no rate card: calls are billed at LiteLLM's cost. {odd}".strip()
-    return table_of_lines(lines, odd)
+    if added:
+        odd += (
+            f" {', '.join(added)}: the power levels eco x 0.7 and precision x 1.5 apply beside the other factors. An earlier "
+            "release added them to each card with factors. To bill without them, put a new version."
+        )
+    return table_of_lines(lines, odd.strip())
 
 
 def _change(one: Changed) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def _as_object(report: ReconciliationReport) -> dict[str, Any]:
         "written_off_usd": plain(report.written_off_usd),
         "parts": report.parts,
         "subscriptions": report.subscriptions,
+        "subscriptions_not_compared": report.subscriptions_not_compared,
         "litellm_hours": {
             name: {
                 "known": hour.known,
@@ -104,10 +105,14 @@ def _as_object(report: ReconciliationReport) -> dict[str, Any]:
         "complaints": report.complaints,
         "unbilled_calls": report.unbilled_calls,
         "unbilled_usd": plain(report.unbilled_usd),
+        "carried_calls": report.carried_calls,
+        "carried_usd": plain(report.carried_usd),
         "rejected_calls": report.rejected_calls,
         "duplicate_calls": report.duplicate_calls,
         "dead_events": report.dead_events,
         "dead_usd": plain(report.dead_usd),
+        "doubtful_events": report.doubtful_events,
+        "doubtful_usd": plain(report.doubtful_usd),
         **unbilled_json(report.tables),
         "litellm": None if report.litellm is None else filled_as_json(report.litellm),
         "notes": report.notes,
@@ -122,7 +127,7 @@ def _text(report: ReconciliationReport) -> str:
         f"{numbered(report.received, 'delivery')} received, {numbered(report.billed_calls, 'call')} and {answer['billed_usd']} USD "
         f"sealed for Lago in {numbered(report.parts, 'event')}{cost}, {answer['open_usd']} USD open, {answer['held_usd']} USD held, "
         f"{answer['written_off_usd']} USD written off, {numbered(report.unbilled_calls, 'call')} NOT billed "
-        f"({answer['unbilled_usd']} USD), {numbered(report.duplicate_calls, 'repeat')}, {report.rejected_calls} refused by the meter{compared}."
+        f"({answer['unbilled_usd']} USD), {numbered(report.duplicate_calls, 'repeat')}{_carried(report)}, {report.rejected_calls} refused by the meter{compared}."
     )
     heads = (
         ["It does NOT add up:", *report.complaints, f"In all: {total}"]
@@ -132,6 +137,14 @@ def _text(report: ReconciliationReport) -> str:
     return "\n".join(map(shown, [*heads, *lines(report.misdirected), *report.notes]))
 
 
+def _carried(report: ReconciliationReport) -> str:
+    """Say how many failed attempts have their cost in the event of a later call."""
+    if not report.carried_calls:
+        return ""
+    calls = numbered(report.carried_calls, "failed attempt")
+    return f", {calls} billed with the call after it ({plain(report.carried_usd)} USD)"
+
+
 def _compared(report: ReconciliationReport) -> str:
     """Say what agreed with the tables, if anything else was compared."""
     compared = (
@@ -139,6 +152,8 @@ def _compared(report: ReconciliationReport) -> str:
         if report.subscriptions
         else ""
     )
+    if report.subscriptions_not_compared:
+        compared += f"; {numbered(report.subscriptions_not_compared, 'subscription')} not compared with Lago"
     if report.hours:
         known = sum(hour.known for hour in report.hours.values())
         compared += f"; {numbered(known, 'call')} of LiteLLM's spend logs: all here"

@@ -34,6 +34,7 @@ from streams.core.delivery.dead_letter_headers import (
     REASON,
     REQUEUED,
     RESOLVES,
+    delivery_history_of,
 )
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.read_usage import usage_of as read_usage
@@ -44,6 +45,9 @@ from streams.runtime.transactions import Write
 DISMISSING = frozenset({"purged", "known"})
 EVENTS, CALLS = KINDS = ("events", "calls")
 BOTH = "both"
+
+#: Lago refused the event as a repeat, and does not show it.
+_UNCONFIRMED = "unconfirmed"
 
 _event = decoder(LagoEvent)
 _rejection = decoder(Rejection)
@@ -120,6 +124,13 @@ def expected_forms(dead_letter: DeadLetter) -> dict[str, str]:
     if dead_letter.kind != CALLS:
         return {}
     return {path: form for path in dead_letter.last_error.split(", ") if (form := form_of(path))}
+
+
+def may_be_in_lago(dead_letter: DeadLetter) -> bool:
+    """Return whether Lago may have the event: no answer to a post of it showed whether it was stored, or Lago refused
+    it as a repeat.
+    """
+    return dead_letter.reason == _UNCONFIRMED or delivery_history_of(dead_letter.headers).maybe_sent
 
 
 def topic_of(kind: str, topics: TopicNames) -> str:

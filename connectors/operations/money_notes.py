@@ -7,7 +7,7 @@ from typing import Any, Final
 from connectors.postgres.pool import Database
 from schemas.money import ZERO, add, plain
 from schemas.plurals import numbered
-from streams.core.metering.decisions import UNPRICED
+from streams.core.metering.decisions import CARRIED, UNPRICED
 
 #: How long a pair is reported after it was found, days. The table keeps it longer.
 _DAYS: Final = 35
@@ -25,8 +25,12 @@ SELECT customer_id, detail, cost_usd, raw_offset FROM rejected_calls
 WHERE reason = 'cost_differs' AND resolution IS NULL ORDER BY rejected_at LIMIT 20
 """
 _DOUBLED: Final = f"""
-SELECT kind, request_id, other_request_id, customer_id, other_customer_id, cost_usd, started_at FROM doubled_calls
-WHERE found_at > now() - interval '{_DAYS} days' ORDER BY found_at, request_id LIMIT 1000
+SELECT d.kind, d.request_id, d.other_request_id, d.customer_id, d.other_customer_id, d.cost_usd, d.started_at, c.costs
+FROM doubled_calls d CROSS JOIN LATERAL (
+    SELECT array_agg(DISTINCT u.cost_usd ORDER BY u.cost_usd) AS costs FROM llm_usage_log u
+    WHERE d.kind = 'job' AND u.identity IN (d.identity, d.other) AND u.part <> ''
+) AS c
+WHERE d.found_at > now() - interval '{_DAYS} days' ORDER BY d.found_at, d.request_id LIMIT 1000
 """  # noqa: S608  # our own number
 
 
@@ -108,11 +112,12 @@ def _doubled(rows: list[Any]) -> list[str]:
 
 def _job_billed_twice(row: Any) -> str:
     job, first, second = f"one job, {row['request_id']}", row["customer_id"], row["other_customer_id"]
-    cost = f"{plain(row['cost_usd'])} USD"
+    costs = [plain(cost) for cost in row["costs"] or (row["cost_usd"],)]  # the log may have been pruned since
+    cost = f"{' and '.join(costs)} USD"
     if first == second:
         return (
-            f"{job}, is billed to {first} twice, {cost} each: its result was asked for again more than 35 days after the "
-            "report before. Credit one in Lago"
+            f"{job}, is billed to {first} twice, {cost}{' each' if len(costs) == 1 else ''}: its result was asked for again "
+            "more than 35 days after the report before, or its ledger was begun again. Credit one in Lago"
         )
     return f"{job}, is billed to {first} and to {second}, {cost}: two customers asked for its result"
 
@@ -122,15 +127,21 @@ def _counted_twice(row: Any) -> str:
     cost, end = f"{plain(row['cost_usd'])} USD", "If both are billed, credit one in Lago"
     first, second = row["customer_id"], row["other_customer_id"]
     if first == second:
-        return f"{call} for {first}, {cost}: it was sent again after TOPIC_PREFIX was changed. {end}"
+        return f"{call} for {first}, {cost}: it was sent again after TOPIC_PREFIX was changed, or its ledger was begun again. {end}"
     cause = "it was sent with both names, or again after CUSTOMER_ID_FIELDS or TOPIC_PREFIX was changed"
     return f"{call}, for {first} and for {second}, {cost}: {cause}. {end}"
 
 
 def unbilled_text(notes: Notes) -> list[str]:
-    """Sentences about calls that are not billed; empty = all are billed."""
+    """Return sentences about calls that are not billed as themselves; empty = there is none."""
     lines = []
     for decision, amount in sorted(notes.unbilled.items()):
+        if decision == CARRIED:
+            lines.append(
+                f"failed attempts that are billed with the call after them: {numbered(amount.calls, 'call')}, "
+                f"{plain(amount.usd)} USD, {numbered(amount.tokens, 'token')}"
+            )
+            continue
         models = ""
         if decision == UNPRICED:
             names = sorted(amount.models.items(), key=lambda item: -item[1])
@@ -156,6 +167,7 @@ def unbilled_json(notes: Notes) -> dict[str, Any]:
                 **({"models": amount.models} if decision == UNPRICED else {}),
             }
             for decision, amount in sorted(notes.unbilled.items())
+            if decision != CARRIED
         },
         "refused": {reason: {"calls": calls, "usd": plain(usd)} for reason, calls, usd in notes.refused},
     }

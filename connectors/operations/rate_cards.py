@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from connectors.billing.rate_files import POWER_LEVELS
 from connectors.config.deployment import Deployment
 from connectors.kafka.topic_scan import offset_range_of, scan
 from connectors.operations.audit_record import audited
@@ -11,7 +12,8 @@ from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.decoding import Unreadable, decoder
 from schemas.errors import Rejected
 from schemas.moments import to_iso
-from schemas.rates import RateCard
+from schemas.money import plain
+from schemas.rates import Factors, RateCard
 from streams.core.pricing.cards import in_order
 from streams.runtime import clock
 
@@ -58,7 +60,8 @@ def known_cards(deployment: Deployment) -> StoredCards:
 
 
 def check_put(card: RateCard, known: StoredCards, now_us: int, lead_us: int, *, back_date: bool) -> bool:
-    """Check whether a version may be written; False = the same version is stored already.
+    """Check whether a version may be written; False = the same version is stored already, or it is in force as an
+    earlier release read the same file (`has_added_factors`).
 
     Args:
         now_us: microseconds since 1970 UTC.
@@ -70,9 +73,10 @@ def check_put(card: RateCard, known: StoredCards, now_us: int, lead_us: int, *, 
     """
     before = known.with_id(card.id)
     if before is not None:
-        if same(before, card):
+        begins = before.effective_from > now_us + lead_us
+        if same(before, card) or (not begins and same(before, _as_read_earlier(card))):
             return False
-        if before.effective_from <= now_us + lead_us:
+        if not begins:
             begun = to_iso(before.effective_from)
             raise Rejected("rate_in_force", f"{card.id} is in force since {begun} and never changes: choose another id")
     for one in known.cards:
@@ -90,6 +94,37 @@ def check_put(card: RateCard, known: StoredCards, now_us: int, lead_us: int, *, 
 def same(one: RateCard, other: RateCard) -> bool:
     """Return whether two versions are equal, except for the time at which they were written."""
     return msgspec.structs.replace(one, put_at=0) == msgspec.structs.replace(other, put_at=0)
+
+
+def has_added_factors(card: RateCard) -> bool:
+    """Return whether a stored version has exactly the default factors of the power levels beside other factors.
+    Earlier each table of factors brought them with it; the version does not show whether its file asked for them.
+    """
+    factors = card.factors
+    return (
+        factors is not None
+        and factors.power_level == POWER_LEVELS
+        and bool(factors.team or factors.plan or factors.org)
+    )
+
+
+def dropped_factors(before: RateCard | None, card: RateCard) -> list[str]:
+    """Return the factors of `before`, other than 1, for which `card` has none: calls cost without them from then on."""
+    old = msgspec.structs.asdict((before and before.factors) or Factors())
+    new = msgspec.structs.asdict(card.factors or Factors())
+    return [
+        f"{kind} {name} x {plain(factor)}"
+        for kind, factors in old.items()
+        for name, factor in factors.items()
+        if factor != 1 and name not in new[kind]
+    ]
+
+
+def _as_read_earlier(card: RateCard) -> RateCard:
+    """Return the version as an earlier release read the same file."""
+    if card.factors is None or card.factors.power_level:
+        return card
+    return msgspec.structs.replace(card, factors=msgspec.structs.replace(card.factors, power_level=POWER_LEVELS))
 
 
 def put_card(deployment: Deployment, sender: CommandProducer, card: RateCard, before: RateCard | None, why: str) -> str:

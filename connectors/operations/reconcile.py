@@ -9,11 +9,12 @@ from decimal import Decimal
 
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.retention import retention_s
 from connectors.kafka.topic_scan import OffsetRange, header_of, number_in_header, offset_range_of, scan
 from connectors.lago.client import LagoClient
 from connectors.operations.backfill_report import BackfillReport, Hour
 from connectors.operations.damaged_records import DamagedRecords
-from connectors.operations.dead_letters import EVENTS, Filters, unresolved
+from connectors.operations.dead_letters import EVENTS, Filters, may_be_in_lago, unresolved
 from connectors.operations.ledgers import ledgers_of
 from connectors.operations.money_notes import Notes, notes_of, unbilled_text
 from connectors.operations.reconcile_lago import compare_with_lago, organizations_with_events
@@ -26,10 +27,12 @@ from connectors.operations.unplaceable_usage import Misdirected, note
 from connectors.postgres.pool import Database
 from schemas.decoding import decoder
 from schemas.errors import Unavailable
+from schemas.ledger import Sum
 from schemas.money import ZERO, add, plain
 from schemas.plurals import numbered
 from schemas.records import LagoEvent, Manifest
 from schemas.topics import EVENTS as EVENTS_TOPIC
+from streams.core.metering.decisions import CARRIED
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.reconciliation import Emitted, Older, ledger_discrepancies, uncompared
@@ -60,6 +63,10 @@ class ReconciliationReport:
         notes: sentences about facts that are correct, and that a person should know.
         litellm, tables: see `compared_with_litellm` and `notes_of`.
         dead_events, dead_usd: sealed events that wait as dead letters, so that Lago does not bill them.
+        doubtful_events, doubtful_usd: further dead letters, of which it is unknown whether Lago has them.
+        subscriptions_not_compared: see `LagoComparison.not_compared`.
+        carried_calls, carried_usd: failed attempts whose cost is billed with the successful call after them. They are
+            not in `unbilled_calls`.
     """
 
     received: int = 0
@@ -83,6 +90,11 @@ class ReconciliationReport:
     cost_usd: Decimal = ZERO
     dead_events: int = 0
     dead_usd: Decimal = ZERO
+    doubtful_events: int = 0
+    doubtful_usd: Decimal = ZERO
+    subscriptions_not_compared: int = 0
+    carried_calls: int = 0
+    carried_usd: Decimal = ZERO
 
 
 async def reconcile_ledgers(
@@ -127,7 +139,9 @@ async def reconcile_lago(
     for organization, lago in lagos.items():
         compared = await compare_with_lago(database, lago, event_code, organization=organization)
         report.subscriptions += compared.subscriptions
+        report.subscriptions_not_compared += compared.not_compared
         report.complaints += compared.complaints
+        report.notes += compared.notes
     for organization in await organizations_with_events(database):
         if organization not in lagos:
             report.complaints.append(f"events of the Lago organisation {organization}, which is not configured")
@@ -167,16 +181,25 @@ async def _older(
 
 
 def _expired_ms(kafka: KafkaConnection, stretch: OffsetRange) -> int:
-    """Return the record time up to which events may have expired: the latest first record of a partition that has lost
-    records, milliseconds since 1970 UTC; 0 = no partition has.
+    """Return the record time up to which events may have expired, milliseconds since 1970 UTC; 0 = none may have.
+
+    It is the latest first record of a partition that has lost records. The first record of a quiet partition may be
+    young, but no event that is younger than the topic's retention can have expired.
+
+    Raises:
+        Unavailable: Kafka does not answer.
     """
-    latest = 0
-    for number, (start, end) in stretch.ranges.items():
-        if start:
-            first = next(scan(kafka, OffsetRange(stretch.topic, {number: (start, end)})), None)
-            kept_ms = int(EVENTS_TOPIC.config["retention.ms"])
-            latest = max(latest, clock.now_us() // 1000 - kept_ms if first is None else first.timestamp()[1])
-    return latest
+    begun = [(number, ends) for number, ends in stretch.ranges.items() if ends[0]]
+    if not begun:
+        return 0
+    kept_s = retention_s(kafka, {stretch.topic: EVENTS_TOPIC})[stretch.topic]
+    if not kept_s:
+        return 0
+    bound_ms, latest = clock.now_us() // 1000 - round(kept_s * 1000), 0
+    for number, ends in begun:
+        first = next(scan(kafka, OffsetRange(stretch.topic, {number: ends})), None)
+        latest = max(latest, bound_ms if first is None else first.timestamp()[1])
+    return min(latest, bound_ms)
 
 
 def _take(kafka: KafkaConnection, stretch: OffsetRange, emitted: dict[int, Emitted], damaged: DamagedRecords) -> None:
@@ -195,11 +218,20 @@ def _take(kafka: KafkaConnection, stretch: OffsetRange, emitted: dict[int, Emitt
 
 def _count_dead_letters(deployment: Deployment, report: ReconciliationReport) -> None:
     for dead_letter in unresolved(deployment, EVENTS, Filters()):
-        report.dead_events += 1
-        report.dead_usd = add(report.dead_usd, dead_letter.usd or ZERO)
+        usd = dead_letter.usd or ZERO
+        if may_be_in_lago(dead_letter):
+            report.doubtful_events, report.doubtful_usd = report.doubtful_events + 1, add(report.doubtful_usd, usd)
+        else:
+            report.dead_events, report.dead_usd = report.dead_events + 1, add(report.dead_usd, usd)
     if report.dead_events:
         events = numbered(report.dead_events, "event")
         report.notes.append(f"not billed, dead letters: {events}, {plain(report.dead_usd)} USD: `meterbridge dlq list`")
+    if report.doubtful_events:
+        events = numbered(report.doubtful_events, "event")
+        report.notes.append(
+            f"dead letters that Lago may have, and then bills: {events}, {plain(report.doubtful_usd)} USD: "
+            "`meterbridge dlq requeue` sends each again under its id, and Lago counts an id once"
+        )
 
 
 def _count(report: ReconciliationReport, ledger: LedgerState) -> None:
@@ -209,8 +241,13 @@ def _count(report: ReconciliationReport, ledger: LedgerState) -> None:
     report.cost_usd = add(report.cost_usd, counters.sealed.cost)
     report.billed_usd = add(report.billed_usd, add(counters.sealed.cost, ledger.position.margin))
     report.written_off_usd = add(report.written_off_usd, counters.written_off.cost)
-    report.unbilled_calls += counters.unbilled.calls
-    report.unbilled_usd = add(report.unbilled_usd, counters.unbilled.cost)
+    carried = ledger.position.decisions.get(CARRIED, Sum())
+    report.carried_calls, report.carried_usd = (
+        report.carried_calls + carried.calls,
+        add(report.carried_usd, carried.cost),
+    )
+    report.unbilled_calls += counters.unbilled.calls - carried.calls
+    report.unbilled_usd = add(report.unbilled_usd, add(counters.unbilled.cost, -carried.cost))
     report.rejected_calls += counters.rejected.calls
     report.duplicate_calls += counters.duplicate.calls
     report.parts += ledger.position.seal_seq

@@ -4,7 +4,7 @@ and the last invoice of an ended one.
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from connectors.lago.responses import Fee, Invoice, Subscription
 from connectors.lago.subscriptions import STATUSES
 from connectors.operations.after_invoice import not_invoiced
 from connectors.operations.delivered import DeliveredRows, lost_pages
+from connectors.operations.invoice_status import Comparison, deciding, is_final, not_final
 from connectors.operations.last_invoice import INVOICED_US, INVOICES, Life, latest, lives_of
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord
@@ -53,10 +54,19 @@ _MONTH_US: Final = 31 * 24 * HOUR_US
 
 @dataclass(slots=True)
 class LagoComparison:
-    """The number of compared subscriptions, and a sentence for each one that does not add up."""
+    """The result for all subscriptions.
+
+    Fields:
+        subscriptions: number of subscriptions of which every due amount was compared.
+        complaints: a sentence for each one that does not add up.
+        not_compared: number of the other subscriptions: Lago has no final invoice of the last period, or it was not read.
+        notes: a sentence for each one of them that a person should look at.
+    """
 
     subscriptions: int
     complaints: list[str]
+    not_compared: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 async def organizations_with_events(database: Database) -> list[str]:
@@ -84,12 +94,14 @@ async def compare_with_lago(
     compared = LagoComparison(0, [])
     for subscription, org_id in subscriptions:
         try:
-            complaint = await look.at(subscription, org_id)
+            result = await look.at(subscription, org_id)
         except LagoRejected as error:
             compared.complaints.append(f"subscription {subscription} of {org_id} cannot be asked for: {error}")
             continue
-        compared.subscriptions += 1
-        compared.complaints += [complaint] if complaint else []
+        compared.subscriptions += result.complete
+        compared.not_compared += not result.complete
+        compared.complaints += filter(None, [result.complaint])
+        compared.notes += filter(None, [result.note])
     return compared
 
 
@@ -103,21 +115,25 @@ class _Comparison:
         self._listed: dict[str, list[Invoice]] = {}
         self._invoices: dict[str, Invoice | None] = {}
 
-    async def at(self, subscription: str, org_id: str) -> str:
-        """Return the complaint about one subscription; `""` = it adds up."""
+    async def at(self, subscription: str, org_id: str) -> Comparison:
+        """Compare one subscription."""
         usage = await self._lago.current_usage(org_id, subscription, self._code)
         if usage is not None:
             delivered, waiting = await self._delivered(subscription, usage.from_us, usage.until_us)
             if delivered and not usage.lines:
-                return f"subscription {subscription}: its plan does not charge {self._code}, {delivered} cents were delivered"
+                return Comparison(
+                    f"subscription {subscription}: its plan does not charge {self._code}, {delivered} cents were delivered"
+                )
             listed = await self._lago.subscriptions(org_id, BEGUN)
             lives = [one for one in listed if one.external_id == subscription and one.started_at is not None]
+            result = await self._of_last_period(usage, lives, org_id)
             complaints = (
                 complaint_about_lago(usage, delivered, waiting),
-                await self._of_last_period(usage, lives, org_id),
+                result.complaint,
                 await self._of_earlier_lives(subscription, lives, org_id),
             )
-            return "; ".join(filter(None, complaints))
+            result.complaint = "; ".join(filter(None, complaints))
+            return result
         listed = await self._lago.subscriptions(org_id, STATUSES)
         own = [one for one in listed if one.external_id == subscription]
         ended = [
@@ -127,75 +143,98 @@ class _Comparison:
         ]
         if ended:
             last = max(ended, key=lambda one: str(one.terminated_at))
-            complaint = await self._at_ended(last, org_id)
-            return complaint + await self._overtaken(lives_of([last], (), 0), org_id) if complaint else ""
+            result = await self._at_ended(last, org_id)
+            if result.complaint:
+                result.complaint += await self._overtaken(lives_of([last], (), 0), org_id)
+            return result
         delivered, _ = await self._delivered(subscription, 0, MAX_US - 1, org_id)
         if not delivered:
-            return ""
+            return Comparison()
         why = (
             "runs in Lago, which shows no usage of it"
             if any(subscription.status == "active" for subscription in own)
             else ("has not begun in Lago" if own else f"is none of {org_id}'s in Lago")
         )
-        return f"subscription {subscription} of {org_id} {why}, {plain(delivered)} cents were delivered to it"
+        return Comparison(
+            f"subscription {subscription} of {org_id} {why}, {plain(delivered)} cents were delivered to it"
+        )
 
-    async def _at_ended(self, ended: Subscription, org_id: str) -> str:
-        """Return the complaint about an ended subscription: its last invoice differs, or usage was delivered after its
-        end.
-        """
+    async def _at_ended(self, ended: Subscription, org_id: str) -> Comparison:
+        """Compare the last invoice of an ended subscription, and complain about usage that was delivered after its end."""
         name, ended_us = ended.external_id, parse_us(str(ended.terminated_at)) + SECOND_US
         if ended_us < self._now_us - _ENDED_US:
-            return ""
+            return Comparison(complete=False)
         after, _ = await self._delivered(name, ended_us, MAX_US - 1, org_id)
         if after:
             at = to_iso(ended_us)
             sentence = f"{plain(after)} cents were delivered to it with a moment after its end at {at}"
-            return f"subscription {name}: {sentence}: meterbridge lago rebill"
-        fees = await self._last_fees(name, org_id)
+            return Comparison(f"subscription {name}: {sentence}: meterbridge lago rebill")
+        invoice, fees = await self._last_fees(name, org_id)
+        if invoice is None and len(self._listed[org_id]) >= INVOICES:
+            return self._unread(name, org_id)
         until_us = max(
             (parse_us(str(fee.to_date)) + SECOND_US for fee in fees), default=parse_us(str(ended.started_at))
         )
         if fees and until_us >= ended_us - SECOND_US:
             from_us = min(parse_us(str(fee.from_date)) for fee in fees)
+            if invoice is not None and not is_final(invoice):
+                delivered, _ = await self._delivered(name, from_us, ended_us)
+                return not_final(name, invoice, from_us, ended_us, delivered, self._now_us)
             cents, until_us = Decimal(sum(fee.amount_cents for fee in fees)), ended_us
         elif ended_us > self._now_us - INVOICED_US:
-            return ""
+            return Comparison(complete=False)
         else:  # no invoice contains the last days of the subscription
             from_us, until_us, cents = until_us, ended_us, Decimal(0)
         delivered, waiting = await self._delivered(name, from_us, until_us)
         counted = LagoUsage(name, from_us, until_us, cents, len(fees))
         complaint = complaint_about_lago(counted, delivered, waiting)
-        return complaint.replace("Lago counts", "it has ended, and its last invoice counts") if complaint else ""
+        return Comparison(complaint.replace("Lago counts", "it has ended, and its last invoice counts"))
 
-    async def _of_last_period(self, usage: LagoUsage, lives: Sequence[Subscription], org_id: str) -> str:
-        """Return the complaint about the billing period before the running one: its invoice differs, or there is none."""
+    async def _of_last_period(self, usage: LagoUsage, lives: Sequence[Subscription], org_id: str) -> Comparison:
+        """Compare the billing period before the running one: its invoice may differ, or there may be none."""
         running = next((one for one in lives if one.terminated_at is None), None)
         if running is None or usage.from_us <= parse_us(str(running.started_at)) + SECOND_US:
-            return ""
-        if not self._now_us - _ENDED_US <= usage.from_us <= self._now_us - INVOICED_US:
-            return ""
-        from_us, invoiced_us, read_invoices = 0, 0, 0
+            return Comparison()
+        if usage.from_us < self._now_us - _ENDED_US:  # an earlier run has compared it
+            return Comparison()
+        if usage.from_us > self._now_us - INVOICED_US:
+            return Comparison(complete=False)
+        of_period: list[Invoice] = []
+        from_us, invoiced_us = 0, 0
         async for invoice in self._whole_invoices(org_id):
-            read_invoices += 1
             if any(fee.pay_in_advance for fee in invoice.fees if self._is_ours(fee, usage.subscription)):
-                return ""  # each event has an invoice of its own
+                return Comparison(complete=False)  # each event has an invoice of its own
             bounds = _charged(invoice, running)
             if bounds is None:
                 continue
-            from_us, invoiced_us = bounds
-            if abs(invoiced_us - usage.from_us) > SECOND_US:
-                break  # of an earlier period
-            if invoice.status == "finalized":
-                return await self._of_invoice(invoice, running, from_us, usage.from_us)
-            return ""  # Lago still counts it, or a person has voided it
-        if not invoiced_us and read_invoices >= INVOICES:
-            return ""  # it may be older than those that were read
-        from_us = max(parse_us(str(running.started_at)), usage.from_us - _MONTH_US, invoiced_us)
+            if abs(bounds[1] - usage.from_us) > SECOND_US:  # of an earlier period
+                invoiced_us = 0 if of_period else bounds[1]
+                break
+            of_period.append(invoice)
+            from_us = bounds[0]
+        last = deciding(of_period)
+        if last is not None and is_final(last):
+            return Comparison(await self._of_invoice(last, running, from_us, usage.from_us))
+        if last is None and not invoiced_us and len(self._listed[org_id]) >= INVOICES:
+            return self._unread(usage.subscription, org_id)
+        from_us = from_us or max(parse_us(str(running.started_at)), usage.from_us - _MONTH_US, invoiced_us)
         delivered, _ = await self._delivered(usage.subscription, from_us, usage.from_us)
+        if last is not None:
+            return not_final(usage.subscription, last, from_us, usage.from_us, delivered, self._now_us)
         if delivered < HALF_A_CENT:  # Lago may show no invoice of 0
-            return ""
+            return Comparison()
         between = f"from {to_iso(from_us)} to {to_iso(usage.from_us)}"
-        return f"subscription {usage.subscription}: no invoice counts the time {between}, {plain(delivered)} cents were delivered"
+        return Comparison(
+            f"subscription {usage.subscription}: no invoice counts the time {between}, {plain(delivered)} cents were delivered"
+        )
+
+    def _unread(self, subscription: str, org_id: str) -> Comparison:
+        """Return the result for a subscription whose last invoice may be older than the invoices that were read."""
+        return Comparison(
+            note=f"subscription {subscription}: its last invoice was not compared: it is not among the {INVOICES} latest "
+            f"invoices of {org_id}, look at it in Lago",
+            complete=False,
+        )
 
     async def _of_invoice(self, invoice: Invoice, running: Subscription, from_us: int, until_us: int) -> str:
         """Return the complaint about an invoice of a subscription that still runs."""
@@ -235,13 +274,16 @@ class _Comparison:
             )
         return f"{sentence}: meterbridge lago rebill" if sentence else ""
 
-    async def _last_fees(self, subscription: str, org_id: str) -> list[Fee]:
-        """Return the metric's fees on the latest invoice that has any."""
+    async def _last_fees(self, subscription: str, org_id: str) -> tuple[Invoice | None, list[Fee]]:
+        """Return the deciding invoice of the latest period for which one has fees of the metric, and these fees."""
+        found: list[tuple[Invoice, list[Fee]]] = []
         async for invoice in self._whole_invoices(org_id):
             fees = [fee for fee in invoice.fees if self._is_ours(fee, subscription) and fee.from_date and fee.to_date]
-            if fees:
-                return fees
-        return []
+            if fees and found and _last_day(fees) != _last_day(found[0][1]):
+                break
+            found += [(invoice, fees)] if fees else []
+        last = deciding(invoice for invoice, _ in found)
+        return next(((one, fees) for one, fees in found if one is last), (None, []))
 
     async def _whole_invoices(self, org_id: str) -> AsyncIterator[Invoice]:
         """Yield the latest subscription invoices of an org, each with its fees. Each is read from Lago once."""
@@ -265,6 +307,10 @@ class _Comparison:
         moments = to_datetime(from_us), to_datetime(until_us)
         async with self._database.connection() as connection:
             return await connection.fetchrow(_DELIVERED, subscription, *moments, org_id, self._organization)
+
+
+def _last_day(fees: Sequence[Fee]) -> str:
+    return max(str(fee.to_date) for fee in fees)
 
 
 def _charged(invoice: Invoice, subscription: Subscription) -> tuple[int, int] | None:

@@ -12,7 +12,9 @@ from connectors.config.deployment import Deployment
 from connectors.operations.ledger_totals import counted
 from connectors.operations.unread import oldest_waiting_s
 from schemas.errors import Unavailable
+from schemas.ledger import Sum
 from schemas.money import plain
+from streams.core.metering.decisions import CARRIED
 
 #: How long the counts are cached until they are read from Kafka again, seconds.
 _FRESH_S = 2.0
@@ -60,13 +62,14 @@ class UsageStats:
 
     def _ask(self) -> dict[str, Any]:
         (counters, decisions, held), ages = counted(self.deployment), oldest_waiting_s(self.deployment)
-        bound = self.held_in_memory
+        bound, carried = self.held_in_memory, decisions.get(CARRIED, Sum()).calls
         return {
             "received": counters.received.calls,
             "accepted": counters.folded.calls + counters.unbilled.calls,
             "duplicate": counters.duplicate.calls,
             "rejected": counters.rejected.calls,
-            "unbilled": counters.unbilled.calls,
+            "unbilled": counters.unbilled.calls - carried,
+            "carried": carried,
             "by_decision": {
                 decision: {"calls": total.calls, "usd": plain(total.cost)}
                 for decision, total in sorted(decisions.items())

@@ -117,6 +117,17 @@ async def test_one_job_that_was_read_again_after_it_was_forgotten_is_reported(ur
     assert "one job, batch_1, is billed to acme twice, 0.000145 USD each" in one and "35 days" in one
 
 
+async def test_both_costs_of_a_job_that_is_billed_twice_are_named(url: str) -> None:
+    """A rebuilt ledger with gaps forgets a job, too; the provider may have charged more by the second report."""
+    poll = {"request_id": "batch_1", "call_type": "aretrieve_batch"}
+    later = {"start": "2026-12-02T12:00:00.000000Z", "end": "2026-12-02T12:00:01.000000Z", "part": "d-t-0-90"}
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(1, call_id="p1", cost_usd=Decimal("0.02"), **poll))
+        await writer.put(TOPICS.enriched, usage(1, call_id="p2", cost_usd=Decimal("0.005"), **poll, **later))
+    (one,) = await complaints(url)
+    assert "is billed to acme twice, 0.005 and 0.02 USD: " in one and "or its ledger was begun again" in one
+
+
 async def test_a_job_that_had_no_cost_at_first_is_billed_once(url: str) -> None:
     poll = {"request_id": "batch_1", "call_type": "aretrieve_batch"}
     later = {"start": "2027-01-05T12:00:00.000000Z", "end": "2027-01-05T12:00:01.000000Z"}
@@ -144,6 +155,7 @@ async def test_unbilled_usage_is_reported_by_decision_and_unpriced_usage_by_mode
             usage(1),
             *(usage(n, decision="unpriced", model="new", cost_usd=Decimal(0), **free) for n in (2, 3)),
             usage(4, decision="byok", cost_usd=Decimal(5), **free),
+            usage(5, decision="carried", cost_usd=Decimal(7), status="failure", **free),
         )
     database = Database(url, size=1)
     try:
@@ -154,4 +166,8 @@ async def test_unbilled_usage_is_reported_by_decision_and_unpriced_usage_by_mode
         "byok": {"calls": 1, "usd": "5", "tokens": 10},
         "unpriced": {"calls": 2, "usd": "0", "tokens": 20, "models": {"new": 2}},
     }
-    assert unbilled_text(notes)[1] == "not billed, unpriced: 2 calls, 0 USD, 20 tokens: new (2)"
+    assert unbilled_text(notes) == [
+        "not billed, byok: 1 call, 5 USD, 10 tokens",
+        "failed attempts that are billed with the call after them: 1 call, 7 USD, 10 tokens",
+        "not billed, unpriced: 2 calls, 0 USD, 20 tokens: new (2)",
+    ]

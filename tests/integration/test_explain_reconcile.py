@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -10,7 +11,9 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from connectors.kafka.admin import create_topics
-from streams.core.delivery.dead_letter_headers import REASON
+from connectors.operations.usage_stats import UsageStats
+from schemas.money import plain
+from streams.core.delivery.dead_letter_headers import MAYBE_SENT, REASON
 from tests.support.billed_day import METRIC, BilledDay, calls, lago_of_org_a
 from tests.support.calls import raw, slp
 from tests.support.command import meterbridge
@@ -132,7 +135,7 @@ async def test_a_part_that_expired_before_an_older_one_in_another_partition_is_n
     events = sorted(world.stage.read(topic), key=lambda one: int(dict(one.headers() or [])["seal_seq"]))
     first, place = events[0], events[0].partition()
     other = (place + 1) % 2
-    at_ms = first.timestamp()[1]
+    at_ms = first.timestamp()[1] - 31 * 86_400_000
     producer.produce(topic, first.value(), first.key(), partition=other, headers=first.headers(), timestamp=at_ms)
     producer.produce(topic, b"{}", b"later", partition=place)  # an event of another ledger
     producer.flush(10)
@@ -143,6 +146,28 @@ async def test_a_part_that_expired_before_an_older_one_in_another_partition_is_n
     result = await world.run("reconcile")
     assert (result.code, result.json["complaints"]) == (0, []), result.out
     assert not [note for note in result.json["notes"] if "not compared" in note]
+
+
+async def test_an_event_that_is_too_young_to_have_expired_is_missing(stage: Stage, database: str, lago: Lago) -> None:
+    """The first record of a quiet partition may be of yesterday, although Kafka has deleted only records of last month."""
+    world, now_us = BilledDay(stage, database, lago), time.time_ns() // 1000
+    minutes = [now_us - 600_000_000, now_us - 300_000_000, now_us]
+    day = [raw(0, slp(n, at_us=at, cost="0.013"), customer="acme", received_us=at) for n, at in enumerate(minutes)]
+    await world.bill(day, 3)
+    topic, producer = world.stage.topics.events, world.stage.producer
+    first, lost, last = sorted(world.stage.read(topic), key=lambda one: int(dict(one.headers() or [])["seal_seq"]))
+    place, quiet = lost.partition(), (lost.partition() + 1) % 2
+    for event in (first, last):
+        producer.produce(topic, event.value(), event.key(), partition=place, headers=event.headers())
+    for _ in range(2):
+        producer.produce(topic, b"{}", b"another", partition=quiet)
+    producer.flush(10)
+    admin = AdminClient({"bootstrap.servers": world.stage.settings.kafka_bootstrap_servers})
+    for future in admin.delete_records([TopicPartition(topic, place, 3), TopicPartition(topic, quiet, 1)]).values():
+        future.result()
+    result = await world.run("reconcile")
+    assert (result.code, len(result.json["complaints"])) == (1, 1), result.out
+    assert "1 parts between 1 and 3 are missing" in result.json["complaints"][0]
 
 
 async def test_a_ledger_that_was_rebuilt_after_old_events_had_expired_adds_up(
@@ -210,16 +235,20 @@ async def test_events_that_wait_as_dead_letters_are_named_with_their_money(world
     """Earlier `reconcile` said that all adds up, and nothing of money that no invoice will have."""
     topics, producer = world.stage.topics, world.stage.producer
     dead, dismissed = world.stage.read(topics.events)[:2]
-    for event in (dead, dismissed):
-        producer.produce(topics.dlq, event.value(), event.key(), headers=[(REASON, b"lago_refused")], partition=0)
+    doubtful = [[(REASON, b"unconfirmed"), (MAYBE_SENT, b"0")], [(REASON, b"http_429"), (MAYBE_SENT, b"1")]]
+    refused = [(REASON, b"lago_refused"), (MAYBE_SENT, b"0")]
+    for event, headers in ((dead, refused), (dismissed, refused), *((dead, one) for one in doubtful)):
+        producer.produce(topics.dlq, event.value(), event.key(), headers=headers, partition=0)
     producer.flush(10)
     gone = await world.run("dlq", "dismiss", "--id", "events/0/1", "--comment", "never")
     assert gone.code == 0, gone.err
     usd = Decimal(msgspec.json.decode(dead.value())["precise_total_amount_cents"]) / 100
     result = await world.run("reconcile")
     assert (result.code, result.json["dead_events"], Decimal(result.json["dead_usd"])) == (0, 1, usd)
-    (note,) = [note for note in result.json["notes"] if "dead" in note]
+    assert (result.json["doubtful_events"], Decimal(result.json["doubtful_usd"])) == (2, 2 * usd)
+    note, of_doubtful = [note for note in result.json["notes"] if "dead" in note]
     assert note == f"not billed, dead letters: 1 event, {usd:f} USD: `meterbridge dlq list`"
+    assert of_doubtful.startswith(f"dead letters that Lago may have, and then bills: 2 events, {plain(2 * usd)} USD: ")
 
 
 async def test_after_a_normal_end_everything_still_agrees(world: BilledDay) -> None:
@@ -263,6 +292,22 @@ async def test_an_event_that_is_in_the_topic_twice_is_found(world: BilledDay) ->
     world.stage.producer.flush(10)
     result = await world.run("reconcile")
     assert (result.code, "emitted twice" in result.json["complaints"][0]) == (1, True)
+
+
+async def test_an_attempt_that_is_billed_with_the_call_after_it_is_not_unbilled(stage: Stage) -> None:
+    at_us = time.time_ns() // 1000
+    success = slp(2, at_us=at_us, cost="0.0055", carried_cost=Decimal("0.001"), litellm_call_id="one")
+    attempt = slp(1, at_us=at_us - 3_000_000, status="failure", cost="0.001", litellm_call_id="one")
+    stage.put([raw(0, one, customer="acme", received_us=at_us) for one in (success, attempt)])
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: stage.sensors.calls.get("carried") == 1, limit_s=20)
+    result = (await meterbridge(stage, "reconcile", "--json")).json
+    assert (result["unbilled_calls"], result["unbilled_usd"]) == (0, "0")
+    assert (result["carried_calls"], result["carried_usd"]) == (1, "0.001")
+    said = (await meterbridge(stage, "reconcile")).out
+    assert "0 calls NOT billed (0 USD), 0 repeats, 1 failed attempt billed with the call after it (0.001 USD)" in said
+    stats = UsageStats(stage.deployment, 1, cast("Any", None), cast("Any", None))._ask()
+    assert (stats["accepted"], stats["unbilled"], stats["carried"]) == (2, 0, 1)
 
 
 async def test_without_postgres_only_the_ledgers_are_compared(stage: Stage) -> None:

@@ -65,6 +65,29 @@ async def test_a_version_is_stored_once_shown_and_audited(stage: Stage, tmp_path
     assert (await rates(stage, "show", "--at", "0s")).json["id"] == "first"
 
 
+async def test_a_version_with_factors_that_an_earlier_release_added_is_named_and_may_be_put_again(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """Earlier the same file came with eco 0.7 and precision 1.5: a repeat must not fail, and a successor says what it drops."""
+    file = tmp_path / "card.toml"
+    file.write_text(CARD + "[factors.power_level]\n", encoding="utf-8")
+    assert (await rates(stage, "put", str(file), "--comment", "earlier", "--back-date")).code == 0
+    file.write_text(CARD, encoding="utf-8")
+    again = await rates(stage, "put", str(file), "--comment", "ci", "--back-date")
+    assert (again.code, again.json["written"]) == (0, False), again.err
+    said = (await meterbridge(stage, "rates", "put", str(file), "--comment", "ci", "--back-date")).out
+    assert "x 1.5 for power_level precision" in said and "The stored first keeps factors" in said
+    shown = await rates(stage, "show")
+    assert (shown.code, shown.json["default_power_levels"]) == (0, ["first"])
+    assert (
+        "first: the power levels eco x 0.7 and precision x 1.5 apply" in (await meterbridge(stage, "rates", "show")).out
+    )
+    file.write_text(CARD.replace('"first"', '"second"').replace("2026-01-01", "2026-02-01"), encoding="utf-8")
+    said = (await meterbridge(stage, "rates", "put", str(file), "--comment", "new", "--back-date")).out
+    assert "no factor any more that first has: power_level eco x 0.7, power_level precision x 1.5." in said
+    assert (await rates(stage, "show")).json["default_power_levels"] == []
+
+
 @pytest.fixture
 async def billed(stage: Stage, database: str, lago: Lago, tmp_path: Path) -> BilledDay:
     """Eleven calls with a card: seven with a cost, three held at first, one without a cost; one is free."""

@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 import pytest
 
 from connectors.lago.client import LagoClient
 from connectors.lago.responses import Invoice
-from connectors.operations.reconcile_lago import compare_with_lago
+from connectors.operations.reconcile_lago import LagoComparison, compare_with_lago
 from connectors.postgres.pool import Database
 from schemas.moments import parse_us
 from schemas.records import Receipt
@@ -47,11 +48,23 @@ class Billed:
         """Lago makes its invoices."""
         assert (await self.lago.get("/invoices")).status_code == 200
 
-    async def complaints(self) -> list[str]:
+    async def last_month(self, *, ended: bool) -> None:
+        """Lago makes the invoice of the month, or of the subscription's end on its last day."""
+        if ended:
+            self.clock.now = seconds("2026-11-30T23:00:00Z")
+            assert (await self.lago.http.delete("/api/v1/subscriptions/sub")).status_code == 200
+        self.clock.now = seconds("2026-12-02T00:00:00Z")
+        await self.invoiced()
+
+    async def compared(self) -> LagoComparison:
         client = LagoClient(self.lago.http, self.lago.url, KEY)
         with Database(self.url, size=1) as database:
-            compared = await compare_with_lago(database, client, METRIC, round(self.clock() * 1e6))
-        assert compared.subscriptions == 1
+            return await compare_with_lago(database, client, METRIC, round(self.clock() * 1e6))
+
+    async def complaints(self) -> list[str]:
+        compared = await self.compared()
+        assert compared.subscriptions + compared.not_compared == 1
+        assert compared.notes == []
         return compared.complaints
 
 
@@ -122,3 +135,85 @@ async def test_a_charge_that_is_paid_in_advance_is_not_on_the_invoice_of_the_mon
 async def test_a_subscription_of_this_month_has_no_invoice(billed: Billed) -> None:
     assert await billed.complaints() == []
     assert Decimal((await billed.lago.usage("org", "sub"))["amount_cents"]) == 145
+
+
+def _with_status(monkeypatch: pytest.MonkeyPatch, *statuses: str) -> None:
+    """Let Lago show the one invoice once for each status, the latest first."""
+    read, listed = LagoClient.invoice, LagoClient.invoices
+
+    async def invoice(client: LagoClient, lago_id: str) -> Invoice | None:
+        name, _, status = lago_id.partition("#")
+        one = await read(client, name)
+        return one and msgspec.structs.replace(one, lago_id=lago_id, status=status)
+
+    async def invoices(client: LagoClient, *args: Any, **filters: Any) -> list[Invoice]:
+        all_of_them = await listed(client, *args, **filters)
+        copies = ((one, status) for one in all_of_them for status in statuses)
+        return [
+            msgspec.structs.replace(one, lago_id=f"{one.lago_id}#{status}", status=status) for one, status in copies
+        ]
+
+    monkeypatch.setattr(LagoClient, "invoice", invoice)
+    monkeypatch.setattr(LagoClient, "invoices", invoices)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_failed_invoice_bills_nothing(billed: Billed, monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
+    await billed.last_month(ended=ended)
+    _with_status(monkeypatch, "failed")
+    compared = await billed.compared()
+    (complaint,) = compared.complaints
+    assert "has failed in Lago, 145.2 cents were delivered: retry the invoice in Lago" in complaint
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize(
+    ("status", "day", "note"),
+    [
+        ("draft", "2026-12-02", ""),
+        ("pending", "2026-12-02", ""),
+        ("draft", "2026-12-05", "is still draft, so it was not compared: 145.2 cents were delivered"),
+        ("pending", "2026-12-05", "is still pending, so it was not compared: 145.2 cents were delivered"),
+        ("voided", "2026-12-02", "is voided, and no finalized one follows it, so it was not compared: 145.2 cents"),
+    ],
+)
+async def test_an_invoice_that_is_not_final_is_not_compared(
+    billed: Billed, monkeypatch: pytest.MonkeyPatch, status: str, day: str, note: str, ended: bool
+) -> None:
+    await billed.last_month(ended=ended)
+    billed.clock.now = seconds(f"{day}T00:00:00Z")
+    _with_status(monkeypatch, status)
+    compared = await billed.compared()
+    assert (compared.subscriptions, compared.not_compared, compared.complaints) == (0, 1, [])
+    assert [note in one for one in compared.notes] == ([True] if note else [])
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("statuses", [("finalized", "voided"), ("voided", "finalized")])
+async def test_the_successor_of_a_voided_invoice_is_compared(
+    billed: Billed, monkeypatch: pytest.MonkeyPatch, statuses: tuple[str, str], ended: bool
+) -> None:
+    await billed.last_month(ended=ended)
+    _with_status(monkeypatch, *statuses)
+    compared = await billed.compared()
+    assert (compared.subscriptions, compared.complaints, compared.notes) == (1, [], [])
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_subscription_that_no_read_invoice_names_is_not_compared(
+    billed: Billed, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """Of an org, the 24 latest invoices are read; those of its other subscriptions may fill them."""
+    await billed.last_month(ended=ended)
+    _with_status(monkeypatch, *(f"finalized{number}" for number in range(24)))
+    of_status = LagoClient.invoice
+
+    async def of_others(client: LagoClient, lago_id: str) -> Invoice | None:
+        one = await of_status(client, lago_id)
+        return one and msgspec.structs.replace(one, fees=(), billing_periods=())
+
+    monkeypatch.setattr(LagoClient, "invoice", of_others)
+    compared = await billed.compared()
+    assert (compared.subscriptions, compared.not_compared, compared.complaints) == (0, 1, [])
+    (note,) = compared.notes
+    assert "it is not among the 24 latest invoices of org" in note

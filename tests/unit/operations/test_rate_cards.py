@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from connectors.billing.rate_files import POWER_LEVELS, card_of
 from connectors.operations.ledger_init import cost_of
 from connectors.operations.price_list import InvalidPriceList, listed_as, listed_price, read_prices
-from connectors.operations.rate_cards import StoredCards, check_put
+from connectors.operations.rate_cards import StoredCards, check_put, dropped_factors, has_added_factors
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US
 from schemas.records import LagoEvent
@@ -42,6 +43,30 @@ def test_an_unchanged_version_is_not_written_and_one_in_force_never_changes() ->
         with pytest.raises(Rejected, match="rate_in_force"):
             put(card(entry(markup_percent="11"), name="old", begins=begins), back_date=True)
     assert put(card(entry(markup_percent="21"), name="next", begins=NEXT.effective_from))
+
+
+FILE = 'id = "old"\neffective_from = "2026-11-01T00:00:00Z"\n[factors.org]\nacme = "0.85"\n'
+
+
+def test_the_file_of_a_version_in_force_may_be_put_again_although_it_was_read_differently_earlier() -> None:
+    """A repeat in CI must not fail; earlier a table of factors brought those of the power levels with it."""
+    read = card_of(FILE)
+    assert read.factors is not None
+    stored = msgspec.structs.replace(read, factors=msgspec.structs.replace(read.factors, power_level=POWER_LEVELS))
+    known = StoredCards((stored,))
+    assert has_added_factors(stored) and not has_added_factors(read)
+    assert not check_put(read, known, NOON, LEAD, back_date=False)
+    assert dropped_factors(stored, read) == ["power_level eco x 0.7", "power_level precision x 1.5"]
+    with pytest.raises(Rejected, match="rate_in_force"):
+        check_put(card_of(FILE.replace("0.85", "0.8")), known, NOON, LEAD, back_date=False)
+    before_it_begins = stored.effective_from - 600 * SECOND_US
+    assert check_put(read, known, before_it_begins, LEAD, back_date=False)
+
+
+def test_factors_that_a_new_version_lacks_are_named() -> None:
+    before = card_of(FILE + '[factors.team]\nt = "2"\nfree = "1"\n')
+    assert dropped_factors(before, card_of(FILE.split("[", maxsplit=1)[0])) == ["team t x 2", "org acme x 0.85"]
+    assert dropped_factors(before, before) == [] and dropped_factors(None, before) == []
 
 
 def test_two_versions_never_start_at_the_same_moment() -> None:
