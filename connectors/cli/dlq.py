@@ -169,9 +169,12 @@ def _counts(done: RequeueResult) -> dict[str, Any]:
 def _done_text(done: RequeueResult) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(done.reasons.items()))
     text = ", ".join(f"{getattr(done, name)} {name}" for name in _OUTCOMES)
-    if not done.impossible:
-        return text
-    return f"{text}\nImpossible as they are ({reasons}): send a corrected call, or `meterbridge dlq dismiss` them."
+    if done.unaccepted:
+        options = " or ".join(f"`--accept {reason}`" for reason in ACCEPTABLE)
+        text += f"\nUnaccepted: look at them with `meterbridge dlq show`. To bill them, add {options}."
+    if done.impossible:
+        text += f"\nImpossible as they are ({reasons}): send a corrected call, or `meterbridge dlq dismiss` them."
+    return text
 
 
 def _dry_run(dead_letters: list[DeadLetter], sums: dict[str, dict[str, Any]], done: RequeueResult) -> Any:

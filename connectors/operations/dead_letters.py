@@ -37,7 +37,7 @@ from streams.core.delivery.dead_letter_headers import (
 )
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.read_usage import usage_of as read_usage
-from streams.core.metering.tolerant_reader import form_of
+from streams.core.metering.tolerant_reader import forms_of
 from streams.runtime.transactions import Write
 
 #: Marks of a dismissed dead letter, or of a call that was counted already. They also hold for later copies of the call.
@@ -117,9 +117,7 @@ class DeadLetterMark(NamedTuple):
 
 def expected_forms(dead_letter: DeadLetter) -> dict[str, str]:
     """Return what is accepted in each field for which a call was rejected, by the field's path, for messages."""
-    if dead_letter.kind != CALLS:
-        return {}
-    return {path: form for path in dead_letter.last_error.split(", ") if (form := form_of(path))}
+    return forms_of(dead_letter.last_error) if dead_letter.kind == CALLS else {}
 
 
 def topic_of(kind: str, topics: TopicNames) -> str:
