@@ -18,7 +18,9 @@ from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.topic_scan import OffsetRange, header_of, number_in_header, offset_range_of, scan, whole_number
 from connectors.operations.dismissed import Dismissed
+from connectors.operations.rejected_ids import ids_of
 from connectors.operations.reread import read_again
+from schemas.bounded_name import bounded_name
 from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.money import from_cents, quantum
@@ -75,6 +77,7 @@ class DeadLetter:
         at_ms: timestamp of the dead letter's record, milliseconds since 1970 UTC.
         usd: the amount of the event or the cost of the call, dollars; None = it cannot be read.
         stored: the refused call as the raw topic has or would have it; empty if too little of the call is left.
+        call_ids: ids of a refused call, see `ids_of`; empty for an event.
     """
 
     kind: str
@@ -94,6 +97,7 @@ class DeadLetter:
     last_error: str = ""
     requeued: int = 0
     stored: bytes = b""
+    call_ids: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -160,6 +164,13 @@ def found_letters(
     return islice((dead_letter for kind in kinds for dead_letter in unresolved(deployment, kind, filters)), limit)
 
 
+def rejected_with_id(deployment: Deployment, call_id: str) -> list[DeadLetter]:
+    """Return the open dead letters of calls with this request id or call id. All rejected calls are read. Raises: see
+    `scan`.
+    """
+    return [one for one in unresolved(deployment, CALLS, Filters()) if bounded_name(call_id) in one.call_ids]
+
+
 def dead_letter_of(
     kind: str, message: Message, unit: Decimal, fields: tuple[str, ...] = CUSTOMER_ID_FIELDS
 ) -> DeadLetter:
@@ -218,6 +229,7 @@ def _refused_call(bare: DeadLetter, unit: Decimal, fields: tuple[str, ...]) -> D
         usd=usage.cost if usage is not None else None,
         last_error=refused.detail,
         stored=stored,
+        call_ids=ids_of(refused),
     )
 
 
