@@ -16,18 +16,21 @@ class Decided(BaseModel):
 
 
 class Stats(BaseModel):
-    """Calls and events by their state, counted since the ledgers exist; ages in seconds.
+    """Calls and events by their state, counted since the ledgers exist, except `rejected_by_reason`; ages in seconds.
 
     Fields:
         received: elements that became records of the raw topic.
         accepted: calls that the meter counted.
         duplicate: reports of calls that were counted before.
-        rejected: calls that can never be billed.
+        rejected: calls that the meter rejected. `received` is the sum of `accepted`, `duplicate` and `rejected`.
         unbilled: the part of `accepted` that is not billed.
         carried: failed attempts in `accepted` whose cost is billed with the successful call after them.
         by_decision: `accepted` calls by the meter's decision (docs/litellm.md); calls that were counted before
             releases with this field are missing.
-        rejected_by_reason: `rejected` by reason (docs/errors.md).
+        rejected_by_reason: the refusals in the topic `litellm.usage.rejected`, by reason (docs/errors.md). It is not
+            `rejected` by reason: it has also the refusals of the ingress, which are not in `received`, and `cost_differs`,
+            which are in `duplicate`. It has those that were requeued or dismissed since, and only those that the
+            topic still keeps. Elements without any field of a call may share a refusal.
         held_windows: of all ledgers, at their last commits.
         held_over_bound: partitions that hold more windows than `HELD_IN_MEMORY`.
         pending: events that Lago has not accepted yet.

@@ -35,7 +35,7 @@ def list_dead_letters(
         deployment = deployment_of(settings_of_command())
         dead_letters = list(_matching(deployment, kind, _filters(reason, customer, since, until)))
         by_reason = _sums(dead_letters)
-        lines = [_line(dead_letter) for dead_letter in dead_letters[:limit]]
+        lines = [dead_letter_line(dead_letter) for dead_letter in dead_letters[:limit]]
     answer = {"dead_letters": lines, "by_reason": by_reason, "count": len(dead_letters)}
     say(answer, as_json=as_json, table=lambda: _table(dead_letters[:limit], by_reason, len(dead_letters)))
     _check_reason(kind, reason)
@@ -55,7 +55,7 @@ def show(dead_letter: str, *, as_json: bool) -> None:
         fail(f"no dead letter {dead_letter} is open: it was requeued or dismissed, or the id is wrong.", 1)
     value = match.value.decode(errors="replace")
     errors = {"first_error": match.first_error, "last_error": match.last_error, "expected": expected_forms(match)}
-    answer = {**_line(match), **errors, "value": value}
+    answer = {**dead_letter_line(match), **errors, "value": value}
     say(answer, as_json=as_json, table=lambda: table_of(("", ""), [(name, _cell(v)) for name, v in answer.items()]))
 
 
@@ -169,9 +169,12 @@ def _counts(done: RequeueResult) -> dict[str, Any]:
 def _done_text(done: RequeueResult) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(done.reasons.items()))
     text = ", ".join(f"{getattr(done, name)} {name}" for name in _OUTCOMES)
-    if not done.impossible:
-        return text
-    return f"{text}\nImpossible as they are ({reasons}): send a corrected call, or `meterbridge dlq dismiss` them."
+    if done.unaccepted:
+        options = " or ".join(f"`--accept {reason}`" for reason in ACCEPTABLE)
+        text += f"\nUnaccepted: look at them with `meterbridge dlq show`. To bill them, add {options}."
+    if done.impossible:
+        text += f"\nImpossible as they are ({reasons}): send a corrected call, or `meterbridge dlq dismiss` them."
+    return text
 
 
 def _dry_run(dead_letters: list[DeadLetter], sums: dict[str, dict[str, Any]], done: RequeueResult) -> Any:
@@ -211,7 +214,8 @@ def _filters(reason: str, customer: str, since: str | None, until: str | None, d
     return Filters(reason, customer, moment_ms(since, "--since"), moment_ms(until, "--until"), dead_letter)
 
 
-def _line(dead_letter: DeadLetter) -> dict[str, Any]:
+def dead_letter_line(dead_letter: DeadLetter) -> dict[str, Any]:
+    """Return what is shown of a dead letter; `call` is the request id of a rejected call, or its call id."""
     return {
         "dead_letter": dead_letter.id,
         "died_at": to_iso(dead_letter.at_ms * 1000),
@@ -221,6 +225,7 @@ def _line(dead_letter: DeadLetter) -> dict[str, Any]:
         "usd": None if dead_letter.usd is None else plain(dead_letter.usd),
         "attempts": dead_letter.attempts,
         "requeued": dead_letter.requeued,
+        "call": next(iter(dead_letter.call_ids), ""),
     }
 
 
@@ -239,5 +244,5 @@ def _table(dead_letters: list[DeadLetter], by_reason: dict[str, dict[str, Any]],
         return "There are no open dead letters."
     sums = ", ".join(f"{one['count']} {reason} ({one['usd']} USD)" for reason, one in by_reason.items())
     return table_of_lines(
-        [_line(dead_letter) for dead_letter in dead_letters], f"{numbered(count, 'dead letter')}: {sums}"
+        [dead_letter_line(dead_letter) for dead_letter in dead_letters], f"{numbered(count, 'dead letter')}: {sums}"
     )

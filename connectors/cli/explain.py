@@ -8,9 +8,12 @@ import typer
 from rich.console import Group
 
 from connectors.cli.base import duration_s, moment_us, say, table_of
+from connectors.cli.dlq import dead_letter_line
 from connectors.cli.optional_database import ask_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
+from connectors.config.connections import deployment_of
+from connectors.operations.dead_letters import DeadLetter, rejected_with_id
 from connectors.operations.explain import (
     HELD,
     MOST,
@@ -21,11 +24,14 @@ from connectors.operations.explain import (
     never_billed,
     stories_of_request,
     story_of_event,
+    usd_of,
+    without_event,
 )
 from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
+from schemas.errors import TopicProblem, Unavailable
 from schemas.moments import MAX_US, SECOND_US, to_datetime
-from schemas.money import plain, total
+from schemas.money import plain
 from schemas.plurals import numbered
 from schemas.reasons import WRITTEN_OFF
 from streams.core.metering.decisions import METERED
@@ -72,19 +78,38 @@ def explain(
             fail(f"no event {transaction_id}: it was never sealed, or is not projected yet.", 1)
         say(_as_object(story), as_json=as_json, table=lambda: _proof(story))
     else:
-        if not calls:
-            fail(
-                f"no call {request}: it never arrived; or its post was refused (`webhook_requests_total`); or it was refused "
-                "itself (see dlq list); or it is not projected yet.",
-                1,
-            )
+        rejected = [] if calls else _rejected(request or "")
         answer = {
-            "calls": [{**_line(call), "event": _as_object(of, calls=False) if of else None} for call, of in calls]
+            "calls": [{**_line(call), "event": _as_object(of, calls=False) if of else None} for call, of in calls],
+            "rejected": [dead_letter_line(one) for one in rejected],
         }
-        say(answer, as_json=as_json, table=lambda: _whereabouts(calls))
+        say(answer, as_json=as_json, table=lambda: _whereabouts(calls) if calls else _rejections(rejected))
     stories = [one for one in ([story] if story else [of for _, of in calls]) if one is not None]
     if any(story.status not in (HELD, WRITTEN_OFF) and not story.proved for story in stories):
         raise typer.Exit(1)
+
+
+def _rejected(request: str) -> list[DeadLetter]:
+    """Return the open dead letters of a call that is not in the usage log; end the command if there are none."""
+    with one_sentence():
+        try:
+            found = rejected_with_id(deployment_of(settings_of_command()), request)
+        except (Unavailable, TopicProblem) as error:
+            fail(f"no call {request} is in the usage log, and the dead letters cannot be read: {error.detail}.", 1)
+    if not found:
+        fail(
+            f"no call {request}: it never arrived; or its post was refused (`webhook_requests_total`); or it is not "
+            "projected yet; or it was rejected, and its dead letter was dismissed, or has no id.",
+            1,
+        )
+    return found
+
+
+def _rejections(rejected: list[DeadLetter]) -> str:
+    return "\n".join(
+        f"{shown(one.call_ids[0])} -> rejected: {one.reason}, dead letter {one.id}, see `meterbridge dlq show {one.id}`"
+        for one in rejected
+    )
 
 
 def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json: bool) -> None:
@@ -106,7 +131,7 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
     answer = {
         "calls": [{**_line(call), "event": of.last.transaction_id if of else None} for call, of in in_doubt],
         "events": list(events.values()),
-        "usd": plain(_sum(in_doubt)),
+        "usd": plain(usd_of(in_doubt)),
         "never_billed_usd": plain(never_billed(in_doubt)),
         "looked_at": seen.looked_at,
         "amount_found": found,
@@ -138,10 +163,6 @@ def _amount(usd: str) -> Decimal:
     return amount
 
 
-def _sum(calls: list[tuple[CallRow, EventStory | None]]) -> Decimal:
-    return total(call.usd if call.billed is None else call.billed for call, _ in calls)
-
-
 def _state(story: EventStory) -> str:
     return f"{story.status}: {story.reason}" if story.reason else story.status
 
@@ -155,7 +176,7 @@ def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int, abs
             call.tokens_input,
             call.tokens_output,
             _amount_of(call),
-            f"not billed: {call.decision}" if of is None else f"{of.last.transaction_id} ({_state(of.last)})",
+            without_event(call) if of is None else f"{of.last.transaction_id} ({_state(of.last)})",
         )
         for call, of in calls[:_SHOWN]
     ]
@@ -164,7 +185,7 @@ def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int, abs
     )
     unbilled = never_billed(calls)
     of_it = f", {plain(unbilled)} USD of it never billed" if unbilled else ""
-    title = f"{absent}{of_all}, {plain(_sum(calls))} USD{of_it}, by their ends (UTC)"
+    title = f"{absent}{of_all}, {plain(usd_of(calls))} USD{of_it}, by their ends (UTC)"
     more = f"\n... and {len(calls) - _SHOWN} more; --json prints all" if len(calls) > _SHOWN else ""
     if len(calls) == MOST:
         more += f"\nThese are the {MOST} calls nearest to --at: a shorter --around shows all of its calls."
@@ -265,6 +286,6 @@ def verdict(story: EventStory) -> str:
 def _whereabouts(calls: list[tuple[CallRow, EventStory | None]]) -> Any:
     lines = []
     for call, story in calls:
-        where = f"not billed: {call.decision}" if story is None else f"{_headline(story)}; {verdict(story)}"
+        where = without_event(call) if story is None else f"{_headline(story)}; {verdict(story)}"
         lines.append(shown(f"{call.request_id or call.call_id} {call.model} {_amount_of(call)} USD -> ") + where)
     return "\n".join(lines)

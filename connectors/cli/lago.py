@@ -33,6 +33,7 @@ from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
 from schemas.organizations import DEFAULT, DEFAULT_LABEL
+from schemas.plurals import numbered
 from streams.core.delivery.after_end import AGAIN
 from streams.runtime.clock import now_us
 
@@ -205,5 +206,6 @@ async def _set_up(settings: Settings, organization: str, *, only_check: bool) ->
 def _words(report: SetupReport) -> str:
     made = "\n".join([f"{len(report.created)} made.", *report.created]) if report.created else "Nothing was missing."
     if report.complaints:
-        return made if report.created else f"{len(report.complaints)} complaints."
+        wrong = numbered(len(report.complaints), "thing differs or is missing", "things differ or are missing")
+        return f"{made}\n{wrong}." if report.created else f"{wrong}."
     return made

@@ -21,8 +21,10 @@ from connectors.ingest.rejection_record import InvalidElement
 from connectors.ingest.shared_deadline import SharedDeadline
 from connectors.ingest.store import ElementStore, StoreOutcome
 from schemas.errors import Unavailable
+from schemas.plurals import numbered
 from schemas.reasons import TOO_MANY
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO
+from streams.core.metering.tolerant_reader import forms_of
 
 _STATUS = {"status": "accepted", "message": "Event queued for processing"}
 #: The outcome if no element is a call. The HTTP status stays 202, because a repeat of the body would change nothing.
@@ -31,6 +33,8 @@ _ALL_ACCEPTED = msgspec.json.encode(_STATUS)
 #: The maximum number of rejected elements that are listed with details, so that the response is not larger than the
 #: body.
 _DETAILED = 20
+#: The maximum number of fields of such an element whose expected form is given.
+_EXPLAINED = 5
 _UNAVAILABLE_RETRY_S = 5
 #: The detail of a 503 for each cause that an operator can act on; for all other causes it is `_NOT_NOW`.
 _CAUSES = {
@@ -233,11 +237,20 @@ def _answer_of(outcome: StoreOutcome) -> bytes:
     if not outcome.rejected:
         return _ALL_ACCEPTED
     listed = [
-        {"index": index, "reason": reason, **({"detail": detail} if detail and place < _DETAILED else {})}
+        {"index": index, "reason": reason, **({"detail": _explained(detail)} if detail and place < _DETAILED else {})}
         for place, (index, reason, detail) in enumerate(sorted(outcome.rejected))
     ]
     status = _STATUS if outcome.accepted else _NONE_STORED
     return msgspec.json.encode({**status, "accepted": outcome.accepted, "rejected": listed})
+
+
+def _explained(detail: str) -> str:
+    """Return the detail of a refused element; if it names fields, with what is expected in each of them."""
+    forms = list(forms_of(detail).items())
+    if not forms:
+        return detail
+    told = "; ".join(f"{path}: expected {form}" for path, form in forms[:_EXPLAINED])
+    return f"{told}; and {numbered(len(forms) - _EXPLAINED, 'more field')}" if len(forms) > _EXPLAINED else told
 
 
 def _unknown_sender() -> Problem:

@@ -18,7 +18,9 @@ from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.topic_scan import OffsetRange, header_of, number_in_header, offset_range_of, scan, whole_number
 from connectors.operations.dismissed import Dismissed
+from connectors.operations.rejected_ids import ids_of
 from connectors.operations.reread import read_again
+from schemas.bounded_name import bounded_name
 from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.money import from_cents, quantum
@@ -38,7 +40,7 @@ from streams.core.delivery.dead_letter_headers import (
 )
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.read_usage import usage_of as read_usage
-from streams.core.metering.tolerant_reader import form_of
+from streams.core.metering.tolerant_reader import forms_of
 from streams.runtime.transactions import Write
 
 #: Marks of a dismissed dead letter, or of a call that was counted already. They also hold for later copies of the call.
@@ -79,6 +81,7 @@ class DeadLetter:
         at_ms: timestamp of the dead letter's record, milliseconds since 1970 UTC.
         usd: the amount of the event or the cost of the call, dollars; None = it cannot be read.
         stored: the refused call as the raw topic has or would have it; empty if too little of the call is left.
+        call_ids: ids of a refused call, see `ids_of`; empty for an event.
     """
 
     kind: str
@@ -98,6 +101,7 @@ class DeadLetter:
     last_error: str = ""
     requeued: int = 0
     stored: bytes = b""
+    call_ids: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -121,9 +125,7 @@ class DeadLetterMark(NamedTuple):
 
 def expected_forms(dead_letter: DeadLetter) -> dict[str, str]:
     """Return what is accepted in each field for which a call was rejected, by the field's path, for messages."""
-    if dead_letter.kind != CALLS:
-        return {}
-    return {path: form for path in dead_letter.last_error.split(", ") if (form := form_of(path))}
+    return forms_of(dead_letter.last_error) if dead_letter.kind == CALLS else {}
 
 
 def may_be_in_lago(dead_letter: DeadLetter) -> bool:
@@ -171,6 +173,13 @@ def found_letters(
         if kind in (BOTH, one) and (not filters.dead_letter or filters.dead_letter.startswith(f"{one}/"))
     ]
     return islice((dead_letter for kind in kinds for dead_letter in unresolved(deployment, kind, filters)), limit)
+
+
+def rejected_with_id(deployment: Deployment, call_id: str) -> list[DeadLetter]:
+    """Return the open dead letters of calls with this request id or call id. All rejected calls are read. Raises: see
+    `scan`.
+    """
+    return [one for one in unresolved(deployment, CALLS, Filters()) if bounded_name(call_id) in one.call_ids]
 
 
 def dead_letter_of(
@@ -231,6 +240,7 @@ def _refused_call(bare: DeadLetter, unit: Decimal, fields: tuple[str, ...]) -> D
         usd=usage.cost if usage is not None else None,
         last_error=refused.detail,
         stored=stored,
+        call_ids=ids_of(refused),
     )
 
 

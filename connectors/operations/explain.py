@@ -9,6 +9,7 @@ from connectors.postgres.pool import Database
 from schemas.money import EXACT, ZERO, total
 from schemas.reasons import WRITTEN_OFF
 from streams.core.delivery.after_end import AGAIN
+from streams.core.metering.decisions import CARRIED, LOST, UNBILLED
 
 #: The status of a part that is no event yet.
 HELD: Final = "held"
@@ -65,6 +66,8 @@ LEFT JOIN usage_parts e ON e.part = COALESCE(p.released_in, p.part)
 WHERE abs(n.usd - $6) * 2 <= $7 OR abs(n.billed - $6) * 2 <= $7 OR abs(e.amount_cents - 100 * $6) * 2 <= 100 * $7
 {_NEAREST}
 """
+#: Decisions of calls without an event whose cost no event ever has.
+_NEVER_BILLED: Final = UNBILLED - {CARRIED}
 #: The most calls of a customer that are returned.
 MOST = 5000
 _HUNDRED = Decimal(100)
@@ -202,7 +205,8 @@ async def stories_of_request(database: Database, request: str) -> list[tuple[Cal
     """Return every call with this request id, call id or identity, each with its event. A failed attempt is a call of
     its own.
 
-    None instead of an event means that the call was not billed. Its decision says why.
+    None instead of an event: the call's window is still open if it has a part; otherwise its decision says why it is in
+    no event. See `without_event`.
 
     Raises:
         Unavailable: Postgres does not answer.
@@ -270,9 +274,39 @@ def in_question(
 def never_billed(calls: list[tuple[CallRow, EventStory | None]]) -> Decimal:
     """Return the amount of the calls that no event will bill, dollars: their decision says why, or they were written
     off.
+
+    Not in it: calls in a window that is still open; failed attempts whose cost is billed with the call after them; calls
+    that were lost before an event billed them, because a backfill can bill those.
     """
-    unbilled = [call for call, story in calls if story is None or story.status == WRITTEN_OFF]
-    return total(call.usd if call.billed is None else call.billed for call in unbilled)
+    return total(map(_billed_amount, (call for call, story in calls if _is_never_billed(call, story))))
+
+
+def usd_of(calls: list[tuple[CallRow, EventStory | None]]) -> Decimal:
+    """Return the amount of the calls, dollars. The cost of a failed attempt that is billed with the call after it is in
+    the amount of that call, and is not added again.
+    """
+    return total(_billed_amount(call) for call, _ in calls if call.decision != CARRIED)
+
+
+def without_event(call: CallRow) -> str:
+    """Say for people why a call has no event."""
+    if call.part:
+        return "open: its event is not sealed yet"
+    if call.decision == CARRIED:
+        return "billed with the call after it"
+    if call.decision == LOST:
+        return "not billed: lost, a backfill bills it"
+    return f"not billed: {call.decision}"
+
+
+def _is_never_billed(call: CallRow, story: EventStory | None) -> bool:
+    if story is not None:
+        return story.status == WRITTEN_OFF
+    return not call.part and call.decision in _NEVER_BILLED
+
+
+def _billed_amount(call: CallRow) -> Decimal:
+    return call.usd if call.billed is None else call.billed
 
 
 def _amounts(call: CallRow) -> tuple[Decimal, ...]:

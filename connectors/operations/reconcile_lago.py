@@ -150,14 +150,7 @@ class _Comparison:
         delivered, _ = await self._delivered(subscription, 0, MAX_US - 1, org_id)
         if not delivered:
             return Comparison()
-        why = (
-            "runs in Lago, which shows no usage of it"
-            if any(subscription.status == "active" for subscription in own)
-            else ("has not begun in Lago" if own else f"is none of {org_id}'s in Lago")
-        )
-        return Comparison(
-            f"subscription {subscription} of {org_id} {why}, {plain(delivered)} cents were delivered to it"
-        )
+        return Comparison(f"{_why(subscription, org_id, own)}, {plain(delivered)} cents were delivered to it")
 
     async def _at_ended(self, ended: Subscription, org_id: str) -> Comparison:
         """Compare the last invoice of an ended subscription, and complain about usage that was delivered after its end."""
@@ -320,3 +313,14 @@ def _charged(invoice: Invoice, subscription: Subscription) -> tuple[int, int] | 
         if period.lago_subscription_id == subscription.lago_id and bounds[0] and bounds[1]:
             return parse_us(bounds[0]), parse_us(bounds[1]) + SECOND_US
     return None
+
+
+def _why(subscription: str, org_id: str, own: Sequence[Subscription]) -> str:
+    """Say why Lago shows no usage of a subscription that none of its billing periods in Lago has; `own`: Lago's
+    subscriptions of the org with this id.
+    """
+    if not own:
+        return f"Lago has no subscription {subscription} for {org_id}"
+    runs = any(one.status == "active" for one in own)
+    state = "runs in Lago, which shows no usage of it" if runs else "has not begun in Lago"
+    return f"subscription {subscription} of {org_id} {state}"

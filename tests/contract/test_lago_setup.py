@@ -174,10 +174,20 @@ async def test_the_command_prints_what_it_created_and_a_check_has_an_exit_code(l
     missing = await command(lago, "--check")
     assert missing.exit_code == 1
     assert missing.stderr.splitlines()[0] == "The metric ai_usage is missing."
+    assert missing.stdout == "10 things differ or are missing.\n"
     created = await command(lago)
     assert (created.exit_code, created.stdout.splitlines()[0]) == (0, "10 made.")
     right = await command(lago, "--check", "--json")
     assert (right.exit_code, json.loads(right.stdout)) == (0, {"right": True, "created": [], "complaints": []})
+
+
+async def test_one_difference_is_counted_in_the_singular(lago: Lago) -> None:
+    """It is also said if the command has made something else."""
+    await lago.metric("ai_usage", field_name="unit")
+    await lago.plan("starter", 2000)
+    made = await command(lago)
+    assert (made.stdout.splitlines()[0], made.stdout.splitlines()[-1]) == ("8 made.", "1 thing differs or is missing.")
+    assert (await command(lago, "--check")).stdout == "1 thing differs or is missing.\n"
 
 
 async def test_with_json_the_output_is_one_object_with_the_differences(lago: Lago) -> None:

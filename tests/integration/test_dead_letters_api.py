@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
 from connectors.api.dead_letters import MAX_LETTERS, RetryBody
+from connectors.ingest.rejection_record import InvalidElement, rejection
 from schemas.ledger import POSITION_KEY
 from tests.support.calls import Raw, raw, slp
 from tests.support.database import projector_parts, until
@@ -77,11 +78,14 @@ async def test_the_steps_of_usage_are_shown_in_numbers(stage: Stage, server: Ser
         await soon(lambda: len(stage.values(stage.topics.events)) == 1, limit_s=20)
         await soon(lambda: stage.sensors.calls.get("billable") == 5, limit_s=20)
     await soon(lambda: len(stage.read(stage.topics.rejected)) == 1)
+    never_received = rejection(InvalidElement("wrong_type", "spend"), b"{}", at)
+    stage.producer.produce(stage.topics.rejected, never_received, b"acme")
+    stage.producer.flush(10)
     result = await server.stats(
-        lambda result: result["received"] == 11 and result["pending"] == 1 and result["rejected_by_reason"]
+        lambda result: result["received"] == 11 and result["pending"] == 1 and len(result["rejected_by_reason"]) == 2
     )
     assert (result["received"], result["accepted"], result["duplicate"], result["rejected"]) == (11, 6, 4, 1)
-    assert result["rejected_by_reason"] == {"negative_cost": 1}
+    assert result["rejected_by_reason"] == {"negative_cost": 1, "wrong_type": 1}
     assert (result["pending"], result["delivered"]) == (1, 0)
     assert (result["held_windows"], result["held_over_bound"]) == (1, [])
 

@@ -198,6 +198,7 @@ async def test_the_expected_form_of_a_rejected_field_is_shown(
     (listed,) = (await meterbridge(stage, "dlq", "list", "--json")).json["dead_letters"]
     shown = (await meterbridge(stage, "dlq", "show", listed["dead_letter"], "--json")).json
     assert (shown["reason"], shown["expected"].items() >= expected.items()) == (reason, True), shown
+    assert (listed["call"], list(listed)[-1]) == ("r", "call")
     text = (await meterbridge(stage, "dlq", "show", listed["dead_letter"])).out
     for form in (f"{name}: {form}" for name, form in expected.items()):
         assert form in text
@@ -234,3 +235,23 @@ async def test_an_unknown_reason_is_an_error_that_lists_the_known_ones(stage: St
         assert "beyond_horizon" in done.err
     assert (await meterbridge(stage, "dlq", "list", "--reason", "negative_cost", "--json")).code == 0
     assert (await meterbridge(stage, "dlq", "list", "--reason", "http_503", "--json")).code == 0
+
+
+async def test_explain_finds_a_rejected_call_by_each_of_its_ids(stage: Stage, database: str) -> None:
+    """Earlier it said: "it never arrived". A call whose dead letter is closed is in no list any more."""
+    stage.put([raw(0, slp(7, cost="-1"), received_us=time.time_ns() // 1000)])
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: len(stage.read(stage.topics.rejected)) == 1, limit_s=20)
+    (listed,) = (await meterbridge(stage, "dlq", "list", "--json")).json["dead_letters"]
+    place = listed["dead_letter"]
+    for one in ("chatcmpl-7", "call-7"):
+        found = await meterbridge(stage, "explain", "--request", one, DATABASE_URL=database)
+        assert found.code == 0 and f"chatcmpl-7 -> rejected: negative_cost, dead letter {place}, see" in found.out
+    as_json = await meterbridge(stage, "explain", "--request", "call-7", "--json", DATABASE_URL=database)
+    assert as_json.json == {"calls": [], "rejected": [listed]} and listed["call"] == "chatcmpl-7"
+    away = {"DATABASE_URL": database, "TOPIC_PREFIX": "absent."}
+    unread = await meterbridge(stage, "explain", "--request", "call-7", **away)
+    assert unread.code == 1 and "no call call-7 is in the usage log, and the dead letters cannot be read" in unread.err
+    await meterbridge(stage, "dlq", "dismiss", "--id", place, "--comment", "a test")
+    gone = await meterbridge(stage, "explain", "--request", "call-7", DATABASE_URL=database)
+    assert gone.code == 1 and "its dead letter was dismissed" in gone.err

@@ -282,7 +282,7 @@ async def test_an_org_that_lago_cannot_be_asked_about_does_not_end_the_compariso
 async def test_a_subscription_that_lago_does_not_have_is_reported(world: BilledDay) -> None:
     await world.tamper("UPDATE usage_parts SET external_subscription_id = 'typo', posted_to = NULL")
     [complaint] = (await world.run("reconcile", "--lago")).json["complaints"]
-    assert complaint == "subscription typo of org-a is none of org-a's in Lago, 39 cents were delivered to it"
+    assert complaint == "Lago has no subscription typo for org-a, 39 cents were delivered to it"
 
 
 async def test_an_event_that_is_in_the_topic_twice_is_found(world: BilledDay) -> None:

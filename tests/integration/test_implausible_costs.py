@@ -48,6 +48,8 @@ async def test_an_implausible_cost_is_billed_when_an_operator_accepts_it(stage: 
         assert listed["by_reason"] == {"implausible_cost": {"count": 1, "usd": "87654"}}
         silent = (await meterbridge(stage, "dlq", "requeue", "--comment", "it is there", "--json")).json
         assert (silent["requeued"], silent["unaccepted"]) == (0, 1)
+        dry = await meterbridge(stage, "dlq", "requeue", "--reason", "implausible_cost", "--dry-run")
+        assert "1 unaccepted\nUnaccepted: " in dry.out and "To bill them, add `--accept implausible_cost`." in dry.out
         wrong = await meterbridge(stage, "dlq", "requeue", "--accept", "beyond_horizon")
         assert wrong.code == 2 and "cannot be overruled. Give implausible_cost" in wrong.err
         accepted = ("dlq", "requeue", "--accept", "implausible_cost", "--comment", "a real bill", "--json")

@@ -283,6 +283,15 @@ def form_of(path: str) -> str:
     return ""
 
 
+def forms_of(paths: str) -> dict[str, str]:
+    """Return what is accepted in each of some fields, by path.
+
+    Args:
+        paths: the detail of a refused call: paths of `PartialCall.bad`, with a comma between them.
+    """
+    return {path: form for path in paths.split(", ") if (form := form_of(path))}
+
+
 _FIELDS: dict[type[msgspec.Struct], dict[str, Any]] = {}
 for _root in (Call, CallMetadata, CloudEvent):
     _fields_of(_root, _FIELDS)

@@ -13,6 +13,8 @@ from connectors.ingest.routes import IngressDeps, ingress_routes
 from connectors.ingest.store import ElementStore
 from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
+from schemas.moments import MOMENT_FORM
+from schemas.money import AMOUNT_FORM
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 PATH = "/webhook/litellm/usage"
@@ -20,6 +22,7 @@ CALL = '{"id": "a", "user": "acme", "spend": "0.5", "model": "m"}'
 BAD = CALL.replace('"0.5"', '"1,23"')
 ACCEPTED = {"status": "accepted", "message": "Event queued for processing"}
 NOTHING = "no field of a call was found in the object"
+SPEND = f"spend: expected {AMOUNT_FORM}"
 REJECTED = {"status": "rejected", "message": "No element was stored as a call; see rejected"}
 
 
@@ -60,9 +63,9 @@ async def _answer_of(
         ("[null]", ACCEPTED),
         (
             f"[{CALL},{BAD}]",
-            {**ACCEPTED, "accepted": 1, "rejected": [{"index": 1, "reason": "wrong_type", "detail": "spend"}]},
+            {**ACCEPTED, "accepted": 1, "rejected": [{"index": 1, "reason": "wrong_type", "detail": SPEND}]},
         ),
-        (BAD, {**REJECTED, "accepted": 0, "rejected": [{"index": 0, "reason": "wrong_type", "detail": "spend"}]}),
+        (BAD, {**REJECTED, "accepted": 0, "rejected": [{"index": 0, "reason": "wrong_type", "detail": SPEND}]}),
         (
             "[null,{}]",
             {**REJECTED, "accepted": 0, "rejected": [{"index": 1, "reason": "not_a_call", "detail": NOTHING}]},
@@ -72,6 +75,16 @@ async def _answer_of(
 async def test_a_body_of_which_nothing_was_stored_is_not_answered_accepted(body: str, expected: dict[str, Any]) -> None:
     """The status is 202 all the same: another one would make senders repeat a body that stays wrong."""
     assert await _answer(body) == (202, expected)
+
+
+async def test_the_expected_form_of_at_most_five_fields_is_in_the_answer_and_no_value() -> None:
+    wrong = '"spend": [7777], "cost_usd": {}, "response_cost": [], "startTime": [], "endTime": [], "id": [], "user": []'
+    _, result = await _answer("{" + wrong + ', "model": "m"}')
+    [refused] = result["rejected"]
+    fields = refused["detail"].split("; ")
+    assert len(fields) == 6 and fields[-1] == "and 2 more fields", refused
+    assert SPEND in fields and f"endTime: expected {MOMENT_FORM}" in fields and "7777" not in refused["detail"]
+    assert len(refused["detail"]) < 600
 
 
 @pytest.mark.parametrize("authorization", ["token", "Bearer other", "Basic token"])

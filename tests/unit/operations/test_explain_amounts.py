@@ -5,14 +5,22 @@ from decimal import Decimal
 
 import pytest
 
-from connectors.operations.explain import HELD, CallRow, EventStory, in_question, never_billed
+from connectors.operations.explain import (
+    HELD,
+    CallRow,
+    EventStory,
+    in_question,
+    never_billed,
+    usd_of,
+    without_event,
+)
 from schemas.reasons import WRITTEN_OFF
 
 AT = datetime(2026, 11, 20, 10, 3, tzinfo=UTC)
 
 
-def call(usd: str, part: str = "p") -> CallRow:
-    return CallRow("i", part, "acme", "billable", "m", "p", 3, Decimal(usd), AT, AT, "c", "r", "0/1", 1, 2)
+def call(usd: str, part: str = "p", decision: str = "billable") -> CallRow:
+    return CallRow("i", part, "acme", decision, "m", "p", 3, Decimal(usd), AT, AT, "c", "r", "0/1", 1, 2)
 
 
 def event(name: str, cents: str) -> EventStory:
@@ -23,7 +31,7 @@ FOUND = [
     (call("0.012"), event("a", "1.7")),
     (call("0.005"), event("a", "1.7")),
     (call("0.30049"), event("b", "30.049")),
-    (call("0.9", part=""), None),
+    (call("0.9", "", "own_subscription"), None),
 ]
 
 
@@ -48,3 +56,23 @@ def test_the_money_of_calls_that_are_never_billed_is_told_apart() -> None:
     calls = [*FOUND, (call("2"), EventStory("c", WRITTEN_OFF)), (call("4"), EventStory("d", HELD))]
     assert never_billed(calls) == Decimal("2.9")
     assert never_billed(FOUND[:3]) == 0
+
+
+#: Calls that are in no event now, and are billed nevertheless or may be.
+BILLED_LATER = [
+    (call("3"), None, "open: its event is not sealed yet"),
+    (call("5", "", "carried"), None, "billed with the call after it"),
+    (call("7", "", "lost"), None, "not billed: lost, a backfill bills it"),
+]
+
+
+def test_a_call_that_is_billed_later_is_not_called_never_billed() -> None:
+    """Earlier each call without an event was, also those of a window that is still open."""
+    assert never_billed([(one, story) for one, story, _ in BILLED_LATER]) == 0
+    assert [without_event(one) for one, _, _ in BILLED_LATER] == [text for _, _, text in BILLED_LATER]
+    assert without_event(call("1", "", "unpriced")) == "not billed: unpriced"
+
+
+def test_the_cost_that_a_later_call_carries_is_added_once() -> None:
+    """The success after the failed attempt has the cost of both."""
+    assert usd_of([(call("5", "", "carried"), None), (call("6"), event("a", "600"))]) == 6

@@ -43,6 +43,7 @@ def test_an_unchanged_version_is_not_written_and_one_in_force_never_changes() ->
         with pytest.raises(Rejected, match="rate_in_force"):
             put(card(entry(markup_percent="11"), name="old", begins=begins), back_date=True)
     assert put(card(entry(markup_percent="21"), name="next", begins=NEXT.effective_from))
+    assert put(card(name="next", begins=NOON + 3600 * SECOND_US))
 
 
 FILE = 'id = "old"\neffective_from = "2026-11-01T00:00:00Z"\n[factors.org]\nacme = "0.85"\n'
