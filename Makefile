@@ -46,7 +46,7 @@ check: venv ## format, lint, types, and the one direction of imports
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 
-fmt: venv ## format the code and mend what the linter can
+fmt: venv ## format the code and repair what the linter can
 	.venv/bin/ruff check --fix-only .
 	.venv/bin/ruff format .
 
@@ -132,6 +132,7 @@ FIND_PYTHON = for python in python3.13 python3.12 python3.11 python3; do \
 	[ -n "$$python" ] || { echo "Python 3.11, 3.12 or 3.13 with its venv module is needed" >&2; exit 1; }
 
 .venv/.installed: pyproject.toml connectors/sdk/pyproject.toml connectors/litellm/plugin/pyproject.toml constraints.txt
+	@echo "Installing the Python packages into .venv: one to two minutes ..."
 	@.venv/bin/python -c pass 2>/dev/null || { $(FIND_PYTHON); $$python -m venv --clear .venv; }
 	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' -e connectors/sdk -e connectors/litellm/plugin
 	@touch $@

@@ -79,7 +79,7 @@ class DemoStatus:
 
     @property
     def saved(self) -> int:
-        """Number of requests that were saved, compared with one for each call."""
+        """Number of requests that were saved, compared with one post for each call."""
         return max(0, self.billed.calls - self.posts)
 
 
@@ -116,7 +116,7 @@ class LineView:
         line = (
             f"{demo_status.done_s:4.0f} s  {demo_status.phase}: {numbered(demo_status.reading.accepted, 'call')} in, "
             f"{numbered(demo_status.reading.open_windows, 'window')} open, held: {held or 'nothing'}, {numbered(demo_status.bill.events, 'event')} and "
-            f"{_eye(demo_status.billed.cost)} USD billed, {numbered(demo_status.saved, 'Lago call')} saved"
+            f"{_eye(demo_status.billed.cost)} USD billed, {numbered(demo_status.saved, 'Lago post')} saved"
         )
         self._console.print(line, soft_wrap=True, highlight=False)
 
@@ -205,7 +205,7 @@ def _figures(demo_status: DemoStatus) -> Table:
             ("events billed", demo_status.bill.events),
             ("USD billed", _eye(demo_status.billed.cost)),
             ("posts", demo_status.posts),
-            ("calls saved", demo_status.saved),
+            ("posts saved", demo_status.saved),
         ),
     )
     side_by_side = Table.grid(padding=(0, 2), expand=True)

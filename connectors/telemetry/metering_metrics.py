@@ -58,7 +58,7 @@ class MeteringMetrics:
     )
     partition_halted = gauge(
         "meterbridge_partition_halted",
-        "1: the partition stands still. It is tried again every minute, and mostly an operator must remove the cause first.",
+        "1: the partition has stopped. It is tried again every minute, and mostly an operator must remove the cause first.",
         topic=(),
         partition=(),
         reason=(),

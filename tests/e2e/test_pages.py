@@ -1,7 +1,7 @@
 """Every shell block of README.md and docs/ runs unchanged, with real processes, Kafka and Postgres.
 
-The tutorial has its own installation. README.md starts another one with two steps of the tutorial, and the other pages
-are typed in it afterwards. Blocks that need Docker are typed by `make deploy-test`.
+The tutorial has its own installation. README.md starts another one with steps of the tutorial, and the other pages are
+typed in it afterwards. Blocks that need Docker are typed by `make deploy-test`.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ FILES = {
     "mappings.json": '[{"user_id": "acme-inc", "org_id": "org_acme"}]',
     "users.sql": "SELECT 'acme-inc' AS user_id, 'org_acme' AS org_id, 'Acme' AS org_name, 'a@acme.io' AS email",
 }
-#: After the settings of this chapter README.md sends its reader to these steps of the tutorial.
-SETTINGS, STEPS = "Start it without Docker", ("4. Make", "5. Start")
+#: README.md sends its reader to these steps of the tutorial first. The test's Kafka and Postgres stand in for steps 1 and 2.
+STEPS = ("3. Settings", "4. Make", "5. Start")
 #: Usage and keys that a reader of a page has.
 BEFORE = {
     "docs/stuck-usage.md": """
@@ -115,12 +115,11 @@ async def test_the_readme_and_the_pages_after_it_run_unchanged(shell: PageShell)
 
 
 async def readme(shell: PageShell) -> None:
-    """Type README.md, and the steps of the tutorial where it says so."""
+    """Type the steps of the tutorial that README.md begins with, then README.md."""
     steps = [block for block in blocks(ROOT / TUTORIAL) if block.chapter.startswith(STEPS)]
-    assert len(steps) == 4
+    assert len(steps) == 5
     own = [block for block in blocks(ROOT / "README.md") if block.how != "not run"]
-    (settings,) = (index for index, block in enumerate(own, 1) if block.chapter == SETTINGS)
-    for block in own[:settings] + steps + own[settings:]:
+    for block in steps + own:
         await shell.run(block)
 
 

@@ -165,6 +165,21 @@ def test_the_retry_fields_on_the_page_are_those_that_the_code_takes() -> None:
     assert set(re.findall(r"`(\w+)`", rest.partition(", all optional")[0])) == set(RetryBody.model_fields)
 
 
+#: A command that gives up money, as it is to be typed: with an option.
+GIVING_UP = re.compile(r"`meterbridge ((?:dlq dismiss|held write-off) --(?!help)[^`]*)`")
+
+
+def test_a_command_that_gives_up_money_is_written_with_its_comment() -> None:
+    """On pages, in messages and in alarms. Without `--comment` the command is refused."""
+    written = {
+        f"{named(file)}: {command}"
+        for file in (*PAGES, *files("*.py"), *files("*.toml"), *files("*.yml"))
+        for command in GIVING_UP.findall(file.read_text())
+    }
+    assert len(written) > 10
+    assert [command for command in sorted(written) if "--comment" not in command] == []
+
+
 #: Words that a page does not use, and the word of docs/glossary.md that it uses.
 OLD_WORDS = {
     r"horizons?": "dedupe retention",
