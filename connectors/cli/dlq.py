@@ -173,7 +173,7 @@ def _done_text(done: RequeueResult) -> str:
         options = " or ".join(f"`--accept {reason}`" for reason in ACCEPTABLE)
         text += f"\nUnaccepted: look at them with `meterbridge dlq show`. To bill them, add {options}."
     if done.impossible:
-        text += f"\nImpossible as they are ({reasons}): send a corrected call, or `meterbridge dlq dismiss --comment WHY` them."
+        text += f"\nImpossible as they are ({reasons}): send a corrected call, or give them up: `meterbridge dlq dismiss --comment WHY`."
     return text
 
 
