@@ -45,7 +45,8 @@ async def test_the_sums_are_the_usage_logs_to_the_last_digit(url: str) -> None:
     log = await rows(
         url,
         """SELECT count(*), sum(COALESCE(billed_usd, CASE WHEN decision IN ('billable', 'failed_with_cost') THEN cost_usd ELSE 0 END)),
-        sum(cost_usd), sum(total_tokens), sum(tokens_output) FROM llm_usage_log
+        sum(cost_usd) FILTER (WHERE decision <> 'carried'), sum(total_tokens) FILTER (WHERE decision <> 'carried'),
+        sum(tokens_output) FILTER (WHERE decision <> 'carried') FROM llm_usage_log
         WHERE ended_at >= '2026-11-01Z' AND ended_at < '2026-12-01Z'""",
     )
 

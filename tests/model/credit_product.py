@@ -105,6 +105,11 @@ class OneConnection:
     async def connection(self) -> AsyncIterator[Any]:
         yield self._connection
 
+    @asynccontextmanager
+    async def lasting(self) -> AsyncIterator[Any]:
+        async with self._connection.transaction():
+            yield self._connection
+
 
 class Silent:
     def credit_books(self, *state: object) -> None: ...
