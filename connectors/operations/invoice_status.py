@@ -19,7 +19,7 @@ _FINAL, _FAILED, _OPEN, _VOIDED = "finalized", "failed", ("draft", "pending"), "
 
 
 @dataclass(slots=True)
-class Comparison:
+class SubscriptionComparison:
     """The result for one subscription.
 
     Fields:
@@ -48,7 +48,7 @@ def is_final(invoice: Invoice) -> bool:
 
 def not_final(
     subscription: str, invoice: Invoice, from_us: int, until_us: int, delivered: Decimal, now_us: int
-) -> Comparison:
+) -> SubscriptionComparison:
     """Return the result for a period whose deciding invoice is not finalized.
 
     Args:
@@ -59,16 +59,16 @@ def not_final(
     cents = f"{plain(delivered)} cents were delivered"
     if invoice.status == _FAILED:
         if delivered < HALF_A_CENT:
-            return Comparison()
-        return Comparison(complaint=f"{between} has failed in Lago, {cents}: retry the invoice in Lago")
+            return SubscriptionComparison()
+        return SubscriptionComparison(complaint=f"{between} has failed in Lago, {cents}: retry the invoice in Lago")
     if invoice.status == _VOIDED:
-        return Comparison(
+        return SubscriptionComparison(
             note=f"{between} is voided, and no finalized one follows it, so it was not compared: {cents}",
             complete=False,
         )
     if invoice.status in _OPEN and now_us < until_us + _LATE_US:
-        return Comparison(complete=False)
-    return Comparison(
+        return SubscriptionComparison(complete=False)
+    return SubscriptionComparison(
         note=f"{between} is still {invoice.status or 'without a status'}, so it was not compared: {cents}",
         complete=False,
     )

@@ -16,7 +16,7 @@ from connectors.lago.responses import Fee, Invoice, Subscription
 from connectors.lago.subscriptions import STATUSES
 from connectors.operations.after_invoice import not_invoiced
 from connectors.operations.delivered import DeliveredRows, lost_pages
-from connectors.operations.invoice_status import Comparison, deciding, is_final, not_final
+from connectors.operations.invoice_status import SubscriptionComparison, deciding, is_final, not_final
 from connectors.operations.last_invoice import INVOICED_US, INVOICES, Life, latest, lives_of
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord
@@ -115,13 +115,13 @@ class _Comparison:
         self._listed: dict[str, list[Invoice]] = {}
         self._invoices: dict[str, Invoice | None] = {}
 
-    async def at(self, subscription: str, org_id: str) -> Comparison:
+    async def at(self, subscription: str, org_id: str) -> SubscriptionComparison:
         """Compare one subscription."""
         usage = await self._lago.current_usage(org_id, subscription, self._code)
         if usage is not None:
             delivered, waiting = await self._delivered(subscription, usage.from_us, usage.until_us)
             if delivered and not usage.lines:
-                return Comparison(
+                return SubscriptionComparison(
                     f"subscription {subscription}: its plan does not charge {self._code}, {delivered} cents were delivered"
                 )
             listed = await self._lago.subscriptions(org_id, BEGUN)
@@ -149,19 +149,21 @@ class _Comparison:
             return result
         delivered, _ = await self._delivered(subscription, 0, MAX_US - 1, org_id)
         if not delivered:
-            return Comparison()
-        return Comparison(f"{_why(subscription, org_id, own)}, {plain(delivered)} cents were delivered to it")
+            return SubscriptionComparison()
+        return SubscriptionComparison(
+            f"{_why(subscription, org_id, own)}, {plain(delivered)} cents were delivered to it"
+        )
 
-    async def _at_ended(self, ended: Subscription, org_id: str) -> Comparison:
+    async def _at_ended(self, ended: Subscription, org_id: str) -> SubscriptionComparison:
         """Compare the last invoice of an ended subscription, and complain about usage that was delivered after its end."""
         name, ended_us = ended.external_id, parse_us(str(ended.terminated_at)) + SECOND_US
         if ended_us < self._now_us - _ENDED_US:
-            return Comparison(complete=False)
+            return SubscriptionComparison(complete=False)
         after, _ = await self._delivered(name, ended_us, MAX_US - 1, org_id)
         if after:
             at = to_iso(ended_us)
             sentence = f"{plain(after)} cents were delivered to it with a moment after its end at {at}"
-            return Comparison(f"subscription {name}: {sentence}: meterbridge lago rebill")
+            return SubscriptionComparison(f"subscription {name}: {sentence}: meterbridge lago rebill")
         invoice, fees = await self._last_fees(name, org_id)
         if invoice is None and len(self._listed[org_id]) >= INVOICES:
             return self._unread(name, org_id)
@@ -175,28 +177,30 @@ class _Comparison:
                 return not_final(name, invoice, from_us, ended_us, delivered, self._now_us)
             cents, until_us = Decimal(sum(fee.amount_cents for fee in fees)), ended_us
         elif ended_us > self._now_us - INVOICED_US:
-            return Comparison(complete=False)
+            return SubscriptionComparison(complete=False)
         else:  # no invoice contains the last days of the subscription
             from_us, until_us, cents = until_us, ended_us, Decimal(0)
         delivered, waiting = await self._delivered(name, from_us, until_us)
         counted = LagoUsage(name, from_us, until_us, cents, len(fees))
         complaint = complaint_about_lago(counted, delivered, waiting)
-        return Comparison(complaint.replace("Lago counts", "it has ended, and its last invoice counts"))
+        return SubscriptionComparison(complaint.replace("Lago counts", "it has ended, and its last invoice counts"))
 
-    async def _of_last_period(self, usage: LagoUsage, lives: Sequence[Subscription], org_id: str) -> Comparison:
+    async def _of_last_period(
+        self, usage: LagoUsage, lives: Sequence[Subscription], org_id: str
+    ) -> SubscriptionComparison:
         """Compare the billing period before the running one: its invoice may differ, or there may be none."""
         running = next((one for one in lives if one.terminated_at is None), None)
         if running is None or usage.from_us <= parse_us(str(running.started_at)) + SECOND_US:
-            return Comparison()
+            return SubscriptionComparison()
         if usage.from_us < self._now_us - _ENDED_US:  # an earlier run has compared it
-            return Comparison()
+            return SubscriptionComparison()
         if usage.from_us > self._now_us - INVOICED_US:
-            return Comparison(complete=False)
+            return SubscriptionComparison(complete=False)
         of_period: list[Invoice] = []
         from_us, invoiced_us = 0, 0
         async for invoice in self._whole_invoices(org_id):
             if any(fee.pay_in_advance for fee in invoice.fees if self._is_ours(fee, usage.subscription)):
-                return Comparison(complete=False)  # each event has an invoice of its own
+                return SubscriptionComparison(complete=False)  # each event has an invoice of its own
             bounds = _charged(invoice, running)
             if bounds is None:
                 continue
@@ -207,7 +211,7 @@ class _Comparison:
             from_us = bounds[0]
         last = deciding(of_period)
         if last is not None and is_final(last):
-            return Comparison(await self._of_invoice(last, running, from_us, usage.from_us))
+            return SubscriptionComparison(await self._of_invoice(last, running, from_us, usage.from_us))
         if last is None and not invoiced_us and len(self._listed[org_id]) >= INVOICES:
             return self._unread(usage.subscription, org_id)
         from_us = from_us or max(parse_us(str(running.started_at)), usage.from_us - _MONTH_US, invoiced_us)
@@ -215,15 +219,15 @@ class _Comparison:
         if last is not None:
             return not_final(usage.subscription, last, from_us, usage.from_us, delivered, self._now_us)
         if delivered < HALF_A_CENT:  # Lago may show no invoice of 0
-            return Comparison()
+            return SubscriptionComparison()
         between = f"from {to_iso(from_us)} to {to_iso(usage.from_us)}"
-        return Comparison(
+        return SubscriptionComparison(
             f"subscription {usage.subscription}: no invoice counts the time {between}, {plain(delivered)} cents were delivered"
         )
 
-    def _unread(self, subscription: str, org_id: str) -> Comparison:
+    def _unread(self, subscription: str, org_id: str) -> SubscriptionComparison:
         """Return the result for a subscription whose last invoice may be older than the invoices that were read."""
-        return Comparison(
+        return SubscriptionComparison(
             note=f"subscription {subscription}: its last invoice was not compared: it is not among the {INVOICES} latest "
             f"invoices of {org_id}, look at it in Lago",
             complete=False,

@@ -54,6 +54,7 @@ async def test_the_calls_in_the_topic_become_exact_sums(
     write(stage, billed(range(10, 20), model="m"), commit=False)
     await exported(stage, tmp_path / "usage")
     write(stage, billed(range(20, 30), model="m", decision="unpriced"))
+    write(stage, billed(range(40, 50), model="m", decision="carried"))
     write(stage, billed(range(30, 40), model="m"))
     before = {path.name for path in (tmp_path / "usage").iterdir()}
     await exported(stage, tmp_path / "usage")

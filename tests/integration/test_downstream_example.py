@@ -64,6 +64,7 @@ async def test_repeated_aborted_and_unbilled_calls_do_not_count(stage: Stage, tm
     write(stage, billed(range(10)))
     write(stage, billed(range(10, 20)), commit=False)
     write(stage, billed(range(20, 30), decision="unpriced"))
+    write(stage, billed(range(30, 40), decision="carried"))
     expected = {f"customer-{one}": (5, 5 * CENT) for one in (0, 1)}
     assert await read_to_the_end(stage, database) == expected
     with sqlite3.connect(database) as connection:

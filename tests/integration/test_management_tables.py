@@ -270,6 +270,22 @@ async def test_the_documented_queries_about_usage_are_answered(url: str) -> None
     ]
 
 
+async def test_a_failed_attempt_that_is_billed_with_the_call_after_it_adds_nothing_to_sums(url: str) -> None:
+    """Its row keeps its cost and its tokens, which the row of the later call has, too."""
+    async with Writer(url) as writer:
+        success = usage(1, cost_usd=Decimal("0.0055"), total_tokens=30)
+        attempt = usage(2, cost_usd=Decimal("0.001"), total_tokens=10, decision="carried", part="", status="failure")
+        await writer.put(TOPICS.enriched, success, attempt)
+        await writer.put(TOPICS.events, event(7), manifest=manifest())
+    everything = "'2020-01-01', '2030-01-01'"
+    asked = f"SELECT sum(calls)::int, sum(cost_usd), sum(total_tokens)::int FROM aggregate_customer_usage('acme', {everything})"
+    assert await rows(url, asked) == [(1, Decimal("0.0055"), 30)]
+    asked = "SELECT sum(provider_cost_usd), sum(billed_usd), sum(total_tokens)::int FROM usage_calls"
+    assert await rows(url, asked) == [(Decimal("0.0055"), Decimal("0.0055"), 30)]
+    asked = "SELECT decision, cost_usd, processed_at IS NULL FROM litellm_usage_events ORDER BY id"
+    assert await rows(url, asked) == [("billable", Decimal("0.0055"), True), ("carried", Decimal("0.001"), False)]
+
+
 async def test_a_replaced_event_is_done_once_its_replacement_is(url: str) -> None:
     """The replaced event stays `failed`: earlier its calls were shown as waiting forever, and their months kept."""
     asked = "SELECT transaction_id, org_id, external_subscription_id, processed_at IS NULL FROM litellm_usage_events"
