@@ -14,6 +14,7 @@ from connectors.cli.optional_database import ask_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
+from connectors.config.settings import load_settings
 from connectors.operations.dead_letters import DeadLetter, rejected_with_id
 from connectors.operations.explain import (
     HELD,
@@ -100,7 +101,7 @@ def _rejected(request: str) -> list[DeadLetter]:
     """Return the open dead letters of a call that is not in the usage log; end the command if there are none."""
     with one_sentence():
         try:
-            found = rejected_with_id(deployment_of(settings_of_command()), request)
+            found = rejected_with_id(deployment_of(load_settings()), request)
         except (Unavailable, TopicProblem) as error:
             fail(f"no call {request} is in the usage log, and the dead letters cannot be read: {error.detail}.", 1)
     if not found:
