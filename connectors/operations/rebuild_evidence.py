@@ -28,7 +28,7 @@ from schemas.reasons import WRITTEN_OFF
 from schemas.records import LagoEvent, Manifest, Receipt
 from schemas.usage import Usage
 from streams.core.metering.batch_identities import HOUR_MS, tag_of
-from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, UNBILLED
+from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, FAILED_WITH_COST, UNBILLED
 from streams.core.metering.failed_attempts import after_carried, mark_of, without_attempts
 from streams.core.metering.known_identities import SETTLED
 from streams.core.metering.lago_event import part_prefix
@@ -101,12 +101,14 @@ class _Calls:
         waiting: calls that were open or held, with their ends, microseconds since 1970 UTC.
         first, first_ms: offset and record time of the oldest enriched record; -1 = there is none.
         strays: the calls in `waiting` that belong to another partition by now.
+        attempts: the calls in `waiting` that are failed attempts.
     """
 
     settled: dict[int, str] = field(default_factory=dict)
     noted: dict[int, Decimal] = field(default_factory=dict)
     waiting: dict[int, int] = field(default_factory=dict)
     strays: set[int] = field(default_factory=set)
+    attempts: set[int] = field(default_factory=set)
     first: int = -1
     first_ms: int = 0
 
@@ -145,8 +147,6 @@ def evidence_of(
         evidence.gaps.append(
             f"{numbered(len(calls.strays), 'open or held call belongs', 'open or held calls belong')} to other partitions since the topic grew"
         )
-    begin = max(raw_begin, calls.first)
-    _remember(deployment, evidence, OffsetRange(topics.raw, {partition: (begin, committed)}), calls, evidence.next)
     for ancestor in sorted({*ancestors} - {partition}):
         begin_of = offset_range_of(kafka, topics.enriched).ranges[ancestor]
         older = _read_calls(deployment, ancestor, begin_of, None, damaged)
@@ -154,6 +154,8 @@ def evidence_of(
         _remember(
             deployment, evidence, OffsetRange(topics.raw, {ancestor: (max(whole[0], older.first), whole[1])}), older
         )
+    begin = max(raw_begin, calls.first)
+    _remember(deployment, evidence, OffsetRange(topics.raw, {partition: (begin, committed)}), calls, evidence.next)
     evidence.emitted = sealed_before(deployment, partition, damaged)
     evidence.gaps += damaged.sentences()
     return evidence
@@ -228,11 +230,14 @@ def _read_calls(
         if gone is None or not call.part or call.part in gone:
             calls.settled[call.offset] = intern(call.decision)
             calls.waiting.pop(call.offset, None)
+            calls.attempts.discard(call.offset)
             if call.note:
                 calls.noted[call.offset] = call.cost_usd
         else:
             calls.waiting[call.offset] = parse_us(call.end)
             calls.settled.pop(call.offset, None)
+            if call.decision == FAILED_WITH_COST:
+                calls.attempts.add(call.offset)
         key = message.key()
         if key and partition_of(key, deployment.partitions) != partition:
             calls.strays.add(call.offset)
@@ -250,20 +255,28 @@ def _remember(
     """
     unit = quantum(deployment.policy.cost_decimals)
     ((partition, _),) = raw.ranges.items()
+    again: set[bytes] = set()
     for message, offset, made_ms in _calls_of(deployment, raw):
         evidence.newest_ms = max(evidence.newest_ms, made_ms)
         if offset < evidence.next:
             evidence.clock_ms = max(evidence.clock_ms, made_ms)
-        decision = calls.settled.get(offset)
-        if decision is None or (decision == CARRIED and again_from is not None and offset >= again_from):
+        decision, is_again = calls.settled.get(offset, ""), offset in calls.attempts
+        if not decision and not is_again:
+            continue
+        if decision == CARRIED and again_from is not None and offset >= again_from:
             continue
         try:
             with localcontext(EXACT):
                 key = (message.key() or b"").decode(errors="replace")
                 usage = usage_of(message.value(), key, unit, made_ms * 1000)
+                if is_again:
+                    again.add(mark_of(usage))
+                    continue
                 tag, hour = tag_of(usage, billed=decision not in UNBILLED), evidence.newest_ms // HOUR_MS
                 if decision in COST_IS_BILLED:
                     _remember_attempts(evidence, usage, decision, calls.noted.get(offset), hour)
+                    if again and (mark := mark_of(usage)) in again:
+                        _carry_nothing(evidence, mark)
         except Rejected:  # it was readable by the rules of an earlier release
             evidence.gaps.append(f"the call at offset {offset} of partition {partition} cannot be read any more")
             continue
@@ -292,6 +305,15 @@ def _remember_attempts(evidence: Evidence, usage: Usage, decision: str, billed: 
     if decision != CARRIED and billed is not None and usage.cost > billed:  # attempts were taken that are counted again
         attempts = msgspec.structs.replace(attempts, carried=max(ZERO, attempts.carried - (usage.cost - billed)))
     evidence.jobs[mark] = Job(hour, SETTLED, attempts)
+
+
+def _carry_nothing(evidence: Evidence, mark: bytes) -> None:
+    """Forget what the successes of a call carry. An earlier attempt of it is counted again. It was billed beside the
+    success, and must not be taken for an attempt that the success carries.
+    """
+    if (job := evidence.jobs.get(mark)) is not None and job.attempts is not None:
+        job = msgspec.structs.replace(job, attempts=msgspec.structs.replace(job.attempts, carried=ZERO))
+        evidence.jobs[mark] = job
 
 
 def _calls_of(deployment: Deployment, raw: OffsetRange) -> Iterator[tuple[Message, int, int]]:

@@ -31,7 +31,7 @@ from streams.core.delivery.receipt_states import (
     takes_back,
 )
 from streams.core.metering.call_kinds import JOBS
-from streams.core.metering.decisions import COST_IS_BILLED, METERED
+from streams.core.metering.decisions import BILLED, CARRIED, METERED
 from streams.core.metering.lago_event import is_rated
 from streams.core.metering.spend_log_ids import alias_of, names_a_job
 from streams.state.step_writes import MANIFEST, SEAL_SEQ
@@ -113,9 +113,14 @@ def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
     rows: dict[tuple[bytes, str], tuple[Any, ...]] = {}
     for row in result.rows:
         before = rows.setdefault((row[0], row[1]), row)
-        if row[_DECISION] in COST_IS_BILLED and before[_DECISION] not in COST_IS_BILLED:
+        if _weight(row[_DECISION]) > _weight(before[_DECISION]):
             rows[row[0], row[1]] = row
     return Rows(list(rows.values()), result.aside)
+
+
+def _weight(decision: str) -> int:
+    """A later row of a call replaces one of less weight."""
+    return 2 if decision in BILLED else int(decision == CARRIED)
 
 
 def rejected_rows(records: Iterable[KafkaRecord]) -> Rows:

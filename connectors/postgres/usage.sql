@@ -57,8 +57,9 @@ WITH new AS (
         session_id = EXCLUDED.session_id, app = EXCLUDED.app, tags = EXCLUDED.tags,
         error_category = EXCLUDED.error_category, raw_partition = EXCLUDED.raw_partition,
         raw_offset = EXCLUDED.raw_offset
-    WHERE (EXCLUDED.decision IN ('billable', 'failed_with_cost', 'carried')
-        AND log.decision NOT IN ('billable', 'failed_with_cost', 'carried', 'metered'))
+    WHERE (EXCLUDED.decision IN ('billable', 'failed_with_cost')
+        AND log.decision NOT IN ('billable', 'failed_with_cost', 'metered'))
+        OR (EXCLUDED.decision = 'carried' AND log.decision NOT IN ('billable', 'failed_with_cost', 'carried', 'metered'))
         OR (EXCLUDED.decision = 'metered' AND log.decision = 'lost')
     RETURNING part, customer_id, id_kind, org_id, held, cost_usd, recorded_at, raw_offset
 ), held AS (

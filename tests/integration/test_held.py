@@ -8,6 +8,7 @@ from streams.runtime.partition_task import PartitionTask
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.eventually import soon
+from tests.support.partition_states import states_of
 from tests.support.stage import Stage
 
 
@@ -17,7 +18,7 @@ def calls(numbers: range, customer: str) -> list[Raw]:
 
 
 def written_off(partition_tasks: dict[int, PartitionTask]) -> Sum:
-    sums = [partition_task.work._state.position.counters.written_off for partition_task in partition_tasks.values()]  # type: ignore[attr-defined]
+    sums = [state.position.counters.written_off for state in states_of(partition_tasks)]
     return Sum(sum(one.calls for one in sums), sum((one.cost for one in sums), Decimal(0)))
 
 

@@ -10,6 +10,7 @@ from streams.runtime.partition_task import PartitionTask
 from tests.integration.test_held import calls, written_off
 from tests.support.command import meterbridge
 from tests.support.eventually import soon
+from tests.support.partition_states import states_of
 from tests.support.stage import Stage
 
 ROOM = 5
@@ -17,16 +18,17 @@ FLOOD = 120
 
 
 def on_disk(partition_tasks: dict[int, PartitionTask]) -> int:
-    return sum(partition_task.work._state.cold.windows for partition_task in partition_tasks.values())  # type: ignore[attr-defined]
+    return sum(state.cold.windows for state in states_of(partition_tasks))
 
 
 def in_memory(partition_tasks: dict[int, PartitionTask]) -> int:
-    return sum(len(partition_task.work._state.windows) for partition_task in partition_tasks.values())  # type: ignore[attr-defined]
+    return sum(len(state.windows) for state in states_of(partition_tasks))
 
 
 def add_up(partition_tasks: dict[int, PartitionTask]) -> bool:
-    all_books = [partition_task.work._state for partition_task in partition_tasks.values()]  # type: ignore[attr-defined]
-    return all(off_by(state.position.counters, state.waiting()) == (Sum(), Sum()) for state in all_books)
+    return all(
+        off_by(state.position.counters, state.waiting()) == (Sum(), Sum()) for state in states_of(partition_tasks)
+    )
 
 
 def billed(stage: Stage, subscription: str) -> Decimal:

@@ -128,6 +128,16 @@ async def test_a_failed_call_without_a_cost_gets_the_row_of_its_copy_with_a_cost
     assert await rows(url, "SELECT decision, cost_usd > 0 FROM llm_usage_log") == [(decision, True)]
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_an_attempt_that_a_rebuilt_ledger_bills_is_billed_in_the_tables(url: str, at_once: bool) -> None:
+    rows_of = usage(1, decision="carried", status="failure"), usage(1, decision="failed_with_cost", status="failure")
+    async with Writer(url) as writer:
+        for batch in [rows_of] if at_once else [[row] for row in rows_of]:
+            await writer.put(TOPICS.enriched, *batch)
+        await writer.put(TOPICS.enriched, rows_of[0])
+    assert await rows(url, "SELECT decision, part <> '' FROM llm_usage_log") == [("failed_with_cost", True)]
+
+
 async def test_every_billed_call_is_found_from_its_event_and_the_sums_agree(url: str) -> None:
     """Also calls that were held first: their part names the event they were released in."""
     result = history(4, calls=200)

@@ -14,6 +14,7 @@ from streams.components import Components
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
 from tests.support.eventually import soon
+from tests.support.partition_states import is_all_sealed
 from tests.support.stage import Stage
 
 NAMES = tuple(f"customer-{number}" for number in range(12))
@@ -83,7 +84,7 @@ class Growing:
             await self.meter_has_counted(until)
             tasks: Any = role.partition_tasks
             if sealed:
-                await soon(lambda: not any(task.work._state.open for task in tasks.values()), limit_s=40)
+                await soon(lambda: is_all_sealed(tasks), limit_s=40)
 
     async def meter_has_counted(self, count: int) -> None:
         """Wait until the running meter has decided about this number of calls."""
@@ -101,7 +102,7 @@ class Growing:
             await soon(lambda: self.billed()[0] >= count, limit_s=40)
             await soon(lambda: not self.unread(), limit_s=40)
             tasks: Any = role.partition_tasks  # a call counted twice would still be open
-            await soon(lambda: not any(task.work._state.open for task in tasks.values()), limit_s=40)
+            await soon(lambda: is_all_sealed(tasks), limit_s=40)
 
     async def expand(self, *words: str, partitions: int | None = None) -> Ended:
         """Run the command as an operator does."""

@@ -15,7 +15,8 @@ PLAIN = frozenset(name for name, kind in KINDS.items() if kind == INFERENCE) - R
 #: Note of a poll that is matched to its job only by its size.
 SEALED = "sealed_id"
 #: The longest plausible sound or video, seconds. A larger value is a wrong count.
-_MOST_SECONDS = 10**9
+_MOST_SECONDS, _LEAST_SECONDS = 10**9, -12
+_PICOSECOND = Decimal(1).scaleb(_LEAST_SECONDS)
 _NO_DETAILS = TokenDetails()
 
 
@@ -85,7 +86,9 @@ def _tell_used(usage: Usage, counted: UsageObject, of_input: TokenDetails, of_ou
     seconds = counted.seconds or counted.duration_seconds
     seconds = seconds or of_output.video_length_seconds or of_input.audio_length_seconds or 0
     if 0 < seconds <= _MOST_SECONDS:
-        usage.seconds = Decimal(str(seconds))  # keep the digits that LiteLLM sent
+        counted_s = Decimal(str(seconds))  # keep the digits that LiteLLM sent, down to a picosecond
+        is_finer = int(counted_s.as_tuple().exponent) < _LEAST_SECONDS
+        usage.seconds = counted_s.quantize(_PICOSECOND) if is_finer else counted_s
 
 
 def counts_media(call: Call) -> bool:

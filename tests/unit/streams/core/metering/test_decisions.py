@@ -9,9 +9,11 @@ import pytest
 
 from connectors.ingest.raw_record import strip
 from schemas.ledger import Sum
+from schemas.money import quantum
 from schemas.policy import MeterPolicy
 from schemas.wire import FLAT
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.metering.read_usage import usage_of
 from tests.support.calls import NOON, Raw, raw, slp
 from tests.support.folding import Partition
 
@@ -65,6 +67,15 @@ def test_a_call_without_a_cost_is_unpriced_if_its_kind_normally_costs_something(
 @pytest.mark.parametrize("call_type", ["acreate_file", "of_a_later_version", "arerank", "acreate_container"])
 def test_a_call_with_a_cost_is_billed_for_any_kind(call_type: str) -> None:
     assert decided(slp(1, call_type=call_type)) == "billable"
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"), [(4.123456789, "4.123456789"), (1.2345678901234567e-5, "0.000012345679"), (1e-26, "0")]
+)
+def test_seconds_are_kept_down_to_a_picosecond(sent: float, kept: str) -> None:
+    """More digits would not fit into stored records."""
+    usage = usage_of(raw(0, slp(1, **NOTHING, **usage_object(seconds=sent))).value, "c", quantum(), NOON)
+    assert usage.seconds == Decimal(kept)
 
 
 POLICIES: list[tuple[dict[str, Any], str, str]] = [
