@@ -15,7 +15,8 @@ class UnmappedCustomer(BaseModel):
 
     Fields:
         id_kind: the field from which the id is, e.g. `end_user`.
-        reason: why the usage waits; docs/errors.md has the next step.
+        reason: why the usage waits now: `no_mapping`, `inactive`, `id_kind_not_mapped` or `mapping_not_kept`;
+            docs/errors.md has the next step. Usage of a customer whose mapping is in force is not listed.
         calls: calls that wait.
         since: end of the oldest waiting call, ISO 8601.
     """

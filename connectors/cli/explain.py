@@ -1,5 +1,6 @@
 """`meterbridge explain`: the calls in a billed event, or the event that bills a call."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from connectors.cli.optional_database import ask_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
+from connectors.config.settings import load_settings
 from connectors.operations.dead_letters import DeadLetter, rejected_with_id
 from connectors.operations.explain import (
     HELD,
@@ -70,9 +72,9 @@ def explain(
     calls: list[tuple[CallRow, EventStory | None]] = []
     with one_sentence():
         if transaction_id is not None:
-            story = ask_database(settings_of_command(), lambda database: story_of_event(database, transaction_id))
+            story = _ask(lambda database, code: story_of_event(database, transaction_id, code))
         else:
-            calls = ask_database(settings_of_command(), lambda database: stories_of_request(database, request or ""))
+            calls = _ask(lambda database, code: stories_of_request(database, request or "", code))
     if transaction_id is not None:
         if story is None:
             fail(f"no event {transaction_id}: it was never sealed, or is not projected yet.", 1)
@@ -89,11 +91,17 @@ def explain(
         raise typer.Exit(1)
 
 
+def _ask(question: Callable[[Database, str], Awaitable[T]]) -> T:
+    """Ask the database; `question` also gets the code of the metric."""
+    settings = settings_of_command()
+    return ask_database(settings, lambda database: question(database, settings.lago_event_code))
+
+
 def _rejected(request: str) -> list[DeadLetter]:
     """Return the open dead letters of a call that is not in the usage log; end the command if there are none."""
     with one_sentence():
         try:
-            found = rejected_with_id(deployment_of(settings_of_command()), request)
+            found = rejected_with_id(deployment_of(load_settings()), request)
         except (Unavailable, TopicProblem) as error:
             fail(f"no call {request} is in the usage log, and the dead letters cannot be read: {error.detail}.", 1)
     if not found:
@@ -119,9 +127,10 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
     middle_us, apart_us = moment_us(at, "--at"), duration_s(around, "--around") * SECOND_US
     since, until = to_datetime(max(0, middle_us - apart_us)), to_datetime(min(MAX_US - 1, middle_us + apart_us + 1))
     with one_sentence():
-        found, seen = ask_database(
-            settings_of_command(),
-            lambda database: _of_customer(database, customer, (since, until), to_datetime(middle_us), amount),
+        found, seen = _ask(
+            lambda database, code: _of_customer(
+                database, customer, (since, until), to_datetime(middle_us), amount, code
+            )
         )
     if not seen.calls:
         between = f"from {since:%Y-%m-%d %H:%M:%S} to {until:%Y-%m-%d %H:%M:%S} UTC"
@@ -143,14 +152,19 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
 
 
 async def _of_customer(
-    database: Database, customer: str, between: tuple[datetime, datetime], middle: datetime, amount: Decimal | None
+    database: Database,
+    customer: str,
+    between: tuple[datetime, datetime],
+    middle: datetime,
+    amount: Decimal | None,
+    code: str,
 ) -> tuple[bool, CustomerCalls]:
     """Return whether the amount was found, and its calls; otherwise the calls nearest to the moment."""
     if amount is not None:
-        found = await calls_of_customer(database, customer, *between, usd=amount, nearest_to=middle)
+        found = await calls_of_customer(database, customer, *between, usd=amount, nearest_to=middle, code=code)
         if found.calls:
             return True, found
-    return amount is None, await calls_of_customer(database, customer, *between, nearest_to=middle)
+    return amount is None, await calls_of_customer(database, customer, *between, nearest_to=middle, code=code)
 
 
 def _amount(usd: str) -> Decimal:
@@ -164,7 +178,13 @@ def _amount(usd: str) -> Decimal:
 
 
 def _state(story: EventStory) -> str:
-    return f"{story.status}: {story.reason}" if story.reason else story.status
+    return f"{story.status}: {_why_of(story)}" if story.reason else story.status
+
+
+def _why_of(story: EventStory) -> str:
+    if not story.reason_is_past:
+        return story.reason
+    return f"{story.reason} when it was counted; now: `meterbridge held list`"
 
 
 def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int, absent: str) -> Any:
@@ -210,6 +230,7 @@ def _as_object(story: EventStory, *, calls: bool = True) -> dict[str, Any]:
         "proved": story.proved,
         "instead_of": story.instead_of or None,
         "again": None if story.again is None else _as_object(story.again, calls=False),
+        "reason_is_past": story.reason_is_past,
     }
     return {**answer, "lines": [_line(call) for call in story.calls]} if calls else answer
 
@@ -253,7 +274,7 @@ def _amount_of(call: CallRow) -> str:
 
 
 def _headline(story: EventStory) -> str:
-    why = f" ({story.reason})" if story.reason else ""
+    why = f" ({_why_of(story)})" if story.reason else ""
     to = f" for subscription {story.subscription} of {story.org_id}" if story.subscription else ""
     instead = f", instead of {story.instead_of}" if story.instead_of else ""
     return shown(f"{story.transaction_id}: {story.status}{why}{to}{instead}")

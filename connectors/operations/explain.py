@@ -5,11 +5,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+from connectors.operations.present_reason import HeldAsCounted, present_reasons
 from connectors.postgres.pool import Database
 from schemas.money import EXACT, ZERO, total
 from schemas.reasons import WRITTEN_OFF
 from streams.core.delivery.after_end import AGAIN
 from streams.core.metering.decisions import CARRIED, LOST, UNBILLED
+from streams.runtime.clock import now_us
 
 #: The status of a part that is no event yet.
 HELD: Final = "held"
@@ -24,6 +26,8 @@ FROM lago_events this WHERE transaction_id = $1
 #: Marks a part that is no event: its calls were held when they were counted, or when the part was due to be sealed.
 _HELD = f"""
 SELECT status IS NOT DISTINCT FROM '{WRITTEN_OFF}' AS given_up, released_in AS transaction_id,
+       held_customer_id, held_id_kind, held_org_id, held_reason,
+       (SELECT max(ended_at) FROM llm_usage_log WHERE part = $1) AS ended_at,
        CASE WHEN status = '{WRITTEN_OFF}' THEN COALESCE(reason, '') ELSE COALESCE(held_reason, status, '') END AS reason
 FROM usage_parts WHERE part = $1 AND (held_calls > 0 OR released_in IS NOT NULL OR status = '{WRITTEN_OFF}')
 """  # noqa: S608  # our own word
@@ -112,7 +116,8 @@ class EventStory:
     Fields:
         status: `pending`, `processing`, `completed` or `failed`; `HELD` for a part that is no event yet, `WRITTEN_OFF`
             for one that never becomes one.
-        reason: of a part that was written off, the id of the audit line.
+        reason: of a part that was written off, the id of the audit line; of a held part, why it is held.
+        reason_is_past: `reason` is the one of the moment at which the held part was counted, and may have changed.
         instead_of: id of the event that this event replaces, `""` = none.
         again: the event that replaces this event.
         factor: the payer's factor, from the rate card.
@@ -132,6 +137,7 @@ class EventStory:
     instead_of: str = ""
     again: "EventStory | None" = None
     factor: Decimal = Decimal(1)
+    reason_is_past: bool = False
 
     @property
     def last(self) -> "EventStory":
@@ -167,10 +173,13 @@ class CustomerCalls(NamedTuple):
     looked_at: int
 
 
-async def story_of_event(database: Database, transaction_id: str) -> EventStory | None:
+async def story_of_event(database: Database, transaction_id: str, code: str = "") -> EventStory | None:
     """Return the calls of one billed event or of a held part; None if neither is known.
 
     An event that replaces another one bills that event's calls. The result shows both, also for the id of one of them.
+
+    Args:
+        code: see `present_reasons`.
 
     Raises:
         Unavailable: Postgres does not answer.
@@ -179,6 +188,8 @@ async def story_of_event(database: Database, transaction_id: str) -> EventStory 
         row = await connection.fetchrow(_EVENT, transaction_id)
         held = await connection.fetchrow(_HELD, transaction_id) if row is None else None
         calls = await connection.fetch(_CALLS, await _first(connection, row, transaction_id))
+        waits = held is not None and not (held["transaction_id"] or held["given_up"])
+        present = await _present(connection, held, code) if waits else None
     if row is not None:
         story = _story(row)
         if row["again"] is not None:
@@ -187,10 +198,22 @@ async def story_of_event(database: Database, transaction_id: str) -> EventStory 
         return None
     elif held["transaction_id"]:
         return await story_of_event(database, held["transaction_id"])
+    elif waits:
+        story = EventStory(transaction_id, HELD, reason=present or held["reason"], reason_is_past=present is None)
     else:
-        story = EventStory(transaction_id, WRITTEN_OFF if held["given_up"] else HELD, reason=held["reason"])
+        story = EventStory(transaction_id, WRITTEN_OFF, reason=held["reason"])
     story.calls = [_call(call) for call in calls]
     return story
+
+
+async def _present(connection: Any, held: Any, code: str) -> str | None:
+    """Return why a held part is held now; None = not known."""
+    if not held["held_reason"] or held["ended_at"] is None:
+        return None
+    customer, kind, org_id = (held[name] or "" for name in ("held_customer_id", "held_id_kind", "held_org_id"))
+    part = HeldAsCounted(customer, kind, org_id, held["held_reason"], held["ended_at"])
+    [reason] = await present_reasons(connection, [part], code, now_us())
+    return reason
 
 
 async def _first(connection: Any, row: Any, transaction_id: str) -> str:
@@ -201,12 +224,17 @@ async def _first(connection: Any, row: Any, transaction_id: str) -> str:
     return transaction_id
 
 
-async def stories_of_request(database: Database, request: str) -> list[tuple[CallRow, EventStory | None]]:
+async def stories_of_request(
+    database: Database, request: str, code: str = ""
+) -> list[tuple[CallRow, EventStory | None]]:
     """Return every call with this request id, call id or identity, each with its event. A failed attempt is a call of
     its own.
 
     None instead of an event: the call's window is still open if it has a part; otherwise its decision says why it is in
     no event. See `without_event`.
+
+    Args:
+        code: see `present_reasons`.
 
     Raises:
         Unavailable: Postgres does not answer.
@@ -214,7 +242,7 @@ async def stories_of_request(database: Database, request: str) -> list[tuple[Cal
     identity = bytes.fromhex(request) if _is_identity(request) else b""
     async with database.connection() as connection:
         calls = [_call(row) for row in await connection.fetch(_REQUESTS, request, identity)]
-    return [(call, await story_of_event(database, call.part) if call.part else None) for call in calls]
+    return [(call, await story_of_event(database, call.part, code) if call.part else None) for call in calls]
 
 
 async def calls_of_customer(
@@ -226,6 +254,7 @@ async def calls_of_customer(
     usd: Decimal | None = None,
     nearest_to: datetime | None = None,
     most: int = MOST,
+    code: str = "",
 ) -> CustomerCalls:
     """Return the calls of a customer or an org that ended in `[since, until)`, each with its event, in the order of
     their ends.
@@ -234,6 +263,7 @@ async def calls_of_customer(
         usd: only the calls of this amount, see `in_question`; None = all.
         nearest_to: if there are more than `most` calls, those are returned that ended nearest to this moment; None =
             to `since`.
+        code: see `present_reasons`.
 
     Raises:
         Unavailable: Postgres does not answer.
@@ -248,7 +278,7 @@ async def calls_of_customer(
     stories: dict[str, EventStory | None] = {"": None}
     for call in calls:
         if call.part not in stories:
-            stories[call.part] = await story_of_event(database, call.part)
+            stories[call.part] = await story_of_event(database, call.part, code)
     told = [(call, stories[call.part]) for call in calls]
     return CustomerCalls(told if usd is None else in_question(told, usd), rows[0]["looked_at"] if rows else 0)
 

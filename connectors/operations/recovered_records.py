@@ -7,10 +7,9 @@ from typing import Any, Final
 import msgspec
 
 from connectors.operations.sender import Outgoing
+from connectors.operations.stored_records import customer_of, org_of
 from connectors.postgres.recover import Stored
-from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.decoding import decoder
-from schemas.moments import parse_us, to_us
 from schemas.organizations import begins_with
 from schemas.rates import RateCard
 from schemas.records import LagoEvent, Manifest
@@ -24,7 +23,6 @@ from streams.core.delivery.dead_letter_headers import (
     NOT_BEFORE,
     REASON,
 )
-from streams.core.mapping.set_mapping import KEPT_VERSIONS
 from streams.state.step_writes import MANIFEST
 
 #: The header of each record that `meterbridge recover` writes.
@@ -34,16 +32,15 @@ _FAILED: Final = "failed"
 _encode = msgspec.json.Encoder().encode
 _event = decoder(LagoEvent)
 _rate = decoder(RateCard)
-_members = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
 def states_of(topics: TopicNames, stored: Stored) -> Iterator[Outgoing]:
     """Yield records for the customers, orgs and rates topics: the latest one of each key."""
     for row in stored.customers:
-        customer = _customer(row)
+        customer = customer_of(row)
         yield Outgoing(topics.customers, customer.litellm_customer_id.encode(), _encode(customer), headers=(_MARK,))
     for row in stored.orgs:
-        org = _org(row)
+        org = org_of(row)
         yield Outgoing(topics.orgs, org.org_id.encode(), _encode(org), headers=(_MARK,))
     for text in stored.rates:
         card = _rate(text.encode())
@@ -93,35 +90,3 @@ def _organization(row: Mapping[str, Any]) -> str:
     """Return the Lago organisation of an event. If its org has no row any more, the key of the org names it."""
     known, org_id = row["organization"], row["org_id"] or ""
     return begins_with(org_id) if known is None else known
-
-
-def _customer(row: Mapping[str, Any]) -> CustomerRecord:
-    versions = tuple(
-        msgspec.convert(version | _moments(version, "effective_from", "updated_at"), MappingVersion)
-        for version in _members(row["versions"])
-    )
-    # If a customer has many versions, earlier ones may have been dropped, and the tables do not show it. Then usage
-    # before the first version waits for a person, because it could be billed to the wrong org.
-    known_from = versions[0].effective_from if len(versions) >= KEPT_VERSIONS else 0
-    moments = to_us(row["created_at"]), to_us(row["updated_at"])
-    return CustomerRecord(row["litellm_customer_id"], versions, *moments, known_from)
-
-
-def _org(row: Mapping[str, Any]) -> OrgRecord:
-    periods = tuple(
-        msgspec.convert(period | _moments(period, "started_at", "terminated_at"), Period)
-        for period in _members(row["periods"])
-    )
-    words = {name: row[name] for name in ("name", "email", "plan", "currency", "status", "subscription_id")}
-    return OrgRecord(
-        row["org_id"],
-        periods=periods,
-        updated_at=to_us(row["updated_at"]),
-        limits=msgspec.json.decode(row["limits"], type=dict[str, int]),
-        organization=row["organization"],
-        **words,
-    )
-
-
-def _moments(told: Mapping[str, Any], *names: str) -> dict[str, int | None]:
-    return {name: None if told[name] is None else parse_us(told[name]) for name in names}

@@ -6,14 +6,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
 from connectors.api.dead_letters import MAX_LETTERS, RetryBody
 from connectors.ingest.rejection_record import InvalidElement, rejection
+from connectors.operations.ledgers import held_of
+from schemas.customers import CustomerRecord, MappingVersion
 from schemas.ledger import POSITION_KEY
 from tests.support.calls import Raw, raw, slp
+from tests.support.command import meterbridge
 from tests.support.database import projector_parts, until
 from tests.support.eventually import eventually, soon
 from tests.support.kafka import Kafka
@@ -119,6 +123,30 @@ async def test_unmapped_customers_are_listed_with_their_amounts(
             await until(database, query, lambda count: count == 1)
         result = (await answer_json(server, "/customers/unmapped"))["customers"]
     assert [one["litellm_customer_id"] for one in result] == ["spirit"]
+
+
+async def test_a_customer_that_is_mapped_to_an_absent_org_has_one_reason_everywhere(
+    kafka: Kafka, topic_prefix: str, stage: Stage, database: str
+) -> None:
+    """Earlier `explain` and `GET /customers/unmapped` kept the reason of the moment at which the call was counted."""
+    stage.put(calls(range(1), "ghost"))
+    settings = settings_for(kafka, topic_prefix, kafka_partitions=2, database_url=SecretStr(database))
+    async with projector_parts(stage, database) as project, running_server(settings, ("api",)) as server:
+        async with stage.running("meter", stage.parts()), stage.running("project", project):
+            await until(database, "SELECT count(*) FROM held_parts", lambda count: count == 1)
+            record = CustomerRecord("ghost", (MappingVersion(0, "nowhere", "tenant"),), 0, 0)
+            stage.producer.produce(stage.topics.customers, msgspec.json.encode(record), "ghost")
+            stage.producer.flush(10)
+            await until(database, "SELECT count(*) FROM customer_records", lambda count: count == 1)
+            await soon(lambda: _held_reasons(stage) == ["no_subscription"], limit_s=30)
+        listed = (await answer_json(server, "/customers/unmapped"))["customers"]
+        explained = await meterbridge(stage, "explain", "--request", "chatcmpl-0", DATABASE_URL=database)
+    assert listed == [] and "held (no_subscription)" in explained.out, explained.out
+
+
+def _held_reasons(stage: Stage) -> list[str]:
+    """What `meterbridge held list` reads."""
+    return [one.reason for one in asyncio.run(held_of(stage.deployment))]
 
 
 async def test_without_postgres_unmapped_customers_cannot_be_listed(server: Server) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from connectors.operations import explain, late_calls, usage_log
+from connectors.operations import explain, held_usage, late_calls, usage_log
 from connectors.postgres import projection
 from schemas.moments import to_datetime
 from tests.support.calls import NOON
@@ -24,6 +24,8 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "bridged": (projection._BRIDGED_SQL, ([b"i" * 16], [str(MONTH)])),
     "jobs": (projection._JOBS_SQL, ([b"i" * 16], [str(MONTH)])),
     "late": (late_calls._WAITING, (0, 100, 500, [1, 7])),
+    "held": (explain._HELD, ("part",)),
+    "not mapped now": (held_usage._NOT_MAPPED_NOW, ()),
     "customer": (explain._OF_CUSTOMER, ("acme", AT, AT, AT, 10)),
 }
 

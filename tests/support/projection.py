@@ -40,14 +40,14 @@ class Writer:
         place = await self.projection.begin(tp, PartitionPosition("id", records[0].offset))
         return await self.projection.project(tp, place.next, records[-1].offset + 1, records)
 
-    async def put(self, topic: str, *values: object, **headers: bytes) -> Projected | None:
-        """Project these values, as the next records of partition 0."""
+    async def put(self, topic: str, *values: object, key: bytes = b"acme", **headers: bytes) -> Projected | None:
+        """Project these values with one key, as the next records of partition 0."""
         place = await self.projection.begin(TopicPartition(topic, 0), PartitionPosition("id", 0))
         records = [
             TopicRecord(
                 place.next + n,
                 1_795_176_000_000,
-                b"acme",
+                key,
                 value if isinstance(value, bytes) else msgspec.json.encode(value),
                 tuple(headers.items()),
             )

@@ -5,8 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from connectors.cli.explain import verdict
-from connectors.operations.explain import CallRow, EventStory
+from connectors.cli.explain import _whereabouts, verdict
+from connectors.operations.explain import HELD, CallRow, EventStory
 from streams.core.metering.decisions import METERED
 
 AT = datetime(2026, 11, 20, 10, 3, tzinfo=UTC)
@@ -57,3 +57,13 @@ def test_an_event_without_an_amount_names_the_event_that_replaces_it() -> None:
     first = story(METERED, "0", "0")
     first.again = story(METERED, "0", "0")
     assert verdict(first) == f"replaced by\ncall-1: completed; {PRICED_BY_LAGO}"
+
+
+@pytest.mark.parametrize(
+    ("is_past", "why"),
+    [(False, "no_mapping"), (True, "no_mapping when it was counted; now: `meterbridge held list`")],
+)
+def test_a_reason_that_may_have_changed_is_named_as_one_of_the_past(is_past: bool, why: str) -> None:
+    held = story("billable", "0.02", "0", status=HELD)
+    held.reason, held.reason_is_past = "no_mapping", is_past
+    assert _whereabouts([(held.calls[0], held)]) == f"r m 0.02 USD -> call-1: held ({why}); 1 call, 0.02 USD wait."
