@@ -55,7 +55,7 @@ def moment_us(text: str, option: str) -> int:
     Any other text ends the command with a sentence that names the `option`, for example `--from`.
     """
     if _AGO.match(text.strip()):
-        return max(0, int(time.time()) - duration_s(text, option)) * SECOND_US
+        return max(0, time.time_ns() // 1000 - duration_s(text, option) * SECOND_US)
     try:
         return parse_us(text)
     except Rejected:

@@ -35,7 +35,7 @@ from schemas.errors import TopicProblem, Unavailable
 from schemas.moments import MAX_US, SECOND_US, to_datetime
 from schemas.money import plain
 from schemas.plurals import numbered
-from schemas.reasons import WRITTEN_OFF
+from schemas.reasons import WRITTEN_OFF, lago_may_have
 from streams.core.metering.decisions import METERED
 
 _SHOWN = 20
@@ -47,6 +47,7 @@ _PRICED_BY_LAGO = (
 _MISSING = {
     "pending": "The event is not at Lago yet.",
     "processing": "Lago has not accepted the event yet; it is sent again.",
+    "unanswered": "Lago may have the event: `meterbridge dlq requeue` sends it again under its id, and Lago keeps one.",
     "failed": "Lago does not bill the event: `meterbridge dlq list` shows why, and the next step.",
 }
 T = TypeVar("T")
@@ -80,12 +81,13 @@ def explain(
             fail(f"no event {transaction_id}: it was never sealed, or is not projected yet.", 1)
         say(_as_object(story), as_json=as_json, table=lambda: _proof(story))
     else:
-        rejected = [] if calls else _rejected(request or "")
+        # Calls of one id are several attempts: one is in the log and not billed, another one may be rejected.
+        rejected = [] if any(call.part for call, _ in calls) else _rejected(request or "", is_logged=bool(calls))
         answer = {
             "calls": [{**_line(call), "event": _as_object(of, calls=False) if of else None} for call, of in calls],
-            "rejected": [dead_letter_line(one) for one in rejected],
+            "rejected": None if rejected is None else [dead_letter_line(one) for one in rejected],
         }
-        say(answer, as_json=as_json, table=lambda: _whereabouts(calls) if calls else _rejections(rejected))
+        say(answer, as_json=as_json, table=lambda: _whereabouts_of_all(calls, rejected))
     stories = [one for one in ([story] if story else [of for _, of in calls]) if one is not None]
     if any(story.status not in (HELD, WRITTEN_OFF) and not story.proved for story in stories):
         raise typer.Exit(1)
@@ -97,20 +99,34 @@ def _ask(question: Callable[[Database, str], Awaitable[T]]) -> T:
     return ask_database(settings, lambda database: question(database, settings.lago_event_code))
 
 
-def _rejected(request: str) -> list[DeadLetter]:
-    """Return the open dead letters of a call that is not in the usage log; end the command if there are none."""
+def _rejected(request: str, *, is_logged: bool) -> list[DeadLetter] | None:
+    """Return the open dead letters with an id; None = they cannot be read.
+
+    `is_logged`: whether the usage log has a call with the id. Otherwise the command ends if there is no dead letter.
+    """
     with one_sentence():
         try:
             found = rejected_with_id(deployment_of(load_settings()), request)
         except (Unavailable, TopicProblem) as error:
+            if is_logged:
+                return None
             fail(f"no call {request} is in the usage log, and the dead letters cannot be read: {error.detail}.", 1)
-    if not found:
+    if not found and not is_logged:
         fail(
             f"no call {request}: it never arrived; or its post was refused (`webhook_requests_total`); or it is not "
             "projected yet; or it was rejected, and its dead letter was dismissed, or has no id.",
             1,
         )
     return found
+
+
+def _whereabouts_of_all(calls: list[tuple[CallRow, EventStory | None]], rejected: list[DeadLetter] | None) -> Any:
+    shown_parts = [_whereabouts(calls)] if calls else []
+    if rejected:
+        shown_parts.append(_rejections(rejected))
+    if rejected is None:
+        shown_parts.append("The dead letters cannot be read now: a rejected call with this id is not shown.")
+    return Group(*shown_parts)
 
 
 def _rejections(rejected: list[DeadLetter]) -> str:
@@ -293,7 +309,8 @@ def verdict(story: EventStory) -> str:
         return f"{sum_of_calls}, but the event has {numbered(story.claimed_calls, 'call')} and {plain(story.cents)} cents: NOT proved."
     metered = bool(story.calls) and all(call.decision == METERED for call in story.calls)
     if story.again is None:
-        missing = _MISSING.get(story.status)
+        is_unknown = story.status == "failed" and lago_may_have(story.reason)
+        missing = _MISSING.get("unanswered" if is_unknown else story.status)
         if metered:
             return _PRICED_BY_LAGO if missing is None else f"1 metered event without an amount. {missing}"
         sums = f"{sum_of_calls} = {plain(story.cents)} cents"

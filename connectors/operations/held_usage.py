@@ -26,15 +26,20 @@ FROM held_parts h WHERE {_WAITING} AND COALESCE(org_id, '') = ''
     AND NOT EXISTS (SELECT FROM customer_records c WHERE c.litellm_customer_id = h.customer_id)
 GROUP BY customer_id, id_kind ORDER BY sum(cost_usd) DESC, customer_id LIMIT {_MOST}
 """  # noqa: S608  # our own words
-#: Of customers that have no mapping for calls of this kind now, but had one. Their earlier versions say why it waits.
+#: Of customers that have no mapping for calls of this kind now, but had one, and usage older than the kept versions of its
+#: customer. The earlier versions say why it waits. The parts of an hour are judged by the dearest of them.
 _NOT_MAPPED_NOW = f"""
-SELECT customer_id, id_kind, COALESCE(org_id, '') AS org_id, reason, calls, cost_usd AS usd, first_seen AS since,
-       (SELECT max(ended_at) FROM llm_usage_log u WHERE u.part = h.part AND u.part <> '') AS ended_at
-FROM held_parts h JOIN customer_records c ON c.litellm_customer_id = h.customer_id
-WHERE {_WAITING} AND NOT EXISTS (
-    SELECT FROM customer_mappings m
-    WHERE m.litellm_customer_id = h.customer_id AND m.is_active AND COALESCE(m.id_kind, h.id_kind) = h.id_kind
-)
+SELECT w.*, (SELECT max(ended_at) FROM llm_usage_log u WHERE u.part = w.part AND u.part <> '') AS ended_at
+FROM (
+    SELECT customer_id, id_kind, COALESCE(org_id, '') AS org_id, reason, sum(calls) AS calls, sum(cost_usd) AS usd,
+           min(first_seen) AS since, (array_agg(part ORDER BY cost_usd DESC))[1] AS part
+    FROM held_parts h JOIN customer_records c ON c.litellm_customer_id = h.customer_id
+    WHERE {_WAITING} AND (reason = '{NOT_KEPT}' OR NOT EXISTS (
+        SELECT FROM customer_mappings m
+        WHERE m.litellm_customer_id = h.customer_id AND m.is_active AND COALESCE(m.id_kind, h.id_kind) = h.id_kind
+    ))
+    GROUP BY customer_id, id_kind, COALESCE(org_id, ''), reason, date_trunc('hour', first_seen)
+) AS w
 """  # noqa: S608
 
 

@@ -32,6 +32,7 @@ from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, F
 from streams.core.metering.failed_attempts import after_carried, mark_of, without_attempts
 from streams.core.metering.known_identities import SETTLED
 from streams.core.metering.lago_event import part_prefix
+from streams.core.metering.matching import NOISE
 from streams.core.metering.read_usage import usage_of
 from streams.runtime.transactions import partition_of
 from streams.state.ledger_restart import EmittedTotals
@@ -255,7 +256,7 @@ def _remember(
     """
     unit = quantum(deployment.policy.cost_decimals)
     ((partition, _),) = raw.ranges.items()
-    again: set[bytes] = set()
+    again: dict[bytes, Decimal] = {}
     for message, offset, made_ms in _calls_of(deployment, raw):
         evidence.newest_ms = max(evidence.newest_ms, made_ms)
         if offset < evidence.next:
@@ -270,13 +271,14 @@ def _remember(
                 key = (message.key() or b"").decode(errors="replace")
                 usage = usage_of(message.value(), key, unit, made_ms * 1000)
                 if is_again:
-                    again.add(mark_of(usage))
+                    mark = mark_of(usage)
+                    again[mark] = min(usage.cost, again.get(mark, usage.cost))
                     continue
                 tag, hour = tag_of(usage, billed=decision not in UNBILLED), evidence.newest_ms // HOUR_MS
                 if decision in COST_IS_BILLED:
                     _remember_attempts(evidence, usage, decision, calls.noted.get(offset), hour)
                     if again and (mark := mark_of(usage)) in again:
-                        _carry_nothing(evidence, mark)
+                        _carry_nothing(evidence, mark, again[mark])
         except Rejected:  # it was readable by the rules of an earlier release
             evidence.gaps.append(f"the call at offset {offset} of partition {partition} cannot be read any more")
             continue
@@ -307,11 +309,14 @@ def _remember_attempts(evidence: Evidence, usage: Usage, decision: str, billed: 
     evidence.jobs[mark] = Job(hour, SETTLED, attempts)
 
 
-def _carry_nothing(evidence: Evidence, mark: bytes) -> None:
+def _carry_nothing(evidence: Evidence, mark: bytes, cheapest: Decimal) -> None:
     """Forget what the successes of a call carry. An earlier attempt of it is counted again. It was billed beside the
-    success, and must not be taken for an attempt that the success carries.
+    success, and must not be taken for an attempt that the success carries. One that costs more is not taken for it.
+
+    `cheapest`: the smallest cost of such an attempt.
     """
-    if (job := evidence.jobs.get(mark)) is not None and job.attempts is not None:
+    job = evidence.jobs.get(mark)
+    if job is not None and job.attempts is not None and cheapest <= job.attempts.carried + NOISE:
         job = msgspec.structs.replace(job, attempts=msgspec.structs.replace(job.attempts, carried=ZERO))
         evidence.jobs[mark] = job
 

@@ -193,9 +193,8 @@ def _expired_ms(kafka: KafkaConnection, stretch: OffsetRange) -> int:
     if not begun:
         return 0
     kept_s = retention_s(kafka, {stretch.topic: EVENTS_TOPIC})[stretch.topic]
-    if not kept_s:
-        return 0
-    bound_ms, latest = clock.now_us() // 1000 - round(kept_s * 1000), 0
+    now_ms, latest = clock.now_us() // 1000, 0
+    bound_ms = now_ms - round(kept_s * 1000) if kept_s else now_ms  # without a retention now, there was one before
     for number, ends in begun:
         first = next(scan(kafka, OffsetRange(stretch.topic, {number: ends})), None)
         latest = max(latest, bound_ms if first is None else first.timestamp()[1])

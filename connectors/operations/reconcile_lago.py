@@ -24,6 +24,7 @@ from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, t
 from schemas.money import EXACT, ZERO, add, plain
 from schemas.organizations import DEFAULT
 from schemas.plurals import numbered
+from schemas.reasons import UNANSWERED
 from streams.core.delivery.after_end import UNBILLABLE_ENDED
 from streams.core.delivery.receipt_states import PENDING, PROCESSING, UNBILLABLE
 from streams.core.metering.reconciliation import HALF_A_CENT, LagoUsage, complaint_about_lago
@@ -36,12 +37,13 @@ WHERE e.org_id <> '' AND COALESCE(o.organization, '') = $1 ORDER BY e.external_s
 _ORGANIZATIONS = """
 SELECT DISTINCT o.organization FROM lago_events e JOIN organisations o USING (org_id) ORDER BY o.organization
 """
-#: Of the failed events, Lago may count only those that it has and cannot bill yet, for example because the metric is
-#: missing. Lago does not have a dead letter. An event that was billed again must not be counted a second time.
+#: Of the failed events, Lago may count those that it has and cannot bill yet, for example because the metric is missing,
+#: and dead letters whose posts it has not answered. An event that was billed again must not be counted a second time.
 _DELIVERED = f"""
 SELECT COALESCE(sum(e.amount_cents) FILTER (WHERE e.status = 'completed'), 0),
        COALESCE(sum(e.amount_cents) FILTER (WHERE e.status IN ('{PENDING}', '{PROCESSING}')
-           OR (starts_with(e.reason, '{UNBILLABLE}') AND e.reason <> '{UNBILLABLE_ENDED}')), 0)
+           OR (starts_with(e.reason, '{UNBILLABLE}') AND e.reason <> '{UNBILLABLE_ENDED}')
+           OR (e.status = 'failed' AND (e.reason IN {UNANSWERED} OR starts_with(e.reason, 'http_5')))), 0)
 FROM lago_events e LEFT JOIN organisations o USING (org_id)
 WHERE e.external_subscription_id = $1 AND e.billed_at >= $2 AND e.billed_at < $3 AND ($4 = '' OR e.org_id = $4)
     AND COALESCE(o.organization, '') = $5
@@ -205,10 +207,13 @@ class _Comparison:
             if bounds is None:
                 continue
             if abs(bounds[1] - usage.from_us) > SECOND_US:  # of an earlier period
-                invoiced_us = 0 if of_period else bounds[1]
-                break
+                if of_period:
+                    break
+                invoiced_us = max(invoiced_us, bounds[1])  # it may be newer: a voided invoice was made again
+                continue
             of_period.append(invoice)
             from_us = bounds[0]
+        invoiced_us = 0 if of_period else invoiced_us
         last = deciding(of_period)
         if last is not None and is_final(last):
             return SubscriptionComparison(await self._of_invoice(last, running, from_us, usage.from_us))
@@ -276,8 +281,10 @@ class _Comparison:
         found: list[tuple[Invoice, list[Fee]]] = []
         async for invoice in self._whole_invoices(org_id):
             fees = [fee for fee in invoice.fees if self._is_ours(fee, subscription) and fee.from_date and fee.to_date]
-            if fees and found and _last_day(fees) != _last_day(found[0][1]):
+            if fees and found and _last_day(fees) < _last_day(found[-1][1]):
                 break
+            if fees and found and _last_day(fees) > _last_day(found[-1][1]):
+                found = []  # an invoice of an earlier period may be newer: a voided one was made again
             found += [(invoice, fees)] if fees else []
         last = deciding(invoice for invoice, _ in found)
         return next(((one, fees) for one, fees in found if one is last), (None, []))

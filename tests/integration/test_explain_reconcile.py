@@ -213,6 +213,8 @@ async def test_an_event_lost_by_lago_or_sent_by_another_program_is_found(world: 
     [
         ("processing", "http_503", True),
         ("failed", "unbillable_invalid_code", True),  # Lago has it, and bills it once there is such a metric
+        ("failed", "timeout", True),  # a dead letter whose post Lago did not answer: it may have it
+        ("failed", "http_500", True),
         ("failed", "lago_refused", False),
         ("failed", "unbillable_ended", False),  # billed again by another event
     ],

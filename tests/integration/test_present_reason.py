@@ -11,7 +11,8 @@ from connectors.operations.explain import EventStory, story_of_event
 from connectors.operations.held_usage import UnmappedUsage
 from connectors.postgres.pool import Database
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
-from schemas.moments import HOUR_US
+from schemas.moments import HOUR_US, SECOND_US
+from streams.core.mapping.set_mapping import KEPT_VERSIONS
 from tests.support.history import PREFIX, TOPICS
 from tests.support.projection import Writer, usage
 
@@ -21,6 +22,8 @@ MAPPED = MappingVersion(NOW_US - HOUR_US, "org-a", "main")
 PAUSED = MappingVersion(NOW_US - HOUR_US, "org-a", "main", is_active=False)
 OF_USERS = MappingVersion(NOW_US - HOUR_US, "org-a", "main", id_kind="user")
 DELETED = MappingVersion(NOW_US - HOUR_US // 2, "", "", is_active=False, deleted=True)
+#: As many versions as are kept, all later than the call.
+LATER = tuple(MappingVersion(NOW_US + number * SECOND_US, "org-a", "main") for number in range(KEPT_VERSIONS))
 RUNNING = OrgRecord("org-a", periods=(Period("sub", 0),))
 UNCHARGED = OrgRecord("org-a", periods=(Period("sub", 0, charged=("other",)),))
 
@@ -58,13 +61,14 @@ def _key(record: CustomerRecord | OrgRecord) -> bytes:
         ((customer(OF_USERS),), "id_kind_not_mapped", True),
         ((customer(DELETED),), "no_mapping", True),
         ((customer(MAPPED, DELETED),), "no_subscription", False),
+        ((customer(*LATER),), "mapping_not_kept", True),
     ],
 )
 async def test_held_usage_has_the_reason_of_the_present_mapping(
     url: str, records: tuple[CustomerRecord | OrgRecord, ...], reason: str, is_unmapped: bool
 ) -> None:
     """Earlier all of them were `no_mapping`, and each customer was listed as unmapped."""
-    story, listed = await seen(url, *records)
+    story, listed = await seen(url, *records, **({"held": reason} if reason == "mapping_not_kept" else {}))
     assert (story.reason, story.reason_is_past) == (reason, False)
     assert listed == ([(reason, 1)] if is_unmapped else [])
 

@@ -217,3 +217,32 @@ async def test_a_subscription_that_no_read_invoice_names_is_not_compared(
     assert (compared.subscriptions, compared.not_compared, compared.complaints) == (0, 1, [])
     (note,) = compared.notes
     assert "it is not among the 24 latest invoices of org" in note
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_an_invoice_of_an_earlier_period_that_was_made_again_is_not_taken_for_the_last_one(
+    billed: Billed, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """A voided invoice that a person makes again is the newest of the list."""
+    await billed.last_month(ended=ended)
+    read, listed = LagoClient.invoice, LagoClient.invoices
+
+    async def invoices(client: LagoClient, *args: Any, **filters: Any) -> list[Invoice]:
+        (last,) = await listed(client, *args, **filters)
+        return [msgspec.structs.replace(last, lago_id=f"{last.lago_id}#earlier"), last]
+
+    async def invoice(client: LagoClient, lago_id: str) -> Invoice | None:
+        name, _, is_earlier = lago_id.partition("#")
+        one = await read(client, name)
+        if one is None or not is_earlier:
+            return one
+        then = {"from_date": "2026-10-01T00:00:00Z", "to_date": "2026-10-31T23:59:59Z"}
+        charged = {"charges_from_datetime": then["from_date"], "charges_to_datetime": then["to_date"]}
+        fees = tuple(msgspec.structs.replace(fee, **then) for fee in one.fees)
+        periods = tuple(msgspec.structs.replace(period, **charged) for period in one.billing_periods)
+        return msgspec.structs.replace(one, lago_id=lago_id, fees=fees, billing_periods=periods)
+
+    monkeypatch.setattr(LagoClient, "invoices", invoices)
+    monkeypatch.setattr(LagoClient, "invoice", invoice)
+    compared = await billed.compared()
+    assert (compared.subscriptions, compared.complaints, compared.notes) == (1, [], [])

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+from schemas.money import quantise
 from schemas.usage import Usage, token_counts
 from schemas.wire import Call, CallMetadata, Count, TokenDetails, UsageObject
 from streams.core.metering.call_kinds import INFERENCE, JOBS, KINDS, READABLE, kind_of, plain_name
@@ -88,7 +89,7 @@ def _tell_used(usage: Usage, counted: UsageObject, of_input: TokenDetails, of_ou
     if 0 < seconds <= _MOST_SECONDS:
         counted_s = Decimal(str(seconds))  # keep the digits that LiteLLM sent, down to a picosecond
         is_finer = int(counted_s.as_tuple().exponent) < _LEAST_SECONDS
-        usage.seconds = counted_s.quantize(_PICOSECOND) if is_finer else counted_s
+        usage.seconds = quantise(counted_s, _PICOSECOND) if is_finer else counted_s
 
 
 def counts_media(call: Call) -> bool:

@@ -133,6 +133,8 @@ class PartialCall:
             made = _moment(value)
         elif kind == _COUNT:
             made = _count(value)
+        elif kind == _SECONDS:
+            made = _seconds(value)
         elif kind == _ID:
             made = _id(value)
         else:
@@ -205,6 +207,17 @@ def _count(value: Any) -> Any:
         return _MISSING
 
 
+def _seconds(value: Any) -> Any:
+    """Return seconds of sound or video with their fraction, as their own digits."""
+    if not isinstance(value, str):
+        return _MISSING
+    try:
+        number = Decimal(parse_amount(value.strip()))
+    except (Rejected, DecimalException):
+        return _MISSING
+    return Raw(f"{number:f}") if 0 <= number <= MAX_COUNT else _MISSING
+
+
 def _id(value: Any) -> Any:
     if isinstance(value, NumberText):
         return str(value) if value.lstrip("-").isdigit() else _MISSING
@@ -241,13 +254,14 @@ def clean(text: str) -> str:
     return text.replace("\0", "")
 
 
-_MONEY, _TIME, _COUNT, _ID, _TEXT, _FLAG = "money", "time", "count", "id", "text", "flag"
+_MONEY, _TIME, _COUNT, _SECONDS, _ID, _TEXT, _FLAG = "money", "time", "count", "seconds", "id", "text", "flag"
 _READ = {_TEXT: _text, _FLAG: _flag}
 #: What each reader accepts, for messages.
 _FORMS: Final = {
     _MONEY: AMOUNT_FORM,
     _TIME: MOMENT_FORM,
     _COUNT: f"a whole number from 0 to {MAX_COUNT}",
+    _SECONDS: "a number of seconds, for example 1.5",
     _ID: "a text or a whole number",
     _TEXT: "a text",
     _FLAG: "true or false",
@@ -266,7 +280,10 @@ def _kind_of(type_: Any) -> Any:
 
 
 def _fields_of(of: type[msgspec.Struct], into: dict[type[msgspec.Struct], dict[str, Any]]) -> None:
-    into[of] = {field.name: _kind_of(field.type) for field in msgspec.structs.fields(of)}
+    into[of] = {
+        field.name: _SECONDS if field.type == Count and field.name.endswith("seconds") else _kind_of(field.type)
+        for field in msgspec.structs.fields(of)
+    }
     for kind in into[of].values():
         if isinstance(kind, type) and kind not in into:
             _fields_of(kind, into)

@@ -1,5 +1,6 @@
 """No command repeats an unexpected argument: it may be a secret, and the output may end in logs."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -160,6 +161,12 @@ def test_a_duration_without_a_moment_in_the_calendar_is_refused_in_one_sentence(
     url = "postgresql://localhost:1/none"
     result = CliRunner().invoke(app, words, env={"COLUMNS": "200", "DATABASE_URL": url})
     assert (result.exit_code, "this duration is too long" in result.output) == (2, True), result.output
+
+
+def test_no_age_is_now_and_not_the_begin_of_this_second() -> None:
+    """Otherwise `dlq dismiss --until 0s` left out what became a dead letter in this second."""
+    before = time.time_ns() // 1000
+    assert before <= moment_us("0s", "--until") <= time.time_ns() // 1000
 
 
 def test_an_age_that_reaches_back_before_1970_is_the_beginning() -> None:

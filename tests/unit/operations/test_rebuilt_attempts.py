@@ -79,6 +79,15 @@ def test_an_attempt_that_is_counted_again_was_billed_beside_its_success_and_is_a
     assert cost_of(evidence, attempt) == Decimal("0.001")
 
 
+def test_an_attempt_that_costs_more_than_is_carried_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    dear = call(1, "0.002", seconds=0, status="failure")
+    success = call(2, "0.0055", seconds=3, carried_cost=Decimal("0.001"))
+    calls = _Calls(settled={1: BILLABLE}, waiting={0: NOON}, attempts={0})
+    evidence = Evidence(0)
+    remembered(monkeypatch, evidence, [dear, success], calls, 0)
+    assert cost_of(evidence, dear, call(3, **FAILED)) == Decimal("0.002")
+
+
 def test_without_such_an_attempt_a_success_absorbs_what_it_carries(monkeypatch: pytest.MonkeyPatch) -> None:
     success = call(2, "0.0055", seconds=3, carried_cost=Decimal("0.001"))
     evidence = Evidence(1)

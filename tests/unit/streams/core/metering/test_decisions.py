@@ -9,11 +9,9 @@ import pytest
 
 from connectors.ingest.raw_record import strip
 from schemas.ledger import Sum
-from schemas.money import quantum
 from schemas.policy import MeterPolicy
 from schemas.wire import FLAT
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
-from streams.core.metering.read_usage import usage_of
 from tests.support.calls import NOON, Raw, raw, slp
 from tests.support.folding import Partition
 
@@ -70,12 +68,15 @@ def test_a_call_with_a_cost_is_billed_for_any_kind(call_type: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "kept"), [(4.123456789, "4.123456789"), (1.2345678901234567e-5, "0.000012345679"), (1e-26, "0")]
+    "sent", [4.123456789, 1.8808163265306122, "1.8808163265306122", 1.2345678901234567e-5, 1e-26, 12]
 )
-def test_seconds_are_kept_down_to_a_picosecond(sent: float, kept: str) -> None:
-    """More digits would not fit into stored records."""
-    usage = usage_of(raw(0, slp(1, **NOTHING, **usage_object(seconds=sent))).value, "c", quantum(), NOON)
-    assert usage.seconds == Decimal(kept)
+@pytest.mark.parametrize("odd", [{}, {"user_api_key_alias": ["not a text"]}])
+def test_seconds_are_kept_down_to_a_picosecond(sent: Any, odd: dict[str, Any]) -> None:
+    """More digits would not fit into stored records. A detail that cannot be read costs no second."""
+    sound = usage_object(seconds=sent)
+    part = Partition().take(raw(0, slp(1, **NOTHING, metadata={**sound["metadata"], **odd})))
+    [logged] = part.enriched
+    assert Decimal(str(logged.get("seconds", "0"))) == round(Decimal(str(sent)), 12)
 
 
 POLICIES: list[tuple[dict[str, Any], str, str]] = [
