@@ -120,13 +120,13 @@ def _rejected(request: str, *, is_logged: bool) -> list[DeadLetter] | None:
     return found
 
 
-def _whereabouts_of_all(calls: list[tuple[CallRow, EventStory | None]], rejected: list[DeadLetter] | None) -> Any:
+def _whereabouts_of_all(calls: list[tuple[CallRow, EventStory | None]], rejected: list[DeadLetter] | None) -> str:
     shown_parts = [_whereabouts(calls)] if calls else []
     if rejected:
         shown_parts.append(_rejections(rejected))
     if rejected is None:
         shown_parts.append("The dead letters cannot be read now: a rejected call with this id is not shown.")
-    return Group(*shown_parts)
+    return "\n".join(shown_parts)
 
 
 def _rejections(rejected: list[DeadLetter]) -> str:
@@ -321,7 +321,7 @@ def verdict(story: EventStory) -> str:
     return f"{sum_of_calls} = {plain(story.cents)} cents, billed instead of it by\n{instead}"
 
 
-def _whereabouts(calls: list[tuple[CallRow, EventStory | None]]) -> Any:
+def _whereabouts(calls: list[tuple[CallRow, EventStory | None]]) -> str:
     lines = []
     for call, story in calls:
         where = without_event(call) if story is None else f"{_headline(story)}; {verdict(story)}"

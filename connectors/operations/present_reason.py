@@ -1,7 +1,7 @@
 """Says why usage is held now.
 
-The tables have the reason of the moment at which the usage was counted. A mapping that was made since changes it, and
-only the ledger is told. So the mapping and the orgs of the tables are resolved again, by the meter's own rule.
+The tables have the reason of the moment at which the usage was counted. A later mapping changes the reason in the
+ledger, but not in the tables. So this module resolves the mapping and the orgs of the tables again, by the meter's rule.
 """
 
 from collections.abc import Sequence

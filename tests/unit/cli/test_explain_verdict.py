@@ -2,10 +2,14 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
+from connectors.cli import explain
+from connectors.cli.base import say
 from connectors.cli.explain import _whereabouts, verdict
+from connectors.operations.dead_letters import DeadLetter
 from connectors.operations.explain import HELD, CallRow, EventStory
 from streams.core.metering.decisions import METERED
 
@@ -67,3 +71,14 @@ def test_a_reason_that_may_have_changed_is_named_as_one_of_the_past(is_past: boo
     held = story("billable", "0.02", "0", status=HELD)
     held.reason, held.reason_is_past = "no_mapping", is_past
     assert _whereabouts([(held.calls[0], held)]) == f"r m 0.02 USD -> call-1: held ({why}); 1 call, 0.02 USD wait."
+
+
+@pytest.mark.parametrize("rejected", [[], None])
+def test_a_name_in_the_answer_to_an_id_does_not_control_the_terminal(
+    rejected: list[DeadLetter] | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The names of orgs and subscriptions are printed as `say` prints every text."""
+    monkeypatch.setattr(explain, "_whereabouts", lambda _calls: "billed to \x1b]0;title\x07")
+    calls: list[Any] = [(None, None)]
+    say({}, as_json=False, table=lambda: explain._whereabouts_of_all(calls, rejected))
+    assert "billed to \\x1b]0;title\\x07" in capsys.readouterr().out

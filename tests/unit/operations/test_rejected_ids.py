@@ -1,4 +1,4 @@
-"""A rejected call is found by its ids, whichever shape it has and whoever rejected it."""
+"""A rejected call is found by its ids, in every form of a report, if the ingress or the meter rejected it."""
 
 import json
 from typing import Any
