@@ -52,6 +52,7 @@ async def server(kafka: Kafka, topic_prefix: str, postgres_url: str, lago: Lago)
             yield running
 
 
+@pytest.mark.long
 async def test_every_request_that_the_document_allows_or_forbids_is_answered_as_documented(
     server: Server, tmp_path: Path
 ) -> None:
