@@ -18,11 +18,12 @@ from tests.support.page_programs import programs
 from tests.support.page_shell import PAGES, ROOT, RUNBOOKS, TUTORIAL, Block, PageShell, blocks
 from tests.support.ports import free_port, free_ports_in_a_row
 
-SUBSCRIBE, RECORD = programs("sdk.md")[:2]
+SUBSCRIBE, RECORD, *_, FASTAPI, _ = programs("sdk.md")
 #: What a page requires: files, variables and usage that its reader has, and programs that the reader saves.
 FILES = {
     "subscribe.py": SUBSCRIBE,
     "record.py": RECORD,
+    "app.py": FASTAPI,
     "customers.csv": "litellm_customer_id,lago_customer_id,lago_organization_id\nbeta,beta-inc,main\n",
     "orgs.json": '[{"org_id": "org_beta", "name": "Beta"}]',
     "plans.csv": "org_id,plan_code\norg_beta,ai_basic\n",
@@ -63,7 +64,7 @@ async def shell(kafka: Kafka, topic_prefix: str, postgres_url: str, tmp_path: Pa
     litellm = folder / ".meterbridge" / "litellm" / "bin" / "litellm"
     litellm.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/support/litellm_stand_in.py "$@"\n', "utf-8")
     litellm.chmod(0o755)
-    ports = {number: free_port() for number in (3000, 3002, 4000, 8080, 9080)}
+    ports = {number: free_port() for number in (3000, 3002, 4000, 8000, 8080, 9080)}
     ports |= dict(zip(range(9090, 9094), free_ports_in_a_row(4), strict=True))
     async with fresh_database(postgres_url) as database:
         written = {rf"(?<!\d){number}(?!\d)": str(port) for number, port in ports.items()} | {
