@@ -48,7 +48,7 @@ _MISSING = {
     "pending": "The event is not at Lago yet.",
     "processing": "Lago has not accepted the event yet; it is sent again.",
     "unanswered": "Lago may have the event: `meterbridge dlq requeue` sends it again under its id, and Lago keeps one.",
-    "failed": "Lago does not bill the event: `meterbridge dlq list` shows why, and the next step.",
+    "failed": "Lago does not bill the event: `meterbridge dlq list` shows why, unless it was dismissed and is not listed.",
 }
 T = TypeVar("T")
 
