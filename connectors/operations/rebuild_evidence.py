@@ -17,6 +17,7 @@ from connectors.config.deployment import Deployment
 from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
 from connectors.operations.damaged_records import DamagedRecords
 from connectors.operations.ledger_init import sealed_before
+from schemas.bounded_name import bounded_name
 from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.ledger import Job
@@ -29,7 +30,7 @@ from schemas.records import LagoEvent, Manifest, Receipt
 from schemas.usage import Usage
 from streams.core.metering.batch_identities import HOUR_MS, tag_of
 from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, FAILED_WITH_COST, UNBILLED
-from streams.core.metering.failed_attempts import after_carried, mark_of, without_attempts
+from streams.core.metering.failed_attempts import after_carried, mark_of, own_cost, without_attempts
 from streams.core.metering.known_identities import SETTLED
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.matching import NOISE
@@ -268,11 +269,11 @@ def _remember(
             continue
         try:
             with localcontext(EXACT):
-                key = (message.key() or b"").decode(errors="replace")
-                usage = usage_of(message.value(), key, unit, made_ms * 1000)
+                customer = bounded_name((message.key() or b"").decode(errors="replace"))
+                usage = usage_of(message.value(), customer, unit, made_ms * 1000)
                 if is_again:
                     mark = mark_of(usage)
-                    again[mark] = min(usage.cost, again.get(mark, usage.cost))
+                    again[mark] = min(own_cost(usage), again.get(mark, usage.cost))
                     continue
                 tag, hour = tag_of(usage, billed=decision not in UNBILLED), evidence.newest_ms // HOUR_MS
                 if decision in COST_IS_BILLED:
@@ -313,7 +314,7 @@ def _carry_nothing(evidence: Evidence, mark: bytes, cheapest: Decimal) -> None:
     """Forget what the successes of a call carry. An earlier attempt of it is counted again. It was billed beside the
     success, and must not be taken for an attempt that the success carries. One that costs more is not taken for it.
 
-    `cheapest`: the smallest cost of such an attempt.
+    `cheapest`: the smallest own cost of such an attempt.
     """
     job = evidence.jobs.get(mark)
     if job is not None and job.attempts is not None and cheapest <= job.attempts.carried + NOISE:

@@ -13,7 +13,7 @@ from connectors.operations.rebuild_evidence import Evidence, _Calls, _remember
 from schemas.moments import SECOND_US
 from schemas.policy import MeterPolicy
 from schemas.topics import TopicNames
-from streams.core.metering.decisions import BILLABLE, CARRIED
+from streams.core.metering.decisions import BILLABLE, CARRIED, FAILED_WITH_COST
 from streams.state.ledger_restart import EmittedTotals
 from tests.support.calls import NOON, Raw, raw, slp
 from tests.support.folding import Partition
@@ -36,8 +36,8 @@ class Stored:
     def offset(self) -> int:
         return self._offset
 
-    def key(self) -> bytes:
-        return b"acme"
+    def key(self) -> bytes | None:
+        return self._record.key
 
     def value(self) -> bytes | None:
         return self._record.value
@@ -86,6 +86,26 @@ def test_an_attempt_that_costs_more_than_is_carried_changes_nothing(monkeypatch:
     evidence = Evidence(0)
     remembered(monkeypatch, evidence, [dear, success], calls, 0)
     assert cost_of(evidence, dear, call(3, **FAILED)) == Decimal("0.002")
+
+
+def test_of_an_attempt_that_carries_another_only_its_own_cost_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It came before the success, which carries less than it costs, so it was billed beside the success."""
+    attempt = call(1, "0.002", seconds=0, status="failure", carried_cost=Decimal("0.001"))
+    success = call(2, "0.0055", seconds=3, carried_cost=Decimal("0.0015"))
+    calls = _Calls(settled={1: BILLABLE}, waiting={0: NOON}, attempts={0})
+    evidence = Evidence(0)
+    remembered(monkeypatch, evidence, [attempt, success], calls, 0)
+    assert cost_of(evidence, attempt) == Partition().take(attempt).cost == Decimal("0.002")
+
+
+def test_an_attempt_of_a_customer_with_a_very_long_name_is_known_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger keeps such a name as a hash."""
+    attempt, success = call(1, **FAILED), call(2, "0.0055", seconds=3, carried_cost=Decimal("0.001"))
+    for record in (attempt, success):
+        record.key = b"a" * 300
+    evidence = Evidence(1)
+    remembered(monkeypatch, evidence, [attempt], _Calls(settled={0: FAILED_WITH_COST}), 1)
+    assert cost_of(evidence, success) == Decimal("0.0045")
 
 
 def test_without_such_an_attempt_a_success_absorbs_what_it_carries(monkeypatch: pytest.MonkeyPatch) -> None:
