@@ -166,9 +166,11 @@ class _Comparison:
             at = to_iso(ended_us)
             sentence = f"{plain(after)} cents were delivered to it with a moment after its end at {at}"
             return SubscriptionComparison(f"subscription {name}: {sentence}: meterbridge lago rebill")
-        invoice, fees = await self._last_fees(name, org_id)
+        invoice, fees = await self._last_fees(ended, org_id)
         if invoice is None and len(self._listed[org_id]) >= INVOICES:
             return self._unread(name, org_id)
+        if any(fee.pay_in_advance for fee in fees):
+            return SubscriptionComparison(complete=False)  # each event has an invoice of its own
         until_us = max(
             (parse_us(str(fee.to_date)) + SECOND_US for fee in fees), default=parse_us(str(ended.started_at))
         )
@@ -201,7 +203,7 @@ class _Comparison:
         of_period: list[Invoice] = []
         from_us, invoiced_us = 0, 0
         async for invoice in self._whole_invoices(org_id):
-            if any(fee.pay_in_advance for fee in invoice.fees if self._is_ours(fee, usage.subscription)):
+            if any(fee.pay_in_advance for fee in self._fees_of_life(invoice, running)):
                 return SubscriptionComparison(complete=False)  # each event has an invoice of its own
             bounds = _charged(invoice, running)
             if bounds is None:
@@ -240,10 +242,7 @@ class _Comparison:
 
     async def _of_invoice(self, invoice: Invoice, running: Subscription, from_us: int, until_us: int) -> str:
         """Return the complaint about an invoice of a subscription that still runs."""
-        subscription, life = running.external_id, running.lago_id
-        fees = [
-            fee for fee in invoice.fees if self._is_ours(fee, subscription) and fee.lago_subscription_id in (None, life)
-        ]
+        subscription, fees = running.external_id, self._fees_of_life(invoice, running)
         cents = Decimal(sum(fee.amount_cents for fee in fees))
         delivered, waiting = await self._delivered(subscription, from_us, until_us)
         counted = LagoUsage(subscription, from_us, until_us, cents, len(fees))
@@ -276,11 +275,11 @@ class _Comparison:
             )
         return f"{sentence}: meterbridge lago rebill" if sentence else ""
 
-    async def _last_fees(self, subscription: str, org_id: str) -> tuple[Invoice | None, list[Fee]]:
+    async def _last_fees(self, ended: Subscription, org_id: str) -> tuple[Invoice | None, list[Fee]]:
         """Return the deciding invoice of the latest period for which one has fees of the metric, and these fees."""
         found: list[tuple[Invoice, list[Fee]]] = []
         async for invoice in self._whole_invoices(org_id):
-            fees = [fee for fee in invoice.fees if self._is_ours(fee, subscription) and fee.from_date and fee.to_date]
+            fees = [fee for fee in self._fees_of_life(invoice, ended) if fee.from_date and fee.to_date]
             if fees and found and _last_day(fees) < _last_day(found[-1][1]):
                 break
             if fees and found and _last_day(fees) > _last_day(found[-1][1]):
@@ -299,8 +298,15 @@ class _Comparison:
             if (invoice := self._invoices[listed.lago_id]) is not None:
                 yield invoice
 
-    def _is_ours(self, fee: Fee, subscription: str) -> bool:
-        return fee.external_subscription_id == subscription and (fee.item.type, fee.item.code) == ("charge", self._code)
+    def _fees_of_life(self, invoice: Invoice, life: Subscription) -> list[Fee]:
+        """Return the fees of the metric for one life of the subscription's id. Another plan is another life."""
+        of_life = (life.external_id, "charge", self._code)
+        return [
+            fee
+            for fee in invoice.fees
+            if (fee.external_subscription_id, fee.item.type, fee.item.code) == of_life
+            and fee.lago_subscription_id in (None, life.lago_id)
+        ]
 
     async def _delivered(self, subscription: str, from_us: int, until_us: int, org_id: str = "") -> Any:
         """Return the delivered and the waiting cents.
