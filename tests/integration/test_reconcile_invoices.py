@@ -161,6 +161,34 @@ async def test_what_an_earlier_plan_charged_in_advance_hides_no_difference(
     assert "counts 145 cents, 245.2 were delivered" in complaint
 
 
+@pytest.mark.parametrize("lost", [False, True])
+async def test_the_invoice_that_a_change_of_plan_made_is_compared(
+    billed: Billed, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """The plan before is another subscription of Lago's; earlier its last invoice was not compared, and counted as right."""
+    billed.clock.now = seconds("2026-11-25T00:00:00.500Z")
+    await billed.lago.usage_plan("larger", 100)
+    await billed.lago.subscribe("sub", "org", "larger")
+    await billed.deliver(9, "2026-11-25T00:00:00.900Z", "31")
+    billed.clock.now = seconds("2026-12-03T00:00:00Z")
+    await billed.invoiced()
+    read = LagoClient.invoice
+
+    async def without_fees(client: LagoClient, lago_id: str) -> Invoice | None:
+        one = await read(client, lago_id)
+        assert one is not None
+        fees = (fee for fee in one.fees if (fee.item.type, fee.amount_cents) != ("charge", 145))
+        return msgspec.structs.replace(one, fees=tuple(fees))
+
+    if lost:
+        monkeypatch.setattr(LagoClient, "invoice", without_fees)
+    compared = await billed.compared()
+    assert (compared.subscriptions, compared.not_compared, compared.notes) == (1, 0, [])
+    assert [f"{one.partition(', its')[0]}{one.partition('counted')[2]}" for one in compared.complaints] == [
+        "subscription sub: before it started again 0 cents, 145.2 were delivered and 31 are on their way"
+    ] * lost
+
+
 async def test_a_subscription_of_this_month_has_no_invoice(billed: Billed) -> None:
     assert await billed.complaints() == []
     assert Decimal((await billed.lago.usage("org", "sub"))["amount_cents"]) == 145
