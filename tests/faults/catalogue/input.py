@@ -277,12 +277,9 @@ ROWS = (
     Row(
         213,
         "numbers with a huge exponent in details of a call",
-        "1e-5000000 seconds, as a number and as text, and 1e-999999 dollars of failed attempts",
+        "1e-30000000 seconds as text, and 1e-999999 dollars of failed attempts",
         (LOST, GOES_ON),
-        "the detail is rounded before it is written, so it needs no more memory than other details; the call is stored and billed",
-        (
-            "unit/streams/core/metering/test_tolerant_reader.py::test_a_number_of_seconds_is_not_written_out",
-            "unit/ingest/test_carried_costs.py::test_a_call_is_not_refused_for_a_tiny_amount",
-        ),
+        "the detail is rounded before it is written, so it needs no more memory than others; the call is stored",
+        ("integration/test_ingress_bad_input.py::test_an_unusual_call_is_billed_like_any_other",),
     ),
 )
