@@ -126,7 +126,7 @@ def _weight(decision: str) -> int:
 def _is_recounted(before: tuple[Any, ...], row: tuple[Any, ...]) -> bool:
     """Return whether the ledger has counted the same record of the raw topic again, in another part."""
     first, second = (one[_PART].rpartition("-") for one in (before, row))
-    return first[0] != "" and first[0] == second[0] and first[2] != second[2] and before[_OFFSET] == row[_OFFSET]
+    return bool(first[0] and first[0] == second[0] and first[2] != second[2] and before[_OFFSET] == row[_OFFSET])
 
 
 def rejected_rows(records: Iterable[KafkaRecord]) -> Rows:
