@@ -253,35 +253,40 @@ def _remember(
     """Collect the identities of the settled calls, and the clock.
 
     `again_from`: the offset from which the ledger counts again what is not remembered. Attempts that a success carries
-    are among it, because their success may be; None = nothing is counted again.
+    are among it, if their success is; None = nothing is counted again.
     """
     unit = quantum(deployment.policy.cost_decimals)
     ((partition, _),) = raw.ranges.items()
     again: dict[bytes, Decimal] = {}
+    carriers: set[bytes] = set()
     for message, offset, made_ms in _calls_of(deployment, raw):
         evidence.newest_ms = max(evidence.newest_ms, made_ms)
         if offset < evidence.next:
             evidence.clock_ms = max(evidence.clock_ms, made_ms)
-        decision, is_again = calls.settled.get(offset, ""), offset in calls.attempts
-        if not decision and not is_again:
-            continue
-        if decision == CARRIED and again_from is not None and offset >= again_from:
+        decision = calls.settled.get(offset, "")
+        if not decision and offset not in calls.waiting:
             continue
         try:
             with localcontext(EXACT):
                 customer = bounded_name((message.key() or b"").decode(errors="replace"))
                 usage = usage_of(message.value(), customer, unit, made_ms * 1000)
-                if is_again:
-                    mark = mark_of(usage)
-                    again[mark] = min(own_cost(usage), again.get(mark, usage.cost))
+                mark = mark_of(usage)
+                if not decision:
+                    if usage.carried:
+                        carriers.add(mark)
+                    if offset in calls.attempts:
+                        again[mark] = min(own_cost(usage), again.get(mark, usage.cost))
+                    continue
+                if decision == CARRIED and mark in carriers and again_from is not None and offset >= again_from:
                     continue
                 tag, hour = tag_of(usage, billed=decision not in UNBILLED), evidence.newest_ms // HOUR_MS
                 if decision in COST_IS_BILLED:
                     _remember_attempts(evidence, usage, decision, calls.noted.get(offset), hour)
-                    if again and (mark := mark_of(usage)) in again:
+                    if mark in again:
                         _carry_nothing(evidence, mark, again[mark])
         except Rejected:  # it was readable by the rules of an earlier release
-            evidence.gaps.append(f"the call at offset {offset} of partition {partition} cannot be read any more")
+            if decision or offset in calls.attempts:
+                evidence.gaps.append(f"the call at offset {offset} of partition {partition} cannot be read any more")
             continue
         job = usage.job
         evidence.seen.update(dict.fromkeys(usage.twins, tag))
