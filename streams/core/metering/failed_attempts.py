@@ -15,7 +15,7 @@ import msgspec
 from schemas.ledger import Attempts, FailedAttempt
 from schemas.moments import HOUR_US
 from schemas.money import ZERO, add
-from schemas.usage import TOKENS, Usage
+from schemas.usage import TOKENS, Usage, token_counts
 from streams.core.metering.decisions import FAILED_WITH_COST
 from streams.core.metering.identity import identity_of
 from streams.core.metering.matching import NOISE
@@ -71,7 +71,7 @@ def without_attempts(usage: Usage, decision: str, known: Attempts | None) -> Att
     latest attempts are taken that fit into it. Attempts that the call does not carry stay billed beside it.
     """
     before = known or _NONE
-    whole = FailedAttempt(usage.end_us, usage.cost, *(getattr(usage, name) for name in TOKENS))
+    whole = FailedAttempt(usage.end_us, usage.cost, *token_counts(usage))
     left, kept = usage.carried, []
     exact = [
         attempt for attempt in before.billed if attempt.end_us <= usage.end_us and abs(attempt.cost - left) <= NOISE
