@@ -113,7 +113,7 @@ def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
     rows: dict[tuple[bytes, str], tuple[Any, ...]] = {}
     for row in result.rows:
         before = rows.setdefault((row[0], row[1]), row)
-        if _weight(row[_DECISION]) > _weight(before[_DECISION]) or _is_recounted(before, row):
+        if before is not row and (_weight(row[_DECISION]) > _weight(before[_DECISION]) or _is_recounted(before, row)):
             rows[row[0], row[1]] = row
     return Rows(list(rows.values()), result.aside)
 
