@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import typer
@@ -31,10 +31,11 @@ from connectors.operations.explain import (
 )
 from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
-from schemas.errors import TopicProblem, Unavailable
+from schemas.errors import Rejected, TopicProblem, Unavailable
 from schemas.moments import MAX_US, SECOND_US, to_datetime
-from schemas.money import plain
+from schemas.money import parse_amount, plain
 from schemas.plurals import numbered
+from schemas.ranges import dollars
 from schemas.reasons import WRITTEN_OFF, lago_may_have
 from streams.core.metering.decisions import METERED
 
@@ -185,10 +186,9 @@ async def _of_customer(
 
 def _amount(usd: str) -> Decimal:
     try:
-        amount = Decimal(usd)
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite():
+        amount = parse_amount(usd.strip())
+        dollars(amount)
+    except (Rejected, ValueError):
         fail(f"--usd: {usd!r} is not a number. Give dollars, for example 0.012.", 2)
     return amount
 
