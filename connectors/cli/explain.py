@@ -35,7 +35,7 @@ from schemas.errors import TopicProblem, Unavailable
 from schemas.moments import MAX_US, SECOND_US, to_datetime
 from schemas.money import plain
 from schemas.plurals import numbered
-from schemas.reasons import WRITTEN_OFF, lago_may_have
+from schemas.reasons import WRITTEN_OFF
 from streams.core.metering.decisions import METERED
 
 _SHOWN = 20
@@ -247,6 +247,7 @@ def _as_object(story: EventStory, *, calls: bool = True) -> dict[str, Any]:
         "instead_of": story.instead_of or None,
         "again": None if story.again is None else _as_object(story.again, calls=False),
         "reason_is_past": story.reason_is_past,
+        "may_be_in_lago": story.may_be_in_lago,
     }
     return {**answer, "lines": [_line(call) for call in story.calls]} if calls else answer
 
@@ -309,8 +310,7 @@ def verdict(story: EventStory) -> str:
         return f"{sum_of_calls}, but the event has {numbered(story.claimed_calls, 'call')} and {plain(story.cents)} cents: NOT proved."
     metered = bool(story.calls) and all(call.decision == METERED for call in story.calls)
     if story.again is None:
-        is_unknown = story.status == "failed" and lago_may_have(story.reason)
-        missing = _MISSING.get("unanswered" if is_unknown else story.status)
+        missing = _MISSING.get("unanswered" if story.may_be_in_lago else story.status)
         if metered:
             return _PRICED_BY_LAGO if missing is None else f"1 metered event without an amount. {missing}"
         sums = f"{sum_of_calls} = {plain(story.cents)} cents"

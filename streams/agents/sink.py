@@ -342,6 +342,7 @@ class DeliveryWork:
             attempt,
             "" if status == "completed" else outcome.reason,
             outcome.timestamp,
+            outcome.maybe_sent if status == "failed" else None,
         )
 
     def _onward(self, record: ConsumerRecord, outcome: EventOutcome, status: str, attempt: int) -> Write:

@@ -71,6 +71,11 @@ def delivery_history_of(headers: Iterable[tuple[str, bytes | None]]) -> Delivery
     )
 
 
+def maybe_sent_of(headers: Iterable[tuple[str, bytes | None]]) -> bool | None:
+    """Return whether Lago may have stored the event, as its headers say; None = they do not say it."""
+    return {b"0": False, b"1": True}.get(dict(headers).get(MAYBE_SENT) or b"")
+
+
 def waiting(
     headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: EventOutcome, attempt: int, not_before_ms: int
 ) -> Headers:

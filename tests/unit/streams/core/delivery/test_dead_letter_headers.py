@@ -11,6 +11,7 @@ from streams.core.delivery.dead_letter_headers import (
     RecordOrigin,
     dead,
     delivery_history_of,
+    maybe_sent_of,
     waiting,
 )
 
@@ -94,6 +95,22 @@ def test_headers_of_other_programs_never_stop_the_partition_task(headers: list[t
 @pytest.mark.parametrize("value", [None, b"", b"-1", b"1e3", b"\xff", "１".encode(), b"9" * 19])
 def test_a_malformed_number_counts_as_absent(value: bytes | None) -> None:
     assert delivery_history_of([("attempt", value)]) == DeliveryHistory()
+
+
+@pytest.mark.parametrize(
+    ("headers", "maybe_sent"),
+    [
+        (dead(ORIGINAL, PLACE, BROKEN, 4), True),
+        (dead(ORIGINAL, PLACE, REFUSED, 1), False),
+        (ORIGINAL, None),
+        ([("maybe_sent", None)], None),
+        ([("maybe_sent", b"yes")], None),
+    ],
+)
+def test_a_dead_letter_without_the_fact_does_not_say_that_lago_has_nothing(
+    headers: list[tuple[str, bytes | None]], maybe_sent: bool | None
+) -> None:
+    assert maybe_sent_of(headers) is maybe_sent
 
 
 def test_of_two_headers_with_one_name_the_last_counts() -> None:
