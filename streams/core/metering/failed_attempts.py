@@ -13,14 +13,13 @@ import msgspec
 
 from schemas.ledger import Attempts, FailedAttempt
 from schemas.money import ZERO, add
-from schemas.usage import Usage
+from schemas.usage import TOKENS, Usage, token_counts
 from streams.core.metering.decisions import FAILED_WITH_COST
 from streams.core.metering.identity import identity_of
 from streams.core.metering.matching import NOISE
 
 #: The most attempts of a call that are remembered. A client may use a call id again and again.
 MOST_ATTEMPTS: Final = 16
-_COUNTS: Final = ("tokens_input", "tokens_output", "total_tokens", "cached_tokens", "reasoning_tokens")
 _NONE: Final = Attempts()
 
 
@@ -57,7 +56,7 @@ def without_attempts(usage: Usage, decision: str, known: Attempts | None) -> Att
     latest attempts are taken that fit into it. Attempts that the call does not carry stay billed beside it.
     """
     before = known or _NONE
-    whole = FailedAttempt(usage.end_us, usage.cost, *(getattr(usage, name) for name in _COUNTS))
+    whole = FailedAttempt(usage.end_us, usage.cost, *token_counts(usage))
     left, kept = usage.carried, []
     exact = [
         attempt for attempt in before.billed if attempt.end_us <= usage.end_us and abs(attempt.cost - left) <= NOISE
@@ -69,7 +68,7 @@ def without_attempts(usage: Usage, decision: str, known: Attempts | None) -> Att
             continue
         taken = min(attempt.cost, left)
         left, usage.cost = add(left, -taken), add(usage.cost, -taken)
-        for name in _COUNTS:
+        for name in TOKENS:
             setattr(usage, name, max(0, getattr(usage, name) - getattr(attempt, name)))
     if usage.cost != whole.cost:
         note = f"{add(whole.cost, -usage.cost).normalize():f} USD of failed attempts is billed with them"
