@@ -39,6 +39,14 @@ def test_a_first_failure_keeps_the_headers_and_adds_the_reason_and_the_origin() 
     assert delivery_history_of(headers) == DeliveryHistory(1, 1_800_000_000_000, maybe_sent=True)
 
 
+def test_an_event_that_must_be_compared_stays_one_in_the_retry_topic_and_as_a_dead_letter() -> None:
+    known = EventOutcome("retry", "timeout", "", 1, maybe_sent=True, compare=True)
+    for headers in (waiting(ORIGINAL, PLACE, known, 1, 5), dead(ORIGINAL, PLACE, known, 4)):
+        assert dict(headers)["maybe_sent"] == b"2"
+        history = delivery_history_of(headers)
+        assert (history.maybe_sent, history.compare, maybe_sent_of(headers)) == (True, True, True)
+
+
 def test_a_dead_letter_has_its_first_and_last_error_and_where_it_first_failed() -> None:
     headers = dead(waiting(ORIGINAL, PLACE, BROKEN, 1, 5), LATER, REFUSED, 2)
     result = dict(headers)
@@ -75,7 +83,7 @@ def test_a_tool_for_kafka_connects_dead_letters_can_list_ours() -> None:
 def test_a_requeued_event_that_fails_again_has_every_header_once() -> None:
     first = dead(ORIGINAL, PLACE, BROKEN, 4)
     requeued = [*first, ("requeued", b"1"), ("attempt", b"0"), ("not_before", b"9")]
-    assert delivery_history_of(requeued) == DeliveryHistory(0, 9, maybe_sent=True, requeued=1)
+    assert delivery_history_of(requeued) == DeliveryHistory(0, 9, maybe_sent=True, requeued=1, compare=True)
     for headers in (waiting(requeued, LATER, BROKEN, 1, 10), dead(requeued, LATER, REFUSED, 1)):
         names = [name for name, _ in headers if name != "theirs"]
         assert len(names) == len(set(names))
