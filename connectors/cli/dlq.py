@@ -247,8 +247,8 @@ def dead_letter_line(dead_letter: DeadLetter) -> dict[str, Any]:
         "usd": None if dead_letter.usd is None else plain(dead_letter.usd),
         "attempts": dead_letter.attempts,
         "requeued": dead_letter.requeued,
-        "call": next(iter(dead_letter.call_ids), ""),
         _MAY_BE_IN_LAGO: may_be_in_lago(dead_letter) if dead_letter.kind == EVENTS else None,
+        "call": next(iter(dead_letter.call_ids), ""),
     }
 
 
