@@ -15,7 +15,7 @@ from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.settings import load_settings
-from connectors.operations.dead_letters import DeadLetter, rejected_with_id
+from connectors.operations.dead_letters import DeadLetter
 from connectors.operations.explain import (
     HELD,
     MOST,
@@ -29,6 +29,7 @@ from connectors.operations.explain import (
     usd_of,
     without_event,
 )
+from connectors.operations.rejected_lookup import open_with_id
 from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
 from schemas.errors import TopicProblem, Unavailable
@@ -106,7 +107,8 @@ def _rejected(request: str, *, is_logged: bool) -> list[DeadLetter] | None:
     """
     with one_sentence():
         try:
-            found = rejected_with_id(deployment_of(load_settings()), request)
+            deployment = deployment_of(load_settings())
+            found = _ask(lambda database, _code: open_with_id(deployment, database, request))
         except (Unavailable, TopicProblem) as error:
             if is_logged:
                 return None
