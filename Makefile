@@ -1,10 +1,14 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS), and Prometheus' promtool (or apt-get, which fetches it).
 .DEFAULT_GOAL := help
-.PHONY: help demo services services-stop test check fmt bench latency soak trial scale-trial plugin-trial litellm-matrix stripe-trial upgrade mutants fuzz ready reliability balance-trial clickhouse-test alarms-trial deploy-test chart chart-test lock sbom venv
+.PHONY: help demo services services-stop test serverless faults check fmt bench latency soak trial scale-trial plugin-trial litellm-matrix stripe-trial upgrade mutants fuzz ready reliability balance-trial clickhouse-test alarms-trial deploy-test chart chart-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 # Hundreds of processes load the same modules: without compiled files each would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
+#: The folders of tests that need a Kafka or a Postgres. All others but the fault tests need none.
+WITH_SERVERS = tests/integration tests/e2e
+#: What the fault tests print; `make test` shows it after the tests that run beside them.
+FAULTS_LOG = .cache/faults.log
 # Processes of the tests, for two cores: they mostly wait. Each has a Postgres of its own, and those of the fault tests a Kafka.
 WORKERS ?= 6
 FAULT_WORKERS ?= 5
@@ -29,9 +33,17 @@ services-stop: venv ## end them, and delete their data
 
 test: venv ## everything CI runs: the checks, then all tests on a real Kafka (ARGS="-k window" to choose)
 	$(MAKE) -j 2 check ready
-	.venv/bin/pytest -m "not faults and not alone" -n $(WORKERS) --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
-	.venv/bin/pytest -m "faults and not alone" -n $(FAULT_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
+	$(MAKE) -j 2 serverless faults; code=$$?; cat $(FAULTS_LOG); exit $$code
+	.venv/bin/pytest $(WITH_SERVERS) -m "not faults and not alone" -n $(WORKERS) --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 	.venv/bin/pytest -m alone $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
+
+# Fault tests mostly wait. Tests without servers fill these pauses; nothing of them is late if they wait, too.
+serverless: venv
+	.venv/bin/pytest tests $(addprefix --ignore=,$(WITH_SERVERS)) -m "not faults and not alone" -n 2 --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
+
+faults: venv
+	@mkdir -p $(dir $(FAULTS_LOG))
+	.venv/bin/pytest -m "faults and not alone" -n $(FAULT_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS) > $(FAULTS_LOG) 2>&1 || [ $$? = $(NOTHING_CHOSEN) ]
 
 # Beside the checks, which take one processor. The last line compiles the tests once: their workers would each do it.
 ready: venv

@@ -18,7 +18,7 @@ from tests.support.certificates import share_certificates
 from tests.support.database import drop_template, migrated_database
 from tests.support.kafka import Kafka, MavenKafka, start_kafka
 from tests.support.kafka.shared import BrokerForWorkers, SharedKafka, shared_kafka
-from tests.support.order import interleaved, longest_first, refuse_unapplied_groups
+from tests.support.order import longest_first, refuse_unapplied_groups, spread
 from tests.support.ports import RUN
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.stage import Stage
@@ -89,7 +89,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
             items[:] = longest_first(items, case_seconds())
         else:
-            items[:] = interleaved(items, worker["workercount"])
+            is_long = lambda item: item.get_closest_marker("long") is not None  # noqa: E731
+            items[:] = spread(items, worker["workercount"], is_long)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -32,6 +32,7 @@ def secured(tmp_path: Path) -> Iterator[SecuredKafka]:
     broker.kafka.stop()
 
 
+@pytest.mark.long
 async def test_the_page_secures_a_kafka(secured: SecuredKafka, tmp_path: Path) -> None:
     folder, programs = tmp_path / "reader", tmp_path / "programs"
     for one in (folder, programs):

@@ -133,6 +133,7 @@ async def sending(sender: Sender) -> AsyncIterator[None]:
         await asyncio.wait_for(task, 60)
 
 
+@pytest.mark.long
 async def test_every_secret_is_replaced_while_calls_arrive_and_no_call_is_lost_or_refused(
     secured: SecuredKafka, database: tuple[str, int, str], tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.long
 async def test_a_few_kinds_of_calls_have_the_recorded_meaning(tmp_path: Path) -> None:
     assert PYTHON is not None
     wanted = sum(len(recorded(NEWEST)[name]["calls"]) for name in FEW)

@@ -99,10 +99,12 @@ async def typed(shell: PageShell, page: str) -> None:
             await shell.run(block)
 
 
+@pytest.mark.long
 async def test_the_tutorial_bills_a_call_and_verifies_it(shell: PageShell) -> None:
     await typed(shell, TUTORIAL)
 
 
+@pytest.mark.long
 async def test_the_readme_and_the_pages_after_it_run_unchanged(shell: PageShell) -> None:
     await shell.run(given("export WEBHOOK_SECRET=a-secret-of-thirty-two-characters WEBHOOK_TIMESTAMP_REQUIRED=1"))
     await shell.run(given("export PROVIDER_KEYS_SECRET=$(openssl rand -base64 32 | tr '+/' '-_')"))

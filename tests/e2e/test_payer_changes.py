@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.deployment import PLANS, Deployment, deployment, furnish
+from tests.support.eventually import within
 from tests.support.kafka import Kafka
 
 RATE, SECONDS, STEP_S = 200, 15, 0.05
@@ -25,7 +26,7 @@ MOVED, CHANGED = "moved", "changed"
 
 
 async def until(so: Callable[[], Awaitable[bool]], limit_s: float) -> None:
-    async with asyncio.timeout(limit_s):
+    async with within(limit_s):
         while not await so():
             await asyncio.sleep(0.1)
 

@@ -10,6 +10,7 @@ import aiohttp
 
 from tests.faults.plan import LAGO, Fault, Kind
 from tests.faults.procs import STOP_LIMIT_S, Death, Process
+from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka
 
 #: The rules with which the sandbox fails; it counts how often each rule fires.
@@ -65,7 +66,7 @@ class Adversary:
 
         While the broker is down nothing is posted, so these faults accumulate and happen one after the other.
         """
-        deadline = time.monotonic() + limit_s
+        deadline = time.monotonic() + limit_s * PATIENCE
         while time.monotonic() < deadline and not all(rule["ended"] for rule in await self._rules()):
             await asyncio.sleep(0.5)
 

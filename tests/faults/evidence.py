@@ -20,6 +20,7 @@ from streams.runtime.plain_consumer import reading
 from streams.state.changelog import FETCHING, read, restore
 from streams.state.step_writes import RAW_PARTITION, SEAL_SEQ
 from tests.faults.oracle import Found, SentEvent
+from tests.support.eventually import PATIENCE
 
 _LIMIT_S = 30.0
 
@@ -111,12 +112,12 @@ class Evidence:
         with closing(self._consumer()) as consumer:
             left = set(self._partitions(consumer, topic))
             consumer.assign([TopicPartition(topic, partition, 0) for partition in left])
-            deadline = time.monotonic() + _LIMIT_S
+            deadline = time.monotonic() + _LIMIT_S * PATIENCE
             while left:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{topic} gave nothing for {_LIMIT_S:.0f} s")
                 for record in consumer.consume(5000, timeout=0.1):
-                    deadline = time.monotonic() + _LIMIT_S
+                    deadline = time.monotonic() + _LIMIT_S * PATIENCE
                     error = record.error()
                     if error is None:
                         yield record

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support import guard, warm
+from tests.support.eventually import PATIENCE
 
 #: SIGTERM to exit, at most.
 STOP_LIMIT_S = 10.0
@@ -95,7 +96,7 @@ class Process:
         Raises:
             TimeoutError: it did not within `limit_s`; with the end of its log.
         """
-        deadline = time.monotonic() + limit_s
+        deadline = time.monotonic() + limit_s * PATIENCE
         while not (self.alive and self._ready(self._said())):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.name} is not up after {limit_s:.0f} s:\n{self.tail()}")

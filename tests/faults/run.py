@@ -17,6 +17,7 @@ from tests.faults.plan import LAGO, MINUTE_S, Fault, Kind, draw_plan, too_few
 from tests.faults.procs import Death
 from tests.faults.recording import Recorder
 from tests.faults.world import MASTER_KEY, ORGS, SECRET, TOKEN, World, mapped_late, running_world, subscription_of
+from tests.support.eventually import PATIENCE
 from tests.support.kafka import broker_kind
 
 #: From the last call accepted and the last fault healed to every cent billed.
@@ -159,7 +160,7 @@ async def settle(world: World, load: Load, say: Callable[[str], None], limit_s: 
     subscriptions = {customer: subscription_of(customer) for customer in CUSTOMERS}
     of_orgs = {org: "sub-" + org for org in ORGS}
     owed = load.owed.by_subscription(subscriptions)
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + limit_s * PATIENCE
     late = []
     while time.monotonic() < deadline:
         if not billing_wrong(await evidence.stats(), owed) and await evidence.all_settled():

@@ -17,7 +17,7 @@ from schemas.records import LagoEvent, Manifest
 from streams.state.step_writes import MANIFEST
 from tests.faults import mortal
 from tests.faults.procs import Process
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon, within
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.stage import Stage
 
@@ -119,7 +119,7 @@ async def _die(found: Found, scenario: Scenario, stage: Stage, lago: Lago, folde
     name = "-" if step.fault else step.name
     async with worker(["tests.faults.mortal", scenario.role, name], stage, lago, folder) as mortal_worker:
         mortal_worker.start()
-        deadline = time.monotonic() + LIMIT_S
+        deadline = time.monotonic() + LIMIT_S * PATIENCE
         while mortal_worker.alive:
             assert time.monotonic() < deadline, mortal_worker.tail()
             if step.fault and await _fired(lago) and await _stored(lago) == step.stored:
@@ -208,6 +208,6 @@ async def _all_handled(scenario: Scenario, lago: Lago) -> None:
     counted when it has arrived.
     """
     if scenario.step.fault and scenario.store == "postgres":
-        async with asyncio.timeout(LIMIT_S):
+        async with within(LIMIT_S):
             while (await lago.stats())["duplicates"] < EVENTS:
                 await asyncio.sleep(0.05)

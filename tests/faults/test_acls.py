@@ -28,7 +28,7 @@ from tests.faults.calls import CUSTOMERS
 from tests.faults.world import COMMANDS, TOKEN, World, mapped_late, running_world
 from tests.support.command import ended
 from tests.support.database import until
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka.secured import ADMIN, CERTIFICATE, PRINCIPALS, SCRAM, SecuredKafka
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
@@ -190,7 +190,7 @@ def _groups_of(kafka: dict[str, Any], needed: list[Acl]) -> dict[str, set[str]]:
 
 
 def _group(admin: AdminClient, name: str) -> set[str]:
-    deadline = time.monotonic() + _LIMIT_S
+    deadline = time.monotonic() + _LIMIT_S * PATIENCE
     while True:
         [future] = admin.describe_consumer_groups(
             [name], include_authorized_operations=True, request_timeout=30

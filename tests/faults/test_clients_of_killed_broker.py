@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams.runtime.event_loop import run_loop
 from streams.runtime.plain_consumer import reading
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka import Kafka, broker_kind, start_kafka
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
@@ -49,7 +49,7 @@ async def test_stopping_a_reader_of_a_dead_broker_does_not_cancel_the_caller(kil
     await asyncio.to_thread(killable_broker.kill)
     dead.set()
     ends = asyncio.gather(*readers, return_exceptions=True)
-    assert await asyncio.wait_for(ends, 30) == ["went on"] * 8
+    assert await asyncio.wait_for(ends, 30 * PATIENCE) == ["went on"] * 8
 
 
 def test_a_request_on_a_reset_connection_fails_with_an_error_that_aiokafka_handles(kafka: Kafka) -> None:
@@ -69,7 +69,7 @@ def test_a_request_on_a_reset_connection_fails_with_an_error_that_aiokafka_handl
             with pytest.raises(KafkaConnectionError, match="closed under a request"):
                 await connection.send(MetadataRequest([]))
             assert not connection.connected()
-        answered: bool = await asyncio.wait_for(client.force_metadata_update(), 10)
+        answered: bool = await asyncio.wait_for(client.force_metadata_update(), 10 * PATIENCE)
         await client.close()
         return answered
 

@@ -18,7 +18,7 @@ from tests.faults.procs import Process
 from tests.faults.stage_process import stage_process
 from tests.support.credits import account, balanced, give
 from tests.support.database import rows
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.ports import free_port
 from tests.support.stage import Stage
 from tests.support.stripe_events import SECRET, body_of, event, session, signed
@@ -61,7 +61,7 @@ class Client:
 
     async def ask(self, path: str, accepted: tuple[int, ...] = (200,), **request: Any) -> tuple[int, dict[str, Any]]:
         """Status and JSON of the first answer with an accepted status."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 120 * PATIENCE
         request["headers"] = {"Authorization": f"Bearer {_MASTER_KEY}"} | request.get("headers", {})
         while True:
             assert time.monotonic() < deadline, f"{path} is not answered"

@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from connectors.processes.server import API, PARTS, serving
+from tests.support.eventually import within
 from tests.support.kafka import MavenKafka
 from tests.support.server import BEARER, settings_for
 
@@ -39,7 +40,7 @@ async def test_the_first_mapping_can_be_set_as_soon_as_the_server_is_ready(
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.ports[API]}", timeout=30, trust_env=False) as http,
     ):
         reasons = set()
-        async with asyncio.timeout(60):
+        async with within(60):
             while (ready := await http.get("/health/ready")).status_code != 200:
                 reasons.add(ready.json()["reason"])
                 await asyncio.sleep(0.01)

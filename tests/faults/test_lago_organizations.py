@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from schemas.records import LagoEvent, Manifest
 from streams.state.step_writes import MANIFEST
 from tests.faults.steps import worker
-from tests.support.eventually import soon
+from tests.support.eventually import soon, within
 from tests.support.kafka import Kafka
 from tests.support.posting import statuses
 from tests.support.sandbox import KEY, Lago, lago_sandbox
@@ -69,7 +69,7 @@ async def copies(lago: Lago) -> Counter[str]:
 
 async def billed(lago: Lago, organization: str, events: int) -> None:
     """Return when Lago has this number of events; they must be this organisation's, each once, with exact cents."""
-    async with asyncio.timeout(60):
+    async with within(60):
         while (await lago.stats())["totals"]["events"] < events:
             await asyncio.sleep(0.05)
     assert await copies(lago) == Counter(f"{organization or 'default'}-{number}" for number in range(events))
@@ -161,7 +161,7 @@ async def test_a_rate_limited_organisation_delays_nothing_of_the_other(
 
 
 async def halted(folder: Path, reason: str) -> None:
-    async with asyncio.timeout(60):
+    async with within(60):
         while f'"reason": "{reason}"' not in await asyncio.to_thread(logged, folder):
             await asyncio.sleep(0.05)
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.faults.steps import worker
-from tests.support.eventually import soon
+from tests.support.eventually import soon, within
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put, statuses
 from tests.support.sandbox import Lago, lago_sandbox
@@ -75,7 +75,7 @@ async def test_an_event_that_lago_does_not_answer_waits_and_arrives_once(
         }
         async with worker(SINK, stage, lago, tmp_path, **there) as process:
             process.start()
-            async with asyncio.timeout(LIMIT_S):
+            async with within(LIMIT_S):
                 while (await lago.stats())["totals"]["events"] < 50:  # it is in the middle of it
                     await asyncio.sleep(0.01)
             harming = asyncio.ensure_future(harm(way, away_s))

@@ -15,7 +15,7 @@ from tests.faults.procs import Process
 from tests.faults.stage_process import stage_process
 from tests.support.database import rows, until
 from tests.support.enriched import put
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.postgres import Postgres
 from tests.support.stage import Stage
 
@@ -31,7 +31,7 @@ def projector(name: str, stage: Stage, database: str, folder: Path) -> Process:
 def load(stage: Stage, a_second: int = 400, limit_s: float = 120.0) -> Iterator[list[int]]:
     """Sends calls while the block runs; the list contains their number."""
     stop, sent = threading.Event(), [0]
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + limit_s * PATIENCE
 
     def send() -> None:
         while not stop.wait(0.05) and time.monotonic() < deadline:

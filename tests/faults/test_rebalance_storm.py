@@ -14,7 +14,7 @@ import pytest
 from tests.faults.procs import STOP_LIMIT_S, Process
 from tests.faults.steps import worker
 from tests.support.calls import raw, slp
-from tests.support.eventually import soon
+from tests.support.eventually import soon, within
 from tests.support.kafka import Kafka
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.stage import Stage
@@ -125,6 +125,6 @@ def _seals(stage: Stage) -> dict[bytes, list[int]]:
 
 
 async def _all_stored(lago: Lago, calls: int) -> None:
-    async with asyncio.timeout(LIMIT_S):
+    async with within(LIMIT_S):
         while (await lago.stats())["totals"]["calls"] < calls:
             await asyncio.sleep(0.05)

@@ -12,7 +12,7 @@ import pytest
 
 from schemas.records import LagoEvent
 from tests.faults.steps import worker
-from tests.support.eventually import soon
+from tests.support.eventually import soon, within
 from tests.support.kafka import Kafka
 from tests.support.posting import put_into_retry, statuses
 from tests.support.sandbox import KEY, Lago, lago_sandbox
@@ -45,7 +45,7 @@ async def accepted(lago: Lago) -> list[dict[str, object]]:
 
 
 async def all_stored(lago: Lago, events: int) -> None:
-    async with asyncio.timeout(LIMIT_S):
+    async with within(LIMIT_S):
         while (await lago.stats())["totals"]["events"] < events:
             await asyncio.sleep(0.05)
 
@@ -113,7 +113,7 @@ async def test_a_refused_key_that_is_repaired_loses_no_event(kafka: Kafka, topic
         put(stage, 0, 250)
         async with worker(SINK, stage, lago, tmp_path, LAGO_API_KEY="expired") as process:
             process.start()
-            async with asyncio.timeout(LIMIT_S):
+            async with within(LIMIT_S):
                 while "event_store_unknown" not in process.tail():
                     await asyncio.sleep(0.05)
             await asyncio.sleep(2)  # time enough to give something up: a refused event would be in its topic at once

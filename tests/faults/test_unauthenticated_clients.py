@@ -18,6 +18,7 @@ import pytest_asyncio
 from connectors.config.settings import Settings
 from connectors.kafka.admin import create_topics
 from schemas.topics import RAW
+from tests.support.eventually import PATIENCE
 from tests.support.ingress import USAGE, read_topic
 from tests.support.ingress_process import IngressProcess
 from tests.support.kafka import Kafka
@@ -105,7 +106,7 @@ class Honest:
         while time.monotonic() < until:
             begun = time.monotonic()
             try:
-                took.append(await asyncio.wait_for(do(), 10))
+                took.append(await asyncio.wait_for(do(), 10 * PATIENCE))
             except (aiohttp.ClientError, AssertionError, TimeoutError, OSError) as error:
                 self.failed.append(f"{type(error).__name__} {error}")
             await asyncio.sleep(max(0.0, every_s - (time.monotonic() - begun)))
@@ -146,7 +147,7 @@ async def test_a_client_without_a_credential_delays_no_other_sender(
     assert unauthenticated.stdout is not None
     await unauthenticated.stdout.readline()
     await honest.send(SECONDS)
-    result, _ = await asyncio.wait_for(unauthenticated.communicate(), 30)
+    result, _ = await asyncio.wait_for(unauthenticated.communicate(), 30 * PATIENCE)
     waits, alive = sorted(honest.waits), max(honest.alive)
     p99, lost = waits[len(waits) * 99 // 100], next(honest.numbers) + stored_before - len(stored(serve))
     peak = serve.peak_mib()

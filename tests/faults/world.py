@@ -17,6 +17,7 @@ from schemas.topics import TopicNames
 from tests.faults.calls import CUSTOMERS
 from tests.faults.procs import Process
 from tests.faults.recording import CODE
+from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka, start_kafka
 from tests.support.ports import free_port, free_ports_in_a_row
 
@@ -214,7 +215,7 @@ async def _create_topics(world: World) -> None:
         world.clock_s,
     )
     create.start()
-    deadline = time.monotonic() + _UP_LIMIT_S
+    deadline = time.monotonic() + _UP_LIMIT_S * PATIENCE
     while create.alive and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
     death = await create.terminate()
@@ -245,7 +246,7 @@ async def insist(url: str, body: dict[str, Any], token: str, limit_s: float = 15
     Raises:
         RuntimeError: an answer that repeating does not change, or none in time.
     """
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + limit_s * PATIENCE
     patience = aiohttp.ClientTimeout(total=30)
     said = ""
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session:

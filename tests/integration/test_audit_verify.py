@@ -14,6 +14,7 @@ from connectors.operations.audit_record import audited
 from connectors.operations.sender import CommandProducer, Outgoing
 from tests.support.command import meterbridge
 from tests.support.database import migrated_database, projector_parts, rows, until
+from tests.support.eventually import within
 from tests.support.kafka import Kafka
 from tests.support.server import BEARER, running_server, settings_for
 from tests.support.stage import Stage
@@ -42,7 +43,7 @@ async def test_lines_of_servers_and_of_commands_form_one_chain(stage: Stage, kaf
             answers, _ = await asyncio.gather(asyncio.gather(*asked), command)
             assert [answer.status_code for answer in answers] == [201] * 3
         await one.http.delete("/customers/a0/mapping", headers={"Authorization": "Bearer wrong"})
-        async with asyncio.timeout(10):
+        async with within(10):
             while len(stage.values(stage.topics.audit)) < 13:
                 await asyncio.sleep(0.1)
     result = await meterbridge(stage, "audit", "verify", "--json")

@@ -9,6 +9,7 @@ import pytest
 
 from connectors.config.settings import Settings
 from tests.integration.test_mapping_api import json_of, refused
+from tests.support.eventually import within
 from tests.support.kafka import Kafka
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.server import Server, running_server, settings_for
@@ -30,7 +31,7 @@ def settings(kafka: Kafka, topic_prefix: str, lago: Lago) -> Settings:
 
 async def subscribed(server: Server, customer: str = "customer-1", limit_s: float = 20.0) -> dict[str, Any]:
     """The mapping, after its usage has a subscription."""
-    async with asyncio.timeout(limit_s):
+    async with within(limit_s):
         while (result := json_of(await server.mapping(customer)))["subscription"] is None:
             await asyncio.sleep(0.05)
     return result
@@ -96,7 +97,7 @@ async def test_an_unknown_plan_is_reported_once_and_usage_is_held_until_it_exist
     async with running_server(settings, ["api"], learn_every_s=EVERY_S) as server:
         for number in range(3):
             json_of(await server.map(f"customer-{number}", org=f"org_{number}", billing_plan="ai_baisc"), 201)
-        async with asyncio.timeout(20):
+        async with within(20):
             while json_of(await server.mapping("customer-2"))["held_reason"] != "plan_not_found":
                 await asyncio.sleep(0.05)
         await asyncio.sleep(5 * EVERY_S)
@@ -144,7 +145,7 @@ async def test_of_several_plans_for_one_org_the_one_named_first_is_used(settings
 async def test_an_org_that_lago_would_mistake_for_another_is_refused_and_reported(settings: Settings) -> None:
     async with running_server(settings, ["api"], learn_every_s=EVERY_S) as server:
         json_of(await server.map(org="acme.io"), 201)
-        async with asyncio.timeout(20):
+        async with within(20):
             while json_of(await server.mapping())["held_reason"] != "unsafe_id":
                 await asyncio.sleep(0.05)
         assert refused(await server.mapping("nobody"), 404)

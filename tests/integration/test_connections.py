@@ -19,6 +19,7 @@ from connectors.http.connections import MAX_HEADERS, MAX_LINE, BoundedRunner, ad
 from connectors.http.middleware import RequestTracker
 from connectors.http.unauthenticated import Bounds, UnauthenticatedConnections
 from schemas.reasons import FULL, FULL_OF_ONE, SILENT
+from tests.support.eventually import PATIENCE
 
 HEAD_S = 0.4
 CANARY = "c4n4ry"
@@ -40,14 +41,14 @@ class Wire:
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body."""
-        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)).decode()
+        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5 * PATIENCE)).decode()
         status, *lines = head.strip().split("\r\n")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-        body = await asyncio.wait_for(self.reader.readexactly(int(headers["content-length"])), 5)
+        body = await asyncio.wait_for(self.reader.readexactly(int(headers["content-length"])), 5 * PATIENCE)
         return int(status.split()[1]), headers, body
 
     async def closed(self) -> bool:
-        return await asyncio.wait_for(self.reader.read(), 5) == b""
+        return await asyncio.wait_for(self.reader.read(), 5 * PATIENCE) == b""
 
 
 @asynccontextmanager
@@ -140,7 +141,7 @@ async def test_a_thousand_slow_heads_delay_no_other_request(port: int) -> None:
         assert (await wire.answer())[0] == 200
         assert time.monotonic() - begun < 1
     for reader, writer in wires:
-        assert b" 408 " in await asyncio.wait_for(reader.readline(), 10)
+        assert b" 408 " in await asyncio.wait_for(reader.readline(), 10 * PATIENCE)
         writer.close()
 
 
@@ -227,7 +228,7 @@ async def test_a_client_that_does_not_read_its_responses_is_closed_in_time() -> 
             await asyncio.sleep(HEAD_S / 4)
         with pytest.raises(ConnectionError):
             while True:
-                await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(client, PROBE), 5)
+                await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(client, PROBE), 5 * PATIENCE)
         await known.say(POST + "Content-Length: 2\r\n\r\nab")
         assert (await known.answer())[0] == 200
     assert closed == [SILENT]
@@ -300,7 +301,7 @@ async def test_the_unread_rest_of_a_refused_body_is_never_read(port: int) -> Non
         with pytest.raises(ConnectionError):
             while sent < 100_000_000:
                 wire.writer.write(b"x" * (1 << 20))
-                await asyncio.wait_for(wire.writer.drain(), 5)
+                await asyncio.wait_for(wire.writer.drain(), 5 * PATIENCE)
                 sent += 1 << 20
         assert sent < 20 << 20
         assert time.monotonic() - begun < 5

@@ -19,6 +19,7 @@ from connectors.postgres.prune import prunable, prune
 from streams.agents.projector import PartitionPosition
 from tests.support.credits import account, balanced, give, prepaid_since, reserve
 from tests.support.database import migrated_database, rows
+from tests.support.eventually import within
 from tests.support.history import PREFIX, TOPICS, TopicRecord
 from tests.support.projection import Writer, event, manifest, receipt, usage
 
@@ -224,7 +225,7 @@ async def test_a_repetition_of_the_calls_and_their_event_never_deadlock(
 
 async def _blocked(url: str, count: int) -> None:
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    async with asyncio.timeout(20):
+    async with within(20):
         while (await rows(url, waiting))[0][0] < count:
             await asyncio.sleep(0.01)
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.credit_api import CREDITS, CreditApi, credit_api
 from tests.support.credits import account, give
+from tests.support.eventually import PATIENCE
 
 PAGE = Path(__file__).parents[2] / "docs" / "credits.md"
 EXAMPLE = re.compile(r"^<!-- answers (\d{3}) -->\n```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -33,7 +34,7 @@ async def test_every_example_gets_the_answer_on_the_page(api: CreditApi, url: st
         process = await asyncio.create_subprocess_exec(
             "bash", "-c", quiet, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        result, complaint = await asyncio.wait_for(process.communicate(), 30)
+        result, complaint = await asyncio.wait_for(process.communicate(), 30 * PATIENCE)
         assert process.returncode == 0, complaint
         body, _, answered = result.decode().rpartition("\n")
         assert answered == status, (command, body)

@@ -13,6 +13,7 @@ from connectors.demo.broker_relay import WAIT_MS, fixed, hurried
 from connectors.kafka.admin import check_topics, topic_ids
 from schemas.topics import EVENTS, RAW, RECEIPTS
 from streams.runtime.transactions import TransactionalWriter, Write
+from tests.support.eventually import PATIENCE
 from tests.support.values import topics_of
 
 PARTITIONS = 4
@@ -60,7 +61,7 @@ async def test_transactional_records_are_read_across_transaction_ends(broker: st
         here = TopicPartition(EVENTS.name, 0)
         consumer.assign([here])
         consumer.seek(here, 0)
-        found = [await asyncio.wait_for(consumer.getone(), 10) for _ in range(5)]
+        found = [await asyncio.wait_for(consumer.getone(), 10 * PATIENCE) for _ in range(5)]
         assert [(record.value, record.headers) for record in found] == [
             (b"%d" % n, (("h", b"%d" % n),)) for n in range(5)
         ]
@@ -78,7 +79,7 @@ async def test_a_record_is_read_soon_after_a_fetch_that_found_nothing(broker: st
     try:
         assert await consumer.getmany(timeout_ms=200) == {}
         await writer.commit([Write(RAW.name, 1, None, b"late")], INPUT, None, "a-group")
-        assert (await asyncio.wait_for(consumer.getone(), 10)).value == b"late"
+        assert (await asyncio.wait_for(consumer.getone(), 10 * PATIENCE)).value == b"late"
     finally:
         await consumer.stop()
         await writer.stop()

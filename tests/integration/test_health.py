@@ -22,7 +22,7 @@ from connectors.http.middleware import RequestTracker, create_app
 from connectors.processes.server import API, API_ALONE_PORT, PARTS, WEBHOOKS, _listeners, serving
 from schemas.errors import ConfigurationError, TopicProblem, Unavailable
 from schemas.topics import CATALOGUE, RAW
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE, eventually
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.sandbox import lago_sandbox
@@ -114,7 +114,7 @@ async def test_a_missing_topic_ends_the_server_with_its_name(kafka: Kafka, topic
     )
     async with serving(settings, PARTS) as served:
         with pytest.raises(TopicProblem, match=f"{topic_prefix}{RAW.name} is missing: run `meterbridge topics create`"):
-            await asyncio.wait_for(served.life, 20)
+            await asyncio.wait_for(served.life, 20 * PATIENCE)
 
 
 def test_a_port_is_shared_unless_api_port_says_otherwise() -> None:
@@ -275,7 +275,7 @@ async def test_on_sigterm_a_running_request_is_answered_and_the_process_ends_cle
 
         await asyncio.to_thread(eventually, refuses, 5)
         writer.write(body[10:])
-        assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 202 ")
+        assert (await asyncio.wait_for(reader.readline(), 5 * PATIENCE)).startswith(b"HTTP/1.1 202 ")
         writer.close()
         assert await asyncio.to_thread(running.wait, 10) == 0
         assert time.monotonic() - result < 10

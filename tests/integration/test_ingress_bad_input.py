@@ -16,6 +16,7 @@ from connectors.ingest.rejection_record import MAX_RECORD_BYTES
 from connectors.kafka.producer import KafkaProducer, Record, producer_config
 from schemas.customer_id import normalise_customer_id
 from schemas.errors import Rejected
+from tests.support.eventually import PATIENCE
 from tests.support.ingress import (
     USAGE,
     Ingress,
@@ -229,7 +230,7 @@ async def test_a_body_with_too_many_elements_is_refused(ingress: Ingress) -> Non
 async def test_a_body_that_arrives_too_slowly_is_abandoned_in_time(kafka: Kafka, topic_prefix: str) -> None:
     async with running_ingress(kafka.bootstrap, topic_prefix, timeout_s=0.3) as ingress:
         answer, writer = await _announce(ingress, 100)
-        assert b" 408 " in await asyncio.wait_for(answer.readline(), 5)
+        assert b" 408 " in await asyncio.wait_for(answer.readline(), 5 * PATIENCE)
         writer.close()
         assert ingress.requests == [("litellm", 408)]
 
@@ -243,7 +244,7 @@ async def test_the_announced_size_counts_as_load_and_overload_is_a_503(kafka: Ka
         assert refused.headers["Retry-After"] == "1"
         assert (await refused.json())["reason"] == "overloaded"
         writer.write(FIRST.encode().ljust(980))
-        assert b" 202 " in await asyncio.wait_for(answer.readline(), 10)
+        assert b" 202 " in await asyncio.wait_for(answer.readline(), 10 * PATIENCE)
         writer.close()
         assert (await ingress.post(FIRST)).status == 202
 
@@ -261,7 +262,7 @@ async def test_a_full_queue_is_a_503_at_once() -> None:
     config = producer_config(f"127.0.0.1:{free_port()}", answer_within_s=60)
     producer = KafkaProducer({**config, "queue.buffering.max.messages": 3})
     async with serving(store_in(producer)) as ingress:
-        answer = await asyncio.wait_for(ingress.post(f"[{','.join([FIRST] * 5)}]"), 5)
+        answer = await asyncio.wait_for(ingress.post(f"[{','.join([FIRST] * 5)}]"), 5 * PATIENCE)
         assert (answer.status, (await answer.json())["reason"]) == (503, "kafka_queue_full")
     assert await producer.close(0.1) >= 3  # librdkafka counts events of its own that wait as well
     assert not producer.healthy()

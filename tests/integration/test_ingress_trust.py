@@ -19,6 +19,7 @@ from connectors.kafka.producer import Record
 from connectors.processes.server import WEBHOOKS, serving
 from schemas.errors import ConfigurationError, Rejected
 from tests.support import ingress as support
+from tests.support.eventually import PATIENCE
 from tests.support.ingress import USAGE, Ingress
 from tests.support.kafka import Kafka
 
@@ -100,7 +101,7 @@ async def test_an_address_is_refused_before_its_body_is_read() -> None:
     ) as ingress:
         reader, writer = await asyncio.open_connection(ingress.client.host, ingress.client.port)
         writer.write(f"POST {USAGE} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n".encode())
-        assert b" 403 " in await asyncio.wait_for(reader.readline(), 5)
+        assert b" 403 " in await asyncio.wait_for(reader.readline(), 5 * PATIENCE)
         writer.close()
 
 

@@ -40,8 +40,11 @@ def silent() -> Iterator[Silent]:
             except OSError:
                 return
 
-    threading.Thread(target=take, daemon=True).start()
+    taker = threading.Thread(target=take, daemon=True)
+    taker.start()
     yield found
+    listener.shutdown(socket.SHUT_RDWR)  # close() alone leaves the thread in accept(), soon on the next test's socket
+    taker.join()
     listener.close()
     for one in found.taken:
         one.close()

@@ -21,7 +21,7 @@ from connectors.lago.client import LagoClient
 from schemas.policy import MeterPolicy
 from tests.integration.test_mapping_api import json_of, refused
 from tests.support.calls import raw, slp
-from tests.support.eventually import soon
+from tests.support.eventually import soon, within
 from tests.support.kafka import Kafka
 from tests.support.posting import quick_delivery, statuses
 from tests.support.sandbox import KEY, Lago, lago_sandbox
@@ -193,7 +193,7 @@ async def test_after_a_move_and_a_correction_each_call_is_billed_once_in_the_rig
         async with stage.running("meter", parts), stage.running("sink", parts):
             call(1, "moved", "0.10")
             call(2, "mistaken", "0.01")
-            async with asyncio.timeout(40):
+            async with within(40):
                 while await cents(lago) != 10:
                     await asyncio.sleep(0.05)
             moved = json_of(await server.map("moved", "acme", lago_organization_id="eu"))
@@ -203,7 +203,7 @@ async def test_after_a_move_and_a_correction_each_call_is_billed_once_in_the_rig
             await asyncio.sleep(2.5)  # the mapping delay: the move has begun
             call(3, "moved", "0.20")
             call(4, "mistaken", "0.02")
-            async with asyncio.timeout(40):
+            async with within(40):
                 while await cents(eu) != 23:
                     await asyncio.sleep(0.05)
             await soon(lambda: set(statuses(stage).values()) == {"completed"})

@@ -18,7 +18,7 @@ from connectors.config.settings import Settings
 from schemas.customers import OrgRecord
 from schemas.records import DeliveryAttempt, Receipt
 from tests.support.calls import raw, slp
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import Lago, lago_sandbox
@@ -162,7 +162,7 @@ async def test_an_unsigned_webhook_is_refused_before_its_body_arrives(
     async with running_server(settings) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", next(iter(server.ports.values())))
         writer.write(b"POST /webhooks/lago HTTP/1.1\r\nHost: x\r\nContent-Length: 16000000\r\n\r\n")
-        assert b" 401 " in await asyncio.wait_for(reader.readline(), 5)
+        assert b" 401 " in await asyncio.wait_for(reader.readline(), 5 * PATIENCE)
         writer.close()
 
 
@@ -229,7 +229,7 @@ async def test_an_event_that_lago_will_not_bill_has_failed_with_its_reason(
 
 
 async def seen(server: Server, totals: dict[str, int]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * PATIENCE
     while True:
         found = (await server.http.get("/metrics", headers=BEARER)).json()
         if totals.items() <= found.items():

@@ -121,6 +121,7 @@ async def test_a_mapping_set_or_ended_by_hand_stays_when_the_customer_is_saved(s
         assert [one["deleted"] for one in history["versions"]] == [False, True]
 
 
+@pytest.mark.long
 async def test_with_map_by_identity_a_customer_in_lago_pays_for_its_own_id(
     settings: Settings, kafka: Kafka, topic_prefix: str, lago: Lago
 ) -> None:

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 from connectors.config.settings import Settings
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.topics import CUSTOMERS, ORGS, RAW, Topic
+from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.server import BEARER, Server, running_server, settings_for
@@ -258,7 +259,7 @@ async def test_usage_of_a_customer_without_a_subscription_is_held_until_lago_has
         assert (held["subscription"], held["held_reason"]) == (None, "no_subscription")
         await lago.save("/customers", "customer", external_id="org_1", name="Acme", currency="USD")
         await lago.subscribe("sub_late", "org_1")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * PATIENCE
         while (found := json_of(await server.mapping()))["subscription"] is None:
             assert time.monotonic() < deadline, found
             await asyncio.sleep(0.05)

@@ -18,6 +18,7 @@ from schemas.moments import HOUR_US, SECOND_US, to_iso
 from schemas.topics import CUSTOMERS
 from streams.core.mapping.set_mapping import TOO_EARLY
 from tests.integration.test_mapping_api import json_of, records, refused
+from tests.support.eventually import within
 from tests.support.kafka import Kafka
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.server import BEARER, Server, running_server, settings_for
@@ -68,7 +69,7 @@ async def history(server: Server, customer: str = "customer-1") -> list[dict[str
 
 async def until(so: Callable[[], Awaitable[bool]], limit_s: float = 20.0) -> None:
     """Returns once the condition is true."""
-    async with asyncio.timeout(limit_s):
+    async with within(limit_s):
         while not await so():
             await asyncio.sleep(0.05)
 

@@ -29,6 +29,7 @@ from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
+from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka
 from tests.support.metric_types import TYPES
 from tests.support.server import Server, running_server, settings_for
@@ -251,7 +252,7 @@ async def half_a_body(server: Server, size: int) -> AsyncIterator[None]:
 
 async def inflight(server: Server, expected: int) -> None:
     """Wait until this number of bytes of bodies is unanswered."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 15 * PATIENCE
     while (
         value_in(text := (await server.http.get("/metrics/prometheus")).text, "meterbridge_ingress_body_bytes_inflight")
         != expected
@@ -299,7 +300,7 @@ def write_receipts(settings: Settings, *receipts: Receipt) -> None:
 
 async def totals_of(server: Server, **expected: int) -> None:
     """Polls `/metrics` until it shows what is expected."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 15 * PATIENCE
     while (answer := await server.http.get("/metrics")).status_code != 200 or answer.json() != expected:
         assert time.monotonic() < deadline, answer.text
 
@@ -325,7 +326,7 @@ async def test_totals_count_every_event_once_in_its_latest_state_and_survive_a_r
         await totals_of(server, **after, active_customers=2)
     async with running_server(settings, ["api"]) as server:
         await totals_of(server, **after, active_customers=2)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 15 * PATIENCE
         while value_in(text := (await server.http.get("/metrics/prometheus")).text, "pending_events_total") != 19:
             assert time.monotonic() < deadline, text
         assert value_in(text, "active_customers_total") == 2

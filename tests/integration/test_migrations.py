@@ -19,6 +19,7 @@ from connectors.cli.main import app
 from connectors.postgres.migrate import LOCK, Migration, migrate, migrations, pending
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 from tests.support.database import fresh_database, rows
+from tests.support.eventually import PATIENCE
 from tests.support.ports import free_port
 
 CATALOGUE = """
@@ -214,7 +215,7 @@ async def test_the_second_migration_waits_for_the_lock(url: str) -> None:
     done, _ = await asyncio.wait({waiting}, timeout=0.5)
     assert not done
     await holder.close()
-    assert len(await asyncio.wait_for(waiting, 10)) == len(migrations())
+    assert len(await asyncio.wait_for(waiting, 10 * PATIENCE)) == len(migrations())
 
 
 async def test_a_file_changed_after_it_was_applied_is_refused_by_name(url: str) -> None:

@@ -17,6 +17,7 @@ from schemas.errors import Unavailable
 from schemas.records import Receipt
 from streams.agents.projector import PartitionPosition
 from tests.support.database import fresh_database, rows
+from tests.support.eventually import PATIENCE
 from tests.support.history import PREFIX, TOPICS, History, TopicRecord, history
 from tests.support.postgres import Postgres
 from tests.support.projection import Writer, emptied, event, in_order, snapshot, usage
@@ -184,7 +185,7 @@ async def test_a_frozen_writer_does_not_block_its_partition_forever(url: str) ->
             async with frozen.database.connection() as connection:
                 await connection.execute("BEGIN")
                 await connection.execute("UPDATE projector_offsets SET next = 99")
-                result = await asyncio.wait_for(owner.put(TOPICS.enriched, usage(2)), 25)
+                result = await asyncio.wait_for(owner.put(TOPICS.enriched, usage(2)), 25 * PATIENCE)
                 assert result is not None and result.rows == {"llm_usage_log": 1}
                 await connection.execute("COMMIT")
         assert await owner.projection.place(TopicPartition(TOPICS.enriched, 0)) == PartitionPosition("id", 2)

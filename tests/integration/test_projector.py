@@ -21,7 +21,7 @@ from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.database import Watching, fresh_database, projector_parts, rows, until
 from tests.support.enriched import put, usage
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.postgres import Postgres
 from tests.support.posting import quick_delivery
 from tests.support.sandbox import Lago, lago_sandbox
@@ -123,7 +123,7 @@ async def test_a_bad_event_is_visible_in_retry_and_as_failed_with_its_reason(
 
 
 async def until_rows(url: str, query: str) -> list[tuple[Any, ...]]:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * PATIENCE
     while not (found := await rows(url, query)):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)

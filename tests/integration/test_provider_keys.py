@@ -24,6 +24,7 @@ from schemas.errors import ConfigurationError, Rejected, Unavailable
 from tests.support.accounts import API, PROJECTOR, READER, as_role, owned_database
 from tests.support.command import ended
 from tests.support.database import rows, until
+from tests.support.eventually import PATIENCE
 from tests.support.identity_provider import Provider, identity_provider, names
 from tests.support.kafka import Kafka
 from tests.support.server import BEARER, Server, running_server, settings_for
@@ -207,7 +208,7 @@ async def test_keys_that_are_due_are_shown_in_the_list_and_by_a_metric(
         ends = datetime.fromisoformat(created["rotation_due"]) - datetime.fromisoformat(created["created_at"])
         assert (created["is_due"], ends) == (False, timedelta(days=90))
         found = dict.fromkeys(("active", "due", "old_secret", "unknown_secret"), "")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 20 * PATIENCE
         while found["active"] != "2.0" and time.monotonic() < deadline:
             result = (await server.http.get("/metrics/prometheus")).text
             for state in found:

@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.support.database import migrated_database
+from tests.support.eventually import within
 from tests.support.kafka import Kafka
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.server import BEARER, Server, running_server, settings_for
@@ -52,6 +53,7 @@ async def server(kafka: Kafka, topic_prefix: str, postgres_url: str, lago: Lago)
             yield running
 
 
+@pytest.mark.long
 async def test_every_request_that_the_document_allows_or_forbids_is_answered_as_documented(
     server: Server, tmp_path: Path
 ) -> None:
@@ -80,7 +82,7 @@ async def run_schemathesis(server: Server, folder: Path, side: str) -> tuple[int
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=folder
     )
     try:
-        async with asyncio.timeout(LIMIT_S):
+        async with within(LIMIT_S):
             result, _ = await process.communicate()
     finally:
         if process.returncode is None:

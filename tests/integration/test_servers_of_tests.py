@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from tests.support.eventually import PATIENCE
 from tests.support.kafka import ConfiguredKafka, Kafka, MavenKafka
 from tests.support.kafka.shared import BrokerForWorkers, shared_kafka
 from tests.support.postgres import LocalPostgres, Postgres
@@ -131,7 +132,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL
     _, folder, pid = ended.stdout.split()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * PATIENCE
     while any(Path(left).exists() for left in (folder, f"/proc/{pid}")):
         assert time.monotonic() < deadline, "the server or its folder outlived its parent"
         time.sleep(0.05)

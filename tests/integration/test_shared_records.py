@@ -14,6 +14,7 @@ from connectors.kafka.compacted_writer import CompactedTopicWriter
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected, Unavailable
 from streams.runtime.compacted_table import CompactedTable
+from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka
 from tests.support.stage import Stage
 
@@ -136,7 +137,7 @@ async def test_a_caller_who_leaves_before_the_answer_delays_no_other(stage: Stag
         await asyncio.sleep(0)
         for task in leaving[1:]:
             task.cancel()
-        await asyncio.wait_for(records.change(CUSTOMER, with_one_more), 10)
+        await asyncio.wait_for(records.change(CUSTOMER, with_one_more), 10 * PATIENCE)
         assert await leaving[0] is not None
     assert [len(record.versions) for record in stored(stage) if record is not None] == [1, 2]
 

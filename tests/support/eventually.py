@@ -12,6 +12,15 @@ PATIENCE = 4.0
 _LEAST_S, _MOST_S = 0.01, 0.2
 
 
+def within(limit_s: float) -> asyncio.Timeout:
+    """Return a limit for the block of an `async with`, in seconds of a machine that has nothing else to do.
+
+    Raises:
+        TimeoutError: from the block, after `PATIENCE` times as long.
+    """
+    return asyncio.timeout(limit_s * PATIENCE)
+
+
 def _pause_s(begun: float) -> float:
     return min(max(2 * (time.monotonic() - begun), _LEAST_S), _MOST_S)
 

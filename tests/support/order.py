@@ -1,22 +1,20 @@
-"""The order of tests in a parallel run: those that wait for brokers and windows begin first, on every worker.
+"""The order of tests in a parallel run.
 
-The tests of the marker `faults` are few and take up to two minutes: the longest begin first, so that no worker is left alone with
-one in the end (`--dist loadgroup`, which gives a worker the next ones when it has nearly done its own).
+`--dist worksteal` gives each worker one stretch of the list, and idle workers take from the ends of the others' stretches. Files with a
+test of the marker `long` are in front of the stretches: a long test that begins last runs alone, while the other workers have nothing
+left to do.
 
-`--dist worksteal` gives each worker one stretch of the list, and idle workers take from the ends of the others' stretches. In the order
-of the folders one worker would have nearly all tests that wait, at the end of the run, while half of the processor is idle.
+The tests of the marker `faults` are few and take up to two minutes: the longest begin first (`--dist loadgroup`, which gives a worker
+the next ones when it has nearly done its own).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
-from pathlib import PurePath
 from typing import Protocol, TypeVar
 
 import pytest
 
-#: Folders below tests/ whose tests mostly wait.
-_WAITING = frozenset({"integration", "e2e"})
 #: What a test takes of which nothing is known, seconds.
 _UNKNOWN_S = 30.0
 
@@ -31,27 +29,19 @@ class Item(Protocol):
 T = TypeVar("T", bound=Item)
 
 
-def interleaved(items: Sequence[T], workers: int) -> list[T]:
-    """Return all of `items`, in `workers` stretches of about the same length, each with its share of the waiting files
-    in front.
+def spread(items: Sequence[T], workers: int, is_long: Callable[[T], bool]) -> list[T]:
+    """Return all of `items`, in `workers` stretches of about the same length, those of files with a long test first.
 
     The tests of one file stay together and in order, because they share fixtures.
+
+    Args:
+        is_long: whether a test has the marker `long`.
     """
-    waiting: list[list[T]] = [[] for _ in range(workers)]
-    others: list[T] = []
-    for path, tests in groupby(items, key=lambda item: item.nodeid.partition("::")[0]):
-        if _WAITING.isdisjoint(PurePath(path).parts):
-            others += tests
-        else:
-            min(waiting, key=len).extend(tests)
-    order: list[T] = []
-    for place, stretch in enumerate(waiting):
-        left = workers - place
-        room = (len(items) - len(order)) // left - len(stretch)
-        filled = len(others) if left == 1 else max(0, min(room, len(others)))
-        order += [*stretch, *others[:filled]]
-        del others[:filled]
-    return order
+    files = [list(tests) for _, tests in groupby(items, key=lambda item: item.nodeid.partition("::")[0])]
+    stretches: list[list[T]] = [[] for _ in range(workers)]
+    for file in sorted(files, key=lambda file: not any(map(is_long, file))):
+        min(stretches, key=len).extend(file)
+    return [item for stretch in stretches for item in stretch]
 
 
 def longest_first(items: Sequence[T], seconds: Mapping[str, float]) -> list[T]:
