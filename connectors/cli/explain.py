@@ -15,7 +15,7 @@ from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.settings import load_settings
-from connectors.operations.dead_letters import DeadLetter, rejected_with_id
+from connectors.operations.dead_letters import DeadLetter
 from connectors.operations.explain import (
     HELD,
     MOST,
@@ -29,6 +29,7 @@ from connectors.operations.explain import (
     usd_of,
     without_event,
 )
+from connectors.operations.rejected_lookup import open_with_id
 from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
 from schemas.errors import Rejected, TopicProblem, Unavailable
@@ -36,7 +37,7 @@ from schemas.moments import MAX_US, SECOND_US, to_datetime
 from schemas.money import parse_amount, plain
 from schemas.plurals import numbered
 from schemas.ranges import dollars
-from schemas.reasons import WRITTEN_OFF, lago_may_have
+from schemas.reasons import WRITTEN_OFF
 from streams.core.metering.decisions import METERED
 
 _SHOWN = 20
@@ -107,7 +108,8 @@ def _rejected(request: str, *, is_logged: bool) -> list[DeadLetter] | None:
     """
     with one_sentence():
         try:
-            found = rejected_with_id(deployment_of(load_settings()), request)
+            deployment = deployment_of(load_settings())
+            found = _ask(lambda database, _code: open_with_id(deployment, database, request))
         except (Unavailable, TopicProblem) as error:
             if is_logged:
                 return None
@@ -247,6 +249,7 @@ def _as_object(story: EventStory, *, calls: bool = True) -> dict[str, Any]:
         "instead_of": story.instead_of or None,
         "again": None if story.again is None else _as_object(story.again, calls=False),
         "reason_is_past": story.reason_is_past,
+        "may_be_in_lago": story.may_be_in_lago,
     }
     return {**answer, "lines": [_line(call) for call in story.calls]} if calls else answer
 
@@ -309,8 +312,7 @@ def verdict(story: EventStory) -> str:
         return f"{sum_of_calls}, but the event has {numbered(story.claimed_calls, 'call')} and {plain(story.cents)} cents: NOT proved."
     metered = bool(story.calls) and all(call.decision == METERED for call in story.calls)
     if story.again is None:
-        is_unknown = story.status == "failed" and lago_may_have(story.reason)
-        missing = _MISSING.get("unanswered" if is_unknown else story.status)
+        missing = _MISSING.get("unanswered" if story.may_be_in_lago else story.status)
         if metered:
             return _PRICED_BY_LAGO if missing is None else f"1 metered event without an amount. {missing}"
         sums = f"{sum_of_calls} = {plain(story.cents)} cents"

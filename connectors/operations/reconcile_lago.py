@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from connectors.billing.org_sync import BEGUN
 from connectors.billing.plan_terms import period_with
@@ -24,9 +24,9 @@ from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, t
 from schemas.money import EXACT, ZERO, add, plain, total
 from schemas.organizations import DEFAULT
 from schemas.plurals import numbered
-from schemas.reasons import UNANSWERED
 from streams.core.delivery.after_end import UNBILLABLE_ENDED
-from streams.core.delivery.receipt_states import PENDING, PROCESSING, UNBILLABLE
+from streams.core.delivery.maybe_sent import lago_may_have
+from streams.core.delivery.receipt_states import COMPLETED, FAILED, PENDING, PROCESSING, UNBILLABLE
 from streams.core.metering.reconciliation import HALF_A_CENT, LagoUsage, complaint_about_lago
 from streams.runtime import clock
 
@@ -37,17 +37,13 @@ WHERE e.org_id <> '' AND COALESCE(o.organization, '') = $1 ORDER BY e.external_s
 _ORGANIZATIONS = """
 SELECT DISTINCT o.organization FROM lago_events e JOIN organisations o USING (org_id) ORDER BY o.organization
 """
-#: Of the failed events, Lago may count those that it has and cannot bill yet, for example because the metric is missing,
-#: and dead letters whose posts it has not answered. An event that was billed again must not be counted a second time.
-_DELIVERED = f"""
-SELECT COALESCE(sum(e.amount_cents) FILTER (WHERE e.status = 'completed'), 0),
-       COALESCE(sum(e.amount_cents) FILTER (WHERE e.status IN ('{PENDING}', '{PROCESSING}')
-           OR (starts_with(e.reason, '{UNBILLABLE}') AND e.reason <> '{UNBILLABLE_ENDED}')
-           OR (e.status = 'failed' AND (e.reason IN {UNANSWERED} OR starts_with(e.reason, 'http_5')))), 0)
+_SEALED = """
+SELECT e.status, COALESCE(e.reason, ''), e.maybe_sent, COALESCE(sum(e.amount_cents), 0)
 FROM lago_events e LEFT JOIN organisations o USING (org_id)
 WHERE e.external_subscription_id = $1 AND e.billed_at >= $2 AND e.billed_at < $3 AND ($4 = '' OR e.org_id = $4)
     AND COALESCE(o.organization, '') = $5
-"""  # noqa: S608  # our own words
+GROUP BY 1, 2, 3
+"""
 #: A subscription that ended longer ago is not compared, because an earlier run has compared it.
 _ENDED_US: Final = 40 * 24 * HOUR_US
 #: The time for which a missing invoice is reported, at most.
@@ -329,15 +325,29 @@ class _Comparison:
             and fee.lago_subscription_id in (None, life.lago_id)
         ]
 
-    async def _delivered(self, subscription: str, from_us: int, until_us: int, org_id: str = "") -> Any:
-        """Return the delivered and the waiting cents.
+    async def _delivered(
+        self, subscription: str, from_us: int, until_us: int, org_id: str = ""
+    ) -> tuple[Decimal, Decimal]:
+        """Return the delivered cents, and the cents that Lago may count besides.
 
         Args:
             org_id: `""` = all orgs of the organisation, because Lago counts all events of a subscription's life.
         """
         moments = to_datetime(from_us), to_datetime(until_us)
         async with self._database.connection() as connection:
-            return await connection.fetchrow(_DELIVERED, subscription, *moments, org_id, self._organization)
+            sums = await connection.fetch(_SEALED, subscription, *moments, org_id, self._organization)
+        delivered = total(cents for status, _, _, cents in sums if status == COMPLETED)
+        return delivered, total(cents for *state, cents in sums if _may_count(*state))
+
+
+def _may_count(status: str, reason: str, maybe_sent: bool | None) -> bool:
+    """Return whether Lago may count an event that is not delivered: it is on its way, Lago has it and cannot bill it yet,
+    for example because the metric is missing, or it is a dead letter that Lago may have. An event that was billed again
+    must not be counted a second time.
+    """
+    if status == FAILED and reason.startswith(UNBILLABLE):
+        return reason != UNBILLABLE_ENDED
+    return status in (PENDING, PROCESSING) or (status == FAILED and lago_may_have(reason, maybe_sent))
 
 
 def _last_day(fees: Sequence[Fee]) -> str:

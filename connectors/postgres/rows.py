@@ -293,7 +293,8 @@ def _state(receipt: Receipt, retried_us: int | None) -> tuple[Any, ...]:
     retried = receipt.at if receipt.status == PROCESSING else retried_us
     state = receipt.transaction_id, receipt.status, receipt.attempts, receipt.reason, settled, retried
     posted_at = receipt.timestamp if _MOMENT.fullmatch(receipt.timestamp) else ""
-    return *state, posted_at, receipt.external_subscription_id if receipt.status == COMPLETED else ""
+    posted_to = receipt.external_subscription_id if receipt.status == COMPLETED else ""
+    return *state, posted_at, posted_to, receipt.maybe_sent if receipt.status == FAILED else None
 
 
 def _rejected_row(record: KafkaRecord) -> tuple[Any, ...]:

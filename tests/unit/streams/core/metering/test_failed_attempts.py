@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.ledger import FailedAttempt
 from schemas.moments import SECOND_US
+from schemas.usage import TOKENS
 from streams.core.metering.fold import Fold
 from streams.core.metering.step_changes import apply
 from streams.core.pricing.cards import Rates
@@ -236,3 +238,8 @@ def test_a_rate_card_prices_each_token_once() -> None:
         apply(part.ledger, fold(part.ledger, [record], subscribed, rates=rates), NOON)
     [*windows] = part.ledger.windows.values()
     assert sum(window.billed for window in windows) == (59 + 400) / Decimal(1_000_000)
+
+
+def test_a_remembered_attempt_has_the_counts_of_tokens_in_their_order() -> None:
+    """The changelog stores an attempt by positions."""
+    assert FailedAttempt.__struct_fields__[2:] == TOKENS
