@@ -80,7 +80,7 @@ def explain(
             calls = _ask(lambda database, code: stories_of_request(database, request or "", code))
     if transaction_id is not None:
         if story is None:
-            fail(f"no event {transaction_id}: it was never sealed, or is not projected yet.", 1)
+            fail(f"no event {transaction_id}: not sealed or not projected yet; for a call's id use --request.", 1)
         say(_as_object(story), as_json=as_json, table=lambda: _proof(story))
     else:
         # Calls of one id are several attempts: one is in the log and not billed, another one may be rejected.
