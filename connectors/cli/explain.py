@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import typer
@@ -32,10 +32,11 @@ from connectors.operations.explain import (
 from connectors.operations.rejected_lookup import open_with_id
 from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
-from schemas.errors import TopicProblem, Unavailable
+from schemas.errors import Rejected, TopicProblem, Unavailable
 from schemas.moments import MAX_US, SECOND_US, to_datetime
-from schemas.money import plain
+from schemas.money import parse_amount, plain
 from schemas.plurals import numbered
+from schemas.ranges import dollars
 from schemas.reasons import WRITTEN_OFF
 from streams.core.metering.decisions import METERED
 
@@ -49,7 +50,7 @@ _MISSING = {
     "pending": "The event is not at Lago yet.",
     "processing": "Lago has not accepted the event yet; it is sent again.",
     "unanswered": "Lago may have the event: `meterbridge dlq requeue` sends it again under its id, and Lago keeps one.",
-    "failed": "Lago does not bill the event: `meterbridge dlq list` shows why, and the next step.",
+    "failed": "Lago does not bill the event: `meterbridge dlq list` shows why, unless it was dismissed and is not listed.",
 }
 T = TypeVar("T")
 
@@ -187,10 +188,9 @@ async def _of_customer(
 
 def _amount(usd: str) -> Decimal:
     try:
-        amount = Decimal(usd)
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite():
+        amount = parse_amount(usd.strip())
+        dollars(amount)
+    except (Rejected, ValueError):
         fail(f"--usd: {usd!r} is not a number. Give dollars, for example 0.012.", 2)
     return amount
 

@@ -207,7 +207,7 @@ def _dead_event(bare: DeadLetter) -> DeadLetter:
     )
     try:
         event = _event(bare.value)
-        usd = from_cents(Decimal(event.precise_total_amount_cents))
+        usd = from_cents(Decimal(event.precise_total_amount_cents or 0))
     except (msgspec.DecodeError, DecimalException):
         return dead_letter
     return replace(
@@ -243,7 +243,7 @@ def _refused_call(bare: DeadLetter, unit: Decimal, fields: tuple[str, ...]) -> D
 def usage_of(stored: bytes, customer: str, unit: Decimal) -> Usage | None:
     """Read the usage in a value of the raw topic as the meter reads it; None if the meter would refuse the value."""
     try:
-        return read_usage(stored, customer, unit)
+        return read_usage(stored, bounded_name(customer), unit)
     except Rejected:
         return None
 

@@ -17,10 +17,12 @@ from streams.runtime.clock import now_us
 
 #: The status of a part that is no event yet.
 HELD: Final = "held"
-_EVENT = """
+#: The payer's factor is read as in migrations/0017_call_debits.sql.
+_EVENT = r"""
 SELECT transaction_id, external_subscription_id, org_id, amount_cents, calls, status, attempts, reason, sealed_at,
        processed_at, maybe_sent, event->>'timestamp' AS billed_at, event #>> '{properties,instead_of}' AS instead_of,
-       CASE WHEN NOT event->'properties' ? 'transaction_id' THEN event #>> '{properties,rate_factor}' END AS rate_factor,
+       CASE WHEN NOT event->'properties' ? 'transaction_id' AND event #>> '{properties,rate_factor}' ~ '^[0-9]{1,9}(\.[0-9]{1,9})?$'
+           THEN event #>> '{properties,rate_factor}' END AS rate_factor,
        (SELECT other.transaction_id FROM lago_events other WHERE other.transaction_id = this.transaction_id || '-again')
            AS again
 FROM lago_events this WHERE transaction_id = $1

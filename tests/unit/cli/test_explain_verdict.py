@@ -48,7 +48,10 @@ def test_an_event_without_an_amount_is_not_called_billed(told: EventStory, sente
     [
         ("pending", "The event is not at Lago yet."),
         ("processing", "Lago has not accepted the event yet; it is sent again."),
-        ("failed", "Lago does not bill the event: `meterbridge dlq list` shows why, and the next step."),
+        (
+            "failed",
+            "Lago does not bill the event: `meterbridge dlq list` shows why, unless it was dismissed and is not listed.",
+        ),
     ],
 )
 def test_an_event_that_lago_does_not_have_is_not_called_billed(status: str, sentence: str) -> None:
