@@ -46,7 +46,7 @@ _FAILED_HEADERS = {
     "origin_topic": "topic the event first failed in",
     "origin_partition": "its partition there",
     "origin_offset": "its offset there",
-    "maybe_sent": "1: Lago may have stored it although that is not known; else 0",
+    "maybe_sent": "1: Lago may have stored it although that is not known; 2: Lago also has an event under its id; else 0",
 }
 _RETRY_HEADERS = {
     **_FAILED_HEADERS,

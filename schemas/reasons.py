@@ -35,9 +35,6 @@ WRITTEN_OFF: Final = "written_off"
 #: Why a ledger is not opened: no release can have written what its changelog has.
 UNREADABLE_LEDGER: Final = "unreadable_ledger"
 
-#: Reasons of dead letters that Lago may have: a post was not answered, or not by the list of its events. So does `http_5..`.
-UNANSWERED: Final = ("timeout", "no_answer", "bad_answer", "unconfirmed")
-
 #: Results of a look-up of a customer in Lago, where usage names the customer itself (docs/mapping.md).
 CUSTOMER, NO_CUSTOMER, LOOKUP_FAILED = IDENTITY_OUTCOMES = ("customer", "unknown", "failed")
 
@@ -78,8 +75,3 @@ UNREADABLE, REPEATED, ROW_REFUSED = SKIPPED = ("unreadable", "repeated", "row_re
 CLIENT_CHOSE_USER, OTHERS_RESERVATION = UNDEBITED = ("client_chose_user", "others_reservation")
 #: How two billed calls may be one: a request under two ids, a job of two customers, a call that two ledgers counted.
 BRIDGE, JOB, COPY = DOUBLED = ("bridge", "job", "copy")
-
-
-def lago_may_have(reason: str) -> bool:
-    """Return whether Lago may have a dead letter of this reason."""
-    return reason in UNANSWERED or reason.startswith("http_5")

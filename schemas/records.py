@@ -126,6 +126,8 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
         attempts: number of failed deliveries. A requeued dead letter begins at 0 again.
         timestamp: the timestamp of the post, if the billing period of the event's own timestamp was invoiced before;
             `""` = its own.
+        maybe_sent: of a dead letter, whether Lago may have stored an earlier post of it; None = not said: the status is
+            another one, or an earlier release wrote the receipt. streams/core/delivery/maybe_sent.py decides with it.
     """
 
     transaction_id: str
@@ -137,6 +139,7 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
     attempts: int = 0
     reason: str = ""
     timestamp: str = ""
+    maybe_sent: bool | None = None
 
 
 class WriteOff(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):

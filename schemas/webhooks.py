@@ -56,6 +56,7 @@ class DeadLetterNotice(msgspec.Struct, frozen=True):
         reason: code of the last failure (docs/errors.md).
         amount_cents: amount of the event.
         calls: number of calls in the event.
+        may_be_in_lago: whether Lago may have it all the same, and then bills it.
     """
 
     transaction_id: str
@@ -65,6 +66,7 @@ class DeadLetterNotice(msgspec.Struct, frozen=True):
     reason: str
     amount_cents: Decimal
     calls: int
+    may_be_in_lago: bool = False
 
 
 class Balance(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ class UnmappedCustomer(BaseModel):
         reason: why the usage waits now: `no_mapping`, `inactive`, `id_kind_not_mapped` or `mapping_not_kept`;
             docs/errors.md has the next step. Usage of a customer whose mapping is in force is not listed.
         calls: calls that wait.
-        since: end of the oldest waiting call, ISO 8601.
+        since: when the first waiting call was counted, ISO 8601; a late call may have ended long before.
     """
 
     litellm_customer_id: str

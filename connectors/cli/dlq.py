@@ -15,7 +15,16 @@ from connectors.config.deployment import Deployment
 from connectors.config.settings import Settings, load_settings
 from connectors.operations.accepted_refusals import ACCEPTABLE
 from connectors.operations.dead_letter_reasons import unknown_reason
-from connectors.operations.dead_letters import BOTH, KINDS, DeadLetter, Filters, expected_forms, found_letters
+from connectors.operations.dead_letters import (
+    BOTH,
+    EVENTS,
+    KINDS,
+    DeadLetter,
+    Filters,
+    expected_forms,
+    found_letters,
+    may_be_in_lago,
+)
 from connectors.operations.requeue import requeuer
 from connectors.operations.requeue_judge import RequeueJudge, RequeueResult
 from connectors.operations.sender import CommandProducer
@@ -25,6 +34,8 @@ from schemas.plurals import numbered
 
 #: The numbers of a `RequeueResult` that are printed.
 _OUTCOMES = ("requeued", "dismissed", "known", "impossible", "unaccepted")
+#: The member of a dead letter that says whether Lago may have it.
+_MAY_BE_IN_LAGO = "may_be_in_lago"
 
 
 def list_dead_letters(
@@ -163,7 +174,8 @@ def _act(action: _Action, *, dry_run: bool, as_json: bool) -> None:
 
 
 def _counts(done: RequeueResult) -> dict[str, Any]:
-    return {name: getattr(done, name) for name in _OUTCOMES} | {"reasons": done.reasons}
+    counts = {name: getattr(done, name) for name in (*_OUTCOMES, "dismissed_maybe_at_lago")}
+    return counts | {"reasons": done.reasons}
 
 
 def _done_text(done: RequeueResult) -> str:
@@ -172,6 +184,12 @@ def _done_text(done: RequeueResult) -> str:
     if done.unaccepted:
         options = " or ".join(f"`--accept {reason}`" for reason in ACCEPTABLE)
         text += f"\nUnaccepted: look at them with `meterbridge dlq show`. To bill them, add {options}."
+    if done.dismissed_maybe_at_lago:
+        events = numbered(done.dismissed_maybe_at_lago, "dismissed event")
+        text += (
+            f"\n{events} may be in Lago, which then bills this usage: look for the transaction ids there. Requeued instead of "
+            "dismissed, an event is compared with Lago's."
+        )
     if done.impossible:
         text += f"\nImpossible as they are ({reasons}): send a corrected call, or give them up: `meterbridge dlq dismiss --comment WHY`."
     return text
@@ -184,7 +202,9 @@ def _dry_run(dead_letters: list[DeadLetter], sums: dict[str, dict[str, Any]], do
 
 async def _previewed(action: _Action, settings: Settings, dead_letters: list[DeadLetter]) -> RequeueResult:
     if action.name == "purge":
-        return RequeueResult(dismissed=len(dead_letters))
+        return RequeueResult(
+            dismissed=len(dead_letters), dismissed_maybe_at_lago=sum(map(may_be_in_lago, dead_letters))
+        )
     with optional_database(settings) as database:
         judge = RequeueJudge(deployment_of(settings), database, action.trusted_us)
         return await judge.preview(dead_letters, action.accepted)
@@ -215,7 +235,9 @@ def _filters(reason: str, customer: str, since: str | None, until: str | None, d
 
 
 def dead_letter_line(dead_letter: DeadLetter) -> dict[str, Any]:
-    """Return what is shown of a dead letter; `call` is the request id of a rejected call, or its call id."""
+    """Return what is shown of a dead letter; `call` is the request id of a rejected call, or its call id. Whether Lago
+    may have it is None for a rejected call.
+    """
     return {
         "dead_letter": dead_letter.id,
         "died_at": to_iso(dead_letter.at_ms * 1000),
@@ -225,6 +247,7 @@ def dead_letter_line(dead_letter: DeadLetter) -> dict[str, Any]:
         "usd": None if dead_letter.usd is None else plain(dead_letter.usd),
         "attempts": dead_letter.attempts,
         "requeued": dead_letter.requeued,
+        _MAY_BE_IN_LAGO: may_be_in_lago(dead_letter) if dead_letter.kind == EVENTS else None,
         "call": next(iter(dead_letter.call_ids), ""),
     }
 
@@ -243,6 +266,7 @@ def _table(dead_letters: list[DeadLetter], by_reason: dict[str, dict[str, Any]],
     if not count:
         return "There are no open dead letters."
     sums = ", ".join(f"{one['count']} {reason} ({one['usd']} USD)" for reason, one in by_reason.items())
-    return table_of_lines(
-        [dead_letter_line(dead_letter) for dead_letter in dead_letters], f"{numbered(count, 'dead letter')}: {sums}"
-    )
+    lines = [dead_letter_line(dead_letter) for dead_letter in dead_letters]
+    for line in lines:  # the table would be too wide: `dlq show` and --json have it
+        del line[_MAY_BE_IN_LAGO]
+    return table_of_lines(lines, f"{numbered(count, 'dead letter')}: {sums}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import typer
@@ -15,7 +15,7 @@ from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.settings import load_settings
-from connectors.operations.dead_letters import DeadLetter, rejected_with_id
+from connectors.operations.dead_letters import DeadLetter
 from connectors.operations.explain import (
     HELD,
     MOST,
@@ -29,13 +29,15 @@ from connectors.operations.explain import (
     usd_of,
     without_event,
 )
+from connectors.operations.rejected_lookup import open_with_id
 from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
-from schemas.errors import TopicProblem, Unavailable
+from schemas.errors import Rejected, TopicProblem, Unavailable
 from schemas.moments import MAX_US, SECOND_US, to_datetime
-from schemas.money import plain
+from schemas.money import parse_amount, plain
 from schemas.plurals import numbered
-from schemas.reasons import WRITTEN_OFF, lago_may_have
+from schemas.ranges import dollars
+from schemas.reasons import WRITTEN_OFF
 from streams.core.metering.decisions import METERED
 
 _SHOWN = 20
@@ -48,7 +50,7 @@ _MISSING = {
     "pending": "The event is not at Lago yet.",
     "processing": "Lago has not accepted the event yet; it is sent again.",
     "unanswered": "Lago may have the event: `meterbridge dlq requeue` sends it again under its id, and Lago keeps one.",
-    "failed": "Lago does not bill the event: `meterbridge dlq list` shows why, and the next step.",
+    "failed": "Lago does not bill the event: `meterbridge dlq list` shows why, unless it was dismissed and is not listed.",
 }
 T = TypeVar("T")
 
@@ -78,7 +80,7 @@ def explain(
             calls = _ask(lambda database, code: stories_of_request(database, request or "", code))
     if transaction_id is not None:
         if story is None:
-            fail(f"no event {transaction_id}: it was never sealed, or is not projected yet.", 1)
+            fail(f"no event {transaction_id}: not sealed or not projected yet; for a call's id use --request.", 1)
         say(_as_object(story), as_json=as_json, table=lambda: _proof(story))
     else:
         # Calls of one id are several attempts: one is in the log and not billed, another one may be rejected.
@@ -106,7 +108,8 @@ def _rejected(request: str, *, is_logged: bool) -> list[DeadLetter] | None:
     """
     with one_sentence():
         try:
-            found = rejected_with_id(deployment_of(load_settings()), request)
+            deployment = deployment_of(load_settings())
+            found = _ask(lambda database, _code: open_with_id(deployment, database, request))
         except (Unavailable, TopicProblem) as error:
             if is_logged:
                 return None
@@ -185,10 +188,9 @@ async def _of_customer(
 
 def _amount(usd: str) -> Decimal:
     try:
-        amount = Decimal(usd)
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite():
+        amount = parse_amount(usd.strip())
+        dollars(amount)
+    except (Rejected, ValueError):
         fail(f"--usd: {usd!r} is not a number. Give dollars, for example 0.012.", 2)
     return amount
 
@@ -247,6 +249,7 @@ def _as_object(story: EventStory, *, calls: bool = True) -> dict[str, Any]:
         "instead_of": story.instead_of or None,
         "again": None if story.again is None else _as_object(story.again, calls=False),
         "reason_is_past": story.reason_is_past,
+        "may_be_in_lago": story.may_be_in_lago,
     }
     return {**answer, "lines": [_line(call) for call in story.calls]} if calls else answer
 
@@ -309,8 +312,7 @@ def verdict(story: EventStory) -> str:
         return f"{sum_of_calls}, but the event has {numbered(story.claimed_calls, 'call')} and {plain(story.cents)} cents: NOT proved."
     metered = bool(story.calls) and all(call.decision == METERED for call in story.calls)
     if story.again is None:
-        is_unknown = story.status == "failed" and lago_may_have(story.reason)
-        missing = _MISSING.get("unanswered" if is_unknown else story.status)
+        missing = _MISSING.get("unanswered" if story.may_be_in_lago else story.status)
         if metered:
             return _PRICED_BY_LAGO if missing is None else f"1 metered event without an amount. {missing}"
         sums = f"{sum_of_calls} = {plain(story.cents)} cents"

@@ -22,6 +22,8 @@ from connectors.operations.audit_record import audited, who
 from connectors.operations.sender import CommandProducer
 
 T = TypeVar("T")
+#: What the table shows for a key that is not limited.
+_ALL: Final = "all"
 _KEY_ID: Final = re.compile(r"[0-9a-f]{12}")
 
 
@@ -136,7 +138,13 @@ def _say_made(key: ApiKey, token: str, *, as_json: bool) -> None:
 
 def _table(rows: list[dict[str, Any]]) -> Any:
     columns = ("id", "name", "state", "scopes", "orgs", "customer_prefixes", "created_by", "expires_at", "last_used_at")
-    return table_of(columns, [[_cell(row[column]) for column in columns] for row in rows])
+    return table_of(
+        columns, [[_ALL if _is_unlimited(row, column) else _cell(row[column]) for column in columns] for row in rows]
+    )
+
+
+def _is_unlimited(row: dict[str, Any], column: str) -> bool:
+    return column in ("orgs", "customer_prefixes") and row[column] is None
 
 
 def _cell(value: object) -> str:

@@ -18,7 +18,7 @@ def kafka_away(detail: str, servers: Callable[[], str]) -> str:
         sentence = f"Kafka does not answer at {kafka_address(servers())}"
     except ConfigurationError:
         return ""
-    return f"{sentence} ({detail})" if detail else sentence
+    return f"{sentence} ({detail}): is it running?" if detail else f"{sentence}: is it running?"
 
 
 def kafka_address(servers: str) -> str:

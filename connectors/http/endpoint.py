@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from connectors.http.field_errors import field_errors
 from connectors.http.problem import Problem, try_again
 from connectors.http.request_limits import MAX_BODY, body_of, check_parts
+from connectors.http.unanswered import sentence_of
 from connectors.lago.errors import LagoIntegrationError
 from schemas.decoding import UNDECODABLE
 from schemas.errors import ConfigurationError, LedgerBroken, MeterbridgeError, TopicProblem, Unavailable
@@ -292,7 +293,9 @@ def as_problem(error: MeterbridgeError) -> Problem:
         return Problem(status, error.reason, error.detail)
     if isinstance(error, LagoIntegrationError):
         return _lagos(error)
-    if isinstance(error, Unavailable | TopicProblem | LedgerBroken):
+    if isinstance(error, Unavailable):
+        return try_again(error.reason, sentence_of(error), _RETRY_S)
+    if isinstance(error, TopicProblem | LedgerBroken):
         return try_again(error.reason, error.detail, _RETRY_S)
     if isinstance(error, ConfigurationError):
         return Problem(501, "needs_postgres" if error.reason == _NO_POSTGRES else "not_configured", error.detail)
@@ -301,8 +304,8 @@ def as_problem(error: MeterbridgeError) -> Problem:
 
 def _lagos(error: LagoIntegrationError) -> Problem:
     """Return Lago's error about the caller's request. 502 and 503 stand for errors between Lago and this process."""
-    if error.retryable:
-        return try_again(error.reason, error.detail, _RETRY_S)
+    if isinstance(error, Unavailable):
+        return try_again(error.reason, sentence_of(error), _RETRY_S)
     if error.code == _NO_CUSTOMER:
         return Problem(404, "unknown_org", "there is no such org")
     if error.status in (404, 422):

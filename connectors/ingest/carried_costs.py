@@ -11,12 +11,13 @@ from msgspec import UNSET
 
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
-from schemas.money import ZERO, add, check_cost, plain
+from schemas.money import MOST_COST_DECIMALS, ZERO, add, check_cost, plain, quantum
 from schemas.wire import CARRIED
 
 _AdditionalCosts = msgspec.defstruct("_AdditionalCosts", [(name, Decimal | None, None) for name in CARRIED], gc=False)
 _read = msgspec.json.Decoder(_AdditionalCosts).decode
 _NULL = msgspec.Raw(b"null")
+_LEAST = quantum(2 * MOST_COST_DECIMALS)
 
 
 class _Metadata(msgspec.Struct, gc=False):
@@ -61,7 +62,9 @@ def with_carried(text: bytes, costs: Any) -> bytes:
 
 
 def _carried_in(raw: bytes) -> Decimal:
-    """Return the sum of the carried costs, dollars; 0 if there are none, or one of them is no amount."""
+    """Return the sum of the carried costs, dollars; 0 if there are none, or one of them is no amount. An amount that is
+    far below the last decimal of a cost counts as 0: written out, 1e-999999 is longer than a record may be.
+    """
     carried = ZERO
     try:
         members = _read(raw)
@@ -71,4 +74,4 @@ def _carried_in(raw: bytes) -> Decimal:
                 carried = add(carried, amount)
     except (*UNDECODABLE, Rejected, ArithmeticError):
         return ZERO
-    return carried
+    return carried if carried >= _LEAST else ZERO

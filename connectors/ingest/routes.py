@@ -47,7 +47,7 @@ _CAUSES = {
 _UNSIGNED = (
     "a signature covers only the body: send the event in structured mode (`application/cloudevents+json`), or a token"
 )
-_NOT_NOW = "records cannot be stored now"
+_NOT_NOW = "records cannot be stored now: send the same body again"
 _GUESSING_RETRY_S = 1
 
 _log = structlog.get_logger(__name__)

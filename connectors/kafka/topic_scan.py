@@ -19,9 +19,11 @@ _BATCH, _POLL_S = 2000, 0.05
 #: If the broker sends none of the remaining records for this time, it counts as unavailable, seconds.
 _SILENCE_S = 30.0
 _AGAIN_S = 0.1
-#: Error codes while a leader is elected, or before a broker knows that it is the leader. They also occur for new
-#: topics.
+#: Error codes while a leader is elected, or before a broker or the client knows the leader. They also occur for new
+#: topics. A partition that is asked for exists: the broker has just listed it.
 _PASSING = {
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001  # librdkafka's own errors are spelt so
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.REPLICA_NOT_AVAILABLE,

@@ -88,7 +88,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise ConfigurationError("litellm_config", f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
+        where = f": the error is at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         raise ConfigurationError("litellm_config", f"{path} is not YAML{where}") from None
     if not isinstance(loaded, dict):
         raise ConfigurationError("litellm_config", f"{path} holds no settings")

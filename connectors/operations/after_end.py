@@ -87,7 +87,7 @@ class UninvoicedEvent:
     @property
     def cents(self) -> Decimal:
         """The amount that the event bills, in cents."""
-        return Decimal(self.event.precise_total_amount_cents)
+        return Decimal(self.event.precise_total_amount_cents or 0)
 
     @property
     def able(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final, get_args
 import msgspec
 
 from connectors.ingest.rejection_record import InvalidElement
-from connectors.operations.csv_table import BAD_CSV, CsvRow, CsvTable
+from connectors.operations.csv_table import CsvRow, CsvTable
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.moments import parse_us
@@ -99,14 +99,12 @@ def csv_rows(file: BinaryIO, delimiter: str = "") -> Iterator[tuple[int, bytes]]
     """Yield (line number, element) for every row. Empty cells are left out; unknown columns of any size are ignored.
 
     Raises:
-        Rejected: `bad_csv`, see `CsvTable`; also if no column is a field of a call.
+        Rejected: `bad_csv`, see `CsvTable`.
     """
     table = CsvTable(_COLUMNS, delimiter)
     for number, line in enumerate(file, 1):
         for row in table.feed(number, line):
             yield row.line, _element(row, table.header)
-        if number == 1 and table.header and _COLUMNS.isdisjoint(table.header):
-            raise Rejected(BAD_CSV, f"no column is a field of a call, such as {', '.join(sorted(_TIMES))}, spend")
     for row in table.end():
         yield row.line, _element(row, table.header)
 

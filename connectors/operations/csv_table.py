@@ -23,6 +23,8 @@ STRAY_QUOTE, OPEN_QUOTE, SHORT, LONG, NOT_UTF8, TOO_LARGE = (
     "row_too_large",
 )
 BAD_CSV: Final = "bad_csv"
+#: The number of known columns that are named if the header has none of them.
+_NAMED: Final = 12
 DELIMITERS: Final = {",": ",", ";": ";", "|": "|", "tab": "\t", "\t": "\t", "\\t": "\t"}
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -126,6 +128,9 @@ class CsvTable:
         twice = sorted(name for name, times in Counter(header).items() if name and times > 1)
         if twice and (self._columns is None or not set(twice).isdisjoint(self._columns)):
             raise Rejected(BAD_CSV, f"two columns have the name {twice[0]}: rename or remove one")
+        if self._columns is not None and not set(header) & set(self._columns):
+            known = ", ".join(sorted(self._columns)[:_NAMED])
+            raise Rejected(BAD_CSV, f"no column in the first line has a known name, such as {known}")
         self.header = header
 
     def _named(self, cells: list[str]) -> dict[str, str]:

@@ -36,8 +36,9 @@ from streams.core.delivery.dead_letter_headers import (
     REASON,
     REQUEUED,
     RESOLVES,
-    delivery_history_of,
+    maybe_sent_of,
 )
+from streams.core.delivery.maybe_sent import lago_may_have
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.read_usage import usage_of as read_usage
 from streams.core.metering.tolerant_reader import forms_of
@@ -47,9 +48,6 @@ from streams.runtime.transactions import Write
 DISMISSING = frozenset({"purged", "known"})
 EVENTS, CALLS = KINDS = ("events", "calls")
 BOTH = "both"
-
-#: Lago refused the event as a repeat, and does not show it.
-_UNCONFIRMED = "unconfirmed"
 
 _event = decoder(LagoEvent)
 _rejection = decoder(Rejection)
@@ -129,10 +127,8 @@ def expected_forms(dead_letter: DeadLetter) -> dict[str, str]:
 
 
 def may_be_in_lago(dead_letter: DeadLetter) -> bool:
-    """Return whether Lago may have the event: no answer to a post of it showed whether it was stored, or Lago refused
-    it as a repeat.
-    """
-    return dead_letter.reason == _UNCONFIRMED or delivery_history_of(dead_letter.headers).maybe_sent
+    """Return whether Lago may have the event of a dead letter, see `lago_may_have`; a refused call is never at Lago."""
+    return dead_letter.kind == EVENTS and lago_may_have(dead_letter.reason, maybe_sent_of(dead_letter.headers))
 
 
 def topic_of(kind: str, topics: TopicNames) -> str:
@@ -211,7 +207,7 @@ def _dead_event(bare: DeadLetter) -> DeadLetter:
     )
     try:
         event = _event(bare.value)
-        usd = from_cents(Decimal(event.precise_total_amount_cents))
+        usd = from_cents(Decimal(event.precise_total_amount_cents or 0))
     except (msgspec.DecodeError, DecimalException):
         return dead_letter
     return replace(
@@ -247,7 +243,7 @@ def _refused_call(bare: DeadLetter, unit: Decimal, fields: tuple[str, ...]) -> D
 def usage_of(stored: bytes, customer: str, unit: Decimal) -> Usage | None:
     """Read the usage in a value of the raw topic as the meter reads it; None if the meter would refuse the value."""
     try:
-        return read_usage(stored, customer, unit)
+        return read_usage(stored, bounded_name(customer), unit)
     except Rejected:
         return None
 

@@ -10,15 +10,19 @@ from connectors.postgres.pool import Database
 from schemas.money import EXACT, ZERO, total
 from schemas.reasons import WRITTEN_OFF
 from streams.core.delivery.after_end import AGAIN
+from streams.core.delivery.maybe_sent import lago_may_have
+from streams.core.delivery.receipt_states import FAILED
 from streams.core.metering.decisions import CARRIED, LOST, UNBILLED
 from streams.runtime.clock import now_us
 
 #: The status of a part that is no event yet.
 HELD: Final = "held"
-_EVENT = """
+#: The payer's factor is read as in migrations/0017_call_debits.sql.
+_EVENT = r"""
 SELECT transaction_id, external_subscription_id, org_id, amount_cents, calls, status, attempts, reason, sealed_at,
-       processed_at, event->>'timestamp' AS billed_at, event #>> '{properties,instead_of}' AS instead_of,
-       CASE WHEN NOT event->'properties' ? 'transaction_id' THEN event #>> '{properties,rate_factor}' END AS rate_factor,
+       processed_at, maybe_sent, event->>'timestamp' AS billed_at, event #>> '{properties,instead_of}' AS instead_of,
+       CASE WHEN NOT event->'properties' ? 'transaction_id' AND event #>> '{properties,rate_factor}' ~ '^[0-9]{1,9}(\.[0-9]{1,9})?$'
+           THEN event #>> '{properties,rate_factor}' END AS rate_factor,
        (SELECT other.transaction_id FROM lago_events other WHERE other.transaction_id = this.transaction_id || '-again')
            AS again
 FROM lago_events this WHERE transaction_id = $1
@@ -121,6 +125,7 @@ class EventStory:
         instead_of: id of the event that this event replaces, `""` = none.
         again: the event that replaces this event.
         factor: the payer's factor, from the rate card.
+        maybe_sent: see `schemas.records.Receipt`.
     """
 
     transaction_id: str
@@ -138,6 +143,12 @@ class EventStory:
     again: "EventStory | None" = None
     factor: Decimal = Decimal(1)
     reason_is_past: bool = False
+    maybe_sent: bool | None = None
+
+    @property
+    def may_be_in_lago(self) -> bool:
+        """Whether it is a dead letter that Lago may have, and then bills."""
+        return self.status == FAILED and lago_may_have(self.reason, self.maybe_sent)
 
     @property
     def last(self) -> "EventStory":
@@ -367,6 +378,7 @@ def _story(row: Any) -> EventStory:
         row["processed_at"],
         instead_of=row["instead_of"] or "",
         factor=Decimal(row["rate_factor"] or 1),
+        maybe_sent=row["maybe_sent"],
     )
 
 

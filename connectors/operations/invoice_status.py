@@ -33,6 +33,15 @@ class SubscriptionComparison:
     complete: bool = True
 
 
+def together(*compared: SubscriptionComparison) -> SubscriptionComparison:
+    """Return one result for all amounts of a subscription."""
+    return SubscriptionComparison(
+        "; ".join(filter(None, (one.complaint for one in compared))),
+        "; ".join(filter(None, (one.note for one in compared))),
+        all(one.complete for one in compared),
+    )
+
+
 def deciding(invoices: Iterable[Invoice]) -> Invoice | None:
     """Return the invoice of one period that decides: a finalized one, else a failed one, one that Lago still counts, or
     a voided one. A voided invoice may have a successor. None = there is no invoice.

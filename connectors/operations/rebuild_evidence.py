@@ -17,6 +17,7 @@ from connectors.config.deployment import Deployment
 from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
 from connectors.operations.damaged_records import DamagedRecords
 from connectors.operations.ledger_init import sealed_before
+from schemas.bounded_name import bounded_name
 from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.ledger import Job
@@ -29,7 +30,7 @@ from schemas.records import LagoEvent, Manifest, Receipt
 from schemas.usage import Usage
 from streams.core.metering.batch_identities import HOUR_MS, tag_of
 from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, FAILED_WITH_COST, UNBILLED
-from streams.core.metering.failed_attempts import after_carried, mark_of, without_attempts
+from streams.core.metering.failed_attempts import after_carried, mark_of, own_cost, without_attempts
 from streams.core.metering.known_identities import SETTLED
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.matching import NOISE
@@ -252,35 +253,40 @@ def _remember(
     """Collect the identities of the settled calls, and the clock.
 
     `again_from`: the offset from which the ledger counts again what is not remembered. Attempts that a success carries
-    are among it, because their success may be; None = nothing is counted again.
+    are among it, if their success is; None = nothing is counted again.
     """
     unit = quantum(deployment.policy.cost_decimals)
     ((partition, _),) = raw.ranges.items()
     again: dict[bytes, Decimal] = {}
+    carriers: set[bytes] = set()
     for message, offset, made_ms in _calls_of(deployment, raw):
         evidence.newest_ms = max(evidence.newest_ms, made_ms)
         if offset < evidence.next:
             evidence.clock_ms = max(evidence.clock_ms, made_ms)
-        decision, is_again = calls.settled.get(offset, ""), offset in calls.attempts
-        if not decision and not is_again:
-            continue
-        if decision == CARRIED and again_from is not None and offset >= again_from:
+        decision = calls.settled.get(offset, "")
+        if not decision and offset not in calls.waiting:
             continue
         try:
             with localcontext(EXACT):
-                key = (message.key() or b"").decode(errors="replace")
-                usage = usage_of(message.value(), key, unit, made_ms * 1000)
-                if is_again:
-                    mark = mark_of(usage)
-                    again[mark] = min(usage.cost, again.get(mark, usage.cost))
+                customer = bounded_name((message.key() or b"").decode(errors="replace"))
+                usage = usage_of(message.value(), customer, unit, made_ms * 1000)
+                mark = mark_of(usage)
+                if not decision:
+                    if usage.carried:
+                        carriers.add(mark)
+                    if offset in calls.attempts:
+                        again[mark] = min(own_cost(usage), again.get(mark, usage.cost))
+                    continue
+                if decision == CARRIED and mark in carriers and again_from is not None and offset >= again_from:
                     continue
                 tag, hour = tag_of(usage, billed=decision not in UNBILLED), evidence.newest_ms // HOUR_MS
                 if decision in COST_IS_BILLED:
                     _remember_attempts(evidence, usage, decision, calls.noted.get(offset), hour)
-                    if again and (mark := mark_of(usage)) in again:
+                    if mark in again:
                         _carry_nothing(evidence, mark, again[mark])
         except Rejected:  # it was readable by the rules of an earlier release
-            evidence.gaps.append(f"the call at offset {offset} of partition {partition} cannot be read any more")
+            if decision or offset in calls.attempts:
+                evidence.gaps.append(f"the call at offset {offset} of partition {partition} cannot be read any more")
             continue
         job = usage.job
         evidence.seen.update(dict.fromkeys(usage.twins, tag))
@@ -313,7 +319,7 @@ def _carry_nothing(evidence: Evidence, mark: bytes, cheapest: Decimal) -> None:
     """Forget what the successes of a call carry. An earlier attempt of it is counted again. It was billed beside the
     success, and must not be taken for an attempt that the success carries. One that costs more is not taken for it.
 
-    `cheapest`: the smallest cost of such an attempt.
+    `cheapest`: the smallest own cost of such an attempt.
     """
     job = evidence.jobs.get(mark)
     if job is not None and job.attempts is not None and cheapest <= job.attempts.carried + NOISE:

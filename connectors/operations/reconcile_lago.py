@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from connectors.billing.org_sync import BEGUN
 from connectors.billing.plan_terms import period_with
@@ -16,17 +16,17 @@ from connectors.lago.responses import Fee, Invoice, Subscription
 from connectors.lago.subscriptions import STATUSES
 from connectors.operations.after_invoice import not_invoiced
 from connectors.operations.delivered import DeliveredRows, lost_pages
-from connectors.operations.invoice_status import SubscriptionComparison, deciding, is_final, not_final
+from connectors.operations.invoice_status import SubscriptionComparison, deciding, is_final, not_final, together
 from connectors.operations.last_invoice import INVOICED_US, INVOICES, Life, latest, lives_of
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord
 from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, to_iso
-from schemas.money import EXACT, ZERO, add, plain
+from schemas.money import EXACT, ZERO, add, plain, total
 from schemas.organizations import DEFAULT
 from schemas.plurals import numbered
-from schemas.reasons import UNANSWERED
 from streams.core.delivery.after_end import UNBILLABLE_ENDED
-from streams.core.delivery.receipt_states import PENDING, PROCESSING, UNBILLABLE
+from streams.core.delivery.maybe_sent import lago_may_have
+from streams.core.delivery.receipt_states import COMPLETED, FAILED, PENDING, PROCESSING, UNBILLABLE
 from streams.core.metering.reconciliation import HALF_A_CENT, LagoUsage, complaint_about_lago
 from streams.runtime import clock
 
@@ -37,17 +37,13 @@ WHERE e.org_id <> '' AND COALESCE(o.organization, '') = $1 ORDER BY e.external_s
 _ORGANIZATIONS = """
 SELECT DISTINCT o.organization FROM lago_events e JOIN organisations o USING (org_id) ORDER BY o.organization
 """
-#: Of the failed events, Lago may count those that it has and cannot bill yet, for example because the metric is missing,
-#: and dead letters whose posts it has not answered. An event that was billed again must not be counted a second time.
-_DELIVERED = f"""
-SELECT COALESCE(sum(e.amount_cents) FILTER (WHERE e.status = 'completed'), 0),
-       COALESCE(sum(e.amount_cents) FILTER (WHERE e.status IN ('{PENDING}', '{PROCESSING}')
-           OR (starts_with(e.reason, '{UNBILLABLE}') AND e.reason <> '{UNBILLABLE_ENDED}')
-           OR (e.status = 'failed' AND (e.reason IN {UNANSWERED} OR starts_with(e.reason, 'http_5')))), 0)
+_SEALED = """
+SELECT e.status, COALESCE(e.reason, ''), e.maybe_sent, COALESCE(sum(e.amount_cents), 0)
 FROM lago_events e LEFT JOIN organisations o USING (org_id)
 WHERE e.external_subscription_id = $1 AND e.billed_at >= $2 AND e.billed_at < $3 AND ($4 = '' OR e.org_id = $4)
     AND COALESCE(o.organization, '') = $5
-"""  # noqa: S608  # our own words
+GROUP BY 1, 2, 3
+"""
 #: A subscription that ended longer ago is not compared, because an earlier run has compared it.
 _ENDED_US: Final = 40 * 24 * HOUR_US
 #: The time for which a missing invoice is reported, at most.
@@ -128,14 +124,11 @@ class _Comparison:
                 )
             listed = await self._lago.subscriptions(org_id, BEGUN)
             lives = [one for one in listed if one.external_id == subscription and one.started_at is not None]
-            result = await self._of_last_period(usage, lives, org_id)
-            complaints = (
-                complaint_about_lago(usage, delivered, waiting),
-                result.complaint,
+            return together(
+                SubscriptionComparison(complaint_about_lago(usage, delivered, waiting)),
+                await self._of_last_period(usage, lives, org_id),
                 await self._of_earlier_lives(subscription, lives, org_id),
             )
-            result.complaint = "; ".join(filter(None, complaints))
-            return result
         listed = await self._lago.subscriptions(org_id, STATUSES)
         own = [one for one in listed if one.external_id == subscription]
         ended = [
@@ -166,9 +159,24 @@ class _Comparison:
             at = to_iso(ended_us)
             sentence = f"{plain(after)} cents were delivered to it with a moment after its end at {at}"
             return SubscriptionComparison(f"subscription {name}: {sentence}: meterbridge lago rebill")
-        invoice, fees = await self._last_fees(name, org_id)
+        return await self._at_last_invoice(ended, org_id, ended_us, "it has ended, and its last invoice counts")
+
+    async def _at_last_invoice(
+        self, ended: Subscription, org_id: str, ended_us: int, counts: str, *, is_followed: bool = False
+    ) -> SubscriptionComparison:
+        """Compare the last invoice of a subscription, or of a life of its id, that has ended.
+
+        Args:
+            ended_us: the second after its end.
+            is_followed: whether another life of the id begins in the second of the end: usage of this second may belong
+                to either.
+        """
+        name = ended.external_id
+        invoice, fees = await self._last_fees(ended, org_id)
         if invoice is None and len(self._listed[org_id]) >= INVOICES:
             return self._unread(name, org_id)
+        if any(fee.pay_in_advance for fee in fees):
+            return SubscriptionComparison(complete=False)  # each event has an invoice of its own
         until_us = max(
             (parse_us(str(fee.to_date)) + SECOND_US for fee in fees), default=parse_us(str(ended.started_at))
         )
@@ -182,10 +190,11 @@ class _Comparison:
             return SubscriptionComparison(complete=False)
         else:  # no invoice contains the last days of the subscription
             from_us, until_us, cents = until_us, ended_us, Decimal(0)
-        delivered, waiting = await self._delivered(name, from_us, until_us)
+        border_us = until_us - SECOND_US * is_followed
+        delivered, waiting = await self._delivered(name, from_us, border_us)
+        waiting = total([waiting, *(await self._delivered(name, border_us, until_us))])
         counted = LagoUsage(name, from_us, until_us, cents, len(fees))
-        complaint = complaint_about_lago(counted, delivered, waiting)
-        return SubscriptionComparison(complaint.replace("Lago counts", "it has ended, and its last invoice counts"))
+        return SubscriptionComparison(complaint_about_lago(counted, delivered, waiting).replace("Lago counts", counts))
 
     async def _of_last_period(
         self, usage: LagoUsage, lives: Sequence[Subscription], org_id: str
@@ -201,7 +210,7 @@ class _Comparison:
         of_period: list[Invoice] = []
         from_us, invoiced_us = 0, 0
         async for invoice in self._whole_invoices(org_id):
-            if any(fee.pay_in_advance for fee in invoice.fees if self._is_ours(fee, usage.subscription)):
+            if any(fee.pay_in_advance for fee in self._fees_of_life(invoice, running)):
                 return SubscriptionComparison(complete=False)  # each event has an invoice of its own
             bounds = _charged(invoice, running)
             if bounds is None:
@@ -240,22 +249,29 @@ class _Comparison:
 
     async def _of_invoice(self, invoice: Invoice, running: Subscription, from_us: int, until_us: int) -> str:
         """Return the complaint about an invoice of a subscription that still runs."""
-        subscription, life = running.external_id, running.lago_id
-        fees = [
-            fee for fee in invoice.fees if self._is_ours(fee, subscription) and fee.lago_subscription_id in (None, life)
-        ]
+        subscription, fees = running.external_id, self._fees_of_life(invoice, running)
         cents = Decimal(sum(fee.amount_cents for fee in fees))
         delivered, waiting = await self._delivered(subscription, from_us, until_us)
         counted = LagoUsage(subscription, from_us, until_us, cents, len(fees))
         between = f"from {to_iso(from_us)} to {to_iso(until_us)}"
         return complaint_about_lago(counted, delivered, waiting).replace("Lago counts", f"its invoice {between} counts")
 
-    async def _of_earlier_lives(self, subscription: str, own: Sequence[Subscription], org_id: str) -> str:
-        """Return the complaint about ended lives of a running subscription's id. A change of plan ends such a life."""
+    async def _of_earlier_lives(
+        self, subscription: str, own: Sequence[Subscription], org_id: str
+    ) -> SubscriptionComparison:
+        """Compare the last invoices of the ended lives of a running subscription's id. A change of plan ends such a life."""
         lives = lives_of(own, [period_with(subscription, None) for subscription in own], self._now_us - _ENDED_US)
-        sentence = await self._overtaken(lives, org_id)
-        return (
-            f"subscription {subscription}: before it started again{sentence.replace(';', ',', 1)}" if sentence else ""
+        if sentence := await self._overtaken(lives, org_id):
+            words = f"subscription {subscription}: before it started again{sentence.replace(';', ',', 1)}"
+            return SubscriptionComparison(words)
+        ended_at = {life.lago_id: life.ended_us + SECOND_US for life in lives}
+        counts = "before it started again, its last invoice counted"
+        return together(
+            *[
+                await self._at_last_invoice(one, org_id, ended_at[one.lago_id], counts, is_followed=True)
+                for one in own
+                if one.lago_id in ended_at
+            ]
         )
 
     async def _overtaken(self, lives: Sequence[Life], org_id: str) -> str:
@@ -276,11 +292,11 @@ class _Comparison:
             )
         return f"{sentence}: meterbridge lago rebill" if sentence else ""
 
-    async def _last_fees(self, subscription: str, org_id: str) -> tuple[Invoice | None, list[Fee]]:
+    async def _last_fees(self, ended: Subscription, org_id: str) -> tuple[Invoice | None, list[Fee]]:
         """Return the deciding invoice of the latest period for which one has fees of the metric, and these fees."""
         found: list[tuple[Invoice, list[Fee]]] = []
         async for invoice in self._whole_invoices(org_id):
-            fees = [fee for fee in invoice.fees if self._is_ours(fee, subscription) and fee.from_date and fee.to_date]
+            fees = [fee for fee in self._fees_of_life(invoice, ended) if fee.from_date and fee.to_date]
             if fees and found and _last_day(fees) < _last_day(found[-1][1]):
                 break
             if fees and found and _last_day(fees) > _last_day(found[-1][1]):
@@ -299,18 +315,39 @@ class _Comparison:
             if (invoice := self._invoices[listed.lago_id]) is not None:
                 yield invoice
 
-    def _is_ours(self, fee: Fee, subscription: str) -> bool:
-        return fee.external_subscription_id == subscription and (fee.item.type, fee.item.code) == ("charge", self._code)
+    def _fees_of_life(self, invoice: Invoice, life: Subscription) -> list[Fee]:
+        """Return the fees of the metric for one life of the subscription's id. Another plan is another life."""
+        of_life = (life.external_id, "charge", self._code)
+        return [
+            fee
+            for fee in invoice.fees
+            if (fee.external_subscription_id, fee.item.type, fee.item.code) == of_life
+            and fee.lago_subscription_id in (None, life.lago_id)
+        ]
 
-    async def _delivered(self, subscription: str, from_us: int, until_us: int, org_id: str = "") -> Any:
-        """Return the delivered and the waiting cents.
+    async def _delivered(
+        self, subscription: str, from_us: int, until_us: int, org_id: str = ""
+    ) -> tuple[Decimal, Decimal]:
+        """Return the delivered cents, and the cents that Lago may count besides.
 
         Args:
             org_id: `""` = all orgs of the organisation, because Lago counts all events of a subscription's life.
         """
         moments = to_datetime(from_us), to_datetime(until_us)
         async with self._database.connection() as connection:
-            return await connection.fetchrow(_DELIVERED, subscription, *moments, org_id, self._organization)
+            sums = await connection.fetch(_SEALED, subscription, *moments, org_id, self._organization)
+        delivered = total(cents for status, _, _, cents in sums if status == COMPLETED)
+        return delivered, total(cents for *state, cents in sums if _may_count(*state))
+
+
+def _may_count(status: str, reason: str, maybe_sent: bool | None) -> bool:
+    """Return whether Lago may count an event that is not delivered: it is on its way, Lago has it and cannot bill it yet,
+    for example because the metric is missing, or it is a dead letter that Lago may have. An event that was billed again
+    must not be counted a second time.
+    """
+    if status == FAILED and reason.startswith(UNBILLABLE):
+        return reason != UNBILLABLE_ENDED
+    return status in (PENDING, PROCESSING) or (status == FAILED and lago_may_have(reason, maybe_sent))
 
 
 def _last_day(fees: Sequence[Fee]) -> str:

@@ -63,12 +63,13 @@ def retries_of(
 def dead_letters_of(
     topics: TopicNames, deployment: str, rows: Iterable[Mapping[str, Any]]
 ) -> Iterator[tuple[str, Outgoing]]:
-    """Yield ids and records of the dead letters."""
+    """Yield ids and records of the dead letters. They say whether Lago may have the event if Postgres knows it."""
     for row in rows:
         if row["status"] == _FAILED:
             why = row["reason"].encode()
             own = ((REASON, why), (FIRST_ERROR, why), (LAST_ERROR, why), (ATTEMPTS, b"%d" % row["attempts"]))
-            yield _of_event(topics.dlq, deployment, row, own)
+            fact = () if row["maybe_sent"] is None else ((MAYBE_SENT, b"%d" % row["maybe_sent"]),)
+            yield _of_event(topics.dlq, deployment, row, (*own, *fact))
 
 
 def _of_event(

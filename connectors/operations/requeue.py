@@ -16,7 +16,14 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from connectors.config.deployment import Deployment
 from connectors.kafka.client_config import aiokafka_config
 from connectors.operations.audit_record import audited
-from connectors.operations.dead_letters import EVENTS, DeadLetter, DeadLetterMark, Filters, topic_of
+from connectors.operations.dead_letters import (
+    EVENTS,
+    DeadLetter,
+    DeadLetterMark,
+    Filters,
+    may_be_in_lago,
+    topic_of,
+)
 from connectors.operations.pricing import as_counted
 from connectors.operations.requeue_judge import RequeueJudge, RequeueResult, batches
 from connectors.operations.sender import CommandProducer, Outgoing
@@ -120,6 +127,7 @@ class Requeuer:
         for batch in batches(dead_letters):
             await self._mark([DeadLetterMark(dead_letter, DISMISSED, audit_id) for dead_letter in batch])
             done.dismissed += len(batch)
+            done.dismissed_maybe_at_lago += sum(map(may_be_in_lago, batch))
             on_progress(len(batch))
         return done
 

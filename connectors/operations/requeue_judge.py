@@ -27,6 +27,7 @@ class RequeueResult:
         impossible: dead letters that cannot be requeued as they are; `reasons` counts them by reason.
         unaccepted: calls that would be requeued only if the operator accepted their reason by name.
         usd: sum of the requeued amounts, dollars.
+        dismissed_maybe_at_lago: those of the dismissed ones that Lago may have, and then bills.
     """
 
     requeued: int = 0
@@ -36,6 +37,7 @@ class RequeueResult:
     unaccepted: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     usd: Decimal = ZERO
+    dismissed_maybe_at_lago: int = 0
 
     def refuse(self, reason: str, count: int = 1) -> None:
         """Count dead letters that cannot be requeued as they are."""

@@ -82,6 +82,7 @@ _RESOLVED_SQL: Final = _sql("resolved.sql")
 _BRIDGED_SQL: Final = _sql("bridged.sql")
 _JOBS_SQL: Final = _sql("jobs.sql")
 _COPIES_SQL: Final = _sql("copies.sql")
+_RECOUNTED_SQL: Final = _sql("recounted.sql")
 #: Deletes rows whose records were removed and not written again since.
 _CUSTOMERS_GONE: Final = """
 DELETE FROM customer_records AS c USING unnest($1::text[], $2::bigint[]) AS gone (key, at)
@@ -161,6 +162,8 @@ class PostgresProjection:
             if table == USAGE and tp.partition not in self._timed:
                 await connection.execute(_FIRST_SEEN, tp.partition, _sane_ms(records[0].timestamp))
             written = await write(connection, tp.partition, rows) if rows else 0
+            if table == USAGE and written < len(rows):
+                written += await _recounted(connection, tp.partition, rows)
             doubled = await _doubled(connection, rows, written) if table == USAGE and rows else {}
             corrections = await self._corrected(connection, tp, expected, following, rows)
             if corrections is None:
@@ -254,6 +257,16 @@ async def _write_usage(connection: Any, partition: int, rows: list[tuple[Any, ..
     *columns, offsets = zip(*sorted(rows, key=itemgetter(0, 1)), strict=True)
     written: int = await connection.fetchval(_USAGE_SQL, *columns, partition, offsets)
     return written
+
+
+async def _recounted(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:
+    """Write the calls anew that a rebuilt ledger has counted again in another part; return their number."""
+    parts = rows.counted_in_parts(found)
+    if not parts:
+        return 0
+    again = {tuple(key) for key in await connection.fetch(_RECOUNTED_SQL, *zip(*parts, strict=True), partition)}
+    chosen = [row for row in found if (row[0], row[_MONTH]) in again]
+    return await _write_usage(connection, partition, chosen) if chosen else 0
 
 
 async def _doubled(connection: Any, found: list[tuple[Any, ...]], written: int) -> dict[str, int]:

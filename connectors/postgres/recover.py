@@ -105,11 +105,11 @@ ON CONFLICT (partition) DO UPDATE SET topic_id = EXCLUDED.topic_id, since = EXCL
 #: An event that Lago accepted but will not bill is in no topic: its usage was billed again with another id, or is
 #: reported.
 _EVENTS: Final = f"""
-SELECT p.part, p.event::text AS event, COALESCE(p.status, 'pending') AS status, p.attempts, COALESCE(p.reason, '') AS reason,
-    p.raw_partition, p.first_offset, p.last_offset, p.calls, p.windows, p.org_id, o.organization
-FROM usage_parts p LEFT JOIN organisations o ON o.org_id = p.org_id
-WHERE p.event IS NOT NULL AND COALESCE(p.status, 'pending') IN ('pending', 'processing', 'failed')
-    AND NOT starts_with(COALESCE(p.reason, ''), '{UNBILLABLE}') ORDER BY p.part
+SELECT e.transaction_id AS part, e.event::text AS event, e.status, e.attempts, COALESCE(e.reason, '') AS reason, e.maybe_sent,
+    e.raw_partition, e.first_offset, e.last_offset, e.calls, e.windows, e.org_id, o.organization
+FROM lago_events e LEFT JOIN organisations o ON o.org_id = e.org_id
+WHERE e.status IN ('pending', 'processing', 'failed')
+    AND NOT starts_with(COALESCE(e.reason, ''), '{UNBILLABLE}') ORDER BY e.transaction_id
 """  # noqa: S608  # our own word
 #: Rate cards that priced calls but are in no audit line: the audit topic keeps lines for 400 days, but a card is kept
 #: without limit.

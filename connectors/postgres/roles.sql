@@ -35,7 +35,8 @@ GRANT SELECT ON
     doubled_calls, forgotten_months, log_completeness, projector_offsets, schema_version, unprojected_records,
     lago_events, held_parts, event_queue, litellm_usage_events, customer_mappings
 TO meterbridge_projector, meterbridge_api, meterbridge_reader;
-GRANT EXECUTE ON FUNCTION aggregate_customer_usage(text, timestamptz, timestamptz)
+GRANT EXECUTE ON FUNCTION
+    aggregate_customer_usage(text, timestamptz, timestamptz), known_maybe_sent(text, timestamptz, boolean, timestamptz)
 TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 
 GRANT SELECT ON corrected_parts TO meterbridge_projector, meterbridge_api, meterbridge_reader;

@@ -56,7 +56,7 @@ _whose_it_was = attrgetter(
 #: The columns of the price, after the text of `billed_usd`.
 _what_it_is_priced_by = attrgetter("rate", "power_level", "cache_write_tokens", "images")
 #: Indexes of columns in a usage row.
-_DECISION, _CUSTOMER, _CALL_TYPE, _CALL_ID, _REQUEST_ID, _PART = 6, 8, 14, 21, 22, 28
+_DECISION, _CUSTOMER, _CALL_TYPE, _CALL_ID, _REQUEST_ID, _PART, _OFFSET = 6, 8, 14, 21, 22, 28, -1
 _KNOWN = (*STATUSES, WRITTEN_OFF)
 _INT8 = 1 << 63
 _MAX_MS = MAX_US // 1000
@@ -107,13 +107,13 @@ class Resolved(NamedTuple):
 
 def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Rows of `litellm.usage.enriched` for usage.sql. If a call was counted first and its cost billed later, the result
-    has only the row with the cost.
+    has only the row with the cost; if a rebuilt ledger has counted it again, the later row.
     """
     result = read_rows(records, _usage_row)
     rows: dict[tuple[bytes, str], tuple[Any, ...]] = {}
     for row in result.rows:
         before = rows.setdefault((row[0], row[1]), row)
-        if _weight(row[_DECISION]) > _weight(before[_DECISION]):
+        if before is not row and (_weight(row[_DECISION]) > _weight(before[_DECISION]) or _is_recounted(before, row)):
             rows[row[0], row[1]] = row
     return Rows(list(rows.values()), result.aside)
 
@@ -121,6 +121,12 @@ def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
 def _weight(decision: str) -> int:
     """A later row of a call replaces one of less weight."""
     return 2 if decision in BILLED else int(decision == CARRIED)
+
+
+def _is_recounted(before: tuple[Any, ...], row: tuple[Any, ...]) -> bool:
+    """Return whether the ledger has counted the same record of the raw topic again, in another part."""
+    first, second = (one[_PART].rpartition("-") for one in (before, row))
+    return bool(first[0] and first[0] == second[0] and first[2] != second[2] and before[_OFFSET] == row[_OFFSET])
 
 
 def rejected_rows(records: Iterable[KafkaRecord]) -> Rows:
@@ -226,6 +232,11 @@ def parts_billed(rows: Sequence[tuple[Any, ...]]) -> list[tuple[bytes, str, str,
     return [(row[0], row[1], row[_PART], row[_CUSTOMER]) for row in billed]
 
 
+def counted_in_parts(rows: Sequence[tuple[Any, ...]]) -> list[tuple[bytes, str, str, int]]:
+    """Return key, part and raw offset of the usage rows that are in a part, for recounted.sql."""
+    return [(row[0], row[1], row[_PART], row[_OFFSET]) for row in rows if row[_PART]]
+
+
 def _event_row(record: KafkaRecord) -> tuple[tuple[Any, ...], list[str]]:
     text = value_of(record)
     event, headers = _decode_event(text), dict(record.headers)
@@ -282,7 +293,8 @@ def _state(receipt: Receipt, retried_us: int | None) -> tuple[Any, ...]:
     retried = receipt.at if receipt.status == PROCESSING else retried_us
     state = receipt.transaction_id, receipt.status, receipt.attempts, receipt.reason, settled, retried
     posted_at = receipt.timestamp if _MOMENT.fullmatch(receipt.timestamp) else ""
-    return *state, posted_at, receipt.external_subscription_id if receipt.status == COMPLETED else ""
+    posted_to = receipt.external_subscription_id if receipt.status == COMPLETED else ""
+    return *state, posted_at, posted_to, receipt.maybe_sent if receipt.status == FAILED else None
 
 
 def _rejected_row(record: KafkaRecord) -> tuple[Any, ...]:

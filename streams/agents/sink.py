@@ -226,9 +226,8 @@ class DeliveryWork:
             if event is not None and self._is_whole(one, event):
                 suspect = record.offset < self._suspect_below
                 resent = suspect or record.offset < self._maybe_sent_below or history.maybe_sent
-                compare = history.requeued > 0
-                elsewhere = (resent or compare) and self._went_elsewhere(record.value)
-                items.append(Item(event.transaction_id, record.value, resent, compare, suspect, elsewhere))
+                elsewhere = (resent or history.compare) and self._went_elsewhere(record.value)
+                items.append(Item(event.transaction_id, record.value, resent, history.compare, suspect, elsewhere))
                 places.append(place)
         self._attempts.clear()
         delivered = await self._delivery.deliver(
@@ -342,6 +341,7 @@ class DeliveryWork:
             attempt,
             "" if status == "completed" else outcome.reason,
             outcome.timestamp,
+            outcome.maybe_sent if status == "failed" else None,
         )
 
     def _onward(self, record: ConsumerRecord, outcome: EventOutcome, status: str, attempt: int) -> Write:

@@ -262,6 +262,12 @@ class _Run:
     async def _conclude(self, batch: EventBatch, marks: Mapping[int, EventError]) -> None:
         """Finish the members that Lago named. If a look-up fails, they are posted and named again."""
         named = [(batch.members[index], mark) for index, mark in marks.items()]
+        for position, mark in named:
+            if mark.fate is ErrorKind.EXISTS and not self._maybe_sent[position]:
+                # No post of ours explains the repeat, so only a comparison shows whether Lago has this event. That stays
+                # so if the look-up fails.
+                self._maybe_sent[position] = True
+                self.compared.add(position)
         if not self._delivery.batches_are_whole() and any(mark.fate is ErrorKind.EXISTS for mark in marks.values()):
             for position in set(batch.members).difference(position for position, _ in named):
                 self._maybe_sent[position] = True
@@ -354,6 +360,7 @@ class _Run:
         maybe_sent = kind == "retry" and self._maybe_sent[position]
         attempts = self._attempts[position]
         moved = self._posted[position] if kind == "delivered" else RestampDecision(b"")
+        compare = maybe_sent and position in self.compared
         outcome = kind, reason, detail[:DETAIL_CHARS], attempts, maybe_sent
-        self.outcomes[position] = EventOutcome(*outcome, moved.timestamp, moved.subscription)
+        self.outcomes[position] = EventOutcome(*outcome, moved.timestamp, moved.subscription, compare)
         batch.members.remove(position)

@@ -3,6 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from connectors.operations.money_notes import notes_of, unbilled_json, unbilled_text
@@ -145,6 +146,23 @@ async def test_a_copy_with_another_cost_is_reported_until_it_is_dismissed(url: s
         assert "1 copies of billed calls came with another cost" in one and "billed 2, this copy 3" in one
         await rows(url, "UPDATE rejected_calls SET resolution = 'purged'")
     assert await complaints(url) == []
+
+
+@pytest.mark.parametrize(
+    ("closed", "how", "left"), [(0, "purged", 0), (0, "known", 0), (0, "requeued", 1), (1, "purged", 1)]
+)
+async def test_a_later_copy_of_a_closed_dead_letter_is_not_open(url: str, closed: int, how: str, left: int) -> None:
+    """A replay makes such copies. `dlq list` does not show them, and reconcile complained about them."""
+    call = msgspec.Raw(b'{"id": "1", "response_cost": 3}')
+    refusal = Rejection("cost_differs", "meter", 1_795_176_000_000_000, "this copy 3", 5, call)
+    mark = {"resolves": str(closed).encode(), "how": how.encode(), "audit_id": b"a"}
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.rejected, refusal, refusal)
+        await writer.put(TOPICS.rejected, b"", **mark)
+    with Database(url, size=1) as database:
+        notes = await notes_of(database)
+    assert [(reason, calls) for reason, calls, _ in notes.refused] == [("cost_differs", 1)] * left
+    assert len(notes.complaints) == left
 
 
 async def test_unbilled_usage_is_reported_by_decision_and_unpriced_usage_by_model(url: str) -> None:

@@ -73,6 +73,20 @@ async def test_usage_held_for_one_org_and_billed_to_another_is_moved(url: str) -
     ]
 
 
+@pytest.mark.parametrize("event_first", [False, True])
+@pytest.mark.parametrize("before", [{}, {"org_id": "old", "held": "no_subscription"}])
+async def test_a_held_call_that_a_rebuilt_ledger_counts_for_its_payer_is_debited(
+    url: str, before: dict[str, Any], *, event_first: bool
+) -> None:
+    """It is in another part then, and the old part has no event that would correct the debit."""
+    await project(url, TOPICS.enriched, held(1, part=f"{PREFIX}3", **before))
+    again = (TOPICS.enriched, usage(1, org_id="org", cost_usd=Decimal(2)), {})
+    news: list[tuple[str, Any, dict[str, bytes]]] = [again, (TOPICS.events, event(), {"manifest": manifest()})]
+    for topic, value, headers in reversed(news) if event_first else news:
+        await project(url, topic, value, **headers)
+    assert await net_balances(url, "org:old", "org:org") == [Decimal(10), Decimal(8)]
+
+
 async def test_a_user_stays_the_payer_for_any_org(url: str) -> None:
     await project(url, TOPICS.enriched, held(1, customer_id="ada", id_kind="user"))
     await project(url, TOPICS.events, event(), manifest=manifest())

@@ -93,12 +93,15 @@ async def test_a_requeued_dead_letter_is_delivered_at_once(stage: Stage, lago: L
     assert (last["transaction_id"], last["status"], last.get("attempts", 0)) == ("e-5", "completed", 0)
 
 
+@pytest.mark.parametrize("header", [("requeued", b"1"), ("maybe_sent", b"2")], ids=["requeued", "named as a repeat"])
 async def test_a_requeued_conflict_is_a_conflict_again_after_a_restart_too(
-    stage: Stage, lago: Lago, parts: Components
+    stage: Stage, lago: Lago, parts: Components, header: tuple[str, bytes]
 ) -> None:
-    """A restarted role takes events that Lago has for its own posts; a dead letter must be looked up."""
+    """A restarted role takes events that Lago has for its own posts; a dead letter must be looked up. So must an event that
+    Lago has refused as a repeat although nothing of ours explains it.
+    """
     await lago.post(msgspec.to_builtins(event(1, cents="9")))
-    put_into_retry(stage, msgspec.json.encode(event(1)), [("requeued", b"1"), ("attempt", b"0"), ("not_before", b"0")])
+    put_into_retry(stage, msgspec.json.encode(event(1)), [header, ("attempt", b"0"), ("not_before", b"0")])
     async with stage.running("retry", parts):
         await soon(lambda: statuses(stage).get("e-1") == "failed")
     assert dict(stage.read(stage.topics.dlq)[0].headers())["reason"] == b"id_conflict"

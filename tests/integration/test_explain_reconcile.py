@@ -238,19 +238,20 @@ async def test_events_that_wait_as_dead_letters_are_named_with_their_money(world
     topics, producer = world.stage.topics, world.stage.producer
     dead, dismissed = world.stage.read(topics.events)[:2]
     doubtful = [[(REASON, b"unconfirmed"), (MAYBE_SENT, b"0")], [(REASON, b"http_429"), (MAYBE_SENT, b"1")]]
-    refused = [(REASON, b"lago_refused"), (MAYBE_SENT, b"0")]
-    for event, headers in ((dead, refused), (dismissed, refused), *((dead, one) for one in doubtful)):
+    refused, unsent = ([(REASON, reason), (MAYBE_SENT, b"0")] for reason in (b"lago_refused", b"http_409"))
+    of_dead = [refused, unsent, *doubtful, [(REASON, b"http_409")]]
+    for event, headers in ((dead, of_dead[0]), (dismissed, refused), *((dead, one) for one in of_dead[1:])):
         producer.produce(topics.dlq, event.value(), event.key(), headers=headers, partition=0)
     producer.flush(10)
     gone = await world.run("dlq", "dismiss", "--id", "events/0/1", "--comment", "never")
     assert gone.code == 0, gone.err
     usd = Decimal(msgspec.json.decode(dead.value())["precise_total_amount_cents"]) / 100
     result = await world.run("reconcile")
-    assert (result.code, result.json["dead_events"], Decimal(result.json["dead_usd"])) == (0, 1, usd)
-    assert (result.json["doubtful_events"], Decimal(result.json["doubtful_usd"])) == (2, 2 * usd)
+    assert (result.code, result.json["dead_events"], Decimal(result.json["dead_usd"])) == (0, 2, 2 * usd)
+    assert (result.json["doubtful_events"], Decimal(result.json["doubtful_usd"])) == (3, 3 * usd)
     note, of_doubtful = [note for note in result.json["notes"] if "dead" in note]
-    assert note == f"not billed, dead letters: 1 event, {usd:f} USD: `meterbridge dlq list`"
-    assert of_doubtful.startswith(f"dead letters that Lago may have, and then bills: 2 events, {plain(2 * usd)} USD: ")
+    assert note == f"not billed, dead letters: 2 events, {plain(2 * usd)} USD: `meterbridge dlq list`"
+    assert of_doubtful.startswith(f"dead letters that Lago may have, and then bills: 3 events, {plain(3 * usd)} USD: ")
 
 
 async def test_after_a_normal_end_everything_still_agrees(world: BilledDay) -> None:

@@ -34,6 +34,16 @@ async def test_usage_counted_for_another_org_is_explained_to_the_billed_org(post
     ]
 
 
+async def test_an_event_of_another_program_with_a_factor_that_is_no_number_is_shown(postgres_url: str) -> None:
+    """Its debits read such a factor as 1; explain ended with a traceback."""
+    async with migrated_database(postgres_url) as url, Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(1, part=f"{PREFIX}7"))
+        await writer.put(TOPICS.events, event(rate_factor="NaN of them"), manifest=manifest())
+        with Database(url, size=1) as database:
+            story = await story_of_event(database, f"{PREFIX}7")
+    assert story is not None and story.factor == 1
+
+
 async def test_an_amount_is_found_among_more_calls_than_are_shown(postgres_url: str) -> None:
     """Earlier only the first 5000 calls of the time were searched: "no call and no event of 0.3 USD"."""
     ends = [f"2026-11-20T12:00:{second:02}.000000Z" for second in range(12)]

@@ -70,6 +70,14 @@ ODD = {
     "an id of 300 dead letters": (json.dumps({"id": "i" * 300, "end_user": "c" * 300}), "c" * 300),
     "a number as an id": ('{"id":7,"end_user":12345}', "12345"),
     "a count beyond integers": ('{"id":"x","end_user":"c","total_tokens":' + "9" * 5000 + "}", "c"),
+    "seconds with a huge exponent": (
+        '{"id":"x","end_user":"c","spend":"0.1","metadata":{"usage_object":{"seconds":"1e-30000000"}}}',
+        "c",
+    ),
+    "a tiny cost of failed attempts": (
+        '{"id":"x","end_user":"c","spend":0.1,"cost_breakdown":{"additional_costs":{"failed_attempts_cost":1e-999999}}}',
+        "c",
+    ),
     "a true count": ('{"id":"x","end_user":"c","prompt_tokens":true}', "c"),
     "a model that is an object": ('{"id":"x","end_user":"c","model":{"name":"gpt"}}', "c"),
     "a model that is a number": ('{"id":"x","end_user":"c","model":4}', "c"),

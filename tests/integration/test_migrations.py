@@ -127,6 +127,9 @@ IN_USE = {
         ) VALUES (0, 6, now(), 'state', 'partition.halted', 'ledger_missing', 0, 1, 0, 'meter/litellm.usage.raw/0')""",
     ],
     22: ["UPDATE llm_usage_log SET decision = 'carried', part = ''"],
+    23: [
+        "UPDATE usage_parts SET status = 'failed', processed_at = now(), maybe_sent = true, maybe_sent_at = now() WHERE part = 'part-1'"
+    ],
 }
 
 

@@ -95,9 +95,11 @@ async def test_a_dead_letter_is_announced_once_each_time_that_it_fails(database:
     assert receiver.messages[0][1]["data"]["reason"] == "http_422"
     await rows(database, "UPDATE usage_parts SET status = 'completed'")
     await once(database, receiver.url)
-    await rows(database, "UPDATE usage_parts SET status = 'failed', processed_at = now() + interval '1 hour'")
+    fact = "status = 'failed', processed_at = now() + interval '1 hour', maybe_sent = false, maybe_sent_at = now() + interval '1 hour'"
+    await rows(database, f"UPDATE usage_parts SET {fact}")
     await once(database, receiver.url)
     assert receiver.types() == ["usage.dead_letter"] * 2
+    assert [message["data"]["may_be_in_lago"] for _, message in receiver.messages] == [True, False]
     await rows(database, "UPDATE usage_parts SET status = 'written_off'")
     await once(database, receiver.url)
     assert len(receiver.messages) == 2

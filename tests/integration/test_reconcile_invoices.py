@@ -115,11 +115,12 @@ async def test_an_invoice_that_is_not_made_yet_is_no_difference(
     assert "no invoice" in complaint and "145.2" in complaint
 
 
+@pytest.mark.parametrize("ended", [False, True])
 async def test_a_charge_that_is_paid_in_advance_is_not_on_the_invoice_of_the_month(
-    billed: Billed, monkeypatch: pytest.MonkeyPatch
+    billed: Billed, monkeypatch: pytest.MonkeyPatch, ended: bool
 ) -> None:
-    """Each of its events has an invoice of its own."""
-    billed.clock.now = seconds("2026-12-03T00:00:00Z")
+    """Each of its events has an invoice of its own. Earlier the one of the last event was taken for the last invoice."""
+    await billed.last_month(ended=ended)
     read = LagoClient.invoice
 
     async def of_one_event(client: LagoClient, lago_id: str) -> Invoice | None:
@@ -130,6 +131,62 @@ async def test_a_charge_that_is_paid_in_advance_is_not_on_the_invoice_of_the_mon
 
     monkeypatch.setattr(LagoClient, "invoice", of_one_event)
     assert await billed.complaints() == []
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_what_an_earlier_plan_charged_in_advance_hides_no_difference(
+    billed: Billed, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """The invoices of its events are among those that are read. Another plan is another subscription of Lago's."""
+    await billed.last_month(ended=ended)
+    await billed.deliver(9, "2026-11-30T21:59:59Z", "100")
+    read, listed = LagoClient.invoice, LagoClient.invoices
+
+    async def invoices(client: LagoClient, *args: Any, **filters: Any) -> list[Invoice]:
+        (last,) = await listed(client, *args, **filters)
+        return [last, msgspec.structs.replace(last, lago_id=f"{last.lago_id}#earlier")]
+
+    async def invoice(client: LagoClient, lago_id: str) -> Invoice | None:
+        name, _, is_earlier = lago_id.partition("#")
+        one = await read(client, name)
+        if one is None or not is_earlier:
+            return one
+        of_plan = {"pay_in_advance": True, "lago_subscription_id": "of-the-earlier-plan"}
+        fees = tuple(msgspec.structs.replace(fee, **of_plan) for fee in one.fees)
+        return msgspec.structs.replace(one, lago_id=lago_id, fees=fees, billing_periods=())
+
+    monkeypatch.setattr(LagoClient, "invoices", invoices)
+    monkeypatch.setattr(LagoClient, "invoice", invoice)
+    (complaint,) = (await billed.compared()).complaints
+    assert "counts 145 cents, 245.2 were delivered" in complaint
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_the_invoice_that_a_change_of_plan_made_is_compared(
+    billed: Billed, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """The plan before is another subscription of Lago's; earlier its last invoice was not compared, and counted as right."""
+    billed.clock.now = seconds("2026-11-25T00:00:00.500Z")
+    await billed.lago.usage_plan("larger", 100)
+    await billed.lago.subscribe("sub", "org", "larger")
+    await billed.deliver(9, "2026-11-25T00:00:00.900Z", "31")
+    billed.clock.now = seconds("2026-12-03T00:00:00Z")
+    await billed.invoiced()
+    read = LagoClient.invoice
+
+    async def without_fees(client: LagoClient, lago_id: str) -> Invoice | None:
+        one = await read(client, lago_id)
+        assert one is not None
+        fees = (fee for fee in one.fees if (fee.item.type, fee.amount_cents) != ("charge", 145))
+        return msgspec.structs.replace(one, fees=tuple(fees))
+
+    if lost:
+        monkeypatch.setattr(LagoClient, "invoice", without_fees)
+    compared = await billed.compared()
+    assert (compared.subscriptions, compared.not_compared, compared.notes) == (1, 0, [])
+    assert [f"{one.partition(', its')[0]}{one.partition('counted')[2]}" for one in compared.complaints] == [
+        "subscription sub: before it started again 0 cents, 145.2 were delivered and 31 are on their way"
+    ] * lost
 
 
 async def test_a_subscription_of_this_month_has_no_invoice(billed: Billed) -> None:

@@ -34,6 +34,7 @@ from schemas.webhooks import (
     PartitionMessage,
     PartitionState,
 )
+from streams.core.delivery.maybe_sent import lago_may_have
 
 #: The most messages of each kind in one look; the rest follows in the next look.
 MOST: Final = 500
@@ -76,7 +77,7 @@ _DEAD: Final = _CHANGED.format(
 SELECT
     part AS subject, COALESCE(external_subscription_id, '') AS subscription, COALESCE(org_id, '') AS org_id,
     COALESCE(customer_id, '') AS customer_id, COALESCE(reason, '') AS reason, COALESCE(amount_cents, 0) AS amount_cents,
-    COALESCE(calls, 0) AS calls,
+    COALESCE(calls, 0) AS calls, known_maybe_sent(status, processed_at, maybe_sent, maybe_sent_at) AS maybe_sent,
     concat_ws(' ', attempts, to_char(processed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) AS state
 FROM usage_parts WHERE {_STATUS} = 'failed' AND status = 'failed'
 """,  # noqa: S608  # our own words
@@ -216,6 +217,7 @@ class Announcements:
                 row["reason"],
                 row["amount_cents"],
                 row["calls"],
+                lago_may_have(row["reason"], row["maybe_sent"]),
             )
             yield Change(row["subject"], row["state"], DeadLetterMessage(_iso(), letter))
 

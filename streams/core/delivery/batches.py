@@ -30,8 +30,8 @@ class Item:
     Fields:
         value: the event's JSON, posted byte for byte.
         resent: whether it may have been posted before, by this process or by an earlier owner of the partition.
-        compare: whether it was a dead letter. Then a known id in Lago proves nothing, and Lago's event is compared with
-            it.
+        compare: whether it was a dead letter, or Lago has refused it as a repeat although it was never posted. Then a
+            known id in Lago proves nothing, and Lago's event is compared with it.
         suspect: whether it was given back after failures. Its batch holds only events that have been tried.
         elsewhere: whether an earlier post may have had another timestamp or subscription. Then Lago is asked for it
             before it is posted.
@@ -56,6 +56,7 @@ class EventOutcome:
         maybe_sent: whether it is unknown if Lago stored it. It becomes `resent` of the next item.
         timestamp, subscription: the values of the post if they differ from the event's own, see
             streams/core/delivery/restamp.py; `""` = its own.
+        compare: becomes `compare` of the next item.
     """
 
     kind: Kind
@@ -65,6 +66,7 @@ class EventOutcome:
     maybe_sent: bool = False
     timestamp: str = ""
     subscription: str = ""
+    compare: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -13,6 +13,9 @@ Headers = list[tuple[str, bytes]]
 
 #: In the retry topic: number of failures, time of the next post, and whether Lago may have the event already.
 ATTEMPT, NOT_BEFORE, MAYBE_SENT = "attempt", "not_before", "maybe_sent"
+#: Values of the last one. The third: what Lago has under its id must be compared with it. An earlier release takes it for
+#: the first one: then the next repeat is looked up as well.
+_NOT_SENT, _SENT, _COMPARE = b"0", b"1", b"2"
 #: In both topics.
 REASON, FIRST_ERROR, LAST_ERROR = "reason", "first_error", "last_error"
 ORIGIN = ("origin_topic", "origin_partition", "origin_offset")
@@ -39,12 +42,14 @@ class DeliveryHistory:
         not_before_ms: earliest time of the next post, milliseconds since 1970 UTC; 0 = at once.
         maybe_sent: whether it is unknown if Lago stored it.
         requeued: how often it was requeued as a dead letter.
+        compare: see `streams.core.delivery.batches.Item`.
     """
 
     attempt: int = 0
     not_before_ms: int = 0
     maybe_sent: bool = False
     requeued: int = 0
+    compare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +68,19 @@ def delivery_history_of(headers: Iterable[tuple[str, bytes | None]]) -> Delivery
     in Kafka.
     """
     values = dict(headers)
+    requeued = _number(values.get(REQUEUED))
     return DeliveryHistory(
         _number(values.get(ATTEMPT)),
         _number(values.get(NOT_BEFORE)),
-        values.get(MAYBE_SENT) == b"1",
-        _number(values.get(REQUEUED)),
+        values.get(MAYBE_SENT) in (_SENT, _COMPARE),
+        requeued,
+        requeued > 0 or values.get(MAYBE_SENT) == _COMPARE,
     )
+
+
+def maybe_sent_of(headers: Iterable[tuple[str, bytes | None]]) -> bool | None:
+    """Return whether Lago may have stored the event, as its headers say; None = they do not say it."""
+    return {_NOT_SENT: False, _SENT: True, _COMPARE: True}.get(dict(headers).get(MAYBE_SENT) or b"")
 
 
 def waiting(
@@ -95,7 +107,7 @@ def _failed(headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: 
     if ORIGIN[0] not in known:
         origin = (place.topic, str(place.partition), str(place.offset))
         kept += [(name, value.encode()) for name, value in zip(ORIGIN, origin, strict=True)]
-    maybe_sent = b"1" if outcome.maybe_sent else b"0"
+    maybe_sent = _COMPARE if outcome.compare else _SENT if outcome.maybe_sent else _NOT_SENT
     return [*kept, (LAST_ERROR, error), (REASON, outcome.reason.encode()), (MAYBE_SENT, maybe_sent)]
 
 

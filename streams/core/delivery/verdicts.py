@@ -201,14 +201,16 @@ def batches_are_whole(version: str) -> bool:
 
 
 def same_event(stored: LagoEvent, value: bytes) -> bool:
-    """Return whether Lago's event equals the one in `value`: code, subscription, time to the ms, and amount."""
+    """Return whether Lago's event equals the one in `value`: code, subscription, time to the ms, and amount. An event
+    without an amount has the amount 0.
+    """
     try:
         sent = msgspec.json.decode(value, type=LagoEvent)
         return (
             stored.code == sent.code
             and stored.external_subscription_id == sent.external_subscription_id
             and parse_us(stored.timestamp) // 1000 == parse_us(sent.timestamp) // 1000
-            and Decimal(stored.precise_total_amount_cents) == Decimal(sent.precise_total_amount_cents)
+            and Decimal(stored.precise_total_amount_cents or 0) == Decimal(sent.precise_total_amount_cents or 0)
         )
     except (*UNDECODABLE, Rejected, InvalidOperation):
         return False

@@ -2,22 +2,20 @@
 
 from decimal import Decimal
 
-from schemas.money import quantise
 from schemas.usage import Usage, token_counts
 from schemas.wire import Call, CallMetadata, Count, TokenDetails, UsageObject
 from streams.core.metering.call_kinds import INFERENCE, JOBS, KINDS, READABLE, kind_of, plain_name
 from streams.core.metering.flags import is_yes
 from streams.core.metering.identity import identity_of
 from streams.core.metering.job_id import POLL_COST_SUFFIX, is_sealed, job_id_of
-from streams.core.metering.token_counts import OddCount, count_of
+from streams.core.metering.token_counts import OddCount, count_of, picoseconds
 
 #: Call types that need no further check. Nearly all traffic has one of them.
 PLAIN = frozenset(name for name, kind in KINDS.items() if kind == INFERENCE) - READABLE
 #: Note of a poll that is matched to its job only by its size.
 SEALED = "sealed_id"
 #: The longest plausible sound or video, seconds. A larger value is a wrong count.
-_MOST_SECONDS, _LEAST_SECONDS = 10**9, -12
-_PICOSECOND = Decimal(1).scaleb(_LEAST_SECONDS)
+_MOST_SECONDS = 10**9
 _NO_DETAILS = TokenDetails()
 
 
@@ -87,9 +85,7 @@ def _tell_used(usage: Usage, counted: UsageObject, of_input: TokenDetails, of_ou
     seconds = counted.seconds or counted.duration_seconds
     seconds = seconds or of_output.video_length_seconds or of_input.audio_length_seconds or 0
     if 0 < seconds <= _MOST_SECONDS:
-        counted_s = Decimal(str(seconds))  # keep the digits that LiteLLM sent, down to a picosecond
-        is_finer = int(counted_s.as_tuple().exponent) < _LEAST_SECONDS
-        usage.seconds = quantise(counted_s, _PICOSECOND) if is_finer else counted_s
+        usage.seconds = picoseconds(Decimal(str(seconds)))
 
 
 def counts_media(call: Call) -> bool:

@@ -116,7 +116,9 @@ def check_one_customer(call: Call) -> None:
         names += [event.subject, event.data.customer_id, event.data.end_user]
     named = {normalise_customer_id(str(name)) for name in names if name is not None}
     if len(named - {None}) > 1:
-        raise Rejected("contradicting_customer", "two fields name different customers")
+        raise Rejected(
+            "contradicting_customer", "customer_id, external_customer_id, end_user or subject name different customers"
+        )
 
 
 #: The kind of customer id in a field, by the last part of the field's path.

@@ -289,7 +289,7 @@ def _moment(value: float | int | str | None) -> int | None:
 
 def _litellm_identity(call_id: str, request_id: str, status: str, start_us: int | None) -> bytes:
     if not call_id and not request_id:
-        raise Rejected("no_identity", "neither litellm_call_id, id nor request_id")
+        raise Rejected("no_identity", "no id of the call: litellm_call_id, id or request_id")
     return identity_of("litellm", call_id, request_id, status, "" if start_us is None else str(start_us // 1000))
 
 

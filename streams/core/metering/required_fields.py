@@ -32,7 +32,7 @@ def vet(call: Call, shape: str) -> None:
         _check(call.transaction_id, call.timestamp)
     else:
         if not call.litellm_call_id and call.id in _ABSENT and call.request_id in _ABSENT:
-            raise Rejected("no_identity", "neither litellm_call_id, id nor request_id")
+            raise Rejected("no_identity", "no id of the call: litellm_call_id, id or request_id")
         if (moment := call.startTime) is not None and moment != "":
             parse_us(moment)
         if (moment := call.endTime) is not None and moment != "":

@@ -1,12 +1,16 @@
-"""Reads numbers of tokens. A value that is no whole number from 0 to 1e12 is left out as a detail."""
+"""Reads numbers of tokens and seconds. A number of tokens that is not from 0 to 1e12 and whole is left out as a detail."""
 
+from decimal import Decimal
 from typing import TypeVar
 
 import msgspec
 
+from schemas.money import quantise
 from schemas.wire import Call, UsageObject
 
 MAX_TOKENS = 10**12
+_PLACES_OF_SECONDS = 12
+_PICOSECOND = Decimal(1).scaleb(-_PLACES_OF_SECONDS)
 
 copy = msgspec.structs.replace
 S = TypeVar("S", bound=msgspec.Struct)
@@ -25,6 +29,12 @@ def count_of(value: float | int | None) -> int:
     if not 0 <= value <= MAX_TOKENS or value != int(value):
         raise OddCount
     return int(value)
+
+
+def picoseconds(seconds: Decimal) -> Decimal:
+    """Return the seconds with their own digits; digits beyond a picosecond are rounded. At most 1e12 seconds."""
+    is_finer = int(seconds.as_tuple().exponent) < -_PLACES_OF_SECONDS
+    return quantise(seconds, _PICOSECOND) if is_finer else seconds
 
 
 def with_sound_counts(call: Call) -> Call:

@@ -18,6 +18,7 @@ from schemas.money import AMOUNT_FORM, parse_amount
 from schemas.wire import Call, CallMetadata, CloudEvent, CloudEventData, Count, Id, LagoProperties, Number, Time
 from streams.core.metering.flags import NO, YES
 from streams.core.metering.json_budget import may_be_read
+from streams.core.metering.token_counts import picoseconds
 
 #: The reasons for which a required field is refused.
 WRONG_TYPE, BAD_NUMBER = "wrong_type", "bad_number"
@@ -208,14 +209,16 @@ def _count(value: Any) -> Any:
 
 
 def _seconds(value: Any) -> Any:
-    """Return seconds of sound or video with their fraction, as their own digits."""
+    """Return seconds of sound or video with their fraction, as their own digits, down to a picosecond."""
     if not isinstance(value, str):
         return _MISSING
     try:
-        number = Decimal(parse_amount(value.strip()))
-    except (Rejected, DecimalException):
+        number = parse_amount(value.strip())
+    except Rejected:
         return _MISSING
-    return Raw(f"{number:f}") if 0 <= number <= MAX_COUNT else _MISSING
+    if not 0 <= number <= MAX_COUNT:
+        return _MISSING
+    return Raw(f"{picoseconds(number):f}")  # rounded before, because 1e-999999999 written out would fill the memory
 
 
 def _id(value: Any) -> Any:

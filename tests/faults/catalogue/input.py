@@ -274,4 +274,12 @@ ROWS = (
         shows=_damage("unread_responses"),
         longer=_LONGER,
     ),
+    Row(
+        213,
+        "numbers with a huge exponent in details of a call",
+        "1e-30000000 seconds as text, and 1e-999999 dollars of failed attempts",
+        (LOST, GOES_ON),
+        "the detail is rounded before it is written, so it needs no more memory than others; the call is stored",
+        ("integration/test_ingress_bad_input.py::test_an_unusual_call_is_billed_like_any_other",),
+    ),
 )

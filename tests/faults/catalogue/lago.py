@@ -245,6 +245,20 @@ ROWS = (
         (f"{_ORGANIZATIONS}::test_a_rate_limited_organisation_delays_nothing_of_the_other",),
     ),
     Row(
+        212,
+        "Lago stores an event, its answer is lost, and everything after it is refused with another reason",
+        "the connection is closed after storing, then 409 for each post of the event until it is a dead letter; the opposite: Lago refuses the event itself. Projectors and sinks of an earlier release",
+        (TWICE, MONEY, SAYS_SO),
+        "the dead letter, its receipt and its row have the fact that Lago may have the event, whatever the last reason is; `explain`, `reconcile`, `reconcile --lago`, `dlq` and `recover` say the same; "
+        "requeued, it counts as delivered and is billed once; what an earlier release wrote counts as unknown",
+        (
+            "integration/test_maybe_sent.py::test_every_command_says_the_same_of_a_dead_letter_that_lago_may_have",
+            "integration/test_maybe_sent.py::test_an_amount_that_lago_has_of_an_event_that_it_cannot_have_is_a_complaint",
+            "integration/test_maybe_sent.py::test_a_later_failure_that_a_projector_of_an_earlier_release_wrote_is_not_known",
+            "integration/test_maybe_sent.py::test_a_receipt_of_an_earlier_sink_has_no_fact",
+        ),
+    ),
+    Row(
         151,
         "Lago loses events that it answered 200 for",
         "every post gets a success although no event is stored; then one event is stored twice",

@@ -157,4 +157,16 @@ ROWS = (
             "integration/test_recovery.py::test_a_call_billed_again_as_its_own_event_is_no_sign_of_another_deployment",
         ),
     ),
+    Row(
+        214,
+        "the ledger of held usage is lost, and the usage gets a payer before it is counted again",
+        "the enriched records of both counts, in one batch and in two, before and after the event that bills them; also for a prepaid org",
+        (TWICE, MONEY, SAYS_SO),
+        "the usage log names the part that bills the call, nothing is held in the old part, the payer's credits are debited, and `reconcile` does not call it counted twice",
+        (
+            "integration/test_recounted_calls.py::test_held_calls_that_a_rebuilt_ledger_counts_for_their_new_payer_are_explained_by_its_event",
+            "integration/test_recounted_calls.py::test_a_copy_that_another_record_counts_is_named",
+            "integration/test_credit_corrections.py::test_a_held_call_that_a_rebuilt_ledger_counts_for_its_payer_is_debited",
+        ),
+    ),
 )

@@ -150,6 +150,10 @@ def test_the_version_is_that_of_the_distribution() -> None:
             {},
             "--usd: 'abc' is not a number. Give dollars, for example 0.012.",
         ),
+        *(
+            (["explain", "--customer", "acme", "--at", "2h", "--usd", usd], {}, f"--usd: '{usd}' is not a number.")
+            for usd in ("1e1000000", "1e-999999", "0e-999999999", "1_0", "-Infinity")
+        ),
         (
             ["explain", "--customer", "acme", "--at", "soon"],
             {},

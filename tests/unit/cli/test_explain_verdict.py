@@ -48,13 +48,37 @@ def test_an_event_without_an_amount_is_not_called_billed(told: EventStory, sente
     [
         ("pending", "The event is not at Lago yet."),
         ("processing", "Lago has not accepted the event yet; it is sent again."),
-        ("failed", "Lago does not bill the event: `meterbridge dlq list` shows why, and the next step."),
+        (
+            "failed",
+            "Lago does not bill the event: `meterbridge dlq list` shows why, unless it was dismissed and is not listed.",
+        ),
     ],
 )
 def test_an_event_that_lago_does_not_have_is_not_called_billed(status: str, sentence: str) -> None:
-    proved = verdict(story("billable", "0.02", "2", status=status))
-    assert proved == f"1 call, 0.02 USD = 2 cents: the sum is proved. {sentence}"
-    assert verdict(story(METERED, "0", "0", status=status)) == f"1 metered event without an amount. {sentence}"
+    proved, metered = story("billable", "0.02", "2", status=status), story(METERED, "0", "0", status=status)
+    proved.maybe_sent = metered.maybe_sent = False
+    assert verdict(proved) == f"1 call, 0.02 USD = 2 cents: the sum is proved. {sentence}"
+    assert verdict(metered) == f"1 metered event without an amount. {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("reason", "maybe_sent", "may_have"),
+    [
+        ("http_409", True, True),
+        ("http_409", False, False),
+        ("timeout", False, False),
+        ("http_409", None, True),
+        ("lago_refused", None, False),
+        ("unbillable_invalid_code", None, False),
+    ],
+)
+def test_of_a_dead_letter_that_lago_may_have_it_is_not_said_that_lago_does_not_bill_it(
+    reason: str, maybe_sent: bool | None, may_have: bool
+) -> None:
+    failed = story("billable", "0.02", "2", status="failed")
+    failed.reason, failed.maybe_sent = reason, maybe_sent
+    assert (failed.may_be_in_lago, "Lago may have the event" in verdict(failed)) == (may_have, may_have)
+    assert ("Lago does not bill the event" in verdict(failed)) is not may_have
 
 
 def test_an_event_without_an_amount_names_the_event_that_replaces_it() -> None:

@@ -72,7 +72,7 @@ def test_an_unreachable_service_gives_one_sentence_without_an_exception_name(
 )
 def test_an_unreachable_kafka_gives_one_sentence_for_each_client_library(error: Exception, said: str) -> None:
     result = kafka_sentence(error, servers) or with_address(error, settings)  # type: ignore[arg-type]
-    assert result == f"Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS=kafka-1:9092,kafka-2:9092{said}"
+    assert result == f"Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS=kafka-1:9092,kafka-2:9092{said}: is it running?"
 
 
 def test_a_refusal_by_kafka_is_reported_as_such_and_our_bug_stays_a_bug() -> None:

@@ -4,7 +4,7 @@ import pytest
 from aiohttp import web
 
 from connectors.http.endpoint import AuthorizedRequest, as_problem, endpoint, endpoints_of
-from connectors.lago.errors import LagoRejected
+from connectors.lago.errors import LagoRejected, LagoUnavailable
 from schemas.errors import LedgerBroken, MeterbridgeError, Rejected, TopicProblem, Unavailable
 
 
@@ -69,3 +69,24 @@ def test_a_handler_is_bound_to_its_object() -> None:
 def test_a_refusal_has_the_status_of_its_reason(error: MeterbridgeError, status: int, reason: str) -> None:
     problem = as_problem(error)
     assert (problem.status, problem.reason) == (status, reason)
+
+
+@pytest.mark.parametrize(
+    ("error", "detail"),
+    [
+        (LagoUnavailable("connect", "ConnectError"), "Lago does not answer. Send the request again later."),
+        (
+            Unavailable("postgres_away", "ConnectionRefusedError"),
+            "Postgres does not answer. Send the request again later.",
+        ),
+        (
+            Unavailable("kafka_unavailable", "billing.audit: Local: Timed out"),
+            "Kafka does not answer (billing.audit: Local: Timed out). Send the request again later.",
+        ),
+        (Unavailable("write_conflict", "other processes keep changing it"), "other processes keep changing it"),
+    ],
+)
+def test_a_service_that_does_not_answer_is_named_in_words_and_not_by_an_exception(
+    error: Unavailable, detail: str
+) -> None:
+    assert as_problem(error).detail == detail

@@ -104,7 +104,10 @@ async def test_a_503_names_a_known_cause(reason: str) -> None:
 
 async def test_a_503_with_an_unknown_cause_reveals_no_internals() -> None:
     _, result = await _answer_of(_Away("producer_down"))
-    assert (result["reason"], result["detail"]) == ("producer_down", "records cannot be stored now")
+    assert (result["reason"], result["detail"]) == (
+        "producer_down",
+        "records cannot be stored now: send the same body again",
+    )
 
 
 @pytest.mark.parametrize("path", ["/webhooks/litellm/usage", "/webhook/litellm", "/webhooks/litellm/batches"])

@@ -54,6 +54,15 @@ def test_the_cost_of_failed_attempts_is_read_from_the_breakdown(odd: dict[str, A
 
 
 @pytest.mark.parametrize("odd", [{}, {"total_tokens": "99"}], ids=["sound", "field by field"])
+@pytest.mark.parametrize("detail", ['"mid_stream_partial_cost": 1e-999999', '"failed_attempts_cost": 1e-30'])
+def test_a_call_is_not_refused_for_a_tiny_amount(odd: dict[str, Any], detail: str) -> None:
+    """Written out, it was longer than a record may be."""
+    element = with_costs({"other": 1}, **odd).replace(b'"other": 1', detail.encode())
+    usage, value = read(element)
+    assert (usage.cost, usage.carried, len(value) < 1000) == (Decimal("0.00459"), Decimal(0), True)
+
+
+@pytest.mark.parametrize("odd", [{}, {"total_tokens": "99"}], ids=["sound", "field by field"])
 def test_both_kinds_of_attempts_are_added(odd: dict[str, Any]) -> None:
     costs = {"mid_stream_partial_cost": 0.002, "failed_attempts_cost": 1e-3}
     assert read(with_costs(costs, **odd))[0].carried == Decimal("0.003")

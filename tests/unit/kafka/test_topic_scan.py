@@ -67,13 +67,14 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     )
 
 
-def test_a_broker_that_is_not_leader_yet_is_asked_again(answers: Callable[[int, int], None]) -> None:
+@pytest.mark.parametrize("code", [_NOT_YET, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART])
+def test_a_broker_that_is_not_leader_yet_is_asked_again(answers: Callable[[int, int], None], code: int) -> None:
     """No partition counts as empty because its broker could not tell where the span begins."""
-    answers(_NOT_YET, 3)
+    answers(code, 3)
     assert offset_range_of(_KAFKA, "t", 4, 7).ranges == {0: (4, 7)}
-    answers(_NOT_YET, 3)
+    answers(code, 3)
     assert offset_range_of(_KAFKA, "t", 4, 99).ranges == {0: (4, 10)}
-    answers(_NOT_YET, 3)
+    answers(code, 3)
     assert offset_range_of(_KAFKA, "t", 99).ranges == {0: (10, 10)}
 
 

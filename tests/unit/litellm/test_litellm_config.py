@@ -57,11 +57,11 @@ def test_a_configuration_without_callbacks_is_valid(config: dict[str, object]) -
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("master_key: sk-canary\n  : [", "is not YAML, line 2"),
+        ("master_key: sk-canary\n  : [", "is not YAML: the error is at line 2, column 3"),
         ("- sk-canary", "holds no settings"),
         ("sk-canary", "holds no settings"),
         ("", "holds no settings"),
-        ("a: !!python/object:sk.canary {}", "is not YAML, line 1"),
+        ("a: !!python/object:sk.canary {}", "is not YAML: the error is at line 1, column 4"),
         ("include: [sk-missing.yaml]", "cannot be read"),
     ],
 )

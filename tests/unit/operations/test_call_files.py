@@ -80,7 +80,7 @@ def test_conversations_of_any_size_are_skipped() -> None:
 
 
 def test_a_file_that_is_no_table_of_calls_is_refused_as_a_whole() -> None:
-    for body, why in (("name,town\na,b\n", "no column is a field"), ("request_id;spend\na;1\n", "--delimiter ';'")):
+    for body, why in (("name,town\na,b\n", "has a known name"), ("request_id;spend\na;1\n", "--delimiter ';'")):
         with pytest.raises(Rejected, match=why):
             table(body)
     assert table("request_id;spend\na;1\n", delimiter=";") == [(2, {"id": "a", "spend": 1})]

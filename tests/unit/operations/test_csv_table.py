@@ -123,3 +123,11 @@ def test_a_file_by_pythons_csv_writer_is_read_back_unchanged(table: list[list[st
 def test_no_input_bytes_raise_an_unexpected_error(body: bytes) -> None:
     for row in read(b"a,b\n" + body):
         assert row.wrong or len(row.cells) <= 2
+
+
+def test_a_header_without_a_known_column_is_refused_once_and_not_with_each_row() -> None:
+    table = CsvTable({"litellm_customer_id", "lago_customer_id"})
+    with pytest.raises(Rejected, match="has a known name, such as lago_customer_id, litellm_customer_id") as refused:
+        list(table.feed(1, b"customer,sk-canary\n"))
+    assert "sk-canary" not in refused.value.detail
+    assert list(CsvTable({"lago_customer_id"}).feed(1, b"lago_customer_id,more\n")) == []

@@ -11,9 +11,11 @@ from connectors.kafka.topic_scan import OffsetRange
 from connectors.operations import rebuild_evidence
 from connectors.operations.rebuild_evidence import Evidence, _Calls, _remember
 from schemas.moments import SECOND_US
+from schemas.money import quantum
 from schemas.policy import MeterPolicy
 from schemas.topics import TopicNames
-from streams.core.metering.decisions import BILLABLE, CARRIED
+from streams.core.metering.decisions import BILLABLE, CARRIED, FAILED_WITH_COST
+from streams.core.metering.read_usage import usage_of
 from streams.state.ledger_restart import EmittedTotals
 from tests.support.calls import NOON, Raw, raw, slp
 from tests.support.folding import Partition
@@ -36,8 +38,8 @@ class Stored:
     def offset(self) -> int:
         return self._offset
 
-    def key(self) -> bytes:
-        return b"acme"
+    def key(self) -> bytes | None:
+        return self._record.key
 
     def value(self) -> bytes | None:
         return self._record.value
@@ -86,6 +88,49 @@ def test_an_attempt_that_costs_more_than_is_carried_changes_nothing(monkeypatch:
     evidence = Evidence(0)
     remembered(monkeypatch, evidence, [dear, success], calls, 0)
     assert cost_of(evidence, dear, call(3, **FAILED)) == Decimal("0.002")
+
+
+def test_of_an_attempt_that_carries_another_only_its_own_cost_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It came before the success, which carries less than it costs, so it was billed beside the success."""
+    attempt = call(1, "0.002", seconds=0, status="failure", carried_cost=Decimal("0.001"))
+    success = call(2, "0.0055", seconds=3, carried_cost=Decimal("0.0015"))
+    calls = _Calls(settled={1: BILLABLE}, waiting={0: NOON}, attempts={0})
+    evidence = Evidence(0)
+    remembered(monkeypatch, evidence, [attempt, success], calls, 0)
+    assert cost_of(evidence, attempt) == Partition().take(attempt).cost == Decimal("0.002")
+
+
+@pytest.mark.parametrize("is_success_again", [False, True])
+def test_a_carried_attempt_is_counted_again_only_with_its_success(
+    monkeypatch: pytest.MonkeyPatch, is_success_again: bool
+) -> None:
+    """A first attempt is counted again, and is billed beside the success. Earlier the second one was billed, too."""
+    first, carried = call(1, **FAILED), call(3, "0.002", seconds=1, status="failure")
+    success = call(2, "0.0055", seconds=3, carried_cost=Decimal("0.003"))
+    part = Partition().take(first, success, carried)
+    assert (part.cost, part.decisions[CARRIED]) == (Decimal("0.0055"), 1)
+    calls = _Calls(settled={2: CARRIED}, waiting={0: NOON}, attempts={0})
+    if is_success_again:
+        calls.waiting[1] = NOON
+    else:
+        calls.settled[1], calls.noted[1] = BILLABLE, Decimal("0.0045")
+    evidence = Evidence(0)
+    remembered(monkeypatch, evidence, [first, success, carried], calls, 0)
+    known = usage_of(carried.value, "acme", quantum()).identity in evidence.seen
+    assert known is not is_success_again
+    again = [record for offset, record in enumerate((first, success, carried)) if offset in calls.waiting]
+    left_before = Decimal(0) if is_success_again else Decimal("0.0045")
+    assert left_before + cost_of(evidence, *again, *([] if known else [carried])) == part.cost
+
+
+def test_an_attempt_of_a_customer_with_a_very_long_name_is_known_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger keeps such a name as a hash."""
+    attempt, success = call(1, **FAILED), call(2, "0.0055", seconds=3, carried_cost=Decimal("0.001"))
+    for record in (attempt, success):
+        record.key = b"a" * 300
+    evidence = Evidence(1)
+    remembered(monkeypatch, evidence, [attempt], _Calls(settled={0: FAILED_WITH_COST}), 1)
+    assert cost_of(evidence, success) == Decimal("0.0045")
 
 
 def test_without_such_an_attempt_a_success_absorbs_what_it_carries(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ import pytest
 
 from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker
+from streams.core.delivery.maybe_sent import lago_may_have
 from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
+from streams.core.delivery.restamp import RestampDecision
 from tests.support.scripted_lago import EXISTS, ScriptedLago, event, item
 from tests.support.sink import POLICY, Sink, deliver, first, kinds_and_reasons
 from tests.support.virtual_time import run_virtually, virtual_now
@@ -180,7 +182,34 @@ def test_a_lookup_that_keeps_failing_sends_only_its_own_event_to_retry() -> None
     lago = ScriptedLago(store=[event("b")], look_up_fails=lambda one: one == "b")
     outcomes = deliver(lago, [item(name) for name in "abc"])
     assert kinds_and_reasons(outcomes) == [("delivered", "accepted"), ("retry", "http_500"), ("delivered", "accepted")]
-    assert not outcomes[1].maybe_sent
+    assert (outcomes[1].maybe_sent, outcomes[1].compare) == (True, True)  # Lago has an event under its id
+
+
+@pytest.mark.parametrize("later", ["403", "409", "500"])
+def test_an_event_that_lago_stored_unanswered_is_one_that_it_may_have_whatever_its_last_failure_is(later: str) -> None:
+    lago = ScriptedLago(fault=lambda number, _ids: later if number else "no_answer after storing")
+    others = ScriptedLago(fault=lambda _number, _ids: later)
+    for asked, may_have in ((lago, True), (others, later == "500")):
+        (outcome,) = deliver(asked, [item("a")])
+        assert (outcome.kind, outcome.reason, outcome.maybe_sent) == ("retry", f"http_{later}", may_have)
+        assert lago_may_have(outcome.reason, outcome.maybe_sent) is may_have
+        assert lago_may_have(outcome.reason, None)
+    assert (len(lago.store), len(others.store)) == (1, 0)
+
+
+def test_an_event_whose_known_id_could_not_be_looked_up_is_compared_before_it_is_given_up() -> None:
+    """Between the two posts its subscription has ended: earlier it became a dead letter although Lago had it."""
+    failing = iter([True])
+    lago = ScriptedLago(store=[event("b")], look_up_fails=lambda _id: next(failing, False))
+
+    def judge(value: bytes) -> RestampDecision:
+        return RestampDecision(value, refused="ended" if lago.look_ups else "")
+
+    async def main() -> list[EventOutcome]:
+        return await Sink(lago).delivery.deliver([item("b")], judge=judge)
+
+    outcomes = run_virtually(main())
+    assert kinds_and_reasons(outcomes) == [("delivered", "confirmed")]
 
 
 def test_if_a_repeat_would_be_billed_twice_the_event_is_looked_up_before_it_is_posted_again() -> None:

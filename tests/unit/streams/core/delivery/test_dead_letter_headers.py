@@ -11,6 +11,7 @@ from streams.core.delivery.dead_letter_headers import (
     RecordOrigin,
     dead,
     delivery_history_of,
+    maybe_sent_of,
     waiting,
 )
 
@@ -36,6 +37,14 @@ def test_a_first_failure_keeps_the_headers_and_adds_the_reason_and_the_origin() 
         "not_before": b"1800000000000",
     }
     assert delivery_history_of(headers) == DeliveryHistory(1, 1_800_000_000_000, maybe_sent=True)
+
+
+def test_an_event_that_must_be_compared_stays_one_in_the_retry_topic_and_as_a_dead_letter() -> None:
+    known = EventOutcome("retry", "timeout", "", 1, maybe_sent=True, compare=True)
+    for headers in (waiting(ORIGINAL, PLACE, known, 1, 5), dead(ORIGINAL, PLACE, known, 4)):
+        assert dict(headers)["maybe_sent"] == b"2"
+        history = delivery_history_of(headers)
+        assert (history.maybe_sent, history.compare, maybe_sent_of(headers)) == (True, True, True)
 
 
 def test_a_dead_letter_has_its_first_and_last_error_and_where_it_first_failed() -> None:
@@ -74,7 +83,7 @@ def test_a_tool_for_kafka_connects_dead_letters_can_list_ours() -> None:
 def test_a_requeued_event_that_fails_again_has_every_header_once() -> None:
     first = dead(ORIGINAL, PLACE, BROKEN, 4)
     requeued = [*first, ("requeued", b"1"), ("attempt", b"0"), ("not_before", b"9")]
-    assert delivery_history_of(requeued) == DeliveryHistory(0, 9, maybe_sent=True, requeued=1)
+    assert delivery_history_of(requeued) == DeliveryHistory(0, 9, maybe_sent=True, requeued=1, compare=True)
     for headers in (waiting(requeued, LATER, BROKEN, 1, 10), dead(requeued, LATER, REFUSED, 1)):
         names = [name for name, _ in headers if name != "theirs"]
         assert len(names) == len(set(names))
@@ -94,6 +103,22 @@ def test_headers_of_other_programs_never_stop_the_partition_task(headers: list[t
 @pytest.mark.parametrize("value", [None, b"", b"-1", b"1e3", b"\xff", "１".encode(), b"9" * 19])
 def test_a_malformed_number_counts_as_absent(value: bytes | None) -> None:
     assert delivery_history_of([("attempt", value)]) == DeliveryHistory()
+
+
+@pytest.mark.parametrize(
+    ("headers", "maybe_sent"),
+    [
+        (dead(ORIGINAL, PLACE, BROKEN, 4), True),
+        (dead(ORIGINAL, PLACE, REFUSED, 1), False),
+        (ORIGINAL, None),
+        ([("maybe_sent", None)], None),
+        ([("maybe_sent", b"yes")], None),
+    ],
+)
+def test_a_dead_letter_without_the_fact_does_not_say_that_lago_has_nothing(
+    headers: list[tuple[str, bytes | None]], maybe_sent: bool | None
+) -> None:
+    assert maybe_sent_of(headers) is maybe_sent
 
 
 def test_of_two_headers_with_one_name_the_last_counts() -> None:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -317,6 +318,13 @@ def test_only_a_lago_before_1_39_stores_a_part_of_a_refused_batch(version: str, 
 )
 def test_a_stored_event_is_ours_if_time_and_amount_are_equal_in_any_notation(stored: Any, *, same: bool) -> None:
     assert same_event(stored, item("t").value) is same
+
+
+@pytest.mark.parametrize(("cents", "same"), [("0", True), ("", True), ("0.000", True), ("1", False)])
+def test_an_event_without_an_amount_has_the_amount_0(cents: str, *, same: bool) -> None:
+    """Older releases post events that others measured with an empty amount."""
+    sent = msgspec.json.encode({**msgspec.json.decode(item("t").value), "precise_total_amount_cents": ""})
+    assert same_event(event("t", cents=cents), sent) is same
 
 
 def test_a_stored_event_with_another_code_or_subscription_is_not_ours() -> None:

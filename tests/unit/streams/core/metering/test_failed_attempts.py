@@ -3,6 +3,7 @@ with the success that continued its stream. The numbers of `CUT` and `CONTINUED`
 """
 
 from decimal import Decimal
+from itertools import accumulate, permutations
 from random import Random
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.ledger import FailedAttempt
 from schemas.moments import SECOND_US
+from schemas.usage import TOKENS
 from streams.core.metering.fold import Fold
 from streams.core.metering.step_changes import apply
 from streams.core.pricing.cards import Rates
@@ -98,7 +101,7 @@ def test_an_attempt_without_such_a_success_is_billed() -> None:
     assert part.decisions == {"failed_with_cost": 1, "billable": 1}
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("order", [*permutations(range(3))])
 @pytest.mark.parametrize("step", [1, 1000])
 def test_two_cuts_of_one_call_are_billed_once_in_any_order(order: tuple[int, ...], step: int) -> None:
     records = (cut(), cut(3, seconds=1, cost="0.001"), continued(cost="0.00559", carried="0.00309"))
@@ -130,7 +133,7 @@ def test_no_more_is_absorbed_than_the_success_carries() -> None:
     assert part.cost == Decimal("0.00559")
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("order", [*permutations(range(3))])
 def test_a_failed_attempt_that_carries_an_earlier_one_is_billed_once(order: tuple[int, ...]) -> None:
     second = cut(3, seconds=1, cost="0.0025", carried_cost=Decimal("0.001"))
     records = (cut(cost="0.001"), second, continued(cost="0.0055", carried="0.0025"))
@@ -156,6 +159,51 @@ def test_never_less_than_owed_is_billed_and_never_more_than_was_reported(
     assert owed <= Partition().take(*records).cost <= reported
     if len({is_carried for _, is_carried in attempts}) == 1:
         assert Partition().take(*records).cost == owed
+
+
+@given(st.lists(st.tuples(_MILLS, st.booleans()), min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_attempts_that_carry_all_earlier_ones_or_none_are_billed_once_in_any_order(
+    attempts: list[tuple[Decimal, bool]], random: Random
+) -> None:
+    """The success carries all of them. Earlier an attempt was billed twice that came after those that it carries itself."""
+    before = [Decimal(0), *accumulate(cost for cost, _ in attempts)]
+    records = [continued(100, seconds=50, cost=str(Decimal(OWN) + before[-1]), carried=str(before[-1]))]
+    for number, (own, carries) in enumerate(attempts):
+        carried = before[number] if carries else Decimal(0)
+        records.append(cut(number, seconds=number, cost=str(own + carried), carried_cost=carried))
+    random.shuffle(records)
+    assert Partition().take(*records, step=1).cost == Decimal(OWN) + before[-1]
+
+
+@given(st.lists(st.tuples(_MILLS, st.integers(0, 4)), min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_never_less_than_what_all_reports_add_up_to_is_billed(
+    attempts: list[tuple[Decimal, int]], random: Random
+) -> None:
+    """Each attempt carries any of the earlier ones, and the success any of them."""
+    costs: list[Decimal] = []
+    records, owed = [], Decimal(0)
+    for number, (own, mask) in enumerate([*attempts, (Decimal(OWN), random.randrange(16))]):
+        carried = sum((cost for place, cost in enumerate(costs) if mask >> place & 1), Decimal(0))
+        costs.append(own + carried)
+        owed += own
+        is_last = number == len(attempts)
+        fields = {"cost": str(own + carried), "carried_cost": carried}
+        made = (
+            attempt(100, {**fields, **CONTINUED}, number, "acme") if is_last else cut(number, seconds=number, **fields)
+        )
+        records.append(made)
+    random.shuffle(records)
+    assert Partition().take(*records, step=1).cost >= owed
+
+
+def test_what_a_call_has_carried_is_not_kept_for_another_call_with_the_same_id() -> None:
+    """The reports of both attempts were lost; another call of this id failed in between, and its report comes last."""
+    hour = 3600
+    first = continued(1, cost="0.0035", carried="0.001")
+    second = continued(2, seconds=2 * hour, cost=WHOLE, carried=PARTIAL)
+    between = cut(3, seconds=hour, cost="0.003")
+    part = Partition().take(first, second, between)
+    assert part.cost == Decimal("0.0035") + Decimal(WHOLE) + Decimal("0.003")
 
 
 def test_a_cut_after_the_success_is_of_another_call_with_the_same_id() -> None:
@@ -190,3 +238,8 @@ def test_a_rate_card_prices_each_token_once() -> None:
         apply(part.ledger, fold(part.ledger, [record], subscribed, rates=rates), NOON)
     [*windows] = part.ledger.windows.values()
     assert sum(window.billed for window in windows) == (59 + 400) / Decimal(1_000_000)
+
+
+def test_a_remembered_attempt_has_the_counts_of_tokens_in_their_order() -> None:
+    """The changelog stores an attempt by positions."""
+    assert FailedAttempt.__struct_fields__[2:] == TOKENS

@@ -199,7 +199,7 @@ def test_an_integration_payload_with_litellms_times_is_read_as_litellms(times: d
 
 
 def test_one_of_two_ids_is_sufficient_and_without_both_the_call_is_refused() -> None:
-    with pytest.raises(Rejected, match="neither") as refused:
+    with pytest.raises(Rejected, match="no id of the call") as refused:
         placed("slp", {"id": ""})
     assert refused.value.reason == "no_identity"
     assert placed("slp", {"id": "", "litellm_call_id": "c"}).identity

@@ -1,9 +1,12 @@
-"""What the tolerant reader says about the form of a field: the example in it is accepted, and every path has one."""
+"""What the tolerant reader says about the form of a field: the example in it is accepted, and every path has one. What it
+keeps is as short as what was sent.
+"""
 
 import json
 from re import search
 from typing import Any
 
+import msgspec
 import pytest
 
 from schemas.moments import MOMENT_FORM, parse_us
@@ -58,3 +61,14 @@ def test_the_examples_of_a_time_and_an_amount_are_read() -> None:
 )
 def test_an_object_has_a_form_and_what_is_no_field_has_none(path: str, form: str) -> None:
     assert form_of(path) == form
+
+
+@pytest.mark.parametrize(
+    "sent", ["1e-5000000", '"1e-5000000"', '" 1.5e-999999 "', "0e5000000", "1." + "0" * 99_999 + "1"]
+)
+def test_a_number_of_seconds_is_not_written_out(sent: str) -> None:
+    """Earlier each of nine more zeros in the exponent was a gigabyte of memory."""
+    tree = loose_json(f'{{"metadata": {{"usage_object": {{"seconds": {sent}}}}}}}')
+    kept = msgspec.json.encode(PartialCall(tree, Call).kept)
+    assert len(kept) < 100
+    assert 0 <= msgspec.json.decode(kept)["metadata"]["usage_object"]["seconds"] <= 1

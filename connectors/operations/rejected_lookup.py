@@ -1,0 +1,92 @@
+"""Finds the open rejected calls with an id. Postgres knows which ones are open, and Kafka has what they contain.
+
+The topic has all rejected calls of its retention, and most of them may be closed. So only the open ones are read, if the rows
+are complete.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from connectors.config.deployment import Deployment
+from connectors.kafka.admin import topic_ids
+from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan
+from connectors.operations.dead_letters import CALLS, DISMISSING, DeadLetter, dead_letter_of, rejected_with_id
+from connectors.operations.usage_log import records_in
+from connectors.postgres.pool import Database
+from schemas.bounded_name import bounded_name
+from schemas.money import quantum
+
+#: Records that are at most so many offsets apart are read together.
+_APART: Final = 1_000
+_STANDS: Final = "SELECT partition, next FROM projector_offsets WHERE topic = $1 AND topic_id = $2"
+#: Rows of earlier records may have been pruned.
+_FIRST: Final = 'SELECT partition, min("offset") FROM rejected_calls WHERE "offset" >= 0 GROUP BY partition'
+#: A copy of a dismissed call is no dead letter (connectors/operations/dismissed.py).
+_OPEN: Final = """
+SELECT partition, "offset" FROM rejected_calls one
+WHERE resolution IS NULL AND "offset" >= 0 AND NOT EXISTS (
+    SELECT FROM rejected_calls gone
+    WHERE gone.partition = one.partition AND gone."offset" < one."offset" AND gone.call_digest = one.call_digest
+        AND gone.resolution = ANY($1::text[])
+)
+ORDER BY 1, 2
+"""
+#: A record without a row: the rows do not show whether it is open.
+_UNPROJECTED: Final = 'SELECT partition, "offset" FROM unprojected_records WHERE topic = $1'
+
+
+async def open_with_id(deployment: Deployment, database: Database, call_id: str) -> list[DeadLetter]:
+    """Return the open dead letters of calls with this request id or call id. If the rows are incomplete, for example because
+    the projector is behind, all rejected calls are read.
+
+    Raises: see `scan`; Unavailable: Postgres does not answer.
+    """
+    places = await _open_places(deployment, database)
+    if places is None:
+        return await asyncio.to_thread(rejected_with_id, deployment, call_id)
+    found = await asyncio.to_thread(lambda: list(_letters(deployment, places)))
+    return [one for one in found if bounded_name(call_id) in one.call_ids]
+
+
+async def _open_places(deployment: Deployment, database: Database) -> dict[int, list[int]] | None:
+    """Return the offsets of the open rejected calls by partition; None = the rows are incomplete."""
+    kafka, topic = deployment.kafka, deployment.topics.rejected
+    whole = await asyncio.to_thread(offset_range_of, kafka, topic)
+    topic_id = (await asyncio.to_thread(topic_ids, kafka, [topic]))[topic]
+    async with database.connection() as connection, connection.transaction(isolation="repeatable_read"):
+        stands: dict[int, int] = dict(await connection.fetch(_STANDS, topic, topic_id))
+        first: dict[int, int] = dict(await connection.fetch(_FIRST))
+        opened = await connection.fetch(_OPEN, sorted(DISMISSING))
+        unprojected = await connection.fetch(_UNPROJECTED, topic)
+    if any(offset >= whole.ranges[number][0] for number, offset in unprojected if number in whole.ranges):
+        return None
+    places: dict[int, list[int]] = {}
+    for number, (begin, end) in whole.ranges.items():
+        following = stands.get(number, 0)
+        for unknown in ((begin, first.get(number, following)), (max(begin, following), end)):
+            if await asyncio.to_thread(records_in, kafka, OffsetRange(topic, {number: unknown})):
+                return None
+        places[number] = [offset for partition, offset in opened if partition == number and begin <= offset < end]
+    return places
+
+
+def _letters(deployment: Deployment, places: dict[int, list[int]]) -> Iterator[DeadLetter]:
+    topic, unit = deployment.topics.rejected, quantum(deployment.policy.cost_decimals)
+    for number, offsets in places.items():
+        wanted = set(offsets)
+        for stretch in _together(offsets):
+            for message in scan(deployment.kafka, OffsetRange(topic, {number: stretch})):
+                if message.offset() in wanted:
+                    yield dead_letter_of(CALLS, message, unit, deployment.customer_id_fields)
+
+
+def _together(offsets: Iterable[int]) -> list[tuple[int, int]]:
+    """Return the ranges to read for offsets in ascending order."""
+    ranges: list[tuple[int, int]] = []
+    for offset in offsets:
+        if ranges and offset - ranges[-1][1] <= _APART:
+            ranges[-1] = (ranges[-1][0], offset + 1)
+        else:
+            ranges.append((offset, offset + 1))
+    return ranges

@@ -1,0 +1,88 @@
+"""A rebuilt ledger counts open and held calls again. If a mapping has changed meanwhile, they are in other parts than before:
+the tables then show the part that bills them.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from connectors.operations.explain import HELD, story_of_event
+from connectors.operations.held_usage import UnmappedUsage
+from connectors.operations.money_notes import notes_of
+from connectors.postgres.pool import Database
+from tests.support.database import rows
+from tests.support.history import PREFIX, TOPICS
+from tests.support.projection import Writer, event, manifest, snapshot, usage
+
+WHERE = {"org_id": "org", "external_subscription_id": "sub"}
+#: Two calls of a customer without a mapping, in two held parts; then in one part of the org that pays.
+BEFORE = [usage(7, held="no_mapping"), usage(8, held="no_mapping", part=f"{PREFIX}8")]
+AGAIN = [usage(7, **WHERE), usage(8, **WHERE)]
+WAITING = "SELECT part FROM held_parts WHERE transaction_id IS NULL"
+BILLED = msgspec.structs.replace(event(7), precise_total_amount_cents="0.029")
+
+
+async def seen(url: str) -> tuple[Any, ...]:
+    """Return whether the event is proved, what is held, and the complaints of `meterbridge reconcile`."""
+    with Database(url, size=1) as database:
+        story = await story_of_event(database, BILLED.transaction_id)
+        notes = await notes_of(database)
+        unmapped = await UnmappedUsage(database).unmapped()
+    assert story is not None and story.status != HELD
+    return story.proved, len(story.calls), unmapped, notes.complaints, await rows(url, WAITING)
+
+
+@pytest.mark.parametrize("batches", [[BEFORE, AGAIN], [[*BEFORE, *AGAIN]]])
+@pytest.mark.parametrize("event_first", [False, True])
+async def test_held_calls_that_a_rebuilt_ledger_counts_for_their_new_payer_are_explained_by_its_event(
+    url: str, batches: list[list[Any]], event_first: bool
+) -> None:
+    """Earlier they were held forever, their event was not proved, and reconcile called each of them counted twice."""
+    async with Writer(url) as writer:
+        if event_first:
+            await writer.put(TOPICS.events, BILLED, manifest=manifest())
+        for batch in batches:
+            await writer.put(TOPICS.enriched, *batch)
+        if not event_first:
+            await writer.put(TOPICS.events, BILLED, manifest=manifest())
+    assert await seen(url) == (True, 2, [], [], [])
+
+
+async def test_only_the_calls_that_were_counted_again_leave_their_part(url: str) -> None:
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(7, held="no_mapping"), usage(8, held="no_mapping"))
+        await writer.put(TOPICS.enriched, usage(8, part=f"{PREFIX}8", **WHERE))
+    kept = await rows(url, "SELECT part, calls, cost_usd FROM held_parts")
+    assert kept == [(f"{PREFIX}7", 1, Decimal("0.000145"))]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"offset": 9, "part": f"{PREFIX}9"},
+        {"part": "another-topic-0-9"},
+        {"part": "0" * 32},
+    ],
+)
+async def test_a_copy_that_another_record_counts_is_named(url: str, other: dict[str, Any]) -> None:
+    """It may be billed twice: it came with another TOPIC_PREFIX, or was sent again to a ledger that was begun again."""
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(7))
+        before = await snapshot(url)
+        await writer.put(TOPICS.enriched, usage(7, **other))
+        assert await snapshot(url) == before
+    with Database(url, size=1) as database:
+        [complaint] = (await notes_of(database)).complaints
+    assert "is counted twice" in complaint
+
+
+async def test_a_call_whose_part_is_an_event_stays_there(url: str) -> None:
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(7))
+        await writer.put(TOPICS.events, event(7), manifest=manifest())
+        await writer.put(TOPICS.enriched, usage(7, part=f"{PREFIX}8"))
+    assert await rows(url, "SELECT part FROM llm_usage_log") == [(f"{PREFIX}7",)]
+    with Database(url, size=1) as database:
+        assert "is counted twice" in (await notes_of(database)).complaints[0]
