@@ -142,6 +142,8 @@ async def renew(bench: LedgerSetup, wait: Callable[[], Awaitable[None]]) -> None
     again = NewTopic(bench.stage.topics.raw, 2, 1, config=topic_config(RAW, 1))
     for created in admin.create_topics([again]).values():
         created.result()
+    name = again.topic  # the broker may know it later than the controller
+    await soon(lambda: admin.list_topics(name, timeout=5).topics[name].error is None)
 
 
 async def test_a_recreated_topic_stops_the_ledger(bench: LedgerSetup) -> None:
