@@ -71,7 +71,10 @@ class Tail:
         """Yield the consumer. After an error, close it; the next call makes a new one. Raises: Unavailable."""
         try:
             with translated_errors(self._topic):
-                self._consumer = self._consumer or reader(self._kafka)
+                if self._consumer is None:
+                    self._consumer = reader(self._kafka)
+                    if self._consumer.list_topics(self._topic, timeout=_ANSWER_S).topics[self._topic].error is not None:
+                        raise Unavailable("kafka_unavailable", f"{self._topic} does not exist")
                 yield self._consumer
         except Unavailable:
             self.close()

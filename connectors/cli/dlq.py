@@ -186,10 +186,7 @@ def _done_text(done: RequeueResult) -> str:
         text += f"\nUnaccepted: look at them with `meterbridge dlq show`. To bill them, add {options}."
     if done.dismissed_maybe_at_lago:
         events = numbered(done.dismissed_maybe_at_lago, "dismissed event")
-        text += (
-            f"\n{events} may be in Lago, which then bills this usage: look for the transaction ids there. Requeued instead of "
-            "dismissed, an event is compared with Lago's."
-        )
+        text += f"\n{events} may be in Lago, which then bills this usage: look for the transaction ids there."
     if done.impossible:
         text += f"\nImpossible as they are ({reasons}): send a corrected call, or give them up: `meterbridge dlq dismiss --comment WHY`."
     return text

@@ -38,6 +38,7 @@ from schemas.money import parse_amount, plain
 from schemas.plurals import numbered
 from schemas.ranges import dollars
 from schemas.reasons import WRITTEN_OFF
+from streams.core.delivery.receipt_states import FAILED, UNBILLABLE
 from streams.core.metering.decisions import METERED
 
 _SHOWN = 20
@@ -50,7 +51,8 @@ _MISSING = {
     "pending": "The event is not at Lago yet.",
     "processing": "Lago has not accepted the event yet; it is sent again.",
     "unanswered": "Lago may have the event: `meterbridge dlq requeue` sends it again under its id, and Lago keeps one.",
-    "failed": "Lago does not bill the event: `meterbridge dlq list` shows why, unless it was dismissed and is not listed.",
+    "unbillable": "Lago has the event and does not bill it: docs/errors.md has the next step for its reason.",
+    "failed": "Lago does not bill the event. `meterbridge dlq list` has its dead letter, unless that was dismissed.",
 }
 T = TypeVar("T")
 
@@ -312,7 +314,7 @@ def verdict(story: EventStory) -> str:
         return f"{sum_of_calls}, but the event has {numbered(story.claimed_calls, 'call')} and {plain(story.cents)} cents: NOT proved."
     metered = bool(story.calls) and all(call.decision == METERED for call in story.calls)
     if story.again is None:
-        missing = _MISSING.get("unanswered" if story.may_be_in_lago else story.status)
+        missing = _MISSING.get(_state_of(story))
         if metered:
             return _PRICED_BY_LAGO if missing is None else f"1 metered event without an amount. {missing}"
         sums = f"{sum_of_calls} = {plain(story.cents)} cents"
@@ -321,6 +323,12 @@ def verdict(story: EventStory) -> str:
     if metered:
         return f"replaced by\n{instead}"
     return f"{sum_of_calls} = {plain(story.cents)} cents, billed instead of it by\n{instead}"
+
+
+def _state_of(story: EventStory) -> str:
+    if story.status == FAILED and story.reason.startswith(UNBILLABLE):
+        return "unbillable"
+    return "unanswered" if story.may_be_in_lago else story.status
 
 
 def _whereabouts(calls: list[tuple[CallRow, EventStory | None]]) -> str:

@@ -25,5 +25,8 @@ def sentence_of(error: Unavailable) -> str:
     service = _SENTENCES.get(error.reason)
     if service is None:
         return error.detail
-    cause = f" ({error.detail})" if error.detail and not error.detail.isidentifier() else ""
+    if error.detail.isupper():  # a code of Kafka's, such as TOPIC_AUTHORIZATION_FAILED
+        service = "Kafka does not take the record"
+    is_name = error.detail.isidentifier() and not error.detail.isupper()
+    cause = f" ({error.detail})" if error.detail and not is_name else ""
     return f"{service}{cause}. Send the request again later."

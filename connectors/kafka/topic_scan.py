@@ -20,7 +20,7 @@ _BATCH, _POLL_S = 2000, 0.05
 _SILENCE_S = 30.0
 _AGAIN_S = 0.1
 #: Error codes while a leader is elected, or before a broker or the client knows the leader. They also occur for new
-#: topics. A partition that is asked for exists: the broker has just listed it.
+#: topics. The first two: who asks has listed the topic, so the partition exists.
 _PASSING = {
     KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001  # librdkafka's own errors are spelt so
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -173,7 +173,9 @@ def _at(consumer: Consumer, topic: str, ranges: Mapping[int, tuple[int, int]], a
 
 
 def asked(question: Callable[[], _T]) -> _T:
-    """Return the result of `question`. It is repeated for at most `LIMIT_S` seconds while a leader is being elected."""
+    """Return the result of `question` about a partition of a topic that the broker has listed. It is repeated for at most
+    `LIMIT_S` seconds while a leader is being elected.
+    """
     until = time.monotonic() + LIMIT_S
     while True:
         try:

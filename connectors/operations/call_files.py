@@ -101,7 +101,7 @@ def csv_rows(file: BinaryIO, delimiter: str = "") -> Iterator[tuple[int, bytes]]
     Raises:
         Rejected: `bad_csv`, see `CsvTable`.
     """
-    table = CsvTable(_COLUMNS, delimiter)
+    table = CsvTable(_COLUMNS, delimiter, (*sorted(_TIMES), "spend"))
     for number, line in enumerate(file, 1):
         for row in table.feed(number, line):
             yield row.line, _element(row, table.header)

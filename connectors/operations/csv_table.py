@@ -23,8 +23,6 @@ STRAY_QUOTE, OPEN_QUOTE, SHORT, LONG, NOT_UTF8, TOO_LARGE = (
     "row_too_large",
 )
 BAD_CSV: Final = "bad_csv"
-#: The number of known columns that are named if the header has none of them.
-_NAMED: Final = 12
 DELIMITERS: Final = {",": ",", ";": ";", "|": "|", "tab": "\t", "\t": "\t", "\\t": "\t"}
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -50,11 +48,15 @@ class CsvTable:
     Args:
         columns: the columns to read; None = all. Other cells are skipped.
         delimiter: one of `DELIMITERS`; `""` = a comma.
+        examples: columns to name if the header has none of `columns`; `()` = all.
     """
 
-    def __init__(self, columns: Collection[str] | None = None, delimiter: str = "") -> None:
+    def __init__(
+        self, columns: Collection[str] | None = None, delimiter: str = "", examples: Collection[str] = ()
+    ) -> None:
         self.header: list[str] = []
         self._columns = columns
+        self._examples = examples
         self._delimiter_given = bool(delimiter)
         self._delimiter = DELIMITERS[delimiter or ","]
         self._record = _Record(self._delimiter)
@@ -129,7 +131,7 @@ class CsvTable:
         if twice and (self._columns is None or not set(twice).isdisjoint(self._columns)):
             raise Rejected(BAD_CSV, f"two columns have the name {twice[0]}: rename or remove one")
         if self._columns is not None and not set(header) & set(self._columns):
-            known = ", ".join(sorted(self._columns)[:_NAMED])
+            known = ", ".join(self._examples or sorted(self._columns))
             raise Rejected(BAD_CSV, f"no column in the first line has a known name, such as {known}")
         self.header = header
 

@@ -145,6 +145,9 @@ class _Run:
         self._posted = [RestampDecision(item.value) for item in items]
         self._others_wait = others_wait
         self._maybe_sent = [item.resent or item.compare for item in items]
+        #: Those of them of which no answer said whether Lago stored them. A requeued event is compared, but if Lago has
+        #: refused each post, Lago does not have it.
+        self._unknown = {position for position, item in enumerate(items) if item.resent}
         self._elsewhere = {position for position, item in enumerate(items) if item.elsewhere}
         self._attempts = [0] * len(items)
         self._group = asyncio.TaskGroup()
@@ -207,6 +210,7 @@ class _Run:
         if isinstance(verdict, RetryLater) and verdict.unknown:
             for position in batch.members:
                 self._maybe_sent[position] = True
+                self._unknown.add(position)
         return self._doubted(batch, verdict)
 
     def _doubted(self, batch: EventBatch, verdict: Verdict) -> Verdict:
@@ -262,6 +266,7 @@ class _Run:
     async def _conclude(self, batch: EventBatch, marks: Mapping[int, EventError]) -> None:
         """Finish the members that Lago named. If a look-up fails, they are posted and named again."""
         named = [(batch.members[index], mark) for index, mark in marks.items()]
+        self._unknown.update(position for position, mark in named if mark.fate is ErrorKind.EXISTS)
         for position, mark in named:
             if mark.fate is ErrorKind.EXISTS and not self._maybe_sent[position]:
                 # No post of ours explains the repeat, so only a comparison shows whether Lago has this event. That stays
@@ -271,6 +276,7 @@ class _Run:
         if not self._delivery.batches_are_whole() and any(mark.fate is ErrorKind.EXISTS for mark in marks.values()):
             for position in set(batch.members).difference(position for position, _ in named):
                 self._maybe_sent[position] = True
+                self._unknown.add(position)
         async with self._wire.concurrency:
             try:
                 for position, mark in named:
@@ -357,7 +363,7 @@ class _Run:
         return self._start(rest)
 
     def _finish(self, batch: EventBatch, position: int, kind: Kind, reason: str, detail: str = "") -> None:
-        maybe_sent = kind == "retry" and self._maybe_sent[position]
+        maybe_sent = kind == "retry" and position in self._unknown
         attempts = self._attempts[position]
         moved = self._posted[position] if kind == "delivered" else RestampDecision(b"")
         compare = maybe_sent and position in self.compared

@@ -26,7 +26,7 @@ from tests.support.wire import Wire, wire
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
-RATE = 120
+RATE = 40
 #: Between two faults: everybody is back at work, or not yet.
 BREATH_S = 2.0
 

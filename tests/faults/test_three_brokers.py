@@ -14,7 +14,7 @@ from tests.support.kafka import KafkaCluster
 pytestmark = [pytest.mark.faults, pytest.mark.kafka, pytest.mark.xdist_group("three brokers")]
 
 QUICK = {"WINDOW_SECONDS": "5", "GRACE_SECONDS": "1"}
-RATE, PAUSE_S, DRAIN_S = 100, 1.5, 60.0
+RATE, PAUSE_S, DRAIN_S = 40, 1.5, 60.0
 
 
 @pytest.fixture(scope="module")

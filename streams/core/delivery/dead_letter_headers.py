@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from streams.core.delivery.batches import EventOutcome
+from streams.core.delivery.maybe_sent import lago_may_have
 
 Headers = list[tuple[str, bytes]]
 
@@ -65,14 +66,18 @@ class RecordOrigin:
 
 def delivery_history_of(headers: Iterable[tuple[str, bytes | None]]) -> DeliveryHistory:
     """Return the history in an event's headers. If several headers have the same name, the last one is used, as usual
-    in Kafka.
+    in Kafka. A requeued event has the reason of its dead letter; an earlier release wrote no more about some of them.
     """
     values = dict(headers)
     requeued = _number(values.get(REQUEUED))
+    maybe_sent = values.get(MAYBE_SENT) in (_SENT, _COMPARE)
+    if requeued:
+        reason = (values.get(REASON) or b"").decode(errors="replace")
+        maybe_sent = lago_may_have(reason, maybe_sent_of(values.items()))
     return DeliveryHistory(
         _number(values.get(ATTEMPT)),
         _number(values.get(NOT_BEFORE)),
-        values.get(MAYBE_SENT) in (_SENT, _COMPARE),
+        maybe_sent,
         requeued,
         requeued > 0 or values.get(MAYBE_SENT) == _COMPARE,
     )

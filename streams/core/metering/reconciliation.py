@@ -153,13 +153,14 @@ def complaint_about_lago(usage: LagoUsage, delivered_cents: Decimal, waiting_cen
     """Return a sentence if Lago does not count the delivered amount, to half a cent per fee line; otherwise `""`.
 
     Args:
-        waiting_cents: events that Lago may count as well: they are in flight, or Lago has them and cannot bill them yet.
+        waiting_cents: events that Lago may count as well: they are in flight, at the border of the period, or dead letters that
+            Lago may have.
     """
     slack = HALF_A_CENT * max(1, usage.lines)
     lowest, highest = add(delivered_cents, -slack), add(add(delivered_cents, waiting_cents), slack)
     if lowest <= usage.cents <= highest:
         return ""
     return (
-        f"subscription {usage.subscription}: Lago counts {usage.cents} cents, {delivered_cents} were delivered"
-        f" and {waiting_cents} are on their way"
+        f"subscription {usage.subscription}: Lago counts {usage.cents} cents, {delivered_cents} were delivered,"
+        f" and it may count {waiting_cents} more"
     )

@@ -50,7 +50,7 @@ def test_an_event_without_an_amount_is_not_called_billed(told: EventStory, sente
         ("processing", "Lago has not accepted the event yet; it is sent again."),
         (
             "failed",
-            "Lago does not bill the event: `meterbridge dlq list` shows why, unless it was dismissed and is not listed.",
+            "Lago does not bill the event. `meterbridge dlq list` has its dead letter, unless that was dismissed.",
         ),
     ],
 )
@@ -69,7 +69,6 @@ def test_an_event_that_lago_does_not_have_is_not_called_billed(status: str, sent
         ("timeout", False, False),
         ("http_409", None, True),
         ("lago_refused", None, False),
-        ("unbillable_invalid_code", None, False),
     ],
 )
 def test_of_a_dead_letter_that_lago_may_have_it_is_not_said_that_lago_does_not_bill_it(
@@ -106,3 +105,13 @@ def test_a_name_in_the_answer_to_an_id_does_not_control_the_terminal(
     calls: list[Any] = [(None, None)]
     say({}, as_json=False, table=lambda: explain._whereabouts_of_all(calls, rejected))
     assert "billed to \\x1b]0;title\\x07" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reason", ["unbillable_ended", "unbillable_invalid_code"])
+def test_an_event_that_lago_has_and_does_not_bill_is_not_looked_for_among_the_dead_letters(reason: str) -> None:
+    told = story("billable", "0.02", "2", status="failed")
+    told.reason, told.maybe_sent = reason, None
+    assert not told.may_be_in_lago
+    assert verdict(told).endswith(
+        "Lago has the event and does not bill it: docs/errors.md has the next step for its reason."
+    )

@@ -83,6 +83,10 @@ def test_a_refusal_has_the_status_of_its_reason(error: MeterbridgeError, status:
             Unavailable("kafka_unavailable", "billing.audit: Local: Timed out"),
             "Kafka does not answer (billing.audit: Local: Timed out). Send the request again later.",
         ),
+        (
+            Unavailable("kafka_unavailable", "TOPIC_AUTHORIZATION_FAILED"),
+            "Kafka does not take the record (TOPIC_AUTHORIZATION_FAILED). Send the request again later.",
+        ),
         (Unavailable("write_conflict", "other processes keep changing it"), "other processes keep changing it"),
     ],
 )

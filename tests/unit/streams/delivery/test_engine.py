@@ -242,6 +242,15 @@ def test_a_requeued_event_is_compared_even_if_an_earlier_owner_may_have_sent_it(
     ]
 
 
+@pytest.mark.parametrize(("first_fault", "may_have"), [("409", False), ("no_answer after storing", True)])
+def test_a_requeued_event_that_lago_refuses_again_is_one_that_it_may_have_only_if_a_post_was_not_answered(
+    first_fault: str, may_have: bool
+) -> None:
+    lago = ScriptedLago(fault=lambda number, _ids: "409" if number else first_fault)
+    (outcome,) = deliver(lago, [Item("a", item("a").value, resent=False, compare=True)])
+    assert (outcome.kind, outcome.reason, outcome.maybe_sent) == ("retry", "http_409", may_have)
+
+
 def test_a_requeued_event_is_looked_up_first_if_a_repeat_would_be_billed_twice() -> None:
     lago = ScriptedLago(unique=False, store=[event("a"), event("b", cents="9")])
     back = [Item(one, item(one).value, resent=False, compare=True) for one in "abc"]
