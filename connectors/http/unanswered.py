@@ -25,8 +25,8 @@ def sentence_of(error: Unavailable) -> str:
     service = _SENTENCES.get(error.reason)
     if service is None:
         return error.detail
-    if error.detail.isupper():  # a code of Kafka's, such as TOPIC_AUTHORIZATION_FAILED
-        service = "Kafka does not take the record"
+    if error.reason.startswith("kafka_") and error.detail.isupper() and not error.detail.startswith("_"):
+        service = "Kafka does not take the record"  # it answered with a code; librdkafka's own codes begin with _
     is_name = error.detail.isidentifier() and not error.detail.isupper()
     cause = f" ({error.detail})" if error.detail and not is_name else ""
     return f"{service}{cause}. Send the request again later."

@@ -87,6 +87,14 @@ def test_a_refusal_has_the_status_of_its_reason(error: MeterbridgeError, status:
             Unavailable("kafka_unavailable", "TOPIC_AUTHORIZATION_FAILED"),
             "Kafka does not take the record (TOPIC_AUTHORIZATION_FAILED). Send the request again later.",
         ),
+        (
+            Unavailable("kafka_timeout", "_MSG_TIMED_OUT"),
+            "Kafka does not confirm the record (_MSG_TIMED_OUT). Send the request again later.",
+        ),
+        (
+            LagoUnavailable("timeout", "HTTP 504"),
+            "Lago does not answer in time (HTTP 504). Send the request again later.",
+        ),
         (Unavailable("write_conflict", "other processes keep changing it"), "other processes keep changing it"),
     ],
 )
