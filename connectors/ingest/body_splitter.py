@@ -50,7 +50,7 @@ _IDS = frozenset({"id", "request_id", "litellm_call_id", "transaction_id"})
 
 _BLANK = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*")
 _KEY = re.compile(rb"[ \t\r\n]*(" + TEXT + rb")[ \t\r\n]*:[ \t\r\n]*", re.DOTALL)
-_TO_COMMA_OR_BRACKET = re.compile(rb'[^"\[\]{},]*+(?:' + TEXT + rb'[^"\[\]{},]*+)*+', re.DOTALL)
+_TO_COMMA_OR_BRACKET = re.compile(rb'[^"\[\]{},]*+(?:' + TEXT + rb'[^"\[\]{},]*+|(?!))*+', re.DOTALL)
 
 
 class WrappedCalls(Exception):  # control flow, not an error

@@ -13,13 +13,15 @@ from typing import Final
 from connectors.ingest.rejection_record import InvalidElement
 from schemas.reasons import NOT_JSON
 
-TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+# `|(?!)` never matches. Python before 3.11.5 continues behind a possessive group where its last, incomplete repetition gave up
+# (https://github.com/python/cpython/issues/106052); an alternative that fails at once takes it back to the end of the one before.
+TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+|(?!))*+"'
 
-_TO_BRACKET = re_compile(rb'[^"\[\]{}]*+(?:' + TEXT + rb'[^"\[\]{}]*+)*+', DOTALL)
-_WHOLE_TEXTS = re_compile(rb'(?:[^"]++|' + TEXT + rb")*+", DOTALL)
+_TO_BRACKET = re_compile(rb'[^"\[\]{}]*+(?:' + TEXT + rb'[^"\[\]{}]*+|(?!))*+', DOTALL)
+_WHOLE_TEXTS = re_compile(rb'(?:[^"]++|' + TEXT + rb"|(?!))*+", DOTALL)
 _A_TEXT = re_compile(TEXT, DOTALL)
 #: From the end of one bracket to the end of the next.
-_NEXT_BRACKET = re_compile(rb'(?:[^"\[\]{}]++|' + TEXT + rb")*+[\[\]{}]", DOTALL)
+_NEXT_BRACKET = re_compile(rb'(?:[^"\[\]{}]++|' + TEXT + rb"|(?!))*+[\[\]{}]", DOTALL)
 _OPENING: Final = (b"[", b"{")
 _BRACKETS: Final = b"[]{}"
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(_BRACKETS))

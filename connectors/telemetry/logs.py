@@ -44,7 +44,7 @@ _SECRET_LOOKS: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]]
     (re.compile(r"\bsk-[\w-]{6,}"), REDACTED),
     (re.compile(r"\b(?:[sr]k_(?:live|test)|whsec)_\w{6,}"), REDACTED),
     (re.compile(r"\b(mb_[0-9a-f]+)_[\w-]{20,}"), rf"\1_{REDACTED}"),
-    (re.compile(r"(?<![\w.-])[\w-]++(?:\.[\w-]*+)++"), lambda found: _without_jwt(found[0])),
+    (re.compile(r"(?<![\w.-])[\w-]++(?:\.[\w-]*+|(?!))++"), lambda found: _without_jwt(found[0])),
     (re.compile(r"(?<=://)[^/\s]++"), lambda found: _without_user(found[0])),
 )
 #: header.payload.signature

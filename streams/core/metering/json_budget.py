@@ -17,7 +17,7 @@ MAX_SIGNS_OF_BODY: Final = 4_000_000
 MAX_SIGNS_OF_TEXT: Final = 20_000
 
 #: A text without an end counts as one sign, because repeated searches for its end would take quadratic time.
-_SIGN = re_compile(rb'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', DOTALL)
+_SIGN = re_compile(rb'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+|(?!))*+(?:"|\\?\Z)', DOTALL)
 
 
 class Budget:
