@@ -26,6 +26,7 @@ from faust.transport.consumer import Consumer as BaseConsumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
 
+from streams.runtime.aiokafka_repairs import repair_aiokafka
 from streams.runtime.fetch_pace import BUSY, FetchPace
 from streams.runtime.plain_consumer import stop
 
@@ -215,6 +216,7 @@ class App(faust.App):
     """A Faust app on the record-batch transport."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
+        repair_aiokafka()
         super().__init__(*args, **options)
         self._ticked: dict[Callable[[], Coroutine[Any, Any, None]], asyncio.Task[None] | None] = {}
 

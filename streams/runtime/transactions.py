@@ -15,6 +15,8 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidProducerIdMapping, KafkaConnectionError, KafkaError
 from aiokafka.partitioner import murmur2
 
+from streams.runtime.aiokafka_repairs import repair_aiokafka
+
 #: The transaction timeout: longer than any commit, and short enough that a dead owner does not block readers for long.
 TRANSACTION_TIMEOUT_MS = 12_000
 _BATCH_BYTES = 512 << 10
@@ -76,6 +78,7 @@ class TransactionalWriter:
     """The writer for one input partition. Start it once; do not use it after an error."""
 
     def __init__(self, kafka: Mapping[str, Any], transactional_id: str) -> None:
+        repair_aiokafka()
         self._producer = AIOKafkaProducer(
             **kafka,
             transactional_id=transactional_id,

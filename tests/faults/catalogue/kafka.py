@@ -265,4 +265,15 @@ ROWS = (
             f"{_BEHIND}test_an_offset_of_the_group_that_was_moved_ahead_halts_and_a_rebuild_counts_the_skipped_calls",
         ),
     ),
+    Row(
+        215,
+        "a broker that has just come back names no broker",
+        "the first answers to each client without brokers, as while a broker's registration has expired; a transaction, and a meter with its group",
+        (LOST, TWICE, GOES_ON),
+        "each client asks again until a broker is named, and no process ends",
+        (
+            "integration/test_unnamed_brokers.py::test_a_transaction_waits_until_kafka_names_a_broker",
+            "integration/test_unnamed_brokers.py::test_a_meter_and_its_transactions_begin_once_kafka_names_a_broker",
+        ),
+    ),
 )
