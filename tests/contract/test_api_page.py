@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.eventually import PATIENCE
 from tests.support.org_api import OrgApi, org_api
 from tests.support.page_shell import prints_as_documented
 
@@ -35,7 +36,7 @@ async def test_every_example_gets_the_answer_on_the_page(api: OrgApi) -> None:
         process = await asyncio.create_subprocess_exec(
             "bash", "-c", quiet, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        result, complaint = await asyncio.wait_for(process.communicate(), 30)
+        result, complaint = await asyncio.wait_for(process.communicate(), 30 * PATIENCE)
         assert process.returncode == 0, complaint
         body, _, answered = result.decode().rpartition("\n")
         assert answered == status, (command, body)

@@ -20,6 +20,7 @@ from streams.core.delivery.backoff import RetryPolicy
 from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker, State
 from streams.delivery.engine import Delivery
+from tests.support.eventually import within
 
 AT_US = parse_us("2026-03-01T12:00:00.123Z")
 
@@ -61,7 +62,7 @@ class Lago:
         )
 
     async def deliver(self, items: list[Item], **options: Any) -> list[tuple[str, str]]:
-        async with asyncio.timeout(120):  # no endless wait, but time enough for a busy machine
+        async with within(120):  # no endless wait, but time enough for a busy machine
             outcomes: list[EventOutcome] = await self.delivery(**options).deliver(items)
         return [(outcome.kind, outcome.reason) for outcome in outcomes]
 
@@ -219,7 +220,7 @@ async def test_without_deduplication_an_event_with_an_unknown_outcome_is_looked_
 async def test_a_wrong_key_holds_the_events_and_opens_the_breaker(start: Start) -> None:
     lago = await start()
     running = asyncio.ensure_future(lago.delivery(api_key="wrong").deliver([item(event("a"))]))
-    async with asyncio.timeout(10):
+    async with within(10):
         while lago.breaker.reason != "http_401":
             await asyncio.sleep(0.01)
     assert not running.done()

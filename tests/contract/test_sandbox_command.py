@@ -17,6 +17,7 @@ import httpx
 import pytest
 from aiohttp import web
 
+from tests.support.eventually import PATIENCE, within
 from tests.support.ports import free_port
 from tests.support.sandbox import event
 
@@ -40,7 +41,7 @@ async def sandbox(*words: str, host: str = "127.0.0.1") -> AsyncIterator[httpx.A
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(60):
+        async with within(60):
             while "Lago sandbox on" not in (await process.stdout.readline()).decode():
                 pass
         headers = {"Authorization": "Bearer secret"}
@@ -106,7 +107,7 @@ async def test_the_sandbox_listens_on_its_host_and_signs_its_webhooks_with_its_s
             hook = {"webhook_url": f"http://127.0.0.1:{runner.addresses[0][1]}/hook", "signature_algo": "hmac"}
             assert (await http.post("/webhook_endpoints", json={"webhook_endpoint": hook})).status_code == 200
             assert (await http.post("/customers", json={"customer": {"external_id": "org_1"}})).status_code == 200
-            body, signature = await asyncio.wait_for(came.get(), 20)
+            body, signature = await asyncio.wait_for(came.get(), 20 * PATIENCE)
     finally:
         await runner.cleanup()
     assert signature == b64encode(hmac.digest(b"ours", body, sha256)).decode()

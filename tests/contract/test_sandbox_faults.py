@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from tests.support.eventually import within
 from tests.support.sandbox import Clock, Lago, event, lago_sandbox
 
 
@@ -65,7 +66,7 @@ async def test_a_timeout_after_accept_stores_and_then_does_not_answer(lago: Lago
     await lago.fault(kind="timeout_after_accept", seconds=60, count=1)
     with pytest.raises(httpx.ReadTimeout):
         await lago.http.post("/api/v1/events", json={"event": event()}, timeout=0.2)
-    async with asyncio.timeout(5):
+    async with within(5):
         while await accepted(lago) != 1:
             await asyncio.sleep(0.01)
 
@@ -184,7 +185,7 @@ async def test_a_request_without_an_answer_does_not_delay_the_shutdown() -> None
     async with lago_sandbox() as lago:
         await lago.fault(kind="slow", seconds=60)
         waiting = asyncio.create_task(lago.post(event()))
-        async with asyncio.timeout(5):
+        async with within(5):
             while await fired(lago) != [1]:
                 await asyncio.sleep(0.01)
         began = time.monotonic()

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from tests.support.eventually import PATIENCE
 from tests.support.sandbox import DAY, Clock, Lago, codes, event, lago_sandbox
 
 
@@ -115,7 +116,7 @@ async def start(journal: Path) -> tuple[asyncio.subprocess.Process, str]:
         *(sys.executable, "-c", PROGRAM, str(journal)), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
-    line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+    line = (await asyncio.wait_for(process.stdout.readline(), 20 * PATIENCE)).decode()
     assert line.startswith("Lago sandbox on http://127.0.0.1:")
     return process, line.split()[-1]
 
@@ -130,5 +131,5 @@ async def test_the_process_prints_its_url_survives_a_kill_and_stops_on_sigterm(t
         process, url = await start(journal)
         assert (await http.get(f"{url}/api/v1/events/t1")).status_code == 200
     process.send_signal(signal.SIGTERM)
-    out, err = await asyncio.wait_for(process.communicate(), 10)
+    out, err = await asyncio.wait_for(process.communicate(), 10 * PATIENCE)
     assert (process.returncode, out, err) == (0, b"", b"")

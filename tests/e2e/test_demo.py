@@ -16,6 +16,7 @@ from aiohttp import web
 
 from connectors.demo.view import NEXT_EXACT, NEXT_WRONG
 from connectors.lago_sandbox import create_sandbox
+from tests.support.eventually import PATIENCE
 
 GREEN = re.compile(
     r"GREEN  (\d+) calls in = \1 calls billed, ([\d.]+) USD in = \2 USD billed \((\d+) Lago posts instead of \1\)"
@@ -127,7 +128,7 @@ async def test_ctrl_c_stops_it_and_everything_it_started(tmp_path: Path) -> None
             while b"calls arrive" not in await process.stdout.readline():
                 assert process.returncode is None
         process.send_signal(signal.SIGINT)
-        said, _ = await asyncio.wait_for(process.communicate(), 15)
+        said, _ = await asyncio.wait_for(process.communicate(), 15 * PATIENCE)
     assert process.returncode == 130
     assert said.decode().splitlines()[-1] == "Interrupted: everything is stopped."
     assert not left_in(tmp_path)

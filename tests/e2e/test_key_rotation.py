@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.support.database import fresh_database, rows
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka.maven import java_command, short_lived
 from tests.support.kafka.secured import ADMIN, CERTIFICATE, SCRAM, SecuredKafka
 from tests.support.page_shell import ROOT, Block, PageShell, blocks
@@ -130,7 +130,7 @@ async def sending(sender: Sender) -> AsyncIterator[None]:
         yield
     finally:
         sender.ended = True
-        await asyncio.wait_for(task, 60)
+        await asyncio.wait_for(task, 60 * PATIENCE)
 
 
 @pytest.mark.long

@@ -51,14 +51,14 @@ class Server:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def says(self, wanted: tuple[int, str], within_s: float) -> None:
-        deadline = time.monotonic() + within_s
+        deadline = time.monotonic() + within_s * PATIENCE
         while self.said[-1:] != [wanted]:
             assert time.monotonic() < deadline, self.said
             await asyncio.sleep(0.05)
 
     async def answers_again(self, times: int, within_s: float) -> None:
         """Wait for this number of further answers of any kind."""
-        wanted, deadline = self.answers + times, time.monotonic() + within_s
+        wanted, deadline = self.answers + times, time.monotonic() + within_s * PATIENCE
         while self.answers < wanted:
             assert time.monotonic() < deadline, self.answers
             await asyncio.sleep(0.05)
@@ -70,7 +70,7 @@ async def watched(settings: Settings, part: str) -> AsyncIterator[Server]:
         served = await stack.enter_async_context(serving(settings, [part]))
         url = f"http://127.0.0.1:{served.ports[part]}"
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10, trust_env=False))
-        await asyncio.wait_for(served.ready.wait(), 60)
+        await asyncio.wait_for(served.ready.wait(), 60 * PATIENCE)
         server = Server(http)
         watching = asyncio.ensure_future(server.watch())
         stack.callback(watching.cancel)

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from schemas.generate import FOLDER
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.recipes import CENT, billed, recipe, write
 from tests.support.stage import Stage
 
@@ -26,7 +26,7 @@ DAY = date(2026, 11, 20)
 async def exported(stage: Stage, folder: Path) -> None:
     words = (stage.settings.kafka_bootstrap_servers, stage.topics.enriched, str(folder))
     process = await create_subprocess_exec(sys.executable, TO_FILES, *words, stderr=PIPE)
-    _, errors = await asyncio.wait_for(process.communicate(), 120)
+    _, errors = await asyncio.wait_for(process.communicate(), 120 * PATIENCE)
     assert process.returncode == 0, errors.decode()
 
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.recipes import CENT, billed, write
 from tests.support.stage import Stage
 
@@ -26,7 +26,7 @@ async def started(stage: Stage, database: Path, *arguments: str) -> Process:
 async def read_to_the_end(stage: Stage, database: Path) -> dict[str, tuple[int, Decimal]]:
     """The output of the example: calls and dollars of each customer."""
     process = await started(stage, database, "--until-end")
-    output, errors = await asyncio.wait_for(process.communicate(), 120)
+    output, errors = await asyncio.wait_for(process.communicate(), 120 * PATIENCE)
     assert process.returncode == 0, errors.decode()
     rows = [line.split("\t") for line in output.decode().splitlines()]
     return {customer: (int(calls), Decimal(usd)) for customer, calls, usd in rows}

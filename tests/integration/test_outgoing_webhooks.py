@@ -21,6 +21,7 @@ from connectors.telemetry.worker_sensors import WorkerSensors
 from schemas.errors import Unavailable
 from schemas.generate import FOLDER
 from tests.support.database import rows
+from tests.support.eventually import PATIENCE
 from tests.support.webhook_receiver import SECRET, Receiver, Seen, task_of, webhook_receiver
 
 SCHEMAS = {"usage.held": "HeldUsageMessage", "usage.dead_letter": "DeadLetterMessage", "webhook.test": "TestWebhook"}
@@ -223,7 +224,7 @@ async def test_a_killed_sender_sends_again_with_the_same_id_and_leaves_nothing_o
     words = ("-m", "tests.support.webhook_receiver", database, receiver.url)
     process = await asyncio.create_subprocess_exec(sys.executable, *words)
     try:
-        await asyncio.wait_for(receiver.arrived.wait(), 60)
+        await asyncio.wait_for(receiver.arrived.wait(), 60 * PATIENCE)
     finally:
         process.kill()
         await process.wait()

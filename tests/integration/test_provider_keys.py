@@ -267,7 +267,7 @@ async def test_no_log_topic_dump_or_answer_contains_the_key(
 async def dumped(url: str) -> str:
     """Everything in the database, as `pg_dump` writes it."""
     process = await asyncio.create_subprocess_exec("pg_dump", url, stdout=asyncio.subprocess.PIPE)
-    result, _ = await asyncio.wait_for(process.communicate(), 60)
+    result, _ = await asyncio.wait_for(process.communicate(), 60 * PATIENCE)
     assert process.returncode == 0
     return result.decode()
 

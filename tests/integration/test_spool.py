@@ -84,7 +84,7 @@ class Senders:
 
     async def more(self, count: int, limit_s: float = 30) -> None:
         """Returns when `count` more calls are answered 202."""
-        wanted, deadline = len(self.answered) + count, time.monotonic() + limit_s
+        wanted, deadline = len(self.answered) + count, time.monotonic() + limit_s * PATIENCE
         while len(self.answered) < wanted:
             assert time.monotonic() < deadline, f"{self.statuses} after {limit_s} s"
             await asyncio.sleep(0.02)
@@ -264,7 +264,7 @@ def test_a_second_process_on_the_same_file_does_not_start(ingress: IngressProces
     ingress.start()
     second = IngressProcess(broker.bootstrap, ingress.prefix, ingress.folder / "second", dict(ingress.settings))
     second.folder.mkdir()
-    assert second.spawn().wait(20) == 2
+    assert second.spawn().wait(20 * PATIENCE) == 2
     result = second.log.read_text().splitlines()[-1]
     assert result.startswith("meterbridge: SPOOL_PATH") and "in use by another process" in result
 

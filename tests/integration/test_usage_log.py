@@ -11,6 +11,7 @@ from aiokafka import TopicPartition
 from schemas.errors import Rejected
 from streams.agents.projector import PartitionPosition, Projected
 from tests.support.database import rows
+from tests.support.eventually import PATIENCE
 from tests.support.history import TOPICS, TopicRecord
 from tests.support.projection import Writer, event, manifest, receipt, usage
 
@@ -54,7 +55,7 @@ async def test_months_are_created_while_others_write_and_read(url: str) -> None:
                     for n, one in enumerate(months)
                 )
             ),
-            10,
+            10 * PATIENCE,
         )
         await reader.execute("COMMIT")
     assert await rows(url, "SELECT count(*) FROM llm_usage_log") == [(8,)]

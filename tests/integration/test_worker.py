@@ -21,7 +21,7 @@ from connectors.kafka.client_config import aiokafka_config, faust_broker
 from streams.app import ROLES
 from streams.runtime.run import run_role
 from tests.support import guard
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE, eventually
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.stage import Stage
@@ -64,7 +64,7 @@ def test_a_worker_stopped_while_its_roles_are_still_starting_ends_cleanly() -> N
     with worker("sink,retry", away) as (process, log):
         eventually(lambda: len(children(process.pid)) == 2, 30)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0, log.read_text()
+        assert process.wait(10 * PATIENCE) == 0, log.read_text()
 
 
 def test_a_worker_logs_its_partitions_once_it_works_on_them(kafka: Kafka, topic_prefix: str) -> None:
@@ -81,7 +81,7 @@ def test_a_worker_logs_its_partitions_once_it_works_on_them(kafka: Kafka, topic_
         eventually(lambda: any(line.get("opened") == [0, 1] for line in lines(log)))
         assert {line["role"] for line in lines(log) if "role" in line} == {"meter"}, "of `--only` and no other"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0, log.read_text()
+        assert process.wait(10 * PATIENCE) == 0, log.read_text()
 
 
 async def test_a_role_whose_broker_is_unavailable_at_its_start_logs_the_reason_and_ends(stage: Stage) -> None:

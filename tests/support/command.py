@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support import warm
+from tests.support.eventually import PATIENCE
 from tests.support.stage import Stage
 
 _LIMIT_S = 60.0
@@ -58,7 +59,7 @@ async def ended(
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         command = [sys.executable, "-m", module, *words]
         process = await asyncio.to_thread(warm.start, command, environ, out.fileno(), err.fileno())
-        deadline = time.monotonic() + limit_s
+        deadline = time.monotonic() + limit_s * PATIENCE
         try:
             while process.poll() is None:
                 if time.monotonic() > deadline:

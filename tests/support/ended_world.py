@@ -23,7 +23,7 @@ from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
 from tests.support.database import projector_parts, rows, until
-from tests.support.eventually import soon
+from tests.support.eventually import soon, within
 from tests.support.posting import quick_delivery
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.stage import Stage
@@ -127,7 +127,7 @@ class World:
 
     async def billed_cents(self, cents: int) -> None:
         """Wait until the invoices contain this number of cents; then check that each event was posted once."""
-        async with asyncio.timeout(60):
+        async with within(60):
             while (await self.lago.stats())["totals"]["billed_cents"] != str(cents):
                 await asyncio.sleep(0.05)
         ids = [one["transaction_id"] for one in self.stage.values(self.stage.topics.events)]

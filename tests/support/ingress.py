@@ -24,6 +24,7 @@ from schemas.records import Rejection
 from schemas.topics import RAW, REJECTED, topic_config
 from schemas.wire import RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
+from tests.support.eventually import PATIENCE
 from tests.support.topic_prefix import own_topic_prefix
 
 PARTITIONS = 3
@@ -211,7 +212,7 @@ def _consumer(bootstrap: str) -> Consumer:
 
 def _end_of(consumer: Consumer, partition: TopicPartition) -> int:
     """Return the end of a partition. A new topic may have no leader yet."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * PATIENCE
     while True:
         try:
             return int(consumer.get_watermark_offsets(partition, timeout=10)[1])

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.support.eventually import PATIENCE
+
 DOCS = Path(__file__).parents[2] / "docs"
 _PROGRAM = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -34,6 +36,6 @@ async def printed(program: str, environ: dict[str, str], python: str = sys.execu
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    output, errors = await asyncio.wait_for(process.communicate(), 60)
+    output, errors = await asyncio.wait_for(process.communicate(), 60 * PATIENCE)
     assert process.returncode == 0, errors.decode()
     return output.decode().strip()

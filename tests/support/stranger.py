@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from tests.support.eventually import within
+
 RATE = 10_000_000
 USAGE = "/webhook/litellm/usage"
 #: A few connections each from as many addresses.
@@ -74,7 +76,7 @@ class Stranger:
         while time.monotonic() < self._until:
             turn += 1
             with suppress(OSError, TimeoutError):
-                async with asyncio.timeout(10):
+                async with within(10):
                     await self._once(f"127.0.0.{2 + number % 8}", port, said(turn))
 
     async def _once(self, address: str, port: int, said: bytes) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka
 from tests.support.running_roles import TOKEN, RunningRoles, running_roles
 from tests.support.stage import Stage
@@ -36,7 +37,7 @@ class TracedLine:
 
     async def until_billed(self, calls: int, limit_s: float = 90.0) -> list[dict[str, Any]]:
         """Return the events, once they bill `calls` calls."""
-        deadline = time.monotonic() + limit_s
+        deadline = time.monotonic() + limit_s * PATIENCE
         while True:
             events = await self.billed()
             if sum(int(event["properties"]["requests"]) for event in events) >= calls:

@@ -20,6 +20,7 @@ from connectors.http.endpoint import Endpoint, Principal
 from connectors.http.problem import Problem
 from connectors.http.request_limits import MAX_BODY
 from tests.support.entrance import ENDPOINTS, Clock, GuardedApp, Known, Topic, running_house
+from tests.support.eventually import within
 
 ALL = {
     "reader": Principal("reader", frozenset({"things:read", "orgs:read"})),
@@ -188,7 +189,7 @@ async def test_a_body_with_a_too_large_content_length_is_refused_before_it_arriv
         f"POST /things HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-master\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n"
     )
     writer.write(head.encode())
-    async with asyncio.timeout(10):
+    async with within(10):
         assert b" 413 " in await reader.readline()
     writer.close()
 

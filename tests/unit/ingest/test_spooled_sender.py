@@ -18,7 +18,7 @@ from connectors.ingest.spooling_producer import SpooledSender, SpoolHooks
 from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
 from schemas.records import Rejection
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 
 MIB = 1 << 20
 
@@ -117,7 +117,7 @@ async def test_a_record_is_not_confirmed_before_it_is_on_disk(tmp_path: Path) ->
     await asyncio.wait({sending}, timeout=0.2)
     assert not sending.done()
     file.written.set()
-    assert await asyncio.wait_for(sending, 5) == {}
+    assert await asyncio.wait_for(sending, 5 * PATIENCE) == {}
     assert (await spool.oldest(1, 1)).records == [record(1)]
     await spool.close()
 
@@ -164,7 +164,7 @@ async def test_records_that_arrive_while_the_last_ones_are_drained_wait_for_them
     if how == "the drain is cancelled":
         await cancel(draining)
     sender_setup.kafka.going_on.set()
-    assert await asyncio.wait_for(late, 1) == {}
+    assert await asyncio.wait_for(late, 1 * PATIENCE) == {}
     if how == "kafka takes them":
         assert (sender_setup.kafka.stored, sender_setup.reported[-1]) == (
             [record(1), record(2), record(3)],
@@ -254,7 +254,7 @@ async def test_a_producer_with_a_fatal_error_ends_the_drain_and_the_process(
     sender_setup.kafka.away = reason
     await sender_setup.sender.send_all([record(1)])
     with pytest.raises(Unavailable) as caught:
-        await asyncio.wait_for(sender_setup.sender.drain(), 5)
+        await asyncio.wait_for(sender_setup.sender.drain(), 5 * PATIENCE)
     assert caught.value.reason == reason
 
 
@@ -275,7 +275,9 @@ async def test_concurrent_writes_share_a_commit_and_keep_their_order(sender_setu
 async def test_writes_larger_than_a_commit_are_made_one_after_the_other(tmp_path: Path) -> None:
     spool = await Spool.at(tmp_path / "spool.db", 64 * MIB)
     sizes = [3 * MIB, 3 * MIB, 5 * MIB, 1]
-    await asyncio.wait_for(asyncio.gather(*(spool.put([record(n, size)]) for n, size in enumerate(sizes))), 20)
+    await asyncio.wait_for(
+        asyncio.gather(*(spool.put([record(n, size)]) for n, size in enumerate(sizes))), 20 * PATIENCE
+    )
     for number, size in enumerate(sizes):
         batch = await spool.oldest(1, MIB)
         assert batch.records == [record(number, size)]

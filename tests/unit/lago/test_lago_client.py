@@ -12,6 +12,7 @@ from connectors.lago.client import LagoClient, LagoIntegrationError, LagoRejecte
 from connectors.lago.responses import Customer, Organization, Subscription
 from schemas.errors import Rejected, Unavailable
 from schemas.records import LagoEvent
+from tests.support.eventually import within
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -253,7 +254,7 @@ async def test_a_slow_answer_ends_with_the_requests_time_limit_and_its_outcome_i
 
     transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Trickle()))
     client = LagoClient(httpx.AsyncClient(transport=transport, timeout=0.2), "http://lago", "secret")
-    async with asyncio.timeout(3):
+    async with within(3):
         with pytest.raises(LagoUnavailable) as caught:
             await client.post_batch(b"{}")
     assert caught.value.reason == "timeout"

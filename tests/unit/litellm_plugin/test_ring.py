@@ -20,6 +20,7 @@ from meterbridge_litellm.delivery import Post
 from meterbridge_litellm.posting import Posted
 from meterbridge_litellm.ring import Ring
 from meterbridge_litellm.settings import SEGMENT_BYTES, PluginSettings
+from tests.support.eventually import PATIENCE
 
 VICTIM = """
 import asyncio, os, signal, sys
@@ -80,7 +81,7 @@ def segments(folder: Path) -> list[Path]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -94,7 +95,7 @@ async def test_a_record_is_in_a_file_when_its_future_is_done(
     for number in range(20):
         kept = asyncio.get_running_loop().create_future()
         ring.append(b'{"id":"%d"}' % number, kept)
-        assert await asyncio.wait_for(kept, 5)
+        assert await asyncio.wait_for(kept, 5 * PATIENCE)
         [segment] = segments(tmp_path)
         assert b'{"id":"%d"}' % number in segment.read_bytes()
 
@@ -223,7 +224,7 @@ async def test_a_full_ring_drops_and_counts_records_and_accepts_them_again_when_
     until(lambda: len(list(tmp_path.glob("*.seg"))) == 1)
     again = loop.create_future()
     ring.append(record, again)
-    assert await asyncio.wait_for(again, 5)
+    assert await asyncio.wait_for(again, 5 * PATIENCE)
 
 
 @pytest.mark.parametrize("after", ["write", "fsync"])
@@ -250,7 +251,7 @@ async def test_a_full_disk_drops_records_that_do_not_fit_and_keeps_those_that_do
     monkeypatch.setattr(os, "write", real)
     again = loop.create_future()
     ring.append(b'{"id":"again"}', again)
-    assert await asyncio.wait_for(again, 5)
+    assert await asyncio.wait_for(again, 5 * PATIENCE)
     there.away = False
     until(lambda: len(there.records) == sum(kept) + 1)
     assert counts.all() == {"kept": sum(kept) + 1, "shed": 20 - sum(kept)}, "and nothing is damaged"

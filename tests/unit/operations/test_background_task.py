@@ -15,6 +15,7 @@ from connectors.operations.outgoing_webhooks.task import OutgoingWebhooks
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.reasons import POSTGRES_AWAY, POSTGRES_DENIED, POSTGRES_SCHEMA
 from streams.runtime.kept_up import INTERRUPTED, kept_up
+from tests.support.eventually import PATIENCE
 
 ROUNDS = 3
 
@@ -74,7 +75,7 @@ async def test_an_unexpected_error_ends_the_task_which_is_restarted_and_counted_
 
     with structlog.testing.capture_logs() as logs:
         kept = asyncio.ensure_future(kept_up("a test", work, 0.0))
-        await asyncio.wait_for(done.wait(), 20)
+        await asyncio.wait_for(done.wait(), 20 * PATIENCE)
         kept.cancel()
         await asyncio.wait({kept})
     assert INTERRUPTED.of_role()["a test"] == ROUNDS - 1

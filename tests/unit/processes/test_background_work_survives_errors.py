@@ -18,6 +18,7 @@ from schemas.errors import Unavailable
 from streams.runtime import compacted_table, unreadable
 from streams.runtime.compacted_table import CompactedTable, TopicTable
 from streams.runtime.kept_up import kept_up
+from tests.support.eventually import within
 
 
 class Picky(TopicTable):
@@ -89,7 +90,7 @@ async def test_a_table_reads_on_after_any_error_of_its_session(
     monkeypatch.setattr(compacted_table, "reading", reading)
     follower = CompactedTable({}, "topic", CustomerRecord, time.monotonic, "customers")
     follower.begin()
-    async with asyncio.timeout(10):
+    async with within(10):
         while len(sessions) < 3:
             await asyncio.sleep(0.001)
     assert not follower.complete()
@@ -112,7 +113,7 @@ async def test_background_work_is_restarted_after_any_kind_of_end() -> None:
     watch_counts(registry)
     with structlog.testing.capture_logs() as logs:
         kept = asyncio.ensure_future(kept_up("reports", work, 0.0))
-        async with asyncio.timeout(10):
+        async with within(10):
             await waits.wait()
         kept.cancel()
         await asyncio.wait({kept})

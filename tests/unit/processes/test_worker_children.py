@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from connectors.processes import supervisor
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE, eventually
 from tests.support.ports import free_port
 
 supervisor_run = supervisor._run
@@ -65,7 +65,7 @@ def test_a_child_that_ends_is_started_again_and_all_end_with_the_worker(worker: 
     eventually(lambda: len(set(children(worker.pid)) - set(before)) == 1 and len(children(worker.pid)) == 3, 10)
     after = children(worker.pid)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(10) == 0
+    assert worker.wait(10 * PATIENCE) == 0
     assert not any(map(runs, {*before, *after}))
 
 

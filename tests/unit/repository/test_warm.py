@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import warm
+from tests.support.eventually import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process is started again")
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each 
 def started(words: list[str], **environ: str) -> tuple[int, str, str, warm.Started]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = warm.start([sys.executable, "-m", *words], environ, out.fileno(), err.fileno(), new_session=True)
-        code = process.wait(60)
+        code = process.wait(60 * PATIENCE)
         out.seek(0)
         err.seek(0)
         return code, out.read().decode(), err.read().decode(), process
@@ -41,7 +42,7 @@ def test_a_command_ends_as_if_it_had_been_started() -> None:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         command = [sys.executable, "-m", "connectors", "dlq", "nonsense"]
         again = warm.start_anew(command, {}, out.fileno(), err.fileno())
-        code = again.wait(60)
+        code = again.wait(60 * PATIENCE)
         err.seek(0)
         assert forked[:3] == (code, "", err.read().decode())
 
@@ -53,7 +54,7 @@ def test_a_forked_process_can_be_killed_and_leaves_nothing_behind() -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.05)
         process.kill()
-        assert process.wait(10) == -signal.SIGKILL
+        assert process.wait(10 * PATIENCE) == -signal.SIGKILL
     assert not Path(f"/proc/{process.pid}").exists()
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from meterbridge_sdk.errors import BillingRejected, BillingUnauthorized, BillingUnavailable
 from meterbridge_sdk.events import UsageEvent
 from meterbridge_sdk.recorder import RecorderCounts, UsageRecorder
+from tests.support.eventually import within
 from tests.support.sdk_logs import sdk_logs
 from tests.support.usage_api import Sleeps
 
@@ -36,7 +37,7 @@ class Sink:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with within(5):
         while not true():
             await asyncio.sleep(0)
 

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from schemas.customers import CustomerRecord
 from streams.runtime import compacted_table
 from streams.runtime.compacted_table import CompactedTable
-from tests.support.eventually import soon
+from tests.support.eventually import soon, within
 
 
 async def test_a_wait_cancelled_exactly_at_its_timeout_raises_only_the_cancellation() -> None:
@@ -20,7 +20,7 @@ async def test_a_wait_cancelled_exactly_at_its_timeout_raises_only_the_cancellat
     waits = [asyncio.ensure_future(follower.wait_fresh(1.0)) for _ in range(500)]
     for number, wait in enumerate(waits):
         loop.call_later(0.48 + number * 0.0002, wait.cancel)
-    async with asyncio.timeout(20):
+    async with within(20):
         ends = await asyncio.gather(*waits, return_exceptions=True)
     assert {type(end) for end in ends} == {asyncio.CancelledError}
 

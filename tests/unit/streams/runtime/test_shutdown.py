@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from streams.runtime.shutdown import StopSignal
+from tests.support.eventually import PATIENCE
 
 #: What a process of its own does after the word has been said in a thread: `work` is the body of a coroutine.
 PROGRAM = """
@@ -95,7 +96,7 @@ async def test_started_work_is_asked_to_stop_and_other_work_is_cancelled() -> No
     stop = word.begun()
     word.hear()
     word.hear()
-    await asyncio.wait_for(stop.wait(), 5)
+    await asyncio.wait_for(stop.wait(), 5 * PATIENCE)
     assert codes == []
     word.end(os.EX_SOFTWARE)
     assert codes == [0]
@@ -112,7 +113,7 @@ async def test_of_several_works_the_started_ones_are_asked_and_without_any_the_p
     word.idle("meter")
     assert (word.has_begun("meter"), word.has_begun("sink")) == (False, True)
     word.hear()
-    await asyncio.wait_for(stop.wait(), 5)
+    await asyncio.wait_for(stop.wait(), 5 * PATIENCE)
     assert codes == []
     word.idle("sink")
     assert word.begun("retry").is_set(), "it begins after the signal, beside work that is being finished"
