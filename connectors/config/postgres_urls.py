@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from connectors.config.certificate_checks import as_other_clients_check
 from schemas.errors import Rejected
 
 
@@ -147,7 +148,7 @@ def _encryption(given: Mapping[str, str], arguments: dict[str, Any]) -> dict[str
             "",
         )  # Prisma: this is the authority's certificate, not the client's
     if authority == "system" or (mode.startswith("verify") and not authority):
-        context = ssl.create_default_context()
+        context = as_other_clients_check(ssl.create_default_context())
         context.check_hostname = mode != "verify-ca"
         arguments["ssl"], authority = context, ""
     return {**parameters, "sslrootcert": authority}

@@ -8,6 +8,7 @@ import logging
 import ssl
 from typing import Any
 
+from connectors.config.certificate_checks import as_other_clients_check
 from connectors.config.kafka_connection import KafkaConnection
 
 
@@ -55,7 +56,7 @@ def faust_broker(kafka: KafkaConnection) -> str:
 
 
 def _ssl_context(kafka: KafkaConnection) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=kafka.ssl_cafile or None)
+    context = as_other_clients_check(ssl.create_default_context(cafile=kafka.ssl_cafile or None))
     if kafka.ssl_certfile:
         # Without a text, OpenSSL would ask for the password of an encrypted key on the terminal.
         context.load_cert_chain(kafka.ssl_certfile, kafka.ssl_keyfile, kafka.ssl_key_password)

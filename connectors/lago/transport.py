@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 import httpx
 import msgspec
 
+from connectors.config.certificate_checks import as_other_clients_check
 from connectors.lago.bounded_response import bounded_response
 from connectors.lago.errors import LagoRejected, LagoUnavailable, is_missing, refusal
 from schemas.decoding import UNDECODABLE
@@ -70,7 +71,7 @@ def lago_http(timeout_s: float, connections: int, *, keep_alive: bool = True) ->
 @cache
 def _authorities() -> ssl.SSLContext:
     """Return the trusted certificate authorities. They need 0.8 MiB of memory, so all clients of a process share them."""
-    return httpx.create_ssl_context()
+    return as_other_clients_check(httpx.create_ssl_context())
 
 
 class LagoTransport:

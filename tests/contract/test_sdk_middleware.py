@@ -20,7 +20,7 @@ from starlette.routing import Mount, Route
 from meterbridge_sdk import UsageEvent, UsageRecorder, get_current_org, org_billing_service
 from meterbridge_sdk.aiohttp import org_billing_middleware, return_request_id
 from meterbridge_sdk.asgi import OrgBillingMiddleware
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.sdk_logs import sdk_logs
 from tests.support.served_asgi import served_asgi
 from tests.support.usage_api import CUT, KEY, SILENT, STORED_AND_CUT, UsageApi, serving, usage_api
@@ -152,7 +152,7 @@ async def service(request: pytest.FixtureRequest) -> AsyncIterator[Service]:
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(usage_api())
         url, recorder = await stack.enter_async_context(request.param(api))
-        http = httpx.AsyncClient(base_url=url, headers=ME, trust_env=False, timeout=10)
+        http = httpx.AsyncClient(base_url=url, headers=ME, trust_env=False, timeout=10 * PATIENCE)
         await stack.enter_async_context(http)
         yield Service(http, api, recorder)
 

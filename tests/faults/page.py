@@ -1,6 +1,7 @@
 """Makes docs/reliability.md from the matrix and the figures of the last run."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import fsum
 from typing import Any
 
 from tests.faults.catalogue.meaning import Rule
@@ -113,7 +114,7 @@ def _last(row: Row, results: Results) -> str:
         return "; ".join([*said, "not run"])
     bad = sorted({one["outcome"] for one in result} - {"passed"})
     cases = sum(one["cases"] for one in result)
-    seconds = sum(one["seconds"] for one in result)
+    seconds = fsum(one["seconds"] for one in result)  # `sum` rounds in other ways before Python 3.12
     said.append(f"{' and '.join(bad) or 'passed'}, {f'{cases} cases, ' if cases > 1 else ''}{seconds:.0f} s")
     for one in result:
         said += [

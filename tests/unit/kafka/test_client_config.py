@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
+from connectors.config.certificate_checks import as_other_clients_check
 from connectors.config.connections import kafka_connection
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.config.settings import load_settings
@@ -108,7 +109,9 @@ def test_every_client_presents_the_client_certificate(tmp_path: Path) -> None:
 def _subject_shown(context: ssl.SSLContext, authority: Authority) -> str:
     """The name in the certificate that a client with this context presents to a server."""
     server = authority.broker("localhost")
-    listening = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.cafile))
+    listening = as_other_clients_check(
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.cafile))
+    )
     listening.load_cert_chain(server.both)
     listening.verify_mode = ssl.CERT_REQUIRED
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -29,7 +29,9 @@ def run_program(body: str) -> tuple[int, float, str]:
     """Exit code, seconds, and output."""
     program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
     begun = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60 * PATIENCE
+    )
     return done.returncode, time.monotonic() - begun, done.stdout + done.stderr
 
 
