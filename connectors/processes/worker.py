@@ -126,8 +126,13 @@ async def _run_role_again(settings: Settings, role: str, word: StopSignal) -> in
 
 
 async def _run_role(settings: Settings, role: str, word: StopSignal, *, alone: bool = True) -> int:
-    """Run a role until the stop signal or an error ends it, and again while Kafka is away; the exit code."""
-    awaited = KafkaWait(settings.kafka_bootstrap_servers)
+    """Run a role until the stop signal or an error ends it, and again while Kafka is away; the exit code.
+
+    Kafka may answer one of the clients and not the other, because of a name or a certificate that only one of them accepts. So
+    the role does not begin again at once each time.
+    """
+    awaited, clock = KafkaWait(settings.kafka_bootstrap_servers), asyncio.get_running_loop().time
+    pace = RestartPace(clock())
     while True:
         crash = await _run_until_crash(settings, role, word, awaited, alone=alone)
         if crash is None:
@@ -144,6 +149,8 @@ async def _run_role(settings: Settings, role: str, word: StopSignal, *, alone: b
         log.warning("worker_begins_again", role=role, error=repr(crash))
         forget_frozen()
         awaited.log_waiting(crash)
+        await asyncio.sleep(pace.wait_s(clock()))
+        pace.restarted(clock())
 
 
 class _PartitionFailed(RuntimeError):
