@@ -11,7 +11,7 @@ from typing import Final
 from connectors.config.deployment import Deployment
 from connectors.kafka.admin import topic_ids
 from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan
-from connectors.operations.dead_letters import CALLS, DISMISSING, DeadLetter, dead_letter_of, rejected_with_id
+from connectors.operations.dead_letters import CALLS, DeadLetter, dead_letter_of, rejected_with_id
 from connectors.operations.usage_log import records_in
 from connectors.postgres.pool import Database
 from schemas.bounded_name import bounded_name
@@ -22,16 +22,7 @@ _APART: Final = 50_000
 _STANDS: Final = "SELECT partition, next FROM projector_offsets WHERE topic = $1 AND topic_id = $2"
 #: Rows of earlier records may have been pruned.
 _FIRST: Final = 'SELECT partition, min("offset") FROM rejected_calls WHERE "offset" >= 0 GROUP BY partition'
-#: A copy of a dismissed call is no dead letter (connectors/operations/dismissed.py).
-_OPEN: Final = """
-SELECT partition, "offset" FROM rejected_calls one
-WHERE resolution IS NULL AND "offset" >= 0 AND NOT EXISTS (
-    SELECT FROM rejected_calls gone
-    WHERE gone.partition = one.partition AND gone."offset" < one."offset" AND gone.call_digest = one.call_digest
-        AND gone.resolution = ANY($1::text[])
-)
-ORDER BY 1, 2
-"""
+_OPEN: Final = 'SELECT partition, "offset" FROM open_rejected_calls ORDER BY 1, 2'
 #: A record without a row: the rows do not show whether it is open.
 _UNPROJECTED: Final = 'SELECT partition, "offset" FROM unprojected_records WHERE topic = $1'
 
@@ -57,7 +48,7 @@ async def _open_places(deployment: Deployment, database: Database) -> dict[int, 
     async with database.connection() as connection, connection.transaction(isolation="repeatable_read"):
         stands: dict[int, int] = dict(await connection.fetch(_STANDS, topic, topic_id))
         first: dict[int, int] = dict(await connection.fetch(_FIRST))
-        opened = await connection.fetch(_OPEN, sorted(DISMISSING))
+        opened = await connection.fetch(_OPEN)
         unprojected = await connection.fetch(_UNPROJECTED, topic)
     if any(offset >= whole.ranges[number][0] for number, offset in unprojected if number in whole.ranges):
         return None

@@ -6,7 +6,6 @@ Postgres accepts no NUL in text or JSON. In the records NUL can only be an escap
 
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from hashlib import sha256
 from operator import attrgetter
 from re import compile as re_compile
 from typing import Any, NamedTuple, Protocol
@@ -312,7 +311,7 @@ def _rejected_row(record: KafkaRecord) -> tuple[Any, ...]:
         key_of(record),
         _rejected_cost(rejection),
         None if rejection.offset < 0 else rejection.offset,
-        sha256(bytes(rejection.call)).digest() if isinstance(rejection.call, msgspec.Raw) else None,
+        rejection.content_digest,
     )
 
 
