@@ -18,8 +18,8 @@ from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.topic_scan import OffsetRange, header_of, number_in_header, offset_range_of, scan, whole_number
 from connectors.operations.dismissed import Dismissed
-from connectors.operations.rejected_ids import ids_of
 from connectors.operations.reread import read_again
+from connectors.postgres.rejected_ids import ids_of
 from schemas.bounded_name import bounded_name
 from schemas.decoding import decoder
 from schemas.errors import Rejected

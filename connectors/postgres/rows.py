@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from connectors.postgres.call_details import details_of
+from connectors.postgres.rejected_ids import ids_of
 from schemas.bounded_name import bounded_name
 from schemas.decoding import DAMAGE, UNDECODABLE, decoder
 from schemas.moments import MAX_US
@@ -312,6 +313,7 @@ def _rejected_row(record: KafkaRecord) -> tuple[Any, ...]:
         _rejected_cost(rejection),
         None if rejection.offset < 0 else rejection.offset,
         rejection.content_digest,
+        msgspec.json.encode(ids_of(rejection)).decode(),
     )
 
 

@@ -47,7 +47,7 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "usage_parts_status": ("SELECT * FROM event_queue WHERE status = 'failed' ORDER BY created_at LIMIT 20", ()),
     "rejected_calls_reason": (money_notes._DIFFERS, ()),
     "rejected_calls_dismissed": (late_calls._WAITING, (0, 100, 500, [1, 7])),
-    "rejected_calls_open": (rejected_lookup._OPEN, ()),
+    "rejected_calls_open": (rejected_lookup._OPEN, ("call",)),
     "rejected_calls_late": (late_calls._WAITING, (0, 100, 500, [1, 7])),
     "audit_log_at": ("SELECT * FROM audit_log ORDER BY at DESC LIMIT 20", ()),
     "audit_log_action": ("SELECT * FROM audit_log WHERE action = $1 ORDER BY at DESC LIMIT 20", ("replay",)),

@@ -117,7 +117,7 @@ async def test_a_call_that_was_dismissed_in_a_lost_topic_is_open_when_it_is_refu
         assert await reported(url) == {}
         await project(writer, 0, [refusal(1)])
     assert await reported(url) == {"bad_cost": 1}
-    assert await rows(url, rejected_lookup._OPEN) == [(0, 0)]
+    assert await rows(url, rejected_lookup._OPEN, "1") == [(0, 0)]
 
 
 async def test_a_late_call_that_was_ever_dismissed_is_not_released_automatically(url: str) -> None:
