@@ -19,6 +19,8 @@ ALL ?=
 ARGS ?=
 #: pytest's exit code when ARGS choose none of a run's tests.
 NOTHING_CHOSEN = 5
+# It runs beside another pytest: in one cache `--lf` would find the failures of only one of them.
+serverless: export PYTEST_ADDOPTS += -o cache_dir=.cache/pytest-serverless
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,6 +1,7 @@
 """Values of the topics that leave the meter and the sink."""
 
 from decimal import Decimal
+from hashlib import sha256
 
 import msgspec
 
@@ -254,3 +255,10 @@ class Rejection(msgspec.Struct, omit_defaults=True, gc=False):
     length: int | None = None
     sha256: str | None = None
     error_offset: int | None = None
+
+    @property
+    def content_digest(self) -> bytes | None:
+        """SHA-256 of what is stored of the call or of the body. Copies have the same one; None = nothing is stored."""
+        if isinstance(self.call, msgspec.Raw):
+            return sha256(bytes(self.call)).digest()
+        return sha256(self.sha256.encode()).digest() if self.sha256 else None

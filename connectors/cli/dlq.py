@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from rich.console import Group
@@ -39,16 +40,26 @@ _MAY_BE_IN_LAGO = "may_be_in_lago"
 
 
 def list_dead_letters(
-    reason: str, customer: str, since: str | None, until: str | None, kind: str, limit: int, *, as_json: bool
+    reason: str,
+    customer: str,
+    since: str | None,
+    until: str | None,
+    kind: str,
+    limit: int,
+    *,
+    in_lago: bool | None,
+    as_json: bool,
 ) -> None:
     """Run `meterbridge dlq list`."""
     with one_sentence():
         deployment = deployment_of(settings_of_command())
-        dead_letters = list(_matching(deployment, kind, _filters(reason, customer, since, until)))
+        filters = _filters(reason, customer, since, until, in_lago=in_lago)
+        dead_letters = list(_matching(deployment, kind, filters))
         by_reason = _sums(dead_letters)
         lines = [dead_letter_line(dead_letter) for dead_letter in dead_letters[:limit]]
     answer = {"dead_letters": lines, "by_reason": by_reason, "count": len(dead_letters)}
-    say(answer, as_json=as_json, table=lambda: _table(dead_letters[:limit], by_reason, len(dead_letters)))
+    doubtful = sum(map(may_be_in_lago, dead_letters))
+    say(answer, as_json=as_json, table=lambda: _table(dead_letters[:limit], by_reason, len(dead_letters), doubtful))
     _check_reason(kind, reason)
 
 
@@ -109,13 +120,14 @@ def requeue(
     limit: int,
     accept: str,
     *,
+    in_lago: bool | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Run `meterbridge dlq requeue`."""
     if accept not in ("", *ACCEPTABLE):
         fail(f"--accept: {accept!r} cannot be overruled. Give {', '.join(ACCEPTABLE)}.", 2)
-    filters = _filters(reason, customer, since, until, dead_letter)
+    filters = _filters(reason, customer, since, until, dead_letter, in_lago)
     trusted_us = None if trust_log_from is None else moment_us(trust_log_from, "--trust-log-from")
     action = _Action("requeue", kind, filters, comment, limit, trust_log_from, trusted_us, accept)
     _act(action, dry_run=dry_run, as_json=as_json)
@@ -131,6 +143,7 @@ def dismiss(
     comment: str,
     limit: int,
     *,
+    in_lago: bool | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -140,8 +153,8 @@ def dismiss(
             "--comment is needed, because the dead letters are never billed then. Say why, for example --comment 'test traffic'.",
             2,
         )
-    filters = _filters(reason, customer, since, until, dead_letter)
-    if filters == Filters() and not dry_run:
+    filters = _filters(reason, customer, since, until, dead_letter, in_lago)
+    if replace(filters, may_be_in_lago=None) == Filters() and not dry_run:
         fail(
             "say which dead letters: --reason, --customer, --since, --until or --id. To dismiss all of them: --until 0s.",
             2,
@@ -166,7 +179,7 @@ def _act(action: _Action, *, dry_run: bool, as_json: bool) -> None:
             sums = _sums(dead_letters)
             done = asyncio.run(_previewed(action, settings, dead_letters))
             answer = {"dry_run": True, "count": len(dead_letters), "by_reason": sums, **_counts(done)}
-            say(answer, as_json=as_json, table=lambda: _dry_run(dead_letters, sums, done))
+            say(answer, as_json=as_json, table=lambda: _dry_run(action, dead_letters, sums, done))
         else:
             done = asyncio.run(_acted(action, settings, quiet=as_json))
             say(_counts(done), as_json=as_json, table=lambda: _done_text(done))
@@ -192,9 +205,14 @@ def _done_text(done: RequeueResult) -> str:
     return text
 
 
-def _dry_run(dead_letters: list[DeadLetter], sums: dict[str, dict[str, Any]], done: RequeueResult) -> Any:
+def _dry_run(
+    action: _Action, dead_letters: list[DeadLetter], sums: dict[str, dict[str, Any]], done: RequeueResult
+) -> Any:
     table = _table(dead_letters[:20], sums, len(dead_letters))
-    return Group(table, f"Dry run, nothing was written: {_done_text(done)}")
+    text = f"Dry run, nothing was written: {_done_text(done)}"
+    if done.dismissed_maybe_at_lago and action.filters.may_be_in_lago is None:
+        text += " `--not-in-lago` leaves them out."
+    return Group(table, text)
 
 
 async def _previewed(action: _Action, settings: Settings, dead_letters: list[DeadLetter]) -> RequeueResult:
@@ -227,8 +245,15 @@ def _matching(deployment: Deployment, kind: str, filters: Filters, limit: int | 
     return found_letters(deployment, kind, filters, limit)
 
 
-def _filters(reason: str, customer: str, since: str | None, until: str | None, dead_letter: str = "") -> Filters:
-    return Filters(reason, customer, moment_ms(since, "--since"), moment_ms(until, "--until"), dead_letter)
+def _filters(
+    reason: str,
+    customer: str,
+    since: str | None,
+    until: str | None,
+    dead_letter: str = "",
+    in_lago: bool | None = None,
+) -> Filters:
+    return Filters(reason, customer, moment_ms(since, "--since"), moment_ms(until, "--until"), dead_letter, in_lago)
 
 
 def dead_letter_line(dead_letter: DeadLetter) -> dict[str, Any]:
@@ -259,11 +284,17 @@ def _sums(dead_letters: Iterable[DeadLetter]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _table(dead_letters: list[DeadLetter], by_reason: dict[str, dict[str, Any]], count: int) -> Any:
+def _table(dead_letters: list[DeadLetter], by_reason: dict[str, dict[str, Any]], count: int, doubtful: int = 0) -> Any:
     if not count:
         return "There are no open dead letters."
     sums = ", ".join(f"{one['count']} {reason} ({one['usd']} USD)" for reason, one in by_reason.items())
     lines = [dead_letter_line(dead_letter) for dead_letter in dead_letters]
     for line in lines:  # the table would be too wide: `dlq show` and --json have it
         del line[_MAY_BE_IN_LAGO]
-    return table_of_lines(lines, f"{numbered(count, 'dead letter')}: {sums}")
+    table = table_of_lines(lines, f"{numbered(count, 'dead letter')}: {sums}")
+    if not doubtful:
+        return table
+    events = numbered(doubtful, "event")
+    return Group(
+        table, f"Of these, {events} may be in Lago: `--may-be-in-lago` shows them, `--not-in-lago` the others."
+    )

@@ -1,7 +1,8 @@
 """Reads a range of a topic once, for commands. It joins no group and commits nothing."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -92,27 +93,51 @@ def scan(
     Raises:
         Unavailable: the broker stopped answering, or a transaction does not end.
     """
-    left = {number: end for number, (start, end) in stretch.ranges.items() if start < end}
-    at = {number: start for number, (start, _) in stretch.ranges.items()}
+    yield from scan_stretches(kafka, stretch.topic, {number: [one] for number, one in stretch.ranges.items()}, passed)
+
+
+def scan_stretches(
+    kafka: KafkaConnection,
+    topic: str,
+    stretches: Mapping[int, Iterable[tuple[int, int]]],
+    passed: Callable[[int], None] = lambda _offsets: None,
+) -> Iterator[Message]:
+    """Yield every committed record of some stretches of each partition, as `scan` does, with one consumer. The stretches
+    `[start, end)` of a partition are in ascending order and do not overlap; what lies between them is not read.
+
+    Raises: see `scan`.
+    """
+    left = {number: deque(one for one in some if one[0] < one[1]) for number, some in stretches.items()}
+    left = {number: some for number, some in left.items() if some}
+    at = {number: some[0][0] for number, some in left.items()}
     silent_s = 0.0
-    with closing(reader(kafka)) as consumer, translated_errors(stretch.topic):
-        consumer.assign([TopicPartition(stretch.topic, number, at[number]) for number in left])
+    with closing(reader(kafka)) as consumer, translated_errors(topic):
+        consumer.assign([TopicPartition(topic, number, at[number]) for number in left])
         while left:
             messages = consumer.consume(_BATCH, _POLL_S)
             silent_s = 0.0 if messages else silent_s + _POLL_S
             if silent_s > _SILENCE_S:
-                raise Unavailable("kafka_unavailable", f"{stretch.topic} could not be read to its end")
+                raise Unavailable("kafka_unavailable", f"{topic} could not be read to its end")
+            further: set[int] = set()
             for message in messages:
                 number, offset, is_end = message.partition() or 0, message.offset() or 0, ended(message)
-                if number not in left:
+                if number not in left or number in further:
                     continue
-                after = min(left[number], offset if is_end else offset + 1)
+                end = left[number][0][1]
+                after = min(end, offset if is_end else offset + 1)
                 passed(max(0, after - at[number]))
                 at[number] = after
-                if not is_end and offset < left[number]:
+                if not is_end and offset < end:
                     yield message
-                if after >= left[number]:
-                    del left[number]
+                if after >= end:
+                    left[number].popleft()
+                    if left[number]:
+                        further.add(number)
+                    else:
+                        del left[number]
+            for number in further:
+                at[number] = left[number][0][0]
+                consumer.seek(TopicPartition(topic, number, at[number]))
 
 
 def header_of(message: Message, name: str) -> str:

@@ -18,8 +18,8 @@ from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.topic_scan import OffsetRange, header_of, number_in_header, offset_range_of, scan, whole_number
 from connectors.operations.dismissed import Dismissed
-from connectors.operations.rejected_ids import ids_of
 from connectors.operations.reread import read_again
+from connectors.postgres.rejected_ids import ids_of
 from schemas.bounded_name import bounded_name
 from schemas.decoding import decoder
 from schemas.errors import Rejected
@@ -61,6 +61,7 @@ class Filters:
         customer: LiteLLM's customer id.
         since_ms, until_ms: the range `[since, until)` of the dead letter's own time, milliseconds since 1970 UTC.
         dead_letter: id of one dead letter: kind, partition and offset, for example `events/0/17`.
+        may_be_in_lago: whether Lago may have it, see `may_be_in_lago`; a refused call is never at Lago.
     """
 
     reason: str = ""
@@ -68,6 +69,7 @@ class Filters:
     since_ms: int | None = None
     until_ms: int | None = None
     dead_letter: str = ""
+    may_be_in_lago: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def unresolved(
         if header_of(message, RESOLVES) or (message.partition(), message.offset()) in done:
             continue
         dead_letter = dead_letter_of(kind, message, unit, deployment.customer_id_fields)
-        if _meant(dead_letter, filters):
+        if selected(dead_letter, filters):
             yield dead_letter
 
 
@@ -259,12 +261,14 @@ def _resolved(
     }
 
 
-def _meant(dead_letter: DeadLetter, filters: Filters) -> bool:
+def selected(dead_letter: DeadLetter, filters: Filters) -> bool:
+    """Return whether a dead letter is in a selection; `unresolved` has applied `since_ms`."""
     return (
         filters.reason in ("", dead_letter.reason)
         and filters.customer in ("", dead_letter.customer)
         and filters.dead_letter in ("", dead_letter.id)
         and (filters.until_ms is None or dead_letter.at_ms < filters.until_ms)
+        and filters.may_be_in_lago in (None, may_be_in_lago(dead_letter))
     )
 
 

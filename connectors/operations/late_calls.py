@@ -41,6 +41,9 @@ _BATCHES: Final = 20
 #: in between. The call is then released again after this time, and not at once.
 _CAME_BACK_US: Final = 3600 * 1_000_000
 _NO_OFFSET: Final = (1 << 63) - 1
+#: Not `open_rejected_calls`, for two reasons. What a person dismissed is never released automatically, not even if its copy
+#: is an open dead letter because it lies in another partition, before the dismissed one, or in the topic after a lost one. And a
+#: copy of a counted call is checked and marked, so that the next look does not find it.
 _WAITING: Final = """
 SELECT "offset" FROM rejected_calls late
 WHERE partition = $1 AND reason = 'beyond_horizon' AND resolution IS NULL AND stage = 'meter'

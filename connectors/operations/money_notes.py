@@ -17,18 +17,12 @@ SELECT decision, model, count(*), COALESCE(sum(cost_usd), 0), COALESCE(sum(total
 FROM llm_usage_log WHERE part = '' AND month >= date_trunc('month', now() - interval '35 days')::date
 GROUP BY decision, model ORDER BY 3 DESC
 """
-#: Rejected calls that are open. A later copy of a closed one, as a replay makes it, is no dead letter
-#: (connectors/operations/dismissed.py).
-_OPEN: Final = """
-FROM rejected_calls r WHERE resolution IS NULL AND NOT EXISTS (
-    SELECT FROM rejected_calls gone
-    WHERE gone.call_digest = r.call_digest AND gone.resolution IN ('purged', 'known')
-        AND gone.partition = r.partition AND gone."offset" < r."offset"
-)
+_REFUSED: Final = """
+SELECT reason, count(*), COALESCE(sum(cost_usd), 0) FROM open_rejected_calls GROUP BY reason ORDER BY 1
 """
-_REFUSED: Final = f"SELECT reason, count(*), COALESCE(sum(cost_usd), 0) {_OPEN} GROUP BY reason ORDER BY 1"
-_DIFFERS: Final = f"""
-SELECT customer_id, detail, cost_usd, raw_offset {_OPEN} AND reason = 'cost_differs' ORDER BY rejected_at LIMIT 20
+_DIFFERS: Final = """
+SELECT customer_id, detail, cost_usd, raw_offset FROM open_rejected_calls
+WHERE reason = 'cost_differs' ORDER BY rejected_at LIMIT 20
 """
 _DOUBLED: Final = f"""
 SELECT d.kind, d.request_id, d.other_request_id, d.customer_id, d.other_customer_id, d.cost_usd, d.started_at, c.costs

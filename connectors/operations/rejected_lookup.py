@@ -1,7 +1,6 @@
-"""Finds the open rejected calls with an id. Postgres knows which ones are open, and Kafka has what they contain.
+"""Finds the open rejected calls with an id. Postgres knows which ones are open and their ids, and Kafka has what they contain.
 
-The topic has all rejected calls of its retention, and most of them may be closed. So only the open ones are read, if the rows
-are complete.
+The topic has all rejected calls of its retention. So only the open ones with the id are read, if the rows are complete.
 """
 
 import asyncio
@@ -10,27 +9,21 @@ from typing import Final
 
 from connectors.config.deployment import Deployment
 from connectors.kafka.admin import topic_ids
-from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan
-from connectors.operations.dead_letters import CALLS, DISMISSING, DeadLetter, dead_letter_of, rejected_with_id
+from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan_stretches
+from connectors.operations.dead_letters import CALLS, DeadLetter, dead_letter_of, rejected_with_id
 from connectors.operations.usage_log import records_in
 from connectors.postgres.pool import Database
 from schemas.bounded_name import bounded_name
 from schemas.money import quantum
 
-#: Records that are at most so many offsets apart are read together: reading so many takes about as long as a new consumer.
-_APART: Final = 50_000
+#: Records that are at most so many offsets apart are read together: reading so many takes about as long as one more request.
+_APART: Final = 5_000
 _STANDS: Final = "SELECT partition, next FROM projector_offsets WHERE topic = $1 AND topic_id = $2"
 #: Rows of earlier records may have been pruned.
 _FIRST: Final = 'SELECT partition, min("offset") FROM rejected_calls WHERE "offset" >= 0 GROUP BY partition'
-#: A copy of a dismissed call is no dead letter (connectors/operations/dismissed.py).
+#: Rows that a projector of an earlier release wrote have no ids.
 _OPEN: Final = """
-SELECT partition, "offset" FROM rejected_calls one
-WHERE resolution IS NULL AND "offset" >= 0 AND NOT EXISTS (
-    SELECT FROM rejected_calls gone
-    WHERE gone.partition = one.partition AND gone."offset" < one."offset" AND gone.call_digest = one.call_digest
-        AND gone.resolution = ANY($1::text[])
-)
-ORDER BY 1, 2
+SELECT partition, "offset" FROM open_rejected_calls WHERE call_ids IS NULL OR $1 = ANY(call_ids) ORDER BY 1, 2
 """
 #: A record without a row: the rows do not show whether it is open.
 _UNPROJECTED: Final = 'SELECT partition, "offset" FROM unprojected_records WHERE topic = $1'
@@ -42,22 +35,22 @@ async def open_with_id(deployment: Deployment, database: Database, call_id: str)
 
     Raises: see `scan`; Unavailable: Postgres does not answer.
     """
-    places = await _open_places(deployment, database)
+    name = bounded_name(call_id)
+    places = await _open_places(deployment, database, name)
     if places is None:
         return await asyncio.to_thread(rejected_with_id, deployment, call_id)
-    name = bounded_name(call_id)
     return await asyncio.to_thread(lambda: [one for one in _letters(deployment, places) if name in one.call_ids])
 
 
-async def _open_places(deployment: Deployment, database: Database) -> dict[int, list[int]] | None:
-    """Return the offsets of the open rejected calls by partition; None = the rows are incomplete."""
+async def _open_places(deployment: Deployment, database: Database, name: str) -> dict[int, list[int]] | None:
+    """Return the offsets of the open rejected calls that may have this id, by partition; None = the rows are incomplete."""
     kafka, topic = deployment.kafka, deployment.topics.rejected
     whole = await asyncio.to_thread(offset_range_of, kafka, topic)
     topic_id = (await asyncio.to_thread(topic_ids, kafka, [topic]))[topic]
     async with database.connection() as connection, connection.transaction(isolation="repeatable_read"):
         stands: dict[int, int] = dict(await connection.fetch(_STANDS, topic, topic_id))
         first: dict[int, int] = dict(await connection.fetch(_FIRST))
-        opened = await connection.fetch(_OPEN, sorted(DISMISSING))
+        opened = await connection.fetch(_OPEN, name.replace("\0", ""))
         unprojected = await connection.fetch(_UNPROJECTED, topic)
     if any(offset >= whole.ranges[number][0] for number, offset in unprojected if number in whole.ranges):
         return None
@@ -73,12 +66,13 @@ async def _open_places(deployment: Deployment, database: Database) -> dict[int, 
 
 def _letters(deployment: Deployment, places: dict[int, list[int]]) -> Iterator[DeadLetter]:
     topic, unit = deployment.topics.rejected, quantum(deployment.policy.cost_decimals)
-    for number, offsets in places.items():
-        wanted = set(offsets)
-        for stretch in _together(offsets):
-            for message in scan(deployment.kafka, OffsetRange(topic, {number: stretch})):
-                if message.offset() in wanted:
-                    yield dead_letter_of(CALLS, message, unit, deployment.customer_id_fields)
+    wanted = {(number, offset) for number, offsets in places.items() for offset in offsets}
+    if not wanted:
+        return
+    stretches = {number: _together(offsets) for number, offsets in places.items()}
+    for message in scan_stretches(deployment.kafka, topic, stretches):
+        if (message.partition(), message.offset()) in wanted:
+            yield dead_letter_of(CALLS, message, unit, deployment.customer_id_fields)
 
 
 def _together(offsets: Iterable[int]) -> list[tuple[int, int]]:

@@ -81,6 +81,8 @@ class Requeuer:
             Unavailable: the line could not be written, so the action must not happen.
         """
         target = {"kind": kind, "reason": filters.reason, "customer": filters.customer, "letter": filters.dead_letter}
+        if filters.may_be_in_lago is not None:
+            target["may_be_in_lago"] = "true" if filters.may_be_in_lago else "false"
         return await asyncio.to_thread(
             audited,
             self._deployment,

@@ -83,6 +83,14 @@ _BRIDGED_SQL: Final = _sql("bridged.sql")
 _JOBS_SQL: Final = _sql("jobs.sql")
 _COPIES_SQL: Final = _sql("copies.sql")
 _RECOUNTED_SQL: Final = _sql("recounted.sql")
+#: What was decided about calls of this partition that are in a part: the fields of `rows.Counted`.
+_COUNTED: Final = """
+SELECT log.identity, log.month::text, log.part, log.raw_offset, log.held, log.org_id, log.external_subscription_id, log.cost_usd,
+    log.billed_usd
+FROM unnest($1::bytea[], $2::text[]) AS given (identity, month)
+JOIN llm_usage_log log ON log.identity = given.identity AND log.month = given.month::date
+WHERE log.raw_partition = $3 AND log.part <> ''
+"""
 #: Deletes rows whose records were removed and not written again since.
 _CUSTOMERS_GONE: Final = """
 DELETE FROM customer_records AS c USING unnest($1::text[], $2::bigint[]) AS gone (key, at)
@@ -260,12 +268,20 @@ async def _write_usage(connection: Any, partition: int, rows: list[tuple[Any, ..
 
 
 async def _recounted(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:
-    """Write the calls anew that a rebuilt ledger has counted again in another part; return their number."""
-    parts = rows.counted_in_parts(found)
-    if not parts:
+    """Write the calls anew that a rebuilt ledger has counted again with another result; return their number."""
+    now = rows.counted_in_parts(found)
+    if not now:
         return 0
-    again = {tuple(key) for key in await connection.fetch(_RECOUNTED_SQL, *zip(*parts, strict=True), partition)}
-    chosen = [row for row in found if (row[0], row[_MONTH]) in again]
+    before = {
+        (identity, month): rows.Counted(*decided)
+        for identity, month, *decided in await connection.fetch(_COUNTED, *zip(*now, strict=True), partition)
+    }
+    again = [key for key, counted in before.items() if rows.is_recounted(counted, now[key])]
+    if not again:
+        return 0
+    new = [(*key, now[key].part, now[key].held) for key in again]
+    taken = {tuple(key) for key in await connection.fetch(_RECOUNTED_SQL, *zip(*new, strict=True))}
+    chosen = [row for row in found if (row[0], row[_MONTH]) in taken]
     return await _write_usage(connection, partition, chosen) if chosen else 0
 
 

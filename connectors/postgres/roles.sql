@@ -33,7 +33,7 @@ $$;
 GRANT SELECT ON
     llm_usage_log, usage_parts, rejected_calls, customer_records, organisations, audit_log, webhook_delivery_logs,
     doubled_calls, forgotten_months, log_completeness, projector_offsets, schema_version, unprojected_records,
-    lago_events, held_parts, event_queue, litellm_usage_events, customer_mappings
+    lago_events, held_parts, event_queue, litellm_usage_events, customer_mappings, open_rejected_calls
 TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 GRANT EXECUTE ON FUNCTION
     aggregate_customer_usage(text, timestamptz, timestamptz), known_maybe_sent(text, timestamptz, boolean, timestamptz)

@@ -6,7 +6,6 @@ Postgres accepts no NUL in text or JSON. In the records NUL can only be an escap
 
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from hashlib import sha256
 from operator import attrgetter
 from re import compile as re_compile
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from connectors.postgres.call_details import details_of
+from connectors.postgres.rejected_ids import ids_of
 from schemas.bounded_name import bounded_name
 from schemas.decoding import DAMAGE, UNDECODABLE, decoder
 from schemas.moments import MAX_US
@@ -57,6 +57,7 @@ _whose_it_was = attrgetter(
 _what_it_is_priced_by = attrgetter("rate", "power_level", "cache_write_tokens", "images")
 #: Indexes of columns in a usage row.
 _DECISION, _CUSTOMER, _CALL_TYPE, _CALL_ID, _REQUEST_ID, _PART, _OFFSET = 6, 8, 14, 21, 22, 28, -1
+_MONTH, _ORG, _SUBSCRIPTION, _COST, _HELD, _BILLED = 1, 10, 11, 20, 29, 31
 _KNOWN = (*STATUSES, WRITTEN_OFF)
 _INT8 = 1 << 63
 _MAX_MS = MAX_US // 1000
@@ -105,6 +106,23 @@ class Resolved(NamedTuple):
     resolved_ms: int
 
 
+class Counted(NamedTuple):
+    """What a ledger has decided about a call, from a usage row or from its row in the usage log.
+
+    Fields:
+        offset: the call's place in its partition of the raw topic.
+        cost_usd, billed_usd: dollars; None = no rate card applies.
+    """
+
+    part: str
+    offset: int
+    held: str
+    org_id: str
+    external_subscription_id: str
+    cost_usd: Decimal
+    billed_usd: Decimal | None
+
+
 def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Rows of `litellm.usage.enriched` for usage.sql. If a call was counted first and its cost billed later, the result
     has only the row with the cost; if a rebuilt ledger has counted it again, the later row.
@@ -113,7 +131,9 @@ def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
     rows: dict[tuple[bytes, str], tuple[Any, ...]] = {}
     for row in result.rows:
         before = rows.setdefault((row[0], row[1]), row)
-        if before is not row and (_weight(row[_DECISION]) > _weight(before[_DECISION]) or _is_recounted(before, row)):
+        if before is not row and (
+            _weight(row[_DECISION]) > _weight(before[_DECISION]) or is_recounted(_counted(before), _counted(row))
+        ):
             rows[row[0], row[1]] = row
     return Rows(list(rows.values()), result.aside)
 
@@ -123,10 +143,31 @@ def _weight(decision: str) -> int:
     return 2 if decision in BILLED else int(decision == CARRIED)
 
 
-def _is_recounted(before: tuple[Any, ...], row: tuple[Any, ...]) -> bool:
-    """Return whether the ledger has counted the same record of the raw topic again, in another part."""
-    first, second = (one[_PART].rpartition("-") for one in (before, row))
-    return bool(first[0] and first[0] == second[0] and first[2] != second[2] and before[_OFFSET] == row[_OFFSET])
+def is_recounted(before: Counted, after: Counted) -> bool:
+    """Return whether a ledger has counted the same record of the raw topic again, with another result. Only a rebuilt ledger
+    does: it counts the calls of open and held windows, by the mappings and settings of today.
+
+    Args:
+        before, after: of the same call and partition. Two topics may have the call at the same offset. So the parts must have one
+            name, or the names of one ledger.
+    """
+    if not after.part or before.offset != after.offset or before == after:
+        return False
+    return before.part == after.part or _ledger_of(before.part) == _ledger_of(after.part) != ""
+
+
+def _ledger_of(part: str) -> str:
+    """Return the deployment, raw topic and partition in the name of a part; `""` = the name is the identity of a call."""
+    ledger, _, first_offset = part.rpartition("-")
+    return ledger if first_offset.isascii() and first_offset.isdigit() else ""
+
+
+def _counted(row: tuple[Any, ...]) -> Counted:
+    """Return what was decided about a call; it is in no part if it is not billed."""
+    offset, held, org_id, subscription = (row[at] for at in (_OFFSET, _HELD, _ORG, _SUBSCRIPTION))
+    part = row[_PART] if row[_DECISION] in BILLED or row[_DECISION] == METERED else ""
+    billed = None if row[_BILLED] is None else Decimal(row[_BILLED])
+    return Counted(part, offset, held, org_id, subscription, Decimal(row[_COST]), billed)
 
 
 def rejected_rows(records: Iterable[KafkaRecord]) -> Rows:
@@ -232,9 +273,9 @@ def parts_billed(rows: Sequence[tuple[Any, ...]]) -> list[tuple[bytes, str, str,
     return [(row[0], row[1], row[_PART], row[_CUSTOMER]) for row in billed]
 
 
-def counted_in_parts(rows: Sequence[tuple[Any, ...]]) -> list[tuple[bytes, str, str, int]]:
-    """Return key, part and raw offset of the usage rows that are in a part, for recounted.sql."""
-    return [(row[0], row[1], row[_PART], row[_OFFSET]) for row in rows if row[_PART]]
+def counted_in_parts(rows: Sequence[tuple[Any, ...]]) -> dict[tuple[bytes, str], Counted]:
+    """Return what was decided about the calls of these usage rows that are in a part, by the key of the call."""
+    return {(row[0], row[_MONTH]): _counted(row) for row in rows if _counted(row).part}
 
 
 def _event_row(record: KafkaRecord) -> tuple[tuple[Any, ...], list[str]]:
@@ -312,7 +353,8 @@ def _rejected_row(record: KafkaRecord) -> tuple[Any, ...]:
         key_of(record),
         _rejected_cost(rejection),
         None if rejection.offset < 0 else rejection.offset,
-        sha256(bytes(rejection.call)).digest() if isinstance(rejection.call, msgspec.Raw) else None,
+        rejection.content_digest,
+        msgspec.json.encode(ids_of(rejection)).decode(),
     )
 
 

@@ -12,7 +12,15 @@ import pytest
 
 from connectors.access import key_store
 from connectors.credits import payments
-from connectors.operations import automatic_rebilling, explain, late_calls, money_notes, provider_health, usage_report
+from connectors.operations import (
+    automatic_rebilling,
+    explain,
+    late_calls,
+    money_notes,
+    provider_health,
+    rejected_lookup,
+    usage_report,
+)
 from connectors.operations.outgoing_webhooks import announcements, delivery
 from connectors.postgres import projection, prune, unprojected
 from tests.integration import test_credit_plans, test_provider_key_plans
@@ -38,7 +46,8 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "usage_parts_released": ("SELECT part FROM usage_parts WHERE released_in = $1", (f"{PREFIX}7",)),
     "usage_parts_status": ("SELECT * FROM event_queue WHERE status = 'failed' ORDER BY created_at LIMIT 20", ()),
     "rejected_calls_reason": (money_notes._DIFFERS, ()),
-    "rejected_calls_purged": (late_calls._WAITING, (0, 100, 500, [1, 7])),
+    "rejected_calls_dismissed": (late_calls._WAITING, (0, 100, 500, [1, 7])),
+    "rejected_calls_open": (rejected_lookup._OPEN, ("call",)),
     "rejected_calls_late": (late_calls._WAITING, (0, 100, 500, [1, 7])),
     "audit_log_at": ("SELECT * FROM audit_log ORDER BY at DESC LIMIT 20", ()),
     "audit_log_action": ("SELECT * FROM audit_log WHERE action = $1 ORDER BY at DESC LIMIT 20", ("replay",)),

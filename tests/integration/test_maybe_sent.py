@@ -107,6 +107,13 @@ async def test_every_command_says_the_same_of_a_dead_letter_that_lago_may_have(
     assert (compared.code, compared.json["complaints"]) == (0, []), compared.out
     dismissed = (await day.run("dlq", "dismiss", "--until", "0s", "--dry-run")).json
     assert (dismissed["dismissed"], dismissed["dismissed_maybe_at_lago"]) == (1, int(may_have))
+    for option, count in (("--may-be-in-lago", int(may_have)), ("--not-in-lago", int(not may_have))):
+        assert (await day.run("dlq", "list", option)).json["count"] == count, option
+        for action in (("requeue",), ("dismiss", "--until", "0s")):
+            assert (await day.run("dlq", *action, option, "--dry-run")).json["count"] == count, (action, option)
+    for words in (("list",), ("dismiss", "--until", "0s", "--dry-run")):
+        said = (await meterbridge(day.stage, "dlq", *words)).out
+        assert ("--not-in-lago" in said) == may_have, said
     ((_, recovered),) = dead_letters_of(TOPICS, "meterbridge", (await stored_state(day.database)).events)
     assert maybe_sent_of(recovered.headers) is may_have
 

@@ -50,6 +50,45 @@ async def test_held_calls_that_a_rebuilt_ledger_counts_for_their_new_payer_are_e
     assert await seen(url) == (True, 2, [], [], [])
 
 
+COUNTED = "SELECT part, held, org_id, cost_usd FROM llm_usage_log ORDER BY raw_offset"
+HELD_NOW = "SELECT part, org_id, reason, calls, cost_usd FROM held_parts"
+PART, USD = f"{PREFIX}7", Decimal("0.000145")
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(
+    ("before", "again", "row", "held"),
+    [
+        ({"held": "no_mapping"}, WHERE, ("", "org", USD), []),
+        (WHERE, {"held": "no_mapping"}, ("no_mapping", "", USD), [(PART, "", "no_mapping", 2, 2 * USD)]),
+        (
+            {"held": "no_mapping"},
+            {"held": "no_subscription", "org_id": "org"},
+            ("no_subscription", "org", USD),
+            [(PART, "org", "no_subscription", 2, 2 * USD)],
+        ),
+        (WHERE, {**WHERE, "cost_usd": Decimal("0.0001")}, ("", "org", Decimal("0.0001")), []),
+    ],
+    ids=["released", "held", "held otherwise", "rounded otherwise"],
+)
+async def test_calls_that_are_counted_again_in_a_part_of_the_same_name_have_the_new_result(
+    url: str, before: dict[str, Any], again: dict[str, Any], row: Any, held: Any, together: bool
+) -> None:
+    """A part is named by its first call, so it often keeps its name. The tables kept the result of the lost ledger: usage was shown
+    as held that was not, and held usage was not shown.
+    """
+    batches = [[usage(n, **fields) for n in (7, 8)] for fields in (before, again)]
+    async with Writer(url) as writer:
+        for batch in [[*batches[0], *batches[1]]] if together else batches:
+            await writer.put(TOPICS.enriched, *batch)
+        assert await rows(url, COUNTED) == [(PART, *row)] * 2
+        assert await rows(url, HELD_NOW) == held
+        for batch in batches:  # the topic is read again
+            await writer.put(TOPICS.enriched, *batch)
+        assert await rows(url, COUNTED) == [(PART, *row)] * 2
+        assert await rows(url, HELD_NOW) == held
+
+
 async def test_only_the_calls_that_were_counted_again_leave_their_part(url: str) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(7, held="no_mapping"), usage(8, held="no_mapping"))

@@ -1,4 +1,4 @@
-"""Of the rejected calls, `explain --request` reads only the open ones, as long as the rows are complete."""
+"""Of the rejected calls, `explain --request` reads only the open ones with the id, as long as the rows are complete."""
 
 import time
 from collections import Counter
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from connectors.operations import dead_letters, rejected_lookup, usage_log
+from connectors.kafka import topic_scan
+from connectors.operations import rejected_lookup
 from connectors.operations.rejected_lookup import open_with_id
 from connectors.postgres.pool import Database
 from tests.support.calls import Raw, raw, slp
@@ -24,16 +25,16 @@ CLOSED = "SELECT count(*) FROM rejected_calls WHERE resolution = 'purged'"
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """The number of records that were read, and of those of calls."""
     counts: Counter[str] = Counter()
-    scan = rejected_lookup.scan
+    scan_stretches = topic_scan.scan_stretches
 
     def counted(*arguments: Any) -> Iterator[Any]:
-        for message in scan(*arguments):
+        for message in scan_stretches(*arguments):
             counts["records"] += 1
             counts["calls"] += bool(message.value())
             yield message
 
-    for module in (dead_letters, rejected_lookup, usage_log):
-        monkeypatch.setattr(module, "scan", counted)
+    for module in (topic_scan, rejected_lookup):
+        monkeypatch.setattr(module, "scan_stretches", counted)
     return counts
 
 
@@ -63,7 +64,34 @@ async def ids(stage: Stage, url: str, call_id: str) -> list[str]:
         database.terminate()
 
 
-async def test_only_the_open_calls_are_read_and_all_of_them_while_the_rows_are_incomplete(
+async def test_open_calls_that_are_far_apart_are_read_by_one_consumer(
+    stage: Stage, database: str, reads: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each open call was read by a consumer of its own, which takes as long as reading 50,000 records."""
+    monkeypatch.setattr(rejected_lookup, "_APART", 1)
+    await rejected(stage, calls(range(60)))
+    await projected(stage, database, 60, 0)
+    await rows(database, "UPDATE rejected_calls SET resolution = 'purged' WHERE \"offset\" % 5 <> 0")
+    await rows(database, "UPDATE rejected_calls SET call_ids = NULL")  # as a projector of an earlier release leaves it
+    open_count = (await rows(database, "SELECT count(*) FROM open_rejected_calls"))[0][0]
+    assert open_count >= 10
+    consumers: Counter[str] = Counter()
+    reader = topic_scan.reader
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        consumers["opened"] += 1
+        return reader(*arguments, **options)
+
+    monkeypatch.setattr(topic_scan, "reader", counted)
+    assert await ids(stage, database, "none") == []
+    without = consumers.pop("opened")
+    assert reads["records"] == open_count
+    await rows(database, "UPDATE rejected_calls SET resolution = 'purged'")
+    assert await ids(stage, database, "none") == []
+    assert without - consumers["opened"] == 1
+
+
+async def test_only_open_calls_with_the_id_are_read_and_all_of_them_while_the_rows_are_incomplete(
     stage: Stage, database: str, reads: Counter[str]
 ) -> None:
     first = calls(range(20))
@@ -82,7 +110,7 @@ async def test_only_the_open_calls_are_read_and_all_of_them_while_the_rows_are_i
     ):
         reads.clear()
         assert await ids(stage, database, call_id) == found
-        assert reads["calls"] == 2, call_id
+        assert reads["calls"] == len(found), call_id
     await rows(
         database, "INSERT INTO unprojected_records VALUES ($1, 0, 1, 0, 'row_refused', 'x')", stage.topics.rejected
     )

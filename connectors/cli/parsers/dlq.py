@@ -15,6 +15,13 @@ Until = Annotated[str | None, typer.Option(help="Only dead letters before then: 
 Kind = Annotated[str, typer.Option(help="Which dead letters: events, calls or both.")]
 One = Annotated[str, typer.Option("--id", help="Only this dead letter: an id that `dlq list` printed.")]
 Accept = Annotated[str, typer.Option(help="Bill calls that were kept aside for this reason: implausible_cost.")]
+InLago = Annotated[
+    bool | None,
+    typer.Option(
+        "--may-be-in-lago/--not-in-lago",
+        help="Only events that Lago may have, and then bills; or only the other events and the rejected calls.",
+    ),
+]
 _LIMIT = Annotated[int, typer.Option(min=1, help="The largest number of dead letters.")]
 
 
@@ -27,6 +34,7 @@ def list_dead_letters(
     until: Until = None,
     kind: Kind = "both",
     limit: _LIMIT = 100,
+    in_lago: InLago = None,
     as_json: AsJson = False,
 ) -> None:
     """List the open dead letters, oldest first; the sums cover all of them."""
@@ -53,6 +61,7 @@ def requeue(
     trust_log_from: TrustLogFrom = None,
     limit: _LIMIT = 100_000,
     accept: Accept = "",
+    in_lago: InLago = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -70,10 +79,12 @@ def dismiss(
     dead_letter: One = "",
     comment: Comment = "",
     limit: _LIMIT = 100_000,
+    in_lago: InLago = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Close dead letters so that they are never billed. The audit log keeps the person, the reason and the amount.
 
-    At least one option must say which ones.
+    At least one option must say which ones. Lago bills an event that it has, although you dismiss it: --not-in-lago leaves out
+    those that it may have.
     """

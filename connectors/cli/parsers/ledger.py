@@ -48,7 +48,8 @@ def rebuild(
     as_json: AsJson = False,
 ) -> None:
     """Rebuild ledgers that are lost or damaged (ledger_missing, ledger_behind, ledger_imbalance, unreadable_ledger) from the
-    other topics, so that nothing is lost or billed twice; healthy ones are not changed. Stop the meter first.
+    other topics, so that nothing is lost or billed twice (the exceptions are in docs/ledgers.md); healthy ones are not changed.
+    Stop the meter first.
 
     Exit code 0: done, or can be done with --yes; 1: nothing to do, or some data is lost.
     """

@@ -133,8 +133,10 @@ def test_a_comment_may_be_empty() -> None:
     assert "--accept: 'x' cannot be overruled" in result.output
 
 
-def test_dead_letters_are_dismissed_only_if_an_option_selects_them() -> None:
-    result = CliRunner().invoke(app, ["dlq", "dismiss", "--comment", "test"], env={"COLUMNS": "200"})
+@pytest.mark.parametrize("options", [(), ("--not-in-lago",), ("--may-be-in-lago",)])
+def test_dead_letters_are_dismissed_only_if_an_option_selects_them(options: tuple[str, ...]) -> None:
+    """What Lago may have selects none by itself: it would dismiss all refused calls with one word."""
+    result = CliRunner().invoke(app, ["dlq", "dismiss", "--comment", "test", *options], env={"COLUMNS": "200"})
     assert (result.exit_code, "say which dead letters" in result.output) == (2, True)
 
 

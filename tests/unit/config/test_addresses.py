@@ -1,5 +1,7 @@
 """An error about a service that cannot be reached names the address and its setting, but no password."""
 
+import re
+
 import pytest
 from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaTimeoutError, TopicAuthorizationFailedError
 from confluent_kafka import KafkaError as LibrdkafkaError
@@ -7,6 +9,7 @@ from confluent_kafka import KafkaException
 
 from connectors.cli.unreachable import with_address
 from connectors.config.settings import Settings, load_settings
+from connectors.http.unanswered import sentence_of
 from connectors.kafka.errors import kafka_sentence
 from connectors.lago.errors import LagoRejected, LagoUnavailable
 from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, Unavailable
@@ -31,7 +34,7 @@ def servers() -> str:
     ("error", "told"),
     [
         (LagoUnavailable("http_401", status=401), "Lago at LAGO_API_URL=http://lago:3000/api refuses LAGO_API_KEY"),
-        (Unavailable("postgres_away", "57P03"), "asked at DATABASE_URL or POSTGRES_HOST: db:6543"),
+        (Unavailable("postgres_denied", "42501"), "asked at DATABASE_URL or POSTGRES_HOST: db:6543"),
         (Unavailable("litellm_db", "refused"), "asked at LITELLM_DATABASE_URL: litellm-db:5433"),
     ],
 )
@@ -49,6 +52,14 @@ def test_the_message_ends_with_the_address_and_its_setting(error: MeterbridgeErr
             "Postgres does not answer at DATABASE_URL or POSTGRES_HOST: db:6543 (connection refused)",
         ),
         (
+            LagoUnavailable("timeout", "HTTP 504"),
+            "Lago does not answer in time at LAGO_API_URL=http://lago:3000/api (HTTP 504)",
+        ),
+        (
+            Unavailable("postgres_slow", "no answer in time"),
+            "Postgres does not answer in time at DATABASE_URL or POSTGRES_HOST: db:6543",
+        ),
+        (
             Unavailable("postgres_away", "gaierror"),
             "Postgres does not answer at DATABASE_URL or POSTGRES_HOST: db:6543 (unknown host name)",
         ),
@@ -61,10 +72,46 @@ def test_an_unreachable_service_gives_one_sentence_without_an_exception_name(
 
 
 @pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            LagoUnavailable("no_answer", "RemoteProtocolError"),
+            "Lago closed the connection without an answer at LAGO_API_URL=http://lago:3000/api",
+        ),
+        (
+            Unavailable("kafka_timeout", "_MSG_TIMED_OUT"),
+            "Kafka does not confirm the record at KAFKA_BOOTSTRAP_SERVERS=kafka-1:9092,kafka-2:9092 (_MSG_TIMED_OUT)",
+        ),
+        (
+            Unavailable("kafka_unavailable", "TOPIC_AUTHORIZATION_FAILED"),
+            "Kafka does not take the record at KAFKA_BOOTSTRAP_SERVERS=kafka-1:9092,kafka-2:9092 (TOPIC_AUTHORIZATION_FAILED)",
+        ),
+    ],
+)
+def test_a_service_that_runs_is_not_asked_for_whether_it_runs(error: MeterbridgeError, told: str) -> None:
+    assert with_address(error, settings) == told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(LagoUnavailable(reason) for reason in ("connect", "timeout", "no_answer")),
+        *(
+            Unavailable(reason, "X")
+            for reason in ("kafka_unavailable", "kafka_timeout", "postgres_away", "postgres_slow")
+        ),
+    ],
+)
+def test_commands_and_callers_of_http_read_the_same_sentence_but_for_the_address(error: Unavailable) -> None:
+    place = re.compile(r" at [A-Z_]+_(URL or POSTGRES_HOST: |URL=|SERVERS=)\S+?(?=:? |: is|$)")
+    command = place.sub("", with_address(error, settings)).removesuffix(": is it running?")
+    assert sentence_of(error) == f"{command}. Send the request again later."
+
+
+@pytest.mark.parametrize(
     ("error", "said"),
     [
         (Unavailable("kafka_unavailable", "list topics"), " (list topics)"),
-        (Unavailable("kafka_timeout"), ""),
         (KafkaConnectionError("Unable to bootstrap"), " (KafkaConnectionError)"),
         (KafkaTimeoutError(), " (KafkaTimeoutError)"),
         (KafkaException(LibrdkafkaError(LibrdkafkaError._TRANSPORT)), " (Local: Broker transport failure)"),

@@ -77,7 +77,7 @@ def test_a_refusal_has_the_status_of_its_reason(error: MeterbridgeError, status:
         (LagoUnavailable("connect", "ConnectError"), "Lago does not answer. Send the request again later."),
         (
             Unavailable("postgres_away", "ConnectionRefusedError"),
-            "Postgres does not answer. Send the request again later.",
+            "Postgres does not answer (connection refused). Send the request again later.",
         ),
         (
             Unavailable("kafka_unavailable", "billing.audit: Local: Timed out"),

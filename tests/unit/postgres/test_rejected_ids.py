@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from connectors.operations.rejected_ids import ids_of
+from connectors.postgres.rejected_ids import ids_of
 from schemas.records import Rejection
 
 
