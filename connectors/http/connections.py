@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import structlog
 from aiohttp import web
+from aiohttp.hdrs import EXPECT
 from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
@@ -275,6 +276,8 @@ class _Connection(RequestHandler):
         """Answer with problem JSON. aiohttp calls this for input that it cannot parse, and for exceptions that leave a
         handler.
         """
+        if isinstance(exc, UnicodeEncodeError) and EXPECT in request.headers:
+            status = 417  # aiohttp cannot quote the header, whose bytes are no text
         if status < _SERVER_ERRORS:
             self._unauthenticated.malformed(request, type(exc).__name__)
         else:
@@ -298,6 +301,8 @@ class _Connection(RequestHandler):
 def _problem_of(status: int, error: BaseException | None) -> Problem:
     if status >= _SERVER_ERRORS:
         return Problem(status, "internal_error", "the log has the error", CLOSES)
+    if status == web.HTTPExpectationFailed.status_code:
+        return Problem(status, "expectation_failed", "Expectation Failed", CLOSES)
     if isinstance(error, ContentEncodingError):
         return Problem(415, "unknown_encoding", "Content-Encoding may be gzip, deflate or identity", CLOSES)
     if isinstance(error, LineTooLong) or _TOO_MANY_HEADERS in str(error):

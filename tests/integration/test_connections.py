@@ -360,6 +360,17 @@ async def test_an_unreadable_request_is_answered_as_problem_json_and_neither_quo
     assert CANARY not in body.decode() + caplog.text + "".join(capfd.readouterr())
 
 
+async def test_an_expectation_that_is_no_text_is_refused_as_any_other_and_logged_once_a_minute(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        async with connected(port) as wire:
+            await wire.say(POST.encode() + b"Expect: \xff\r\nContent-Length: 2\r\n\r\nab")
+            status, _, body = await wire.answer()
+        assert (status, json.loads(body)["reason"]) == (417, "expectation_failed")
+    assert "request_failed" not in caplog.text
+
+
 async def test_requests_in_other_protocols_are_refused_with_an_explanation(port: int) -> None:
     for said in (b"\x16\x03\x01\x02\x00\x01\x00", b"GARBAGE\r\n\r\n"):
         async with connected(port) as wire:

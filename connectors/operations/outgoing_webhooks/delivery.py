@@ -111,7 +111,8 @@ class MessageSender:
                 self.http.stream("POST", endpoint.url, content=body, headers=headers) as answer,
             ):
                 return answer.status_code
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
+        # AttributeError: on uvloop anyio 4 raises it if a connection is reset while it is being opened.
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, AttributeError):
             return 0
 
     async def send_due(self, database: Database, endpoints: Sequence[WebhookTarget]) -> None:

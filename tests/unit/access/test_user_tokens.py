@@ -262,6 +262,14 @@ async def test_a_key_that_the_provider_withdrew_is_no_longer_accepted() -> None:
     assert await users.principal(token()) is None
 
 
+async def test_keys_that_are_nested_beyond_any_parser_are_unread_and_the_known_ones_stay_valid() -> None:
+    users = UserTokensOfProvider()
+    assert await users.principal(token()) is not None
+    users.provider.answers["/keys"] = httpx.Response(200, content=b'{"keys":' + b"[" * 100_000)
+    users.clock.now += FRESH_S + 1
+    assert await users.principal(token()) is not None
+
+
 async def test_while_the_provider_is_unavailable_its_keys_are_valid_for_an_hour_and_no_token_is_called_wrong() -> None:
     users = UserTokensOfProvider()
     users.provider.away = True

@@ -28,11 +28,13 @@ class Meterbridge:
     def __init__(self) -> None:
         self.asked = list[str]()
         self.key: str | None = KEY
-        self.status = 0
+        self.status: int | type[Exception] = 0
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path.rpartition("/")[2]
         self.asked.append(path)
+        if not isinstance(self.status, int):
+            raise self.status("away")
         if self.status:
             return httpx.Response(self.status, json={"reason": "away"})
         if path == "authorize":
@@ -212,8 +214,8 @@ async def test_the_answer_for_another_user_is_not_used() -> None:
         await created.admit(eve, call(), "acompletion")
 
 
-@pytest.mark.parametrize("status", [500, 401, 403, 404, 429])
-async def test_while_it_is_unknown_whether_a_user_has_a_key_the_setting_decides(status: int) -> None:
+@pytest.mark.parametrize("status", [500, 401, 403, 404, 429, httpx.ConnectError, AttributeError])
+async def test_while_it_is_unknown_whether_a_user_has_a_key_the_setting_decides(status: Any) -> None:
     """If the operator's key pays for a user who has an own key, the operator bears the risk: the same limit applies."""
     there, counts = Meterbridge(), Counts()
     there.status = status
@@ -294,9 +296,10 @@ async def test_an_unknown_level_is_refused(levels: str, asked: Any) -> None:
     assert (refused.value.status, refused.value.reason) == (400, "unknown_power_level")
 
 
-async def test_while_meterbridge_does_not_list_the_power_levels_the_file_decides(levels: str) -> None:
+@pytest.mark.parametrize("status", [503, httpx.ConnectError, AttributeError])
+async def test_while_meterbridge_does_not_list_the_power_levels_the_file_decides(levels: str, status: Any) -> None:
     there = Meterbridge()
-    there.status = 503
+    there.status = status
     created = admission(there, levels=levels)
     await known(created)
     data = call(metadata={"power_level": "precision"})

@@ -93,13 +93,28 @@ async def test_a_key_that_names_no_user_or_org_has_no_credit(user: Any) -> None:
     assert refused.value.reason == "no_account"
 
 
-@pytest.mark.parametrize("answer", [500, 401, 404, 429, 201, httpx.ConnectTimeout, httpx.ReadError])
+@pytest.mark.parametrize("answer", [500, 401, 404, 429, 201, httpx.ConnectTimeout, httpx.ReadError, AttributeError])
 async def test_while_meterbridge_is_unavailable_a_proxy_set_to_closed_refuses_calls(answer: Any) -> None:
     counts = Counts()
     with pytest.raises(Refused) as refused:
         await credit(Api(answer), counts, fail="closed").set_aside(ADA, CALL)
     assert (refused.value.status, refused.value.reason) == (503, "credit_check_unavailable")
     assert counts.all() == {"refused_unasked": 1}
+
+
+async def test_a_reservation_that_cannot_be_given_back_because_of_a_reset_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """On uvloop, which proxies use, anyio raises AttributeError for a connection that is reset while it is opened."""
+
+    def reset(_: httpx.Request) -> httpx.Response:
+        raise AttributeError("'NoneType' object has no attribute 'getpeername'")
+
+    asked = credit(Api(200)).credit
+    asked._http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(reset))
+    await asked.give_back("r-1")
+    await asked._give_back_unknown({"call_id": "call-1"})
+    assert "reservation_not_given_back" in caplog.text
 
 
 @given(st.integers(1, 40), st.decimals("0.01", "1", places=2))
@@ -261,6 +276,7 @@ async def test_a_call_that_went_on_without_an_answer_keeps_a_late_reservation() 
         ({"max_tokens": 100, "n": 2}, "0.000121950000"),
         ({"messages": [], "max_tokens": 0}, "0.000000000001"),
         ({"max_tokens": "many", "n": "many"}, "0.000601950000"),
+        ({"max_tokens": 10**400, "n": 10**400}, "600000000.000001950000"),
         ({"model": "image"}, "0.05"),
         ({"model": "unknown"}, "0.05"),
         ({"model": None}, "0.05"),
@@ -269,3 +285,12 @@ async def test_a_call_that_went_on_without_an_answer_keeps_a_late_reservation() 
 def test_the_estimate_is_the_cost_of_the_text_and_the_longest_answer(change: dict[str, Any], estimate: str) -> None:
     call = {**CALL, **change}
     assert f"{credit(Api(200)).credit.estimate(call):f}" == estimate
+
+
+async def test_a_request_that_is_nested_so_deeply_that_its_text_cannot_be_measured_is_refused() -> None:
+    tools: list[Any] = []
+    for _ in range(20_000):
+        tools = [tools]
+    with pytest.raises(Refused) as refused:
+        await credit(Api(200), fail="open").set_aside(ADA, {**CALL, "tools": tools})
+    assert (refused.value.status, refused.value.reason) == (400, "credit_question_refused")

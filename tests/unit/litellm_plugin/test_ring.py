@@ -108,6 +108,31 @@ def test_only_the_owner_can_read_the_files(tmp_path: Path, rings: Callable[..., 
     assert len(segments(tmp_path / "ring")) == 1
 
 
+@pytest.mark.parametrize("after", ["write", "fsync"])
+def test_a_disk_that_does_not_make_a_new_segment_durable_delays_no_append(
+    rings: Callable[..., Ring], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    """`append` runs in the proxy's event loop: all of its requests would wait for the disk."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def slow(_folder: Path) -> None:
+        begun.set()
+        ended.wait(20)
+
+    monkeypatch.setattr("meterbridge_litellm.ring.sync_folder", slow)
+    ring = rings(tmp_path, Meterbridge(), answer_after=after)
+    appending = [threading.Thread(target=ring.append, args=(b"{}",), daemon=True) for _ in range(2)]
+    try:
+        appending[0].start()
+        assert begun.wait(10)
+        appending[1].start()
+        for each in appending:
+            each.join(5)
+        assert not any(each.is_alive() for each in appending)
+    finally:
+        ended.set()
+
+
 async def test_all_waiting_records_share_one_fsync(
     tmp_path: Path, rings: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch
 ) -> None:

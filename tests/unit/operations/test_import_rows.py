@@ -2,6 +2,7 @@
 others.
 """
 
+import asyncio
 import json
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -139,3 +140,39 @@ async def test_rows_are_the_same_for_every_size_of_the_pieces(texts: list[str], 
     lines = "".join(json.dumps({"a": text}) + "\n" for text in texts).encode()
     found = [body for _, body in await read(lines, JSON, size)]
     assert found == [{"a": text} for text in texts]
+
+
+async def _at_once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "turns"),
+    [
+        (b"\n" * 20_000, JSON, 30),
+        (b" \n" * 20_000, JSON, 30),
+        (b"a,b\n" + b"\n" * 20_000, CSV, 30),
+        (b"[" + b"1," * 999 + b"1]", JSON, 90),
+        (b"{\n" * 1_000, JSON, 90),
+        (b"a,b\n" + b"1\n" * 1_000, CSV, 90),
+    ],
+    ids=["blank lines", "lines of spaces", "blank lines of a table", "a long array", "short lines", "short rows"],
+)
+async def test_other_tasks_have_turns_while_a_body_of_many_lines_or_rows_is_read(
+    body: bytes, kind: str, turns: int
+) -> None:
+    counted = 0
+
+    async def count() -> None:
+        nonlocal counted
+        while True:
+            counted += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.ensure_future(count())
+    try:
+        async for _ in rows(_at_once(body), kind):
+            pass
+    finally:
+        counting.cancel()
+    assert counted > turns

@@ -2,11 +2,13 @@
 
 import time
 
+import httpx
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from connectors.config.settings import load_settings
 from connectors.operations.outgoing_webhooks.announcements import _step, new_id
+from connectors.operations.outgoing_webhooks.delivery import MessageSender
 from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget, headers_of
 from schemas.errors import ConfigurationError
 from tests.support.webhook_receiver import OLDER, SECRET
@@ -41,6 +43,17 @@ def test_an_endpoint_shows_its_host_and_never_its_url() -> None:
     endpoint = WebhookTarget("https://hooks.example/services/T0/token")
     assert endpoint.host == "hooks.example"
     assert "token" not in repr(endpoint) + endpoint.name + endpoint.host
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError, httpx.InvalidURL, TimeoutError, AttributeError])
+async def test_an_endpoint_that_resets_the_connection_has_not_answered(error: type[Exception]) -> None:
+    """On uvloop anyio raises AttributeError for a connection that is reset while it is opened."""
+
+    def reset(_: httpx.Request) -> httpx.Response:
+        raise error("reset")
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(reset))
+    assert await MessageSender(http, [SECRET]).post(WebhookTarget("https://a/x"), "msg_1", BODY) == 0
 
 
 @pytest.mark.parametrize(("usd", "step"), [("0", 0), ("9.99", 0), ("10", 1), ("19", 1), ("20", 2), ("85", 4)])

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from meterbridge_litellm.asking import Asking
+from meterbridge_litellm.asking import UNANSWERED, Asking
 from meterbridge_litellm.refusal import Refused
 
 _PATH: Final = "/api/v1/credits/authorize"
@@ -21,6 +21,8 @@ _PATH: Final = "/api/v1/credits/authorize"
 _LATE_S, _MOST_LATE = 10.0, 100
 _CHARACTERS_PER_TOKEN: Final = 3
 _OUTPUT_TOKENS: Final = 1000  # if the request has no limit
+#: The largest numbers of a request that are multiplied by a price: a client writes them, and may write any.
+_MOST_TOKENS, _MOST_CHOICES = 10**9, 10**6
 _STEP: Final = Decimal("0.000000000001")
 #: Refused, because otherwise a client could send calls for which no reservation can be requested.
 _MALFORMED: Final = frozenset({400, 409, 422})
@@ -67,7 +69,7 @@ class Credit:
         try:
             answer = await self._http.post(_PATH, json=body)
             reply: Any = answer.json() if answer.is_success else None
-        except (httpx.HTTPError, ValueError, RecursionError) as error:
+        except UNANSWERED as error:
             try:
                 self._unasked.go_on(estimate, type(error).__name__, account)
             except Refused:
@@ -101,7 +103,7 @@ class Credit:
         try:
             answer = await self._http.post(_PATH, json=body, timeout=_LATE_S)
             reply: Any = answer.json() if answer.is_success else None
-        except (httpx.HTTPError, ValueError, RecursionError) as error:
+        except UNANSWERED as error:
             self._counts.warn("reservation_not_given_back", why=type(error).__name__)
             return
         if isinstance(reply, dict) and reply.get("reservation_id"):
@@ -111,7 +113,7 @@ class Credit:
         """Release the reservation of a failed call. If this fails, the reservation expires."""
         try:
             answer = await self._http.delete(f"{_PATH}/{reservation}")
-        except httpx.HTTPError as error:
+        except UNANSWERED as error:
             self._counts.warn("reservation_not_given_back", why=type(error).__name__)
             return
         if answer.is_success:
@@ -124,16 +126,22 @@ class Credit:
         answer.
 
         For a model without a price per token, and for a call without a model, the estimate is `estimate_usd`.
+
+        Raises:
+            Refused: 400: the request is nested too deeply.
         """
         price = self._prices.get(str(data.get("model"))) or {}
         inward, outward = (price.get(f"{kind}_cost_per_token") for kind in ("input", "output"))
         if not inward and not outward:
             return self._settings.estimate_usd
-        text = sum(len(str(data[name])) for name in _TEXTS if data.get(name))
+        try:
+            text = sum(len(str(data[name])) for name in _TEXTS if data.get(name))
+        except RecursionError:
+            raise Refused(400, "credit_question_refused", "the request is nested too deeply") from None
         answer = next((data[name] for name in _BOUNDS if isinstance(data.get(name), int)), _OUTPUT_TOKENS)
-        choices = max(data["n"], 1) if isinstance(data.get("n"), int) else 1
+        choices = min(max(data["n"], 1), _MOST_CHOICES) if isinstance(data.get("n"), int) else 1
         cost = Decimal(math.ceil(text / _CHARACTERS_PER_TOKEN)) * Decimal(str(inward or 0))
-        cost += Decimal(max(answer, 0)) * Decimal(str(outward or 0)) * choices
+        cost += Decimal(min(max(answer, 0), _MOST_TOKENS)) * Decimal(str(outward or 0)) * choices
         return max(cost.quantize(_STEP), _STEP)
 
     def _account(self, user: Any) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import httpx
 
+from meterbridge_litellm.asking import UNANSWERED
 from meterbridge_litellm.calls import header_of
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.refusal import Refused
@@ -91,7 +92,7 @@ class Levels:
             answer = await self._http.get(_PATH)
             rows = answer.json()["power_levels"]
             orders = {str(row["power_level"]): [str(name) for name in row["provider_order"]] for row in rows}
-        except (httpx.HTTPError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (*UNANSWERED, KeyError, TypeError) as error:
             self._counts.warn("power_levels_unknown", why=type(error).__name__)
             return
         self._orders, self._known_at = orders, self._monotonic()

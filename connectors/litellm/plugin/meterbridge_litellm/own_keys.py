@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import httpx
 
-from meterbridge_litellm.asking import Asking
+from meterbridge_litellm.asking import UNANSWERED, Asking
 from meterbridge_litellm.calls import ROUTED
 
 _PATH: Final = "/api/v1/provider-keys/resolve"
@@ -84,7 +84,7 @@ class OwnKeys:
         try:
             answer = await self._http.post(_PATH, json={"user_id": user_id, "provider": provider})
             reply: Any = answer.json()
-        except (httpx.HTTPError, ValueError, RecursionError) as error:
+        except UNANSWERED as error:
             self._unasked.go_on(estimate, f"own_key_{type(error).__name__}", f"user:{user_id}")
             return None
         if not isinstance(reply, dict):

@@ -55,6 +55,7 @@ class Ring:
         self._queued = self._written = 0
         self._file, self._number, self._size = -1, 0, SEGMENT_BYTES
         self._full_files: list[int] = []  # of segments that are not completely durable yet
+        self._is_named = True  # whether the names of all segments are durable
         self._due, self._wake, self._closing = threading.Event(), threading.Event(), threading.Event()
         self._durable, self._freed, self._others = RingPosition(0, 0), 0, 0
         self._deadline = 0.0
@@ -113,7 +114,13 @@ class Ring:
             if self._file < 0:
                 return
             files, self._full_files = [*self._full_files, os.dup(self._file)], []
-            end = RingPosition(self._number, self._size)
+            end, is_named, self._is_named = RingPosition(self._number, self._size), self._is_named, True
+        # The lock is free here: `append`, in the event loop of the proxy, must not wait for the disk.
+        if not is_named:
+            try:
+                sync_folder(self._folder)
+            except OSError as error:
+                self._counts.warn("fsync_failed", error=errno.errorcode.get(error.errno or 0))
         for file in files:
             try:
                 os.fdatasync(file)
@@ -146,7 +153,7 @@ class Ring:
         if self._size + len(data) > SEGMENT_BYTES:
             number = self._number + 1
             file = os.open(self._lane.segment(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            sync_folder(self._folder)
+            self._is_named = False
             if self._file >= 0:
                 self._full_files.append(self._file)
             self._file, self._number, self._size = file, number, os.fstat(file).st_size
