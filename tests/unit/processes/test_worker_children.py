@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -67,6 +68,18 @@ def test_a_child_that_ends_is_started_again_and_all_end_with_the_worker(worker: 
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(10) == 0
     assert not any(map(runs, {*before, *after}))
+
+
+def test_a_worker_ends_if_a_metrics_port_of_its_roles_is_taken() -> None:
+    """In an earlier version it started its children again and again, for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environ = {"PATH": os.environ["PATH"], "METRICS_PORT": str(port - 1), "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}
+        command = [sys.executable, "-m", "connectors", "worker", "--only", "meter,sink"]
+        ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 2
+    assert f"meterbridge: METRICS_PORT {port} on 127.0.0.1 cannot be used: Address already in use" in ended.stderr
+    assert "worker_restarted" not in ended.stderr
 
 
 def test_the_children_of_a_killed_worker_end(worker: "subprocess.Popen[bytes]") -> None:
