@@ -6,7 +6,7 @@ from typing import Final
 from connectors.config.addresses import bare_place, kafka_away, lago_address, postgres_address
 from connectors.config.connections import revealed
 from connectors.config.settings import Settings
-from connectors.lago.errors import LagoIntegrationError
+from connectors.lago.errors import LagoIntegrationError, LagoUnavailable
 from schemas.errors import ConfigurationError, MeterbridgeError, Unavailable
 
 _KAFKA: Final = ("kafka_unavailable", "kafka_timeout")
@@ -24,6 +24,8 @@ _CAUSES: Final = {
     "gaierror": "unknown host name",
 }
 _REFUSED: Final = ("http_401", "http_403")
+#: Answers that a server which is not Lago gives.
+_NOT_LAGOS: Final = ("http_404", "http_405", "not_lago", "bad_answer")
 
 
 def with_address(error: MeterbridgeError, settings: Callable[[], Settings]) -> str:
@@ -43,7 +45,11 @@ def _sentence(error: MeterbridgeError, settings: Settings) -> str:
     if error.reason in _POSTGRES and settings.postgres_url is not None:
         place = postgres_address(revealed(settings.postgres_url))
         cause = _CAUSES.get(error.detail)
-        return f"Postgres does not answer at {place} ({cause}): is it running?" if cause else f"asked at {place}"
+        if cause:
+            return f"Postgres does not answer at {place} ({cause}): is it running?"
+        if error.reason == "postgres_denied":
+            return f"Postgres at {place} refuses the account: correct its name, its password or its rights"
+        return f"asked at {place}"
     if error.reason == _LITELLM and settings.litellm_database_url is not None:
         return f"asked at LITELLM_DATABASE_URL: {bare_place(revealed(settings.litellm_database_url))}"
     if _is_lagos(error) and error.reason in _LAGO:
@@ -51,6 +57,8 @@ def _sentence(error: MeterbridgeError, settings: Settings) -> str:
         return f"Lago does not answer{late} at {lago_address(settings.lago_api_url)}: is it running?"
     if _is_lagos(error) and error.reason in _REFUSED:
         return f"Lago at {lago_address(settings.lago_api_url)} refuses LAGO_API_KEY"
+    if isinstance(error, LagoUnavailable) and error.reason in _NOT_LAGOS:
+        return f"asked at {lago_address(settings.lago_api_url)}: is this Lago's address?"
     return ""
 
 
