@@ -142,7 +142,7 @@ class Authorizer:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         detail = "no bearer token: send `Authorization: Bearer <key>`"
         if scheme.lower() == "bearer" and (token := token.strip()):
-            detail = "the bearer token is unknown"
+            detail = "the bearer token is unknown: send LITELLM_MASTER_KEY, or a key of `meterbridge keys create`"
             try:
                 for kind in self._kinds:
                     if (principal := await kind.principal(token, endpoint)) is not None:

@@ -101,7 +101,9 @@ class OrgAccounts:
             known = await self._existing(org_id)
             running = known.subscription if known is not None else None
             if running is not None and request.plan_code not in ("", running.plan_code):
-                raise LagoRejected(OTHER_PLAN, f"the org is on the plan {running.plan_code}: change its subscription")
+                raise LagoRejected(
+                    OTHER_PLAN, f"the org is on the plan {running.plan_code}: `PUT .../subscription` changes it"
+                )
             if known is None:
                 customer_part(org_id)
             if request.plan_code:
@@ -247,7 +249,7 @@ def _plan_of(account: Account, listed: Sequence[Period]) -> str | None:
 
 def unknown_org() -> LagoRejected:
     """Return the error for an org that neither Lago nor Meterbridge knows."""
-    return LagoRejected(UNKNOWN_ORG, "there is no such org")
+    return LagoRejected(UNKNOWN_ORG, "there is no such org: POST .../organizations/{org_id}/setup makes it")
 
 
 def day_of(moment: str) -> date:

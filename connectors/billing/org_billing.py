@@ -278,7 +278,7 @@ class OrgBilling:
             else []
         )
         if others:
-            raise LagoRejected(OTHER_PLAN, f"the org is on the plan {others[0]}: change its subscription")
+            raise LagoRejected(OTHER_PLAN, f"the org is on the plan {others[0]}: `PUT .../subscription` changes it")
         running = {subscription.external_id for subscription in listed}
         known = await self._ids.recall(org_id)
         if len(running - {known}) > (known is None):

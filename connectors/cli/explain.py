@@ -119,7 +119,8 @@ def _rejected(request: str, *, is_logged: bool) -> list[DeadLetter] | None:
     if not found and not is_logged:
         fail(
             f"no call {request}: it never arrived; or its post was refused (`webhook_requests_total`); or it is not "
-            "projected yet; or it was rejected, and its dead letter was dismissed, or has no id.",
+            "projected yet; or it was rejected, and its dead letter was dismissed, or has no id. Look for the call in "
+            "`meterbridge dlq list`, then in LiteLLM; `meterbridge backfill` sends what never arrived.",
             1,
         )
     return found

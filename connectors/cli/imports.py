@@ -59,7 +59,7 @@ def import_rows(
     answer = {"dry_run": dry_run, **done.as_object(), "failed": None if failure is None else failure.reason}
     say(answer, as_json=as_json, table=lambda: _table(done, what, dry_run=dry_run))
     if failure is not None:
-        fail(f"{failure}: run it again, no row takes effect twice.", 1)
+        fail(f"{failure}; run it again, no row takes effect twice.", 1)
     if done.refused:
         raise typer.Exit(1)
 

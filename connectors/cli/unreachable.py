@@ -7,7 +7,7 @@ from connectors.config.addresses import bare_place, kafka_address, lago_address,
 from connectors.config.connections import revealed
 from connectors.config.settings import Settings
 from connectors.config.unanswered import unanswered
-from connectors.lago.errors import LagoIntegrationError
+from connectors.lago.errors import LagoIntegrationError, LagoUnavailable
 from schemas.errors import ConfigurationError, MeterbridgeError, Unavailable
 
 _KAFKA: Final = ("kafka_unavailable", "kafka_timeout")
@@ -16,6 +16,8 @@ _POSTGRES: Final = ("postgres_away", "postgres_slow", "postgres_denied")
 #: Reasons of LagoUnavailable if Lago did not answer, and reasons of a refused key.
 _LAGO: Final = ("connect", "timeout", "no_answer")
 _REFUSED: Final = ("http_401", "http_403")
+#: Answers that a server which is not Lago gives.
+_NOT_LAGOS: Final = ("http_404", "http_405", "not_lago", "bad_answer")
 
 
 def with_address(error: MeterbridgeError, settings: Callable[[], Settings]) -> str:
@@ -29,9 +31,13 @@ def with_address(error: MeterbridgeError, settings: Callable[[], Settings]) -> s
 def _sentence(error: MeterbridgeError, settings: Settings) -> str:
     if _is_lagos(error) and error.reason in _REFUSED:
         return f"{error}; Lago at {lago_address(settings.lago_api_url)} refuses LAGO_API_KEY"
+    if isinstance(error, LagoUnavailable) and error.reason in _NOT_LAGOS:
+        return f"{error}; asked at {lago_address(settings.lago_api_url)}: is this Lago's address?"
     place = _place(error, settings)
     if not place:
         return ""
+    if error.reason == "postgres_denied":
+        return f"{error}; Postgres at {place} refuses the account: correct its name, its password or its rights"
     sentence = unanswered(error.reason, error.detail, place)
     if not sentence:
         return f"{error}; asked at {place}"

@@ -307,9 +307,10 @@ def _lagos(error: LagoIntegrationError) -> Problem:
     if isinstance(error, Unavailable):
         return try_again(error.reason, sentence_of(error), _RETRY_S)
     if error.code == _NO_CUSTOMER:
-        return Problem(404, "unknown_org", "there is no such org")
+        return Problem(404, "unknown_org", "there is no such org: POST .../organizations/{org_id}/setup makes it")
     if error.status in (404, 422):
-        return Problem(error.status, error.code or error.reason, error.detail, None, details=error.details)
+        detail = error.detail.removeprefix(f"{error.code}: ")  # the reason of the problem is the code already
+        return Problem(error.status, error.code or error.reason, detail, None, details=error.details)
     if not error.status:
         return Problem(422, error.reason, error.detail)
     return Problem(502, error.reason, error.detail)

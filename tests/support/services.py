@@ -43,6 +43,11 @@ def _start() -> int:
     while not _ADDRESSES.exists():
         if server.poll() is not None or time.monotonic() > deadline:
             print(_LOG.read_text(encoding="utf-8").strip().splitlines()[-1], file=sys.stderr)
+            print(
+                "Type `make services` again: on a busy machine the start takes longer. All that was printed is in "
+                ".meterbridge/services.log.",
+                file=sys.stderr,
+            )
             return 1
         time.sleep(0.1)
     return _say_where()

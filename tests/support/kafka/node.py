@@ -81,4 +81,4 @@ def wait_until_it_answers(bootstrap: str, alive: Callable[[], bool], why: Callab
             time.sleep(0.05)
         else:
             return
-    raise RuntimeError(f"Kafka at {bootstrap} gave no answer within {limit_s:.0f} s:\n{why()}")
+    raise RuntimeError(f"Kafka at {bootstrap} gave no answer within {limit_s:.0f} s. {why()}".rstrip())

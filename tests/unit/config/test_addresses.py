@@ -34,7 +34,18 @@ def servers() -> str:
     ("error", "told"),
     [
         (LagoUnavailable("http_401", status=401), "Lago at LAGO_API_URL=http://lago:3000/api refuses LAGO_API_KEY"),
-        (Unavailable("postgres_denied", "42501"), "asked at DATABASE_URL or POSTGRES_HOST: db:6543"),
+        (
+            LagoUnavailable("http_404", status=404),
+            "asked at LAGO_API_URL=http://lago:3000/api: is this Lago's address?",
+        ),
+        (
+            LagoUnavailable("not_lago", "HTTP 400 with 5 bytes that are not Lago's answer", status=400),
+            "asked at LAGO_API_URL=http://lago:3000/api: is this Lago's address?",
+        ),
+        (
+            Unavailable("postgres_denied", "InvalidPasswordError 28P01"),
+            "Postgres at DATABASE_URL or POSTGRES_HOST: db:6543 refuses the account: correct its name, its password or its rights",
+        ),
         (Unavailable("litellm_db", "refused"), "asked at LITELLM_DATABASE_URL: litellm-db:5433"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from connectors.config.settings import load_settings
 from connectors.processes import supervisor
+from connectors.processes import worker as worker_module
+from schemas.errors import ConfigurationError
 from tests.support.eventually import PATIENCE, eventually
 from tests.support.ports import free_port
 
@@ -67,6 +71,34 @@ def test_a_child_that_ends_is_started_again_and_all_end_with_the_worker(worker: 
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(10 * PATIENCE) == 0
     assert not any(map(runs, {*before, *after}))
+
+
+def test_a_worker_ends_if_a_metrics_port_of_its_roles_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an earlier version it started its children again and again, for ever."""
+    monkeypatch.setattr(worker_module, "STOP_S", 0.0)
+    monkeypatch.setattr(worker_module, "supervise", lambda *_: pytest.fail("children were started"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = load_settings({"METRICS_PORT": str(port)})
+        with pytest.raises(
+            ConfigurationError, match=f"METRICS_PORT {port} on 127.0.0.1 cannot be used: Address already"
+        ):
+            worker_module.run_worker(settings, ("meter", "sink"))
+
+
+def test_a_worker_waits_for_the_ports_of_a_worker_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed worker's roles have their ports until they end, and the next worker may begin before that."""
+    still_taken = [9090]
+
+    def refuse(setting: str, port: int, host: str) -> None:
+        if port in still_taken:
+            raise ConfigurationError(setting, f"{port} on {host}")
+
+    monkeypatch.setattr(worker_module, "refuse_taken_port", refuse)
+    monkeypatch.setattr(worker_module, "supervise", lambda *_: 0)
+    monkeypatch.setattr(worker_module.time, "sleep", lambda _: still_taken.clear())
+    assert worker_module.run_worker(load_settings({"METRICS_PORT": "9090"}), ("meter", "sink")) == 0
+    assert not still_taken
 
 
 def test_the_children_of_a_killed_worker_end(worker: "subprocess.Popen[bytes]") -> None:
