@@ -5,7 +5,7 @@ Postgres accepts no NUL in text or JSON. In the records NUL can only be an escap
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from hashlib import sha256
 from operator import attrgetter
 from re import compile as re_compile
@@ -31,6 +31,7 @@ from streams.core.delivery.receipt_states import (
     takes_back,
 )
 from streams.core.metering.call_kinds import JOBS
+from streams.core.metering.cost_fields import claims_of
 from streams.core.metering.decisions import BILLED, CARRIED, METERED
 from streams.core.metering.lago_event import is_rated
 from streams.core.metering.spend_log_ids import alias_of, names_a_job
@@ -317,17 +318,18 @@ def _rejected_row(record: KafkaRecord) -> tuple[Any, ...]:
 
 
 def _rejected_cost(rejection: Rejection) -> str | None:
-    """Return the cost in dollars, if the call has one. The meter stores the whole envelope, the ingress only the
-    element.
+    """Return the cost in dollars, if the call has one in any of the fields that the meter reads. The meter stores the
+    whole envelope, the ingress only the element.
     """
     if rejection.call is msgspec.UNSET:
         return None
     try:
         call = _decode_raw(rejection.call).call if rejection.stage == "meter" else _decode_call(rejection.call)
-    except UNDECODABLE:
+        claims = claims_of(call)
+    except (*UNDECODABLE, DecimalException):
         return None
-    for cost in (call.spend, call.response_cost, call.cost_usd):
-        if cost is not None and cost.is_finite() and cost.copy_abs() < _COST_LIMIT and cost.adjusted() > -30:
+    for cost in claims:
+        if cost.is_finite() and cost.copy_abs() < _COST_LIMIT and cost.adjusted() > -30:
             return format(cost, "f")
     return None
 
