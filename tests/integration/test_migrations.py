@@ -130,6 +130,7 @@ IN_USE = {
     23: [
         "UPDATE usage_parts SET status = 'failed', processed_at = now(), maybe_sent = true, maybe_sent_at = now() WHERE part = 'part-1'"
     ],
+    24: ["UPDATE llm_usage_log SET decision = 'own_subscription', part = '', byok = NULL"],
 }
 
 
