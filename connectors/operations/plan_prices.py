@@ -8,6 +8,8 @@ from decimal import Decimal
 from typing import Final
 
 from connectors.lago.client import LagoClient
+from connectors.lago.errors import LagoRejected
+from connectors.lago.responses import Plan
 from connectors.operations.invoice_status import SubscriptionComparison
 from connectors.postgres.pool import Database
 from schemas.money import ZERO, plain
@@ -41,11 +43,18 @@ class PlanPrices:
         """
         name = plan_code or ""
         if name not in self._models:
-            plan = await self._lago.plan(name) if name else None
+            plan = await self._plan(name)
             charges = () if plan is None else plan.charges
             models = sorted({one.charge_model for one in charges if one.billable_metric_code == self._code})
             self._models[name] = "" if _DYNAMIC in models else " and ".join(models)
         return self._models[name]
+
+    async def _plan(self, name: str) -> Plan | None:
+        """Return the plan; None = it is not known, or Lago cannot be asked for a plan with such a code."""
+        try:
+            return await self._lago.plan(name) if name else None
+        except LagoRejected:
+            return None
 
     async def looked_at(self, usage: LagoUsage, delivered: Decimal, models: str, org_id: str) -> SubscriptionComparison:
         """Return the result for a running subscription with own prices.
