@@ -20,7 +20,7 @@ _DYNAMIC: Final = "dynamic"
 _PAID: Final = """
 SELECT EXISTS (SELECT FROM user_credits), COALESCE((
     SELECT -sum(amount) FROM credit_transactions
-    WHERE account = 'org:' || $1 AND created_at >= to_timestamp($2 / 1000000.0) AND idempotency_key LIKE 'call:%'
+    WHERE account = 'org:' || $1::text AND created_at >= to_timestamp($2 / 1000000.0) AND idempotency_key LIKE 'call:%'
 ), 0)
 """
 
