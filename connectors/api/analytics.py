@@ -40,13 +40,13 @@ class UsageGroup(BaseModel):
         calls: all reports of calls, also those that are not billed.
         successes: calls that succeeded.
         failures: calls that failed.
-        own_key_calls: calls on a provider key of the user's own.
+        own_key_calls: calls on a provider key or a subscription of the user's own.
         tokens_input, tokens_output: input and output tokens of the calls.
         total_tokens: input and output tokens together.
         cached_tokens: input tokens that the provider read from its cache; part of `tokens_input`.
         reasoning_tokens: output tokens that the model used to think; part of `tokens_output`.
-        provider_cost_usd: LiteLLM's cost, without calls on users' own keys, whose cost is `own_key_cost_usd`.
-        own_key_cost_usd: LiteLLM's cost of the calls on users' own keys, US dollars.
+        provider_cost_usd: LiteLLM's cost, without calls on users' own keys or subscriptions, whose cost is `own_key_cost_usd`.
+        own_key_cost_usd: LiteLLM's cost of the calls on users' own keys or subscriptions, US dollars.
         billed_usd: what the calls are billed at; `margin_usd` is it without `provider_cost_usd`.
         margin_usd: `billed_usd` minus `provider_cost_usd`; below 0 = billed at a loss.
         success_rate, own_key_share: decimals from 0 to 1; null = there are no such calls.

@@ -166,10 +166,10 @@ def _table(report: dict[str, Any], done: BackfillReport, dry_run: bool) -> Any:
         lines.append(f"{report['priced']} had been counted without a price ({report['priced_usd']} USD) and {verb}")
     if done.other_calls:
         lines.append(
-            f"{numbered(done.other_calls, 'call is', 'calls are')} billed at another cost ({plain(done.other_usd)} USD more here); not sent:"
+            f"{numbered(done.other_calls, 'call is', 'calls are')} billed, and counted at another cost ({plain(done.other_usd)} USD more here); not sent:"
         )
         lines += [
-            f"  {other.call} of {other.customer}: billed {plain(other.billed)}, here {plain(other.claimed)} USD"
+            f"  {other.call} of {other.customer}: counted at {plain(other.counted)}, here {plain(other.claimed)} USD"
             for other in done.others
         ]
     if done.unpriced:

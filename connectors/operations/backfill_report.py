@@ -37,11 +37,13 @@ class Hour:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A call that was billed at another cost than its copy has: `billed` and `claimed`, dollars."""
+    """A billed call that was counted at another cost than its copy has: `counted` and `claimed`, dollars. A rate card may
+    bill another amount than the counted cost.
+    """
 
     call: str
     customer: str
-    billed: Decimal
+    counted: Decimal
     claimed: Decimal
 
 
@@ -55,7 +57,7 @@ class BackfillReport:
         missing: calls that never arrived and are sent now (in a dry run: would be sent), by LiteLLM customer id.
         priced: calls that were counted without a price and are sent with one now, by LiteLLM customer id.
         hours: all these calls by the hour in which they started, ISO 8601 UTC.
-        others, other_calls, other_usd: calls that were billed at another cost: the first few, their number, and by how
+        others, other_calls, other_usd: billed calls that were counted at another cost: the first few, their number, and by how
             many dollars the copies cost more.
         unpriced: number of calls without a price in the log and in the copy, by model.
         refused: number of elements that are not sent, by reason; `where` has the first few.
@@ -104,7 +106,7 @@ class BackfillReport:
         self.hour_of(call).priced.count(call.total_tokens, call.cost)
 
     def differ(self, call: Usage, row: LoggedCall) -> None:
-        """Count a call that was billed at another cost."""
+        """Count a billed call that was counted at another cost."""
         self.other_calls += 1
         self.other_usd = add(self.other_usd, call.cost - row.cost)
         if len(self.others) < NAMED:
@@ -133,7 +135,7 @@ def report_as_object(done: BackfillReport) -> dict[str, Any]:
                 {
                     "call": other.call,
                     "customer": other.customer,
-                    "billed_usd": plain(other.billed),
+                    "counted_usd": plain(other.counted),
                     "usd": plain(other.claimed),
                 }
                 for other in done.others

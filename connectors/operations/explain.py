@@ -49,13 +49,17 @@ SELECT {_COLUMNS} FROM llm_usage_log u
 WHERE request_id = $1 OR call_id = $1 OR alias = $1 OR identity = $2
 ORDER BY started_at
 """  # noqa: S608
-#: Calls of a LiteLLM customer, or of an org. Held usage may be counted without an org or for another org, so the org is
-#: read from its event.
+#: Calls of a LiteLLM customer, or of an org. Usage may be counted without an org or for another org, so the org is read
+#: from its event; without an event it is the org that it was counted for.
 _NAMED = f"""
 WITH named AS MATERIALIZED (
     SELECT {_COLUMNS} FROM llm_usage_log u WHERE customer_id = $1 AND ended_at >= $2 AND ended_at < $3
     UNION
-    SELECT {_COLUMNS} FROM llm_usage_log u WHERE org_id = $1 AND org_id <> '' AND ended_at >= $2 AND ended_at < $3
+    SELECT {_COLUMNS} FROM llm_usage_log u
+    WHERE org_id = $1 AND org_id <> '' AND ended_at >= $2 AND ended_at < $3 AND NOT EXISTS (
+        SELECT FROM usage_parts p JOIN usage_parts e ON e.part = COALESCE(p.released_in, p.part)
+        WHERE p.part = u.part AND u.part <> '' AND e.event IS NOT NULL AND e.org_id <> $1
+    )
     UNION
     SELECT {_COLUMNS}
     FROM usage_parts e

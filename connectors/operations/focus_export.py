@@ -137,7 +137,7 @@ def _row(found: Any, month: date, following: date, issuer: str, names: Mapping[s
         "BillingPeriodStart": _moment(month),
         "ChargeCategory": "Usage",
         "ChargeClass": None,
-        "ChargeDescription": f"{model} of {provider}, on the user's own key"
+        "ChargeDescription": f"{model} of {provider}, on the user's own key or subscription"
         if found["own_key"]
         else f"{model} of {provider}",
         "ChargeFrequency": "Usage-Based",

@@ -14,14 +14,22 @@ from streams.core.metering.spend_log_ids import names_a_job
 
 _PAGE: Final = 2000
 #: Ordered by end; each page begins after the last call of the previous page. Metered events have no cost and no rate
-#: card.
+#: card. Who pays is read from the event: the call may have been counted or held for another org, or for none.
 _CALLS: Final = f"""
-SELECT identity, customer_id, id_kind, org_id, external_subscription_id, decision, status, model, provider, call_type,
-    tokens_input, tokens_output, total_tokens, cached_tokens, reasoning_tokens, cache_write_tokens, images, seconds,
-    cost_usd, billed_usd, power_level, team_id, call_id, request_id, ended_at, part
-FROM llm_usage_log
-WHERE ended_at >= $1 AND ended_at < $2 AND decision <> 'metered' AND (ended_at, identity) > ($3, $4)
-ORDER BY ended_at, identity LIMIT {_PAGE}
+SELECT u.*, COALESCE(e.org_id, u.counted_for) AS org_id,
+    COALESCE(e.external_subscription_id, u.counted_on) AS external_subscription_id,
+    e.event IS NULL AND p.status IS NOT DISTINCT FROM 'written_off' AS given_up
+FROM (
+    SELECT identity, customer_id, id_kind, org_id AS counted_for, external_subscription_id AS counted_on, decision, status,
+        model, provider, call_type, tokens_input, tokens_output, total_tokens, cached_tokens, reasoning_tokens,
+        cache_write_tokens, images, seconds, cost_usd, billed_usd, power_level, team_id, call_id, request_id, ended_at, part
+    FROM llm_usage_log
+    WHERE ended_at >= $1 AND ended_at < $2 AND decision <> 'metered' AND (ended_at, identity) > ($3, $4)
+    ORDER BY ended_at, identity LIMIT {_PAGE}
+) AS u
+LEFT JOIN usage_parts p ON u.part <> '' AND p.part = u.part
+LEFT JOIN usage_parts e ON e.event IS NOT NULL AND e.part = COALESCE(p.released_in, p.part)
+ORDER BY u.ended_at, u.identity
 """  # noqa: S608  # our own number
 #: The columns that are fields of `Usage`.
 _FIELDS: Final = frozenset(Usage.__struct_fields__)
@@ -29,7 +37,9 @@ _FIELDS: Final = frozenset(Usage.__struct_fields__)
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A call of the usage log: its usage as the meter's rules read it, its decision, and its billed amount in dollars."""
+    """A call of the usage log: its usage as the meter's rules read it, its decision, who pays, and its billed amount in
+    dollars.
+    """
 
     usage: Usage
     decision: str
@@ -40,7 +50,8 @@ class Logged:
 
 
 async def logged_calls(database: Database, since_us: int, until_us: int) -> AsyncIterator[Logged]:
-    """Yield the calls that ended in `[since_us, until_us)`, microseconds since 1970 UTC, in the order of their ends.
+    """Yield the calls that ended in `[since_us, until_us)`, microseconds since 1970 UTC, in the order of their ends. Calls that
+    were written off are left out.
 
     Raises:
         Unavailable: Postgres does not answer.
@@ -51,7 +62,8 @@ async def logged_calls(database: Database, since_us: int, until_us: int) -> Asyn
         async with database.connection() as connection:
             rows = await connection.fetch(_CALLS, since, until, *after)
         for row in rows:
-            yield _logged(row)
+            if not row["given_up"]:
+                yield _logged(row)
         if len(rows) < _PAGE:
             return
         after = (rows[-1]["ended_at"], rows[-1]["identity"])

@@ -3,7 +3,7 @@ identity.
 
 The copy may come from LiteLLM's database, which has other ids and times, or from a price list with little more than the
 request id. The meter recognises the call only by its identity. So the ids, the start and the customer from the usage
-log replace those of the copy. What the copy does not have (model, tokens, end, team ...) comes from the log, too: an event,
+log replace those of the copy. What the copy does not have (model, tokens, end, team, the user's own key ...) comes from the log, too: an event,
 a rate card and the log itself need it.
 """
 
@@ -88,6 +88,8 @@ def _complete(envelope: dict[str, Raw], call: dict[str, Raw], copy: Usage, model
         if used := {name: count for name, count in units.items() if count}:
             metadata = msgspec.json.decode(call.get("metadata", b"null"), type=dict[str, Raw] | None) or {}
             found["metadata"] = {**metadata, "usage_object": used}
+    if details.byok and not copy.byok:
+        found["byok"] = True
     if details.end_us and call.get("endTime", Raw(b"null")) == Raw(b"null"):
         found["endTime"] = to_iso(details.end_us)
     call |= {name: Raw(_encode(value)) for name, value in found.items() if value}

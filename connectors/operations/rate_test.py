@@ -7,16 +7,20 @@ from decimal import Decimal
 
 import msgspec
 
-from connectors.operations.logged_usage import logged_calls
+from connectors.operations.logged_usage import Logged, logged_calls
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord, Period
 from schemas.moments import parse_us
 from schemas.money import EXACT, ZERO, add
+from schemas.policy import MeterPolicy
 from schemas.rates import RateCard
-from streams.core.metering.decisions import BILLED
+from streams.core.metering.decisions import BILLABLE, BILLED, decide
 from streams.core.metering.rated_calls import rated
-from streams.core.pricing.cards import Rates
+from streams.core.metering.spend_log_ids import is_cache_hit
+from streams.core.pricing.cards import Price, Rates
 
+#: Which calls are billed without a cost depends on no policy, except for answers from a cache.
+_POLICY = MeterPolicy()
 _ORGS = "SELECT org_id, periods FROM organisations"
 
 
@@ -63,7 +67,7 @@ async def tried_on(database: Database, card: RateCard, since_us: int, until_us: 
     sums: dict[tuple[str, str], Changed] = {}
     async for call in logged_calls(database, since_us, until_us):
         usage, after = call.usage, ZERO
-        price = rated(usage, call.decision, rates)
+        price = price_by(rates, call)
         if price is not None:
             factor = rates.factor(card, call.org_id, call.subscription, usage.end_us)
             after = EXACT.multiply(price.usd, factor)
@@ -73,6 +77,19 @@ async def tried_on(database: Database, card: RateCard, since_us: int, until_us: 
         one.calls += 1
         one.cost, one.before, one.after = add(one.cost, usage.cost), add(one.before, call.billed), add(one.after, after)
     return sorted(sums.values(), key=lambda one: (-abs(one.after - one.before), one.customer, one.org_id))
+
+
+def price_by(rates: Rates, call: Logged) -> Price | None:
+    """Return the price that the meter would have given the call by the tested version; None = it would not have billed
+    it.
+
+    A call without a cost may be `billable` only because the version in force priced it. Another version decides anew.
+    """
+    usage, decision = call.usage, call.decision
+    if decision == BILLABLE and not usage.cost and not is_cache_hit(usage.request_id):
+        usage.media = bool(usage.images or usage.seconds)
+        decision = decide(usage, _POLICY)
+    return rated(usage, decision, rates)
 
 
 def _periods(text: str) -> tuple[Period, ...]:

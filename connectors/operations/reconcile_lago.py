@@ -18,6 +18,7 @@ from connectors.operations.after_invoice import not_invoiced
 from connectors.operations.delivered import DeliveredRows, lost_pages
 from connectors.operations.invoice_status import SubscriptionComparison, deciding, is_final, not_final, together
 from connectors.operations.last_invoice import INVOICED_US, INVOICES, Life, latest, lives_of
+from connectors.operations.plan_prices import PlanPrices
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord
 from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, to_iso
@@ -110,6 +111,7 @@ class _Comparison:
         self._lago = lago
         self._code = code
         self._now_us = now_us
+        self._prices = PlanPrices(database, lago, code)
         self._listed: dict[str, list[Invoice]] = {}
         self._invoices: dict[str, Invoice | None] = {}
 
@@ -124,11 +126,17 @@ class _Comparison:
                 )
             listed = await self._lago.subscriptions(org_id, BEGUN)
             lives = [one for one in listed if one.external_id == subscription and one.started_at is not None]
-            return together(
-                SubscriptionComparison(complaint_about_lago(usage, delivered, waiting)),
-                await self._of_last_period(usage, lives, org_id),
-                await self._of_earlier_lives(subscription, lives, org_id),
-            )
+            running = next((one for one in lives if one.terminated_at is None), None)
+            if models := await self._prices.own_price(running.plan_code if running is not None else None):
+                results = [await self._prices.looked_at(usage, delivered, models, org_id)]
+            else:
+                complaint = complaint_about_lago(usage, delivered, waiting)
+                twice = await self._prices.paid_besides(usage, org_id)
+                results = [
+                    SubscriptionComparison(complaint, note=twice),
+                    await self._of_last_period(usage, running, org_id),
+                ]
+            return together(*results, await self._of_earlier_lives(subscription, lives, org_id))
         listed = await self._lago.subscriptions(org_id, STATUSES)
         own = [one for one in listed if one.external_id == subscription]
         ended = [
@@ -172,6 +180,8 @@ class _Comparison:
                 to either.
         """
         name = ended.external_id
+        if await self._prices.own_price(ended.plan_code):
+            return SubscriptionComparison(complete=False)
         invoice, fees = await self._last_fees(ended, org_id)
         if invoice is None and len(self._listed[org_id]) >= INVOICES:
             return self._unread(name, org_id)
@@ -197,10 +207,9 @@ class _Comparison:
         return SubscriptionComparison(complaint_about_lago(counted, delivered, waiting).replace("Lago counts", counts))
 
     async def _of_last_period(
-        self, usage: LagoUsage, lives: Sequence[Subscription], org_id: str
+        self, usage: LagoUsage, running: Subscription | None, org_id: str
     ) -> SubscriptionComparison:
         """Compare the billing period before the running one: its invoice may differ, or there may be none."""
-        running = next((one for one in lives if one.terminated_at is None), None)
         if running is None or usage.from_us <= parse_us(str(running.started_at)) + SECOND_US:
             return SubscriptionComparison()
         if usage.from_us < self._now_us - _ENDED_US:  # an earlier run has compared it

@@ -47,13 +47,13 @@ def call_discrepancies(report: BackfillReport) -> list[str]:
                 f"({plain(hour.priced.usd)} USD): {command}"
             )
     sentences += [
-        f"{other.call} of {other.customer}: billed {plain(other.billed)} USD, LiteLLM says {plain(other.claimed)} USD"
+        f"{other.call} of {other.customer}: counted at {plain(other.counted)} USD, LiteLLM says {plain(other.claimed)} USD"
         for other in report.others
     ]
     if report.other_calls > len(report.others):
         sentences.append(
             f"and {report.other_calls - len(report.others)} more at another cost; all together LiteLLM says "
-            f"{plain(report.other_usd)} USD more than was billed"
+            f"{plain(report.other_usd)} USD more than was counted"
         )
     if report.refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.refused.items()))

@@ -45,7 +45,7 @@ log.identity, log.decision, log.status, log.cost_usd, log.part <> '' AS billed, 
 log.call_id, log.request_id, log.started_at,
 log.provider, log.call_type, log.tokens_input, log.tokens_output, log.total_tokens, log.cached_tokens, log.reasoning_tokens,
 log.ended_at, log.user_id, log.team_id, log.organization_id, log.key_hash, log.key_alias, log.power_level,
-log.cache_write_tokens, log.images, log.seconds
+log.cache_write_tokens, log.images, log.seconds, COALESCE(log.byok, false) AS byok
 """
 _OF_ROW = len(LoggedCall._fields) - 1
 _STARTED, _ENDED = LoggedCall._fields.index("start_us"), LoggedDetails._fields.index("end_us")

@@ -83,7 +83,7 @@ _BRIDGED_SQL: Final = _sql("bridged.sql")
 _JOBS_SQL: Final = _sql("jobs.sql")
 _COPIES_SQL: Final = _sql("copies.sql")
 _RECOUNTED_SQL: Final = _sql("recounted.sql")
-#: What was decided about calls of this partition that are in a part: the fields of `rows.Counted`.
+#: What was decided about calls of this partition that are in a part: the fields of `rows.CountedCall`.
 _COUNTED: Final = """
 SELECT log.identity, log.month::text, log.part, log.raw_offset, log.held, log.org_id, log.external_subscription_id, log.cost_usd,
     log.billed_usd
@@ -273,7 +273,7 @@ async def _recounted(connection: Any, partition: int, found: list[tuple[Any, ...
     if not now:
         return 0
     before = {
-        (identity, month): rows.Counted(*decided)
+        (identity, month): rows.CountedCall(*decided)
         for identity, month, *decided in await connection.fetch(_COUNTED, *zip(*now, strict=True), partition)
     }
     again = [key for key, counted in before.items() if rows.is_recounted(counted, now[key])]

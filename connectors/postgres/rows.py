@@ -5,7 +5,7 @@ Postgres accepts no NUL in text or JSON. In the records NUL can only be an escap
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from operator import attrgetter
 from re import compile as re_compile
 from typing import Any, NamedTuple, Protocol
@@ -31,6 +31,7 @@ from streams.core.delivery.receipt_states import (
     takes_back,
 )
 from streams.core.metering.call_kinds import JOBS
+from streams.core.metering.cost_fields import claims_of
 from streams.core.metering.decisions import BILLED, CARRIED, METERED
 from streams.core.metering.lago_event import is_rated
 from streams.core.metering.spend_log_ids import alias_of, names_a_job
@@ -106,7 +107,7 @@ class Resolved(NamedTuple):
     resolved_ms: int
 
 
-class Counted(NamedTuple):
+class CountedCall(NamedTuple):
     """What a ledger has decided about a call, from a usage row or from its row in the usage log.
 
     Fields:
@@ -143,7 +144,7 @@ def _weight(decision: str) -> int:
     return 2 if decision in BILLED else int(decision == CARRIED)
 
 
-def is_recounted(before: Counted, after: Counted) -> bool:
+def is_recounted(before: CountedCall, after: CountedCall) -> bool:
     """Return whether a ledger has counted the same record of the raw topic again, with another result. Only a rebuilt ledger
     does: it counts the calls of open and held windows, by the mappings and settings of today.
 
@@ -162,12 +163,12 @@ def _ledger_of(part: str) -> str:
     return ledger if first_offset.isascii() and first_offset.isdigit() else ""
 
 
-def _counted(row: tuple[Any, ...]) -> Counted:
+def _counted(row: tuple[Any, ...]) -> CountedCall:
     """Return what was decided about a call; it is in no part if it is not billed."""
     offset, held, org_id, subscription = (row[at] for at in (_OFFSET, _HELD, _ORG, _SUBSCRIPTION))
     part = row[_PART] if row[_DECISION] in BILLED or row[_DECISION] == METERED else ""
     billed = None if row[_BILLED] is None else Decimal(row[_BILLED])
-    return Counted(part, offset, held, org_id, subscription, Decimal(row[_COST]), billed)
+    return CountedCall(part, offset, held, org_id, subscription, Decimal(row[_COST]), billed)
 
 
 def rejected_rows(records: Iterable[KafkaRecord]) -> Rows:
@@ -273,7 +274,7 @@ def parts_billed(rows: Sequence[tuple[Any, ...]]) -> list[tuple[bytes, str, str,
     return [(row[0], row[1], row[_PART], row[_CUSTOMER]) for row in billed]
 
 
-def counted_in_parts(rows: Sequence[tuple[Any, ...]]) -> dict[tuple[bytes, str], Counted]:
+def counted_in_parts(rows: Sequence[tuple[Any, ...]]) -> dict[tuple[bytes, str], CountedCall]:
     """Return what was decided about the calls of these usage rows that are in a part, by the key of the call."""
     return {(row[0], row[_MONTH]): _counted(row) for row in rows if _counted(row).part}
 
@@ -359,17 +360,18 @@ def _rejected_row(record: KafkaRecord) -> tuple[Any, ...]:
 
 
 def _rejected_cost(rejection: Rejection) -> str | None:
-    """Return the cost in dollars, if the call has one. The meter stores the whole envelope, the ingress only the
-    element.
+    """Return the cost in dollars, if the call has one in any of the fields that the meter reads. The meter stores the
+    whole envelope, the ingress only the element.
     """
     if rejection.call is msgspec.UNSET:
         return None
     try:
         call = _decode_raw(rejection.call).call if rejection.stage == "meter" else _decode_call(rejection.call)
-    except UNDECODABLE:
+        claims = claims_of(call)
+    except (*UNDECODABLE, DecimalException):
         return None
-    for cost in (call.spend, call.response_cost, call.cost_usd):
-        if cost is not None and cost.is_finite() and cost.copy_abs() < _COST_LIMIT and cost.adjusted() > -30:
+    for cost in claims:
+        if cost.is_finite() and cost.copy_abs() < _COST_LIMIT and cost.adjusted() > -30:
             return format(cost, "f")
     return None
 

@@ -51,7 +51,9 @@ def some_calls(count: int, seed: int = 1) -> list[EnrichedUsage]:
     some = random.Random(seed)
     created = []
     for number in range(1, count + 1):
-        decision = some.choice(["billable", "billable", "byok", "unpriced", "failed_with_cost", "cache_hit", "carried"])
+        decision = some.choice(
+            ["billable", "billable", "byok", "own_subscription", "unpriced", "failed_with_cost", "cache_hit", "carried"]
+        )
         tags = some.sample(["prod", "team:a", "=evil"], some.randint(0, 2))
         created.append(
             call(
@@ -85,7 +87,8 @@ def expected(calls: list[EnrichedUsage], group_by: str) -> dict[str, tuple[int, 
         context = msgspec.json.decode(one.context, type=CallContext) if one.context else CallContext()
         values = {"day": [one.end[:10]], "tag": context.tags}.get(group_by)
         is_carried = one.decision == "carried"  # the success after it has its cost and its tokens
-        cost = Decimal(0) if one.byok or one.decision == "byok" or is_carried else one.cost_usd
+        paid_by_caller = one.byok or one.decision in ("byok", "own_subscription")
+        cost = Decimal(0) if paid_by_caller or is_carried else one.cost_usd
         by_cost = one.cost_usd if one.decision in ("billable", "failed_with_cost") else Decimal(0)
         billed = by_cost if one.billed_usd is None else one.billed_usd
         for value in values if values is not None else [getattr(one, fields.get(group_by, group_by))]:

@@ -269,10 +269,10 @@ async def test_another_cost_is_reported_and_never_billed(world: World) -> None:
     result = await world.reconcile()
     assert result.code == 1
     first, second = result.json["complaints"]
-    assert first == "chatcmpl-1 of acme: billed 2 USD, LiteLLM says 2.5 USD"
+    assert first == "chatcmpl-1 of acme: counted at 2 USD, LiteLLM says 2.5 USD"
     assert damaged["id"] in second
     done = await world.backfill()
-    other = {"call": "chatcmpl-1", "customer": "acme", "billed_usd": "2", "usd": "2.5"}
+    other = {"call": "chatcmpl-1", "customer": "acme", "counted_usd": "2", "usd": "2.5"}
     assert (done.code, done.json["other_cost"]) == (1, {"calls": 1, "usd": "0.5", "first": [other]}), done.out
     assert (done.json["missing"], await world.billed()) == (0, (1, Decimal(2)))
 

@@ -27,6 +27,8 @@ async def test_usage_counted_for_another_org_is_explained_to_the_billed_org(post
         with Database(url, size=1) as database:
             story = await story_of_event(database, f"{PREFIX}7")
             found = (await calls_of_customer(database, "new", SINCE, UNTIL)).calls
+            of_old = (await calls_of_customer(database, "old", SINCE, UNTIL)).calls
+    assert of_old == [], "their sum was told to the org that does not pay them, too"
     assert story is not None and story.adds_up
     assert [(call.identity, story and story.transaction_id) for call, story in found] == [
         (calls[0].identity, f"{PREFIX}7"),

@@ -314,6 +314,22 @@ async def test_a_replaced_event_is_done_once_its_replacement_is(url: str) -> Non
     assert await rows(url, asked) == [(f"{PREFIX}7-again-again", "org", "last", False)]
 
 
+@pytest.mark.parametrize("held", ["", "no_subscription"])
+@pytest.mark.parametrize("merged", [False, True])
+async def test_a_call_has_the_org_and_the_subscription_that_its_event_bills(url: str, held: str, merged: bool) -> None:
+    """Earlier it had those that it was counted or held for, although another org paid."""
+    asked = "SELECT transaction_id, org_id, external_subscription_id FROM litellm_usage_events"
+    into, windows = (9, [7]) if merged else (7, [])
+    part, sub = f"{PREFIX}{into}", "" if held else "old"
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(1, org_id="org_old", held=held, external_subscription_id=sub))
+        assert await rows(url, asked) == [(None, "org_old", sub or None)]
+        await writer.put(TOPICS.events, event(into, org_id="org_new"), manifest=manifest(*windows, first=into))
+        assert await rows(url, asked) == [(part, "org_new", "sub")]
+        await writer.put(TOPICS.receipts, Receipt(part, "completed", NOW_US, "moved"))
+    assert await rows(url, asked) == [(part, "org_new", "moved")]
+
+
 async def test_usage_is_counted_from_the_start_to_before_the_end(url: str) -> None:
     end = await _calls(url)
     asked = "SELECT coalesce(sum(calls), 0)::int FROM aggregate_customer_usage('customer-123', $1, $2)"

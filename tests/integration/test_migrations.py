@@ -131,6 +131,8 @@ IN_USE = {
         "UPDATE usage_parts SET status = 'failed', processed_at = now(), maybe_sent = true, maybe_sent_at = now() WHERE part = 'part-1'"
     ],
     24: ["UPDATE rejected_calls SET resolution = 'purged', call_digest = sha256('a')"],
+    25: ["UPDATE llm_usage_log SET decision = 'own_subscription', part = '', byok = NULL"],
+    26: ["UPDATE usage_parts SET posted_to = 's3' WHERE part = 'part-1'"],
 }
 
 

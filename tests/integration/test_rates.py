@@ -128,7 +128,7 @@ async def test_every_sum_adds_up_if_the_billed_amount_is_not_the_cost(billed: Bi
 
 
 async def test_a_card_is_tried_on_the_usage_log_before_it_is_stored(billed: BilledDay, tmp_path: Path) -> None:
-    """The card in force would change only held usage: its factor is known only now."""
+    """The factor of another org changes what the calls of this org are billed at."""
     file = tmp_path / "next.toml"
     file.write_text(CARD.replace('"first"', '"next"').replace("org-a", "org-b"), encoding="utf-8")
     result = await billed.run("rates", "test", str(file), "--from", "1h", "--to", "0s")

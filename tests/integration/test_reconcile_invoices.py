@@ -10,13 +10,16 @@ import pytest
 
 from connectors.lago.client import LagoClient
 from connectors.lago.responses import Invoice
+from connectors.operations.plan_prices import PlanPrices
 from connectors.operations.reconcile_lago import LagoComparison, compare_with_lago
 from connectors.postgres.pool import Database
-from schemas.moments import parse_us
+from schemas.moments import MAX_US, parse_us
 from schemas.records import Receipt
+from streams.core.metering.reconciliation import LagoUsage
+from tests.support.credits import give, prepaid_since
 from tests.support.database import migrated_database
 from tests.support.history import TOPICS
-from tests.support.projection import Writer, event, manifest
+from tests.support.projection import Writer, event, manifest, usage
 from tests.support.sandbox import KEY, Clock, Lago, lago_sandbox
 
 METRIC = "ai_usage"
@@ -303,3 +306,66 @@ async def test_an_invoice_of_an_earlier_period_that_was_made_again_is_not_taken_
     monkeypatch.setattr(LagoClient, "invoice", invoice)
     compared = await billed.compared()
     assert (compared.subscriptions, compared.complaints, compared.notes) == (1, [], [])
+
+
+async def _on_own_price(billed: Billed, amount: str) -> None:
+    """From now on the subscription is on a plan whose standard charge prices each token."""
+    metric = (await billed.lago.get(f"/billable_metrics/{METRIC}")).json()["billable_metric"]["lago_id"]
+    charge = {"billable_metric_id": metric, "charge_model": "standard", "properties": {"amount": amount}}
+    await billed.lago.plan("own", 100, charges=[charge])
+    await billed.lago.subscribe("sub", "org", "own")
+
+
+@pytest.mark.parametrize("month_over", [False, True])
+@pytest.mark.parametrize(
+    ("amount", "account", "words"),
+    [
+        ("0", "org:org", "(standard), Lago counts 0 cents for events of 31 cents"),
+        ("0", "user:ada", "(standard), Lago counts 0 cents for events of 31 cents"),
+        ("0.01", "", "(standard), Lago counts 1 cents for events of 31 cents"),
+    ],
+)
+async def test_a_plan_with_a_price_of_its_own_is_not_compared_with_the_cents_of_the_events(
+    billed: Billed, amount: str, account: str, words: str, month_over: bool
+) -> None:
+    """Earlier the plan of docs/credits.md was a difference every night: Lago counts nothing on it."""
+    if account:
+        await give(billed.url, account, "10")
+    billed.clock.now = seconds("2026-11-25T00:00:00Z")
+    await _on_own_price(billed, amount)
+    if month_over:
+        billed.clock.now = seconds("2026-11-26T00:00:00Z")
+        await billed.deliver(9, "2026-11-26T00:00:00Z", "7")
+        billed.clock.now = seconds("2026-12-02T00:00:00Z")
+        await billed.invoiced()
+    billed.clock.now += 10
+    await billed.deliver(11, f"2026-{'12-02' if month_over else '11-25'}T00:00:01Z", "31")
+    compared = await billed.compared()
+    assert (compared.subscriptions, compared.not_compared, compared.complaints) == (0, 1, [])
+    (note,) = compared.notes
+    assert words in note and "besides" not in note
+
+
+async def test_usage_that_nobody_pays_for_is_a_difference(billed: Billed) -> None:
+    billed.clock.now = seconds("2026-11-25T00:00:00Z")
+    await _on_own_price(billed, "0")
+    billed.clock.now += 10
+    await billed.deliver(9, "2026-11-25T00:00:01Z", "31")
+    (complaint,) = (await billed.compared()).complaints
+    assert "for events of 31 cents, and nobody pays by credits" in complaint
+
+
+@pytest.mark.parametrize("since_us", [0, parse_us("2099-01-01T00:00:00Z")])
+async def test_an_org_that_pays_by_credits_and_by_invoice_is_named(billed: Billed, since_us: int) -> None:
+    """In the running period, by the clock of the database; an invoice of less than half a cent is none."""
+    await give(billed.url, "org:org", "10")
+    await prepaid_since(billed.url, "2026-11-01Z")
+    async with Writer(billed.url) as writer:
+        await writer.put(TOPICS.enriched, usage(1, org_id="org", cost_usd=Decimal("1.45")))
+    twice, none = (LagoUsage("sub", since_us, MAX_US, Decimal(cents), 1) for cents in ("145", "0.4"))
+    with Database(billed.url, size=1) as database:
+        prices = PlanPrices(database, LagoClient(billed.lago.http, billed.lago.url, KEY), METRIC)
+        besides = await prices.paid_besides(twice, "org"), await prices.paid_besides(none, "org")
+        own = await prices.looked_at(twice, Decimal(31), "standard", "org")
+    assert ["have paid 1.45 USD" in one for one in (*besides, own.note)] == [not since_us, False, not since_us]
+    assert own.complaint == ""

@@ -31,5 +31,5 @@ def backfill(
 ) -> None:
     """Bill calls that never arrived, or had no price when they were counted. Each call is looked up in the usage log
     first, so nothing is billed twice. Needs Postgres and a running meter and projector. --dry-run shows calls, tokens
-    and amounts by customer. Exit code 1 if rows were refused or are billed at another cost.
+    and amounts by customer. Exit code 1 if rows were refused or calls were counted at another cost.
     """

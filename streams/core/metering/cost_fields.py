@@ -33,7 +33,12 @@ def amount_of(call: Call) -> Decimal | None:
     return _one_of(call)
 
 
-def _one_of(call: Call) -> Decimal | None:
+def claims_of(call: Call) -> list[Decimal]:
+    """Return the cost in each field that has one, dollars, unchecked; amounts in cents come first.
+
+    Raises:
+        decimal.Overflow: an amount in cents is too large for `schemas.money.from_cents`.
+    """
     claims = [call.spend, call.response_cost, call.cost_usd, call.cost]
     cents = [call.precise_total_amount_cents]
     if (properties := call.properties) is not None:
@@ -42,7 +47,11 @@ def _one_of(call: Call) -> Decimal | None:
         claims += [data.cost, data.spend, data.response_cost, data.cost_usd]
         cents += [data.precise_total_amount_cents]
     amounts = [amount for amount in claims if amount is not None]
-    amounts[:0] = [from_cents(amount) if amount.is_finite() else amount for amount in cents if amount is not None]
+    return [from_cents(amount) if amount.is_finite() else amount for amount in cents if amount is not None] + amounts
+
+
+def _one_of(call: Call) -> Decimal | None:
+    amounts = claims_of(call)
     for amount in amounts:
         check_cost(amount)
     if len({quantise(amount, _SAME) for amount in amounts}) > 1:

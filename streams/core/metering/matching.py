@@ -63,6 +63,7 @@ class LoggedDetails(NamedTuple):
     cache_write_tokens: int = 0
     images: int = 0
     seconds: Decimal = ZERO
+    byok: bool = False
 
 
 class LoggedCall(NamedTuple):

@@ -35,6 +35,11 @@ def base_key(request_id: str) -> str:
     return md5(base.encode(), usedforsecurity=False).hexdigest() if base else ""
 
 
+def is_cache_hit(request_id: str) -> bool:
+    """Return whether the id says that the answer came from LiteLLM's cache."""
+    return _CACHE_HIT.search(request_id) is not None
+
+
 def names_a_job(request_id: str) -> bool:
     """Return whether it is LiteLLM's own row about a finished batch or background response."""
     return without_suffix(request_id) != request_id

@@ -38,6 +38,7 @@ DETAILS = LoggedDetails(
     cache_write_tokens=3,
     images=2,
     seconds=Decimal("1.5"),
+    byok=True,
 )
 ROW = LoggedCall(
     identity_of("litellm", "call-1", "chatcmpl-1", "success", str(START // 1000)),

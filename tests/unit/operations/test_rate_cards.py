@@ -2,6 +2,7 @@
 it.
 """
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,11 +11,15 @@ import pytest
 
 from connectors.billing.rate_files import POWER_LEVELS, card_of
 from connectors.operations.ledger_init import cost_of
+from connectors.operations.logged_usage import Logged
 from connectors.operations.price_list import InvalidPriceList, listed_as, listed_price, read_prices
 from connectors.operations.rate_cards import StoredCards, check_put, dropped_factors, has_added_factors
+from connectors.operations.rate_test import price_by
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US
+from schemas.rates import RateCard
 from schemas.records import LagoEvent
+from streams.core.pricing.cards import Rates
 from tests.support.calls import NOON
 from tests.support.rate_cards import call, card, entry
 
@@ -126,3 +131,26 @@ def test_an_unreadable_price_list_is_refused_with_the_place_and_the_next_step(
         read_prices(file)
     assert str(file) in str(refused.value) and sentence in str(refused.value)
     assert "pass LiteLLM's model_prices_and_context_window.json" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("cost", "fields", "version", "price"),
+    [
+        ("0", {}, card(default=entry(markup_percent="20", minimum="0.01")), None),
+        ("0", {}, card(default=entry(minimum="0.01")), None),
+        ("0", {}, card(entry("another", input="1")), None),
+        ("0", {}, card(entry(input="1")), D("0.0001")),
+        ("0", {"images": 2}, card(entry(per_image="0.5")), D("1")),
+        ("0", {"request_id": "r_cache_hit1795215634.42"}, card(default=entry(minimum="0.01")), D("0.01")),
+        ("0.5", {}, card(default=entry(markup_percent="20", minimum="0.01")), D("0.6")),
+        ("0.001", {}, card(default=entry(minimum="0.01")), D("0.01")),
+    ],
+)
+def test_a_tested_version_bills_a_call_without_a_cost_only_if_it_prices_what_was_counted(
+    cost: str, fields: dict[str, object], version: RateCard, price: Decimal | None
+) -> None:
+    """The version in force priced the call, so the log says `billable`. A test once said that a minimum would bill it."""
+    usage = call(cost, tokens_input=100, total_tokens=100, **fields)
+    logged = Logged(usage, "billable", "org", "sub", D("0.3"), datetime(2026, 11, 20, tzinfo=UTC))
+    found = price_by(Rates([version]), logged)
+    assert (None if found is None else found.usd) == price

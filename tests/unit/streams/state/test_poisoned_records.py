@@ -131,6 +131,34 @@ def test_a_cost_with_any_exponent_becomes_a_row_with_or_without_it(cost: str) ->
     assert result.rows[0][6] == ("100000" if cost == "1e5" else None)
 
 
+LAGO_CALL = b'{"transaction_id":"t","external_subscription_id":"a","properties":{"response_cost":0.5}}'
+
+
+@pytest.mark.parametrize(
+    ("shape", "call", "cost"),
+    [
+        ("flat", b'{"id":"c","cost":0.5}', "0.5"),
+        ("integration", b'{"request_id":"c","cost_usd":0.5}', "0.5"),
+        ("slp", b'{"id":"c","response_cost":0.5}', "0.5"),
+        ("lago", LAGO_CALL, "0.5"),
+        ("lago", b'{"transaction_id":"t","precise_total_amount_cents":"12.5"}', "0.125"),
+        ("lago", b'{"transaction_id":"t","precise_total_amount_cents":1e9999999}', None),
+        ("cloudevent", b'{"cloud_event":{"id":"c","data":{"cost":0.5}}}', "0.5"),
+        ("cloudevent", b'{"cloud_event":{"id":"c","data":{"precise_total_amount_cents":50}}}', "0.5"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["meter", "ingress"])
+def test_a_rejected_call_has_its_cost_in_its_row_whatever_field_it_came_in(
+    shape: str, call: bytes, cost: str | None, stage: str
+) -> None:
+    """In an earlier version `reconcile` said 0 USD of the refused calls of LiteLLM's `lago` and `openmeter` callbacks."""
+    envelope = b'{"v":1,"source":"webhook","shape":"%b","received_at":1,"id_kind":"user","call":%b}'
+    stored = envelope % (shape.encode(), call) if stage == "meter" else call
+    rejection = b'{"at":1,"stage":"%b","reason":"beyond_horizon","detail":"","offset":3,"call":%b}'
+    result = rows.rejected_rows([Stored(rejection % (stage.encode(), stored))])
+    assert (result.aside, result.rows[0][6]) == ([], cost)
+
+
 @pytest.mark.parametrize(
     "headers",
     [

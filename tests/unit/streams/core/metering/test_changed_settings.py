@@ -175,6 +175,23 @@ def test_a_policy_applies_at_the_time_of_the_count_or_of_the_seal(
     assert {event.code for event in line.events} <= {new.event_code}
 
 
+@pytest.mark.parametrize("fields", [{"cost": "0"}, {"cost": "2"}])
+def test_an_answer_from_the_cache_that_was_not_billed_is_not_billed_when_it_is_repeated(
+    fields: dict[str, object],
+) -> None:
+    """Earlier the repeat was an event of its own, because LiteLLM's cost of such an answer is 0, and a first copy without a
+    cost stays open for its price.
+    """
+    line, new = Line(), replace(PLAIN, bill_cache_hits=True)
+    answer = call(1, cache_hit=True, **fields)  # type: ignore[arg-type]
+    line.fold(PLAIN, answer)
+    line.log.taken_over(NOON)
+    line.fold(new, answer, answer, call(2, cache_hit=True, **fields))  # type: ignore[arg-type]
+    line.settle(new)
+    assert line.decisions == {"cache_hit": 1, "duplicate": 2, "billable": 1}
+    assert [event.properties["requests"] for event in line.events] == ["1"]
+
+
 POLICIES = [
     PLAIN,
     BY_TEAM,
