@@ -1,15 +1,14 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS), and Prometheus' promtool (or apt-get, which fetches it).
 .DEFAULT_GOAL := help
-.PHONY: help demo services services-stop test serverless served faults with-servers check fmt bench latency soak trial scale-trial plugin-trial litellm-matrix stripe-trial upgrade mutants fuzz ready reliability balance-trial clickhouse-test alarms-trial deploy-test chart chart-test lock sbom venv
+.PHONY: help demo services services-stop test serverless faults check fmt bench latency soak trial scale-trial plugin-trial litellm-matrix stripe-trial upgrade mutants fuzz ready reliability balance-trial clickhouse-test alarms-trial deploy-test chart chart-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 # Hundreds of processes load the same modules: without compiled files each would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 #: The folders of tests that need a Kafka or a Postgres. All others but the fault tests need none.
 WITH_SERVERS = tests/integration tests/e2e
-#: What the tests without servers print; `make test` shows it after the tests that run beside them.
-SERVERLESS_LOG = .cache/serverless.log
-SERVERLESS_OUT =
+#: What the fault tests print; `make test` shows it after the tests that run beside them.
+FAULTS_LOG = .cache/faults.log
 # Processes of the tests, for two cores: they mostly wait. Each has a Postgres of its own, and those of the fault tests a Kafka.
 WORKERS ?= 6
 FAULT_WORKERS ?= 5
@@ -36,25 +35,19 @@ services-stop: venv ## end them, and delete their data
 
 test: venv ## everything CI runs: the checks, then all tests on a real Kafka (ARGS="-k window" to choose)
 	$(MAKE) -j 2 check ready
-	rm -f $(SERVERLESS_LOG)
-	$(MAKE) -j 2 SERVERLESS="nice -n 19" SERVERLESS_OUT="> $(SERVERLESS_LOG) 2>&1" served serverless; code=$$?; cat $(SERVERLESS_LOG); exit $$code
+	rm -f $(FAULTS_LOG)
+	$(MAKE) -j 2 serverless faults; code=$$?; cat $(FAULTS_LOG); exit $$code
+	.venv/bin/pytest -o testpaths="$(WITH_SERVERS)" -m "not faults and not alone" -n $(WORKERS) --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 	.venv/bin/pytest -m alone $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 
-# Tests without servers have no time limits that a busy machine breaks: they take what the others leave of the processors. A path
-# in ARGS chooses its tests, so testpaths, and not a path, says which folders a run has otherwise.
+# Fault tests mostly wait. Tests without servers run in these pauses: they have no time limits that this breaks. A path in ARGS
+# chooses its tests, so testpaths, and not a path, says which folders a run has otherwise.
 serverless: venv
-	@mkdir -p $(dir $(SERVERLESS_LOG))
-	$(SERVERLESS) .venv/bin/pytest $(addprefix --ignore=,$(WITH_SERVERS)) -m "not faults and not alone" -n 2 --dist worksteal $(ARGS) $(SERVERLESS_OUT) || [ $$? = $(NOTHING_CHOSEN) ]
-
-# One after the other, also if a test of the first part fails.
-served: venv
-	@code=0; $(MAKE) faults || code=1; $(MAKE) with-servers || code=1; exit $$code
+	.venv/bin/pytest $(addprefix --ignore=,$(WITH_SERVERS)) -m "not faults and not alone" -n 2 --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 
 faults: venv
-	.venv/bin/pytest -m "faults and not alone" -n $(FAULT_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
-
-with-servers: venv
-	.venv/bin/pytest -o testpaths="$(WITH_SERVERS)" -m "not faults and not alone" -n $(WORKERS) --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
+	@mkdir -p $(dir $(FAULTS_LOG))
+	.venv/bin/pytest -m "faults and not alone" -n $(FAULT_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS) > $(FAULTS_LOG) 2>&1 || [ $$? = $(NOTHING_CHOSEN) ]
 
 # Beside the checks, which take one processor. The last line compiles the tests once: their workers would each do it.
 ready: venv
@@ -148,8 +141,8 @@ LOCKED = -c constraints.txt --generate-hashes --no-emit-index-url --no-header --
 
 #: The Python to make the environments with; chosen if it is empty.
 PYTHON ?=
-# The system's before others: a distribution builds Python with a profile, and it takes a third less CPU time than pyenv's. Pyenv
-# leaves commands on the PATH that fail when called: a Python counts only once it has run.
+# The system's before others: it is the one that most machines have. Pyenv leaves commands on the PATH that fail when called: a
+# Python counts only once it has run.
 # ensurepip: some systems package it apart, and without it there is no pip in the new environment.
 FIND_PYTHON = for python in $(or $(PYTHON),/usr/bin/python3.13 /usr/bin/python3.12 /usr/bin/python3.11 python3.13 python3.12 python3.11 python3); do \
 	  $$python -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
