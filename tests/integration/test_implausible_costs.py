@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support.calls import Raw, raw, slp
@@ -120,6 +121,9 @@ async def test_a_call_that_is_billed_in_the_end_replaces_its_unbilled_row(url: s
 async def test_a_billed_row_is_never_withdrawn(url: str) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1), usage(1, decision="unpriced", cost_usd=Decimal(0), part=""))
-        await writer.put(TOPICS.enriched, usage(1, offset=9, cost_usd=Decimal(9)))  # a copy: no rebuilt ledger
+        copy = msgspec.structs.replace(
+            usage(1, cost_usd=Decimal(9)), offset=9
+        )  # only a rebuilt ledger counts offset 1 again
+        await writer.put(TOPICS.enriched, copy)
     found = await rows(url, "SELECT decision, cost_usd FROM llm_usage_log")
     assert [tuple(row) for row in found] == [("billable", Decimal("0.000145"))]
