@@ -276,7 +276,8 @@ class _Connection(RequestHandler):
         """Answer with problem JSON. aiohttp calls this for input that it cannot parse, and for exceptions that leave a
         handler.
         """
-        if isinstance(exc, UnicodeEncodeError) and EXPECT in request.headers:
+        expected = request.headers.get(EXPECT)
+        if isinstance(exc, UnicodeEncodeError) and expected and expected in exc.object:
             status = 417  # aiohttp cannot quote the header, whose bytes are no text
         if status < _SERVER_ERRORS:
             self._unauthenticated.malformed(request, type(exc).__name__)

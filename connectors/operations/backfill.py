@@ -176,7 +176,7 @@ class Backfill:
             done.hour_of(call).known += 1
         if word == OTHER_COST and row is not None:
             done.differ(call, row)
-        elif word == KNOWN and row is not None and row.decision == UNPRICED:
+        elif word == KNOWN and row is not None and row.decision == UNPRICED and not call.cost:
             done.unpriced[row.model] = done.unpriced.get(row.model, 0) + 1
         return judgement.sendable
 

@@ -2,13 +2,13 @@
 -- (docs/adr/0043), with another result or in other parts, because a mapping or a setting has changed meanwhile. Which calls these
 -- are, `is_recounted` of rows.py decides. usage.sql then writes them anew. Returns these calls. Stores their new parts, because
 -- the events of these may bill another org than the one that was debited. A part that has an event, or was given up, keeps its
--- calls.
+-- calls; if they are counted in it again, the event is that of the second count, because no call of an event is counted again.
 WITH again AS MATERIALIZED (
     SELECT log.identity, log.month, log.part, log.held, log.cost_usd, given.part AS counted_in, given.held AS held_now
     FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[]) AS given (identity, month, part, held)
     JOIN llm_usage_log log ON log.identity = given.identity AND log.month = given.month::date
     LEFT JOIN usage_parts p ON p.part = log.part
-    WHERE p.event IS NULL AND p.released_in IS NULL AND p.status IS NULL
+    WHERE log.part = given.part OR (p.event IS NULL AND p.released_in IS NULL AND p.status IS NULL)
 ), taken AS (
     UPDATE llm_usage_log AS log
     SET decision = 'lost', part = '', held = '', billed_usd = NULL, price_usd = NULL

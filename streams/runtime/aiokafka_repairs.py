@@ -6,13 +6,14 @@ task refreshes a client's metadata, the client then never returns from a commit 
 
 A broker whose registration has expired names no broker until the controller has registered it again. A client that starts in
 that time fails in `AIOKafkaClient.coordinator_lookup` with an AssertionError, which its callers take for an error in our code.
+Until a broker is named, a client has only the connection with which it began. If that is closed, it asks nobody any more, for ever.
 """
 
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from aiokafka.client import AIOKafkaClient
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import CoordinatorNotAvailableError, KafkaConnectionError, KafkaError
 
@@ -22,6 +23,7 @@ def repair_aiokafka() -> None:
     _wrap(AIOKafkaConnection, "send", _surviving)
     _wrap(AIOKafkaConnection, "_send_sasl_token", _surviving)
     _wrap(AIOKafkaClient, "coordinator_lookup", _knowing_a_broker)
+    _wrap(AIOKafkaClient, "_metadata_update", _connected)
 
 
 def _wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -56,3 +58,19 @@ def _knowing_a_broker(lookup: Callable[..., Any]) -> Callable[..., Any]:
         return await lookup(client, *args)
 
     return look_up
+
+
+def _connected(update: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `_metadata_update`: a client that knows no broker and has lost its first connection begins anew."""
+
+    @wraps(update)
+    async def update_metadata(client: AIOKafkaClient, *args: Any) -> Any:
+        first = client._conns.get(("bootstrap", ConnectionGroup.DEFAULT))  # noqa: SLF001
+        if client.get_random_node() is None and (first is None or not first.connected()):
+            try:
+                await client.bootstrap()
+            except KafkaError:  # aiokafka has logged it, and its callers ask again
+                return False
+        return await update(client, *args)
+
+    return update_metadata

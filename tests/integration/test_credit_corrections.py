@@ -170,3 +170,23 @@ async def test_a_call_without_a_price_does_not_hide_a_changed_factor_of_its_wind
         await project(url, topic, *values)
     assert await net_balances(url, "org:org") == [Decimal(8)]
     assert await rows(url, "SELECT sum(billed_usd) FROM llm_usage_log") == [(Decimal(2),)]
+
+
+@pytest.mark.parametrize("event_first", [False, True])
+@pytest.mark.parametrize("first_org", ["org", "old"])
+async def test_a_call_that_a_rebuilt_ledger_counts_at_another_cost_is_debited_at_that(
+    url: str, first_org: str, *, event_first: bool
+) -> None:
+    """Its part keeps its name. Earlier the debit stayed that of the lost ledger if the event was projected first."""
+    before, again = (
+        usage(1, org_id=org, external_subscription_id="sub", cost_usd=Decimal(usd))
+        for org, usd in ((first_org, 2), ("org", 3))
+    )
+    await project(url, TOPICS.enriched, before)
+    news = [(TOPICS.enriched, again, {}), (TOPICS.events, event(), {"manifest": manifest()})]
+    for topic, value, headers in reversed(news) if event_first else news:
+        await project(url, topic, value, **headers)
+    assert await net_balances(url, "org:org", "org:old") == [Decimal(7), Decimal(10)]
+    await rows(url, "TRUNCATE projector_offsets")
+    await project(url, TOPICS.enriched, before, again)
+    assert await net_balances(url, "org:org", "org:old") == [Decimal(7), Decimal(10)]

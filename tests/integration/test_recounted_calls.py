@@ -14,7 +14,7 @@ from connectors.operations.money_notes import notes_of
 from connectors.postgres.pool import Database
 from tests.support.database import rows
 from tests.support.history import PREFIX, TOPICS
-from tests.support.projection import Writer, event, manifest, snapshot, usage
+from tests.support.projection import Writer, emptied, event, manifest, snapshot, usage
 
 WHERE = {"org_id": "org", "external_subscription_id": "sub"}
 #: Two calls of a customer without a mapping, in two held parts; then in one part of the org that pays.
@@ -125,3 +125,35 @@ async def test_a_call_whose_part_is_an_event_stays_there(url: str) -> None:
     assert await rows(url, "SELECT part FROM llm_usage_log") == [(f"{PREFIX}7",)]
     with Database(url, size=1) as database:
         assert "is counted twice" in (await notes_of(database)).complaints[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "again"),
+    [
+        ({"held": "no_mapping"}, WHERE),
+        ({"org_id": "other", "external_subscription_id": "its"}, WHERE),
+        (WHERE, {**WHERE, "cost_usd": Decimal("0.0001")}),
+        ({**WHERE, "billed_usd": Decimal(1), "rate": "r1"}, {**WHERE, "billed_usd": Decimal(2), "rate": "r2"}),
+    ],
+    ids=["released", "of another org", "rounded otherwise", "at another rate"],
+)
+@pytest.mark.parametrize("released", [False, True])
+async def test_the_tables_are_the_same_whether_the_event_or_the_second_count_is_projected_first(
+    url: str, before: dict[str, Any], again: dict[str, Any], released: bool
+) -> None:
+    """Both are in one transaction if the windows are over, and the projector reads their topics independently. Earlier the row kept
+    the result of the lost ledger if the event came first: the event was not proved, and its credits were debited otherwise.
+    """
+    found = []
+    sealed, windows = (event(9), manifest(7, first=9)) if released else (event(7), manifest())
+    for event_first in (False, True):
+        await emptied(url)
+        async with Writer(url) as writer:
+            await writer.put(TOPICS.enriched, *[usage(n, **before) for n in (7, 8)])
+            if event_first:
+                await writer.put(TOPICS.events, sealed, manifest=windows)
+            await writer.put(TOPICS.enriched, *[usage(n, **again) for n in (7, 8)])
+            if not event_first:
+                await writer.put(TOPICS.events, sealed, manifest=windows)
+        found.append(await snapshot(url))
+    assert found[0] == found[1]

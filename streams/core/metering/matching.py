@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+import msgspec
+
 from schemas.money import ZERO
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
@@ -121,6 +123,8 @@ def verdict(copy: Usage, rows: Iterable[LoggedCall], policy: MeterPolicy) -> Cop
         same = [row for row in same if row.customer_id == copy.customer_id]
         if not same:
             return CopyVerdict(MISSING)
+    if any(row.details is not None and row.details.byok for row in same):
+        copy = msgspec.structs.replace(copy, byok=True)  # it is sent so, see connectors/operations/pricing.py
     decision = decide(copy, policy)
     lost = [row for row in same if row.decision == LOST]
     if lost and decision in {*BILLED, METERED}:

@@ -297,3 +297,43 @@ def test_closing_posts_the_remaining_records(tmp_path: Path, rings: Callable[...
         ring.append(b'{"id":"%d"}' % number)
     ring.close()
     assert len(there.records) == 1200
+
+
+def test_a_name_that_could_not_be_made_durable_is_tried_again_with_the_next_record(
+    rings: Callable[..., Ring], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier it was tried once: after a power cut the whole segment could be gone."""
+    tried: list[Path] = []
+
+    def sync(folder: Path) -> None:
+        tried.append(folder)
+        if len(tried) == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("meterbridge_litellm.ring.sync_folder", sync)
+    there, counts = Meterbridge(), Counts()
+    ring = rings(tmp_path, there, counts)
+    for number in range(3):
+        ring.append(b'{"id":%d}' % number)
+        until(lambda: len(there.records) == number + 1)  # noqa: B023  # it is called at once
+    assert len(tried) == 2
+
+
+@pytest.mark.parametrize("after", ["write", "fsync"])
+async def test_a_proxy_without_free_file_descriptors_makes_its_records_durable(
+    rings: Callable[..., Ring], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    """Clients open as many connections as they like. Earlier the writer ended by the error, and no record was posted any more."""
+    there = Meterbridge()
+    ring = rings(tmp_path, there, answer_after=after)
+    ring.append(b'{"id":0}')
+    until(lambda: len(there.records) == 1)
+
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "dup", none_left)
+    kept = asyncio.get_running_loop().create_future()
+    ring.append(b'{"id":1}', kept)
+    assert await asyncio.wait_for(kept, 5 * PATIENCE)
+    until(lambda: len(there.records) == 2)

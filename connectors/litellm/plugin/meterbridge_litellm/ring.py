@@ -12,7 +12,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -113,24 +114,29 @@ class Ring:
             written = self._write(group)
             if self._file < 0:
                 return
-            files, self._full_files = [*self._full_files, os.dup(self._file)], []
+            full, self._full_files, current = self._full_files, [], self._file
             end, is_named, self._is_named = RingPosition(self._number, self._size), self._is_named, True
-        # The lock is free here: `append`, in the event loop of the proxy, must not wait for the disk.
-        if not is_named:
-            try:
-                sync_folder(self._folder)
-            except OSError as error:
-                self._counts.warn("fsync_failed", error=errno.errorcode.get(error.errno or 0))
-        for file in files:
-            try:
-                os.fdatasync(file)
-            except OSError as error:  # they are posted anyway, because Meterbridge's copy is the safest
-                self._counts.warn("fsync_failed", error=errno.errorcode.get(error.errno or 0))
-            finally:
-                os.close(file)
+        # The lock is free here: `append`, in the event loop of the proxy, must not wait for the disk. `current` may become a full
+        # one meanwhile; only this thread closes it, the next time.
+        if not is_named and not self._synced(partial(sync_folder, self._folder)):
+            with self._lock:
+                self._is_named = False
+        for file in (*full, current):
+            self._synced(partial(os.fdatasync, file))
+        for file in full:
+            os.close(file)
         self._durable = end
         _settle([future for _, future in written], kept=True)
         self._wake.set()
+
+    def _synced(self, sync: Callable[[], None]) -> bool:
+        """Return whether `sync` has made something durable. Records are posted in any case: Meterbridge's copy is the safest."""
+        try:
+            sync()
+        except OSError as error:
+            self._counts.warn("fsync_failed", error=errno.errorcode.get(error.errno or 0))
+            return False
+        return True
 
     def _write(self, group: list[Entry]) -> list[Entry]:
         """Append records together, or one by one if that fails; return the written records. The others are shed."""

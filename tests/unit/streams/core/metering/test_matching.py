@@ -1,5 +1,6 @@
 """Whether a copy is a call of the usage log, and whether it must be billed: the rule alone."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -29,6 +30,7 @@ from streams.core.metering.matching import (
     PRICED,
     UNCLEAR,
     LoggedCall,
+    LoggedDetails,
     nameless,
     same_call,
     verdict,
@@ -253,3 +255,20 @@ def test_a_timed_out_request_has_a_cost_only_in_the_database_and_each_attempt_is
     ]
     assert verdict(request, [told, *sent], POLICY).word == KNOWN
     assert verdict(attempt, [told, *sent], POLICY).word == KNOWN
+
+
+@pytest.mark.parametrize(
+    ("details", "bill_byok", "word"),
+    [
+        (LoggedDetails(byok=True), False, KNOWN),
+        (LoggedDetails(byok=True), True, PRICED),
+        (LoggedDetails(), False, PRICED),
+        (None, False, PRICED),
+    ],
+)
+def test_a_price_of_a_call_on_a_users_own_key_is_not_sent_if_the_meter_would_not_bill_it(
+    details: LoggedDetails | None, bill_byok: bool, word: str
+) -> None:
+    """Earlier each `backfill` sent it and said that it was priced, and each `reconcile --litellm` asked for that."""
+    row = logged_call(decision=UNPRICED, cost=Decimal(0), billed=False, details=details)
+    assert verdict(copy(), [row], replace(POLICY, bill_byok=bill_byok)).word == word
