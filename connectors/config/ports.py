@@ -1,5 +1,6 @@
 """What a process says that cannot listen on a port."""
 
+import errno
 import os
 import socket
 
@@ -15,7 +16,8 @@ def port_refused(setting: str, port: int, host: str, error: OSError) -> Configur
     """
     number = error.errno or 0
     cause = os.strerror(number) if number > 0 else error.strerror or str(error)
-    return ConfigurationError(setting, f"{setting} {port} on {host} cannot be used: {cause}")
+    advice = "; stop the other program, or choose another port" if number == errno.EADDRINUSE else ""
+    return ConfigurationError(setting, f"{setting} {port} on {host} cannot be used: {cause}{advice}")
 
 
 def refuse_taken_port(setting: str, port: int, host: str) -> None:

@@ -65,7 +65,7 @@ def offset_range_of(
     with closing(reader(kafka, committed=False)) as consumer, translated_errors(topic):
         partitions = consumer.list_topics(topic, timeout=LIMIT_S).topics[topic]
         if partitions.error is not None:
-            raise TopicProblem("topic_missing", f"{topic} does not exist")
+            raise TopicProblem("topic_missing", f"{topic} does not exist: run `meterbridge topics create`")
         ranges = {
             number: asked(partial(consumer.get_watermark_offsets, TopicPartition(topic, number), timeout=LIMIT_S))
             for number in partitions.partitions

@@ -40,6 +40,7 @@ _REASONS: Final = {
 #: Classes for a value, a constraint or a limit: the same row would fail again. "MB" is the class of our own functions.
 _DATA: Final = ("21", "22", "23", "54", "MB")
 _KEY_REUSED: Final = "MB001"
+_NO_DATABASE: Final = "3D000"
 _NO_PARTITION = "no partition of relation"
 
 
@@ -74,5 +75,7 @@ def _decision(error: asyncpg.PostgresError) -> Rejected | Unavailable:
             ROW_REFUSED, f"{type(error).__name__} {code} {error.constraint_name or error.column_name or ''}"
         )
     reason = _REASONS.get(code) or _REASONS.get(code[:2], POSTGRES_ERROR)
+    if code == _NO_DATABASE:
+        return Unavailable(reason, "the database does not exist: create it, or correct its name")
     hint = ": run `meterbridge db migrate`" if reason == POSTGRES_SCHEMA else ""
     return Unavailable(reason, f"{type(error).__name__} {code}{hint}")

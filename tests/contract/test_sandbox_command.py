@@ -122,5 +122,5 @@ async def test_a_port_in_use_is_reported_in_one_sentence() -> None:
             stderr=asyncio.subprocess.PIPE,
         )
         _, output = await process.communicate()
-    sentence = f"--port {port} on 127.0.0.1 cannot be used: Address already in use"
+    sentence = f"--port {port} on 127.0.0.1 cannot be used: Address already in use; stop the other program, or choose another port"
     assert (process.returncode, " ".join(output.decode().split())) == (2, f"meterbridge: {sentence}")

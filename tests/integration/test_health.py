@@ -157,7 +157,7 @@ async def test_a_port_in_use_is_reported_in_one_sentence() -> None:
             with pytest.raises(ConfigurationError) as refused:
                 async with serving(settings.model_copy(update={name.lower(): taken}), parts):
                     pass
-            sentence = f"{name} {taken} on 127.0.0.1 cannot be used: Address already in use"
+            sentence = f"{name} {taken} on 127.0.0.1 cannot be used: Address already in use; stop the other program, or choose another port"
             assert (refused.value.reason, refused.value.detail) == (name, sentence)
 
 
