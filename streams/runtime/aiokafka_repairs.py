@@ -6,7 +6,7 @@ task refreshes a client's metadata, the client then never returns from a commit 
 
 A broker whose registration has expired names no broker until the controller has registered it again. A client that starts in
 that time fails in `AIOKafkaClient.coordinator_lookup` with an AssertionError, which its callers take for an error in our code.
-Until a broker is named, a client has only the connection with which it began. If that is closed, it asks nobody any more, for ever.
+Until a broker is named, a client has only its first connection. When this connection closes, the client never connects again.
 """
 
 from collections.abc import Callable

@@ -74,7 +74,7 @@ def test_a_child_that_ends_is_started_again_and_all_end_with_the_worker(worker: 
 
 
 def test_a_worker_ends_if_a_metrics_port_of_its_roles_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an earlier version it started its children again and again, for ever."""
+    """An earlier version never stopped starting its children again."""
     monkeypatch.setattr(worker_module, "STOP_S", 0.0)
     monkeypatch.setattr(worker_module, "supervise", lambda *_: pytest.fail("children were started"))
     with socket.create_server(("127.0.0.1", 0)) as taken:

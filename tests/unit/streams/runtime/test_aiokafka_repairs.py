@@ -38,7 +38,7 @@ class Connection:
 async def test_a_client_that_lost_its_first_connection_before_a_broker_was_named_connects_again(
     monkeypatch: pytest.MonkeyPatch, refusals: int
 ) -> None:
-    """It knew no address any more: it asked nobody, for ever, and its role had no partitions."""
+    """Before this, the client knew no address to ask, and its role got no partitions."""
     answers: list[Any] = [[], *[KafkaConnectionError("refused")] * refusals, [], BROKERS, BROKERS]
     opened: list[Connection] = []
 
