@@ -46,7 +46,7 @@ meterbridge lago setup
 METRICS_PORT=9080 meterbridge serve > .meterbridge/serve.log 2>&1 & echo $! > .meterbridge/serve.pid
 meterbridge worker > .meterbridge/worker.log 2>&1 & echo $! > .meterbridge/worker.pid
 until curl -fs localhost:8080/health/ready && curl -fs localhost:9090/health/ready; do sleep 0.2; done
-post() { curl -s --fail-with-body "localhost:8080$1" -H "Authorization: Bearer $LITELLM_MASTER_KEY" -d "$2"; }
+post() { curl -s --retry 20 --fail-with-body "localhost:8080$1" -H "Authorization: Bearer $LITELLM_MASTER_KEY" -d "$2"; }
 until post /api/v1/billing/org/organizations/acme-inc/setup '{"plan_code": "ai_basic"}'; do sleep 1; done
 post /customers/mapping '{"litellm_customer_id": "acme", "lago_customer_id": "acme-inc", "lago_organization_id": "main"}'
 post /api/v1/provider-keys '{"user_id": "ada", "provider": "openai", "key_name": "mine", "api_key": "sk-example-of-adas-own-key"}'
