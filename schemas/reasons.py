@@ -1,7 +1,7 @@
 """The closed lists of reasons and outcomes that metrics have as labels, each written once.
 
-A reason is a contract: dashboards, alarms and docs/errors.md name it. Reasons that belong to one rule alone stand beside
-that rule (`streams/core/metering/decisions.py`, `streams/core/mapping/resolve.py`).
+A reason is a contract: dashboards, alarms and docs/errors.md name it. Two lists are elsewhere, beside their rules: why a
+call is not billed, `streams/core/metering/decisions.py`; why usage is held, `streams/core/mapping/held_reasons.py`.
 """
 
 from typing import Final

@@ -26,6 +26,7 @@ from schemas.rates import RateCard
 from streams.components import Components
 from streams.core.delivery.backoff import RetryPolicy
 from streams.runtime.compacted_table import CompactedTable
+from streams.runtime.faust_options import FAUST_OPTIONS
 from streams.runtime.faust_transport import App
 from streams.runtime.partition_task import PartitionProcessor
 from streams.runtime.role import AnyRole, MultiTopicRole, Role
@@ -190,23 +191,6 @@ def _app(components: Components, role: str) -> App:
         broker_credentials=components.credentials,
         store="memory://",
         datadir=str(Path(gettempdir()) / "meterbridge-faust"),  # Faust creates this topic; no role writes to it
-        web_enabled=False,
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        table_standby_replicas=0,
-        consumer_auto_offset_reset="none",
         consumer_group_instance_id=f"{components.instance_id}-{role}" if components.instance_id else None,
-        broker_max_poll_records=4000,
-        # If a group leader's first metadata request goes to a failing broker, no worker gets a partition until the next
-        # request, after five minutes by default.
-        consumer_metadata_max_age_ms=5_000,
-        consumer_max_fetch_size=4 << 20,
-        broker_session_timeout=15.0,
-        broker_heartbeat_interval=3.0,
-        broker_request_timeout=30.0,
-        broker_rebalance_timeout=30.0,
-        broker_commit_interval=60.0,
-        stream_buffer_maxsize=64,
-        stream_wait_empty=False,
-        stream_recovery_delay=0.0,
+        **FAUST_OPTIONS,
     )

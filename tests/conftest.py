@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+import uvloop
 from hypothesis import HealthCheck, settings
 
 from connectors.telemetry.logs import add_trace_ids
+from streams.runtime.aiokafka_repairs import repair_aiokafka
 from tests.support.certificates import share_certificates
 from tests.support.database import drop_template, migrated_database
 from tests.support.kafka import Kafka, MavenKafka, start_kafka
@@ -40,6 +42,10 @@ _BROKER = pytest.StashKey[BrokerForWorkers]()
 
 def pytest_configure(config: pytest.Config) -> None:
     share_certificates()
+    asyncio.set_event_loop_policy(
+        uvloop.EventLoopPolicy()
+    )  # the loop of our processes, see streams/runtime/event_loop.py
+    repair_aiokafka()
     config.stash[_NEIGHBOURS] = []
     os.environ.setdefault(RUN, _marker(config))  # the workers have it from the start
 

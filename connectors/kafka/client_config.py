@@ -1,4 +1,4 @@
-"""The connection settings of the clients: translates a `KafkaConnection` for librdkafka, aiokafka and Faust.
+"""How clients connect to Kafka: translates a `KafkaConnection` for librdkafka, aiokafka and Faust, and no other option.
 
 PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL are supported, with PLAIN or SCRAM, and with the certificate of the client (mTLS).
 Host names in certificates are verified.

@@ -1,4 +1,4 @@
-"""Composes the management API of one process: its tables, writers, tables, endpoints and background tasks."""
+"""Composes the management API of one process: its tables, writers, endpoints and background tasks."""
 
 import asyncio
 import time

@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry, Info
 from connectors.telemetry.canary_metrics import CanaryMetrics
 from connectors.telemetry.counted_by_role import watch_counts
 from connectors.telemetry.credit_metrics import CreditMetrics
+from connectors.telemetry.delivery_metrics import DeliveryMetrics
 from connectors.telemetry.held_metrics import HeldMetrics
 from connectors.telemetry.held_usage import HeldUsageMonitor
 from connectors.telemetry.ingress_metrics import IngressMetrics
-from connectors.telemetry.lago_metrics import LagoMetrics
 from connectors.telemetry.mapping_metrics import MappingMetrics
 from connectors.telemetry.metering_metrics import MeteringMetrics
 from connectors.telemetry.metric_definitions import make_all
@@ -35,7 +35,7 @@ class Metrics(
     QueueMetrics,
     HeldMetrics,
     OrganizationMetrics,
-    LagoMetrics,
+    DeliveryMetrics,
     CanaryMetrics,
     MappingMetrics,
     ProviderMetrics,

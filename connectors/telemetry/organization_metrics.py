@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from connectors.telemetry.lago_metrics import BREAKER_STATES, LagoMetrics
+from connectors.telemetry.delivery_metrics import BREAKER_STATES, DeliveryMetrics
 from connectors.telemetry.metric_definitions import counter, gauge
 from streams.core.delivery.circuit_breaker import State
 
@@ -11,7 +11,7 @@ from streams.core.delivery.circuit_breaker import State
 _STATUSES: Final = (200, 401, 403)
 
 
-class OrganizationMetrics(LagoMetrics):
+class OrganizationMetrics(DeliveryMetrics):
     """A part of `Metrics`. The default organisation has the metrics without this label."""
 
     organization_breaker = gauge(

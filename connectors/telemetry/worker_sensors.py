@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from connectors.telemetry.held_metrics import HELD_REASONS
 from connectors.telemetry.metering_metrics import LAWS
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.minute_summary import MinuteSummary
@@ -18,6 +17,7 @@ from schemas.money import add
 from schemas.records import Receipt
 from streams.agents.projector import Projected
 from streams.core.delivery.receipt_states import FAILED, PENDING
+from streams.core.mapping.held_reasons import HELD_REASONS
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.conservation import off_by, sum_of_windows
 

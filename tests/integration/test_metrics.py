@@ -15,7 +15,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from connectors.config.settings import Settings
 from connectors.ingest.routes import ROUTES
-from connectors.telemetry.held_metrics import HELD_REASONS
 from connectors.telemetry.ingress_metrics import SOURCES
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
@@ -25,6 +24,7 @@ from schemas.ledger import Counters, Position, Sum, Window
 from schemas.records import Receipt
 from schemas.topics import RECEIPTS
 from streams.core.delivery.circuit_breaker import State
+from streams.core.mapping.held_reasons import HELD_REASONS
 from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.ledger_state import LedgerState

@@ -22,12 +22,12 @@ from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.lago.client import LagoClient
 from connectors.operations.dead_letter_reasons import KNOWN
 from connectors.processes.management_api import Management
-from connectors.telemetry.held_metrics import HELD_REASONS
 from connectors.telemetry.metrics import Metrics
 from schemas import reasons as closed_lists
 from schemas.asyncapi import CHANNELS
 from schemas.generate import INBOUND, OUTBOUND, files
 from schemas.organizations import DEFAULT
+from streams.core.mapping.held_reasons import HELD_REASONS
 from streams.core.metering.decisions import DECISIONS
 from tests.contract.compatibility.breaks import Json
 from tests.support.reasons_of_code import reasons as raised_reasons

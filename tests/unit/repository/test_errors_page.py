@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from connectors.operations.dead_letter_reasons import KNOWN
-from connectors.telemetry.held_metrics import HELD_REASONS
 from schemas.reasons import INGRESS_REASONS
 from streams.core.delivery.verdicts import (
     HttpResponse,
@@ -17,6 +16,7 @@ from streams.core.delivery.verdicts import (
     unanswered,
     verdict_on_batch,
 )
+from streams.core.mapping.held_reasons import HELD_REASONS
 from streams.core.metering.decisions import DECISIONS
 from tests.support.pages import whole_page
 

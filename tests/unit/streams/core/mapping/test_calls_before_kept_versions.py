@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.operations.unplaceable_usage import REASONS
-from connectors.telemetry.held_metrics import HELD_REASONS
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US
+from streams.core.mapping.held_reasons import HELD_REASONS
 from streams.core.mapping.resolve import Resolver, resolve, resolve_held
 from streams.core.mapping.set_mapping import (
     KEPT_VERSIONS,

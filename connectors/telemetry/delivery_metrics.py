@@ -1,4 +1,4 @@
-"""The metrics of Lago: events, requests, and Lago's webhooks."""
+"""The metrics of delivery (sink and retry) and of Lago: events, requests, and Lago's webhooks."""
 
 from collections.abc import Callable
 from typing import Final
@@ -15,7 +15,7 @@ _LAGO_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 BREAKER_STATES: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 
-class LagoMetrics:
+class DeliveryMetrics:
     """A part of `connectors.telemetry.metrics.Metrics`."""
 
     events_emitted = counter("meterbridge_events_emitted_total", "Lago events that the meter wrote.")
