@@ -32,6 +32,8 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
         images, seconds: number of generated images; seconds of sound or video.
         byok: whether the caller's own provider key paid the provider.
         price_usd: `billed_usd` before the payer's factor, if the factor is not 1.
+        ledger: the deployment, raw topic and partition, as the names of parts begin with them; `""` if `part` does so.
+        cache_hit: whether a cache answered the call.
     """
 
     identity: str
@@ -72,6 +74,8 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
     seconds: Decimal = ZERO
     price_usd: Decimal | None = None
     byok: bool = False
+    ledger: str = ""
+    cache_hit: bool = False
 
 
 class LagoEvent(msgspec.Struct, gc=False):

@@ -101,11 +101,15 @@ class Metric(msgspec.Struct, frozen=True):
 
 
 class Charge(msgspec.Struct, frozen=True):
-    """The price of a metric in a plan; `pay_in_advance`: each event is invoiced when Lago gets it."""
+    """The price of a metric in a plan; `pay_in_advance`: each event is invoiced when Lago gets it. `properties`, and those in
+    `filters`, have the prices, which each charge model names in its own way.
+    """
 
     billable_metric_code: str
     charge_model: str
     pay_in_advance: bool = False
+    properties: Any = None
+    filters: Any = None
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -41,4 +41,5 @@ def usage_of(subscription: str, usage: CustomerUsage, code: str) -> LagoUsage:
         parse_us(usage.to_datetime) + 1,
         Decimal(sum(charge.amount_cents for charge in ours)),
         sum(max(1, len(charge.grouped_usage), len(charge.filters)) for charge in ours),
+        any(charge.events_count for charge in ours),
     )

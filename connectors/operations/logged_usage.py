@@ -22,7 +22,8 @@ SELECT u.*, COALESCE(e.org_id, u.counted_for) AS org_id,
 FROM (
     SELECT identity, customer_id, id_kind, org_id AS counted_for, external_subscription_id AS counted_on, decision, status,
         model, provider, call_type, tokens_input, tokens_output, total_tokens, cached_tokens, reasoning_tokens,
-        cache_write_tokens, images, seconds, cost_usd, billed_usd, power_level, team_id, call_id, request_id, ended_at, part
+        cache_write_tokens, images, seconds, cost_usd, billed_usd, power_level, team_id, call_id, request_id, ended_at, part,
+        COALESCE(cache_hit, false) AS cache_hit
     FROM llm_usage_log
     WHERE ended_at >= $1 AND ended_at < $2 AND decision <> 'metered' AND (ended_at, identity) > ($3, $4)
     ORDER BY ended_at, identity LIMIT {_PAGE}

@@ -19,8 +19,8 @@ from streams.core.metering.rated_calls import rated
 from streams.core.metering.spend_log_ids import is_cache_hit
 from streams.core.pricing.cards import Price, Rates
 
-#: Which calls are billed without a cost depends on no policy, except for answers from a cache.
-_POLICY = MeterPolicy()
+#: Which calls are billed without a cost depends on no policy, except for answers from a cache: one that is billed was.
+_POLICY = MeterPolicy(bill_cache_hits=True)
 _ORGS = "SELECT org_id, periods FROM organisations"
 
 
@@ -86,7 +86,8 @@ def price_by(rates: Rates, call: Logged) -> Price | None:
     A call without a cost may be `billable` only because the version in force priced it. Another version decides anew.
     """
     usage, decision = call.usage, call.decision
-    if decision == BILLABLE and not usage.cost and not is_cache_hit(usage.request_id):
+    if decision == BILLABLE and not usage.cost:
+        usage.cache_hit = usage.cache_hit or is_cache_hit(usage.request_id)  # rows of before do not have it
         usage.media = bool(usage.images or usage.seconds)
         decision = decide(usage, _POLICY)
     return rated(usage, decision, rates)

@@ -29,7 +29,7 @@ from schemas.reasons import WRITTEN_OFF
 from schemas.records import LagoEvent, Manifest, Receipt
 from schemas.usage import Usage
 from streams.core.metering.batch_identities import HOUR_MS, tag_of
-from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, FAILED_WITH_COST, UNBILLED
+from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, FAILED_WITH_COST
 from streams.core.metering.failed_attempts import after_carried, mark_of, own_cost, without_attempts
 from streams.core.metering.known_identities import SETTLED
 from streams.core.metering.lago_event import part_prefix
@@ -279,7 +279,7 @@ def _remember(
                     continue
                 if decision == CARRIED and mark in carriers and again_from is not None and offset >= again_from:
                     continue
-                tag, hour = tag_of(usage, billed=decision not in UNBILLED), evidence.newest_ms // HOUR_MS
+                tag, hour = tag_of(usage, decision), evidence.newest_ms // HOUR_MS
                 if decision in COST_IS_BILLED:
                     _remember_attempts(evidence, usage, decision, calls.noted.get(offset), hour)
                     if mark in again:

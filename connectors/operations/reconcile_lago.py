@@ -127,8 +127,10 @@ class _Comparison:
             listed = await self._lago.subscriptions(org_id, BEGUN)
             lives = [one for one in listed if one.external_id == subscription and one.started_at is not None]
             running = next((one for one in lives if one.terminated_at is None), None)
-            if models := await self._prices.own_price(running.plan_code if running is not None else None):
-                results = [await self._prices.looked_at(usage, delivered, models, org_id)]
+            plan = running.plan_code if running is not None else None
+            if models := await self._prices.own_price(plan):
+                free = await self._prices.is_free(plan)
+                results = [await self._prices.looked_at(usage, delivered, models, org_id, free=free)]
             else:
                 complaint = complaint_about_lago(usage, delivered, waiting)
                 twice = await self._prices.paid_besides(usage, org_id)

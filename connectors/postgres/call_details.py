@@ -31,16 +31,18 @@ class CallDetails(NamedTuple):
     app: str | None = None
     tags: str | None = None
     error_category: str | None = None
+    cache_hit: bool = False
 
 
 def details_of(usage: EnrichedUsage) -> CallDetails:
     """Return the details of a call. If its context cannot be read, there are no details, but the call is still logged."""
     if usage.context is msgspec.UNSET:
-        return CallDetails(usage.byok, error_category=OTHER if usage.status == FAILURE else None)
+        category = OTHER if usage.status == FAILURE else None
+        return CallDetails(usage.byok, error_category=category, cache_hit=usage.cache_hit)
     try:
         context = _decode(usage.context)
     except UNDECODABLE:
-        return CallDetails(usage.byok)
+        return CallDetails(usage.byok, cache_hit=usage.cache_hit)
     first = context.time_to_first_token
     return CallDetails(
         usage.byok,
@@ -49,6 +51,7 @@ def details_of(usage: EnrichedUsage) -> CallDetails:
         _named(context, APP),
         _encode(context.tags).decode() if context.tags else None,
         category_of(context.error_code, context.error_class) if usage.status == FAILURE else None,
+        usage.cache_hit,
     )
 
 

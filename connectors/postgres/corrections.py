@@ -94,7 +94,9 @@ async def correct(connection: Any, calls: Keys, user_kinds: Sequence[str], *, pr
         connection: in a transaction with the lock `CALLS`, as its last work: it locks rows of the log, then accounts.
     """
     await reprice(connection, calls)
-    return (await connection.fetchrow(_DEBIT, *zip(*calls, strict=True), user_kinds))[0] if prepaid else 0
+    if not prepaid:
+        return 0
+    return (await connection.fetchrow(_DEBIT, *zip(*calls, strict=True), user_kinds, [False] * len(calls)))[0]
 
 
 async def corrected(connection: Any, moved: Moved) -> None:

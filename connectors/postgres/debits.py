@@ -53,7 +53,9 @@ class DebitedBatch(NamedTuple):
     refused: Mapping[str, int]
 
 
-async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Sequence[str]) -> DebitedBatch | None:
+async def debit(
+    connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Sequence[str], again: Sequence[tuple[Any, ...]] = ()
+) -> DebitedBatch | None:
     """Debit each call of these usage rows once; None = no call belongs to a prepaid account. The rows must be in the
     usage log.
 
@@ -62,6 +64,7 @@ async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Se
             the rows. It locks the accounts until its end, so this is the transaction's last work.
         user_kinds: kinds of customer ids that name a user who pays (`CREDITS_USER_KINDS`). Other kinds are chosen by
             clients.
+        again: those of the rows that a rebuilt ledger has counted with another result. The difference is debited or given back.
     """
     own = [_accounts(row) for row in rows]
     accounts, reservations, in_use, corrected = await connection.fetchrow(_PREPAID, list(set().union(*own)))
@@ -74,12 +77,13 @@ async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Se
     if reservations:
         call_ids = list({row[_CALL_ID] for row in rows if row[_CALL_ID]})
         reserved = {call_id for (call_id,) in await connection.fetch(_RESERVED, call_ids)}
-    if not (prepaid or decided or reserved):
+    recounted = {(row[0], row[1]) for row in again}
+    if not (prepaid or decided or reserved or recounted):
         return None
     chosen = [
-        (row[0], row[1])
+        (row[0], row[1], (row[0], row[1]) in recounted)
         for row, names in zip(rows, own, strict=True)
-        if row[_PART] in decided or not prepaid.isdisjoint(names)
+        if row[_PART] in decided or (row[0], row[1]) in recounted or not prepaid.isdisjoint(names)
     ]
     asked = [
         (row[0], row[1])
@@ -88,7 +92,8 @@ async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Se
     ]
     calls = usd = overdraft = 0
     if chosen:
-        calls, usd, overdraft = await connection.fetchrow(_DEBIT, *zip(*chosen, strict=True), user_kinds)
+        identities, months, recounts = zip(*chosen, strict=True)
+        calls, usd, overdraft = await connection.fetchrow(_DEBIT, identities, months, user_kinds, recounts)
     if not asked:
         return DebitedBatch(calls, usd, overdraft, {})
     users, others = await connection.fetchrow(_UNDEBITED, *zip(*asked, strict=True), user_kinds)

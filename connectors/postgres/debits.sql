@@ -1,5 +1,7 @@
 -- Debits calls of prepaid accounts by what is known of them now. The result is one row: calls, amount, overdraft.
 -- $3: kinds of ids that name a user who pays. An id of another kind, such as `end_user`, the client chose.
+-- $4: whether a rebuilt ledger has counted the call again. What was debited for it before is compared with what is due, as it is
+-- for a call whose event is known, and for one whose debit was given back.
 SELECT d.calls, d.amount, d.overdraft
 FROM (
     SELECT
@@ -8,14 +10,17 @@ FROM (
         array_agg(CASE WHEN u.named_by_litellm AND 'user' = ANY ($3::text[]) THEN u.user_id ELSE '' END) AS user_ids,
         array_agg(u.org_id) AS org_ids,
         array_agg(CASE WHEN u.named_by_litellm THEN u.organization_id ELSE '' END) AS organization_ids,
-        array_agg(u.billed_usd) AS amounts, array_agg(u.decided) AS decided,
+        array_agg(u.billed_usd) AS amounts, array_agg(u.to_compare) AS decided,
         array_agg(u.ended_at) AS ended, array_agg(u.recorded_at) AS recorded,
         array_agg(u.status <> 'failure') AS succeeded, array_agg(u.provider) AS providers,
         array_agg(u.model) AS models, array_agg(u.tokens_input) AS prompts, array_agg(u.tokens_output) AS completions,
         array_agg(u.power_level) AS power_levels
     FROM (
-        SELECT l.*, l.id_kind IN ('end_user', 'user', 'team', 'organization', 'key', 'unattributed') AS named_by_litellm
-        FROM unnest($1::bytea[], $2::text[]) WITH ORDINALITY AS c (identity, month, number)
+        SELECT l.*, l.id_kind IN ('end_user', 'user', 'team', 'organization', 'key', 'unattributed') AS named_by_litellm,
+            l.decided OR c.again OR EXISTS (
+                SELECT FROM credit_transactions t WHERE t.idempotency_key = 'call:' || encode(l.identity, 'hex') || ':1'
+            ) AS to_compare
+        FROM unnest($1::bytea[], $2::text[], $4::boolean[]) WITH ORDINALITY AS c (identity, month, again, number)
         JOIN call_terms l ON l.identity = c.identity AND l.month = c.month::date
         ORDER BY c.number
     ) AS u

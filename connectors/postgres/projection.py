@@ -83,10 +83,10 @@ _BRIDGED_SQL: Final = _sql("bridged.sql")
 _JOBS_SQL: Final = _sql("jobs.sql")
 _COPIES_SQL: Final = _sql("copies.sql")
 _RECOUNTED_SQL: Final = _sql("recounted.sql")
-#: What was decided about calls of this partition that are in a part: the fields of `rows.CountedCall`.
+#: What was decided about calls of this partition that are in a part: the fields of `rows.CountedCall` before the ledger.
 _COUNTED: Final = """
-SELECT log.identity, log.month::text, log.part, log.raw_offset, log.held, log.org_id, log.external_subscription_id, log.cost_usd,
-    log.billed_usd
+SELECT log.identity, log.month::text, log.decision, log.part, log.raw_offset, log.held, log.org_id, log.external_subscription_id,
+    log.cost_usd, log.billed_usd, log.rate, log.price_usd
 FROM unnest($1::bytea[], $2::text[]) AS given (identity, month)
 JOIN llm_usage_log log ON log.identity = given.identity AND log.month = given.month::date
 WHERE log.raw_partition = $3 AND log.part <> ''
@@ -169,15 +169,16 @@ class PostgresProjection:
                 return None
             if table == USAGE and tp.partition not in self._timed:
                 await connection.execute(_FIRST_SEEN, tp.partition, _sane_ms(records[0].timestamp))
-            written = await write(connection, tp.partition, rows) if rows else 0
+            written, again = await write(connection, tp.partition, rows) if rows else 0, []
             if table == USAGE and written < len(rows):
-                written += await _recounted(connection, tp.partition, rows)
+                again = await _recounted(connection, tp.partition, rows)
+                written += len(again)
             doubled = await _doubled(connection, rows, written) if table == USAGE and rows else {}
             corrections = await self._corrected(connection, tp, expected, following, rows)
             if corrections is None:
                 return None
             await self._keep(connection, tp, range(expected, following), UNREADABLE, aside)
-            debited = await debit(connection, rows, self._user_kinds) if table == USAGE and rows else None
+            debited = await debit(connection, rows, self._user_kinds, again) if table == USAGE and rows else None
             await connection.execute("COMMIT")
         if table == USAGE:
             self._timed.add(tp.partition)
@@ -262,27 +263,29 @@ async def _moved_by(connection: Any, table: str, rows: Sequence[tuple[Any, ...]]
 
 async def _write_usage(connection: Any, partition: int, rows: list[tuple[Any, ...]]) -> int:
     # In the order of event_prices.sql, so that two transactions that write the same calls cannot deadlock.
-    *columns, offsets = zip(*sorted(rows, key=itemgetter(0, 1)), strict=True)
+    *columns, offsets, _ledgers = zip(*sorted(rows, key=itemgetter(0, 1)), strict=True)
     written: int = await connection.fetchval(_USAGE_SQL, *columns, partition, offsets)
     return written
 
 
-async def _recounted(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:
-    """Write the calls anew that a rebuilt ledger has counted again with another result; return their number."""
-    now = rows.counted_in_parts(found)
+async def _recounted(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Write the calls anew that a rebuilt ledger has counted again with another result; return their rows."""
+    now = rows.counted_by_ledgers(found)
     if not now:
-        return 0
+        return []
     before = {
-        (identity, month): rows.CountedCall(*decided)
+        (identity, month): rows.CountedCall(*decided, rows.ledger_of(decided[1]))
         for identity, month, *decided in await connection.fetch(_COUNTED, *zip(*now, strict=True), partition)
     }
     again = [key for key, counted in before.items() if rows.is_recounted(counted, now[key])]
     if not again:
-        return 0
+        return []
     new = [(*key, now[key].part, now[key].held) for key in again]
     taken = {tuple(key) for key in await connection.fetch(_RECOUNTED_SQL, *zip(*new, strict=True))}
     chosen = [row for row in found if (row[0], row[_MONTH]) in taken]
-    return await _write_usage(connection, partition, chosen) if chosen else 0
+    if chosen:
+        await _write_usage(connection, partition, chosen)
+    return chosen
 
 
 async def _doubled(connection: Any, found: list[tuple[Any, ...]], written: int) -> dict[str, int]:

@@ -1,17 +1,18 @@
 -- Takes calls out of parts in which they will never be billed as they are: a rebuilt ledger has counted them again
--- (docs/adr/0043), with another result or in other parts, because a mapping or a setting has changed meanwhile. Which calls these
--- are, `is_recounted` of rows.py decides. usage.sql then writes them anew. Returns these calls. Stores their new parts, because
--- the events of these may bill another org than the one that was debited. A part that has an event, or was given up, keeps its
--- calls; if they are counted in it again, the event is that of the second count, because no call of an event is counted again.
+-- (docs/adr/0043), with another result, in other parts or as not billed, because a mapping or a setting has changed meanwhile. Which
+-- calls these are, `is_recounted` of rows.py decides. usage.sql then writes them anew. Returns these calls. Stores their new parts,
+-- because the events of these may bill another org than the one that was debited. No call of an event is counted again, so an event
+-- of the old part, if there is one, is that of the calls that were counted in it again. Only a part that is named by the identity of
+-- its call does not show its ledger: if it has an event, or was given up, it keeps its call.
 WITH again AS MATERIALIZED (
     SELECT log.identity, log.month, log.part, log.held, log.cost_usd, given.part AS counted_in, given.held AS held_now
     FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[]) AS given (identity, month, part, held)
     JOIN llm_usage_log log ON log.identity = given.identity AND log.month = given.month::date
     LEFT JOIN usage_parts p ON p.part = log.part
-    WHERE log.part = given.part OR (p.event IS NULL AND p.released_in IS NULL AND p.status IS NULL)
+    WHERE log.part = given.part OR strpos(log.part, '-') > 0 OR (p.event IS NULL AND p.released_in IS NULL AND p.status IS NULL)
 ), taken AS (
     UPDATE llm_usage_log AS log
-    SET decision = 'lost', part = '', held = '', billed_usd = NULL, price_usd = NULL
+    SET decision = '', part = '', held = '', billed_usd = NULL, price_usd = NULL
     FROM again WHERE log.identity = again.identity AND log.month = again.month
 ), left_held AS (
     -- A part without held calls, or whose calls are held anew, has the reason and the payer of those that come.
@@ -27,6 +28,7 @@ WITH again AS MATERIALIZED (
     ) AS s
     WHERE p.part = s.part
 ), to_correct AS (
-    INSERT INTO corrected_parts (part, done) SELECT DISTINCT counted_in, true FROM again ORDER BY 1 ON CONFLICT DO NOTHING
+    INSERT INTO corrected_parts (part, done)
+    SELECT DISTINCT counted_in, true FROM again WHERE counted_in <> '' ORDER BY 1 ON CONFLICT DO NOTHING
 )
 SELECT identity, month::text FROM again

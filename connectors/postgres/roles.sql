@@ -61,7 +61,7 @@ TO meterbridge_projector;
 GRANT UPDATE ON
     llm_usage_log, usage_parts, customer_records, organisations, log_completeness, projector_offsets, unprojected_records
 TO meterbridge_projector;
-GRANT UPDATE (resolution, audit_id, resolved_at) ON rejected_calls TO meterbridge_projector;
+GRANT UPDATE (resolution, audit_id, resolved_at, call_digest) ON rejected_calls TO meterbridge_projector;
 GRANT DELETE ON customer_records, organisations, unprojected_records TO meterbridge_projector;
 GRANT EXECUTE ON FUNCTION ensure_usage_month(date) TO meterbridge_projector;
 

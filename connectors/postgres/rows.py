@@ -17,6 +17,7 @@ from connectors.postgres.rejected_ids import ids_of
 from schemas.bounded_name import bounded_name
 from schemas.decoding import DAMAGE, UNDECODABLE, decoder
 from schemas.moments import MAX_US
+from schemas.money import ZERO
 from schemas.reasons import WRITTEN_OFF
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.usage import TOKENS
@@ -57,8 +58,8 @@ _whose_it_was = attrgetter(
 #: The columns of the price, after the text of `billed_usd`.
 _what_it_is_priced_by = attrgetter("rate", "power_level", "cache_write_tokens", "images")
 #: Indexes of columns in a usage row.
-_DECISION, _CUSTOMER, _CALL_TYPE, _CALL_ID, _REQUEST_ID, _PART, _OFFSET = 6, 8, 14, 21, 22, 28, -1
-_MONTH, _ORG, _SUBSCRIPTION, _COST, _HELD, _BILLED = 1, 10, 11, 20, 29, 31
+_DECISION, _CUSTOMER, _CALL_TYPE, _CALL_ID, _REQUEST_ID, _PART, _OFFSET, _LEDGER = 6, 8, 14, 21, 22, 28, -2, -1
+_MONTH, _ORG, _SUBSCRIPTION, _COST, _HELD, _BILLED, _RATE, _PRICE = 1, 10, 11, 20, 29, 31, 32, 37
 _KNOWN = (*STATUSES, WRITTEN_OFF)
 _INT8 = 1 << 63
 _MAX_MS = MAX_US // 1000
@@ -108,13 +109,16 @@ class Resolved(NamedTuple):
 
 
 class CountedCall(NamedTuple):
-    """What a ledger has decided about a call, from a usage row or from its row in the usage log.
+    """What a ledger has decided about a call, from a usage row or from its row in the usage log. Everything else in a row is
+    the same whenever the same record of the raw topic is counted.
 
     Fields:
         offset: the call's place in its partition of the raw topic.
-        cost_usd, billed_usd: dollars; None = no rate card applies.
+        cost_usd, billed_usd, price_usd: dollars; None = no rate card applies, or the factor is 1.
+        ledger: as the names of its parts begin; `""` = not known, as of a part that is named by the identity of a call.
     """
 
+    decision: str
     part: str
     offset: int
     held: str
@@ -122,6 +126,9 @@ class CountedCall(NamedTuple):
     external_subscription_id: str
     cost_usd: Decimal
     billed_usd: Decimal | None
+    rate: str
+    price_usd: Decimal | None
+    ledger: str
 
 
 def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
@@ -146,29 +153,31 @@ def _weight(decision: str) -> int:
 
 def is_recounted(before: CountedCall, after: CountedCall) -> bool:
     """Return whether a ledger has counted the same record of the raw topic again, with another result. Only a rebuilt ledger
-    does: it counts the calls of open and held windows, by the mappings and settings of today.
+    does: it counts the calls of open and held windows, by the mappings and settings of today. It may not bill them.
 
     Args:
         before, after: of the same call and partition. Two topics may have the call at the same offset. So the parts must have one
-            name, or the names of one ledger.
+            name, or be of one ledger.
     """
-    if not after.part or before.offset != after.offset or before == after:
+    if not before.part or before.offset != after.offset or before._replace(ledger=after.ledger) == after:
         return False
-    return before.part == after.part or _ledger_of(before.part) == _ledger_of(after.part) != ""
+    return before.part == after.part or (after.ledger != "" and before.ledger in ("", after.ledger))
 
 
-def _ledger_of(part: str) -> str:
-    """Return the deployment, raw topic and partition in the name of a part; `""` = the name is the identity of a call."""
-    ledger, _, first_offset = part.rpartition("-")
-    return ledger if first_offset.isascii() and first_offset.isdigit() else ""
+def ledger_of(part: str) -> str:
+    """Return how the names of a ledger's parts begin; `""` = the name is the identity of a call, or there is no part."""
+    ledger, dash, first_offset = part.rpartition("-")
+    return ledger + dash if first_offset.isascii() and first_offset.isdigit() else ""
 
 
 def _counted(row: tuple[Any, ...]) -> CountedCall:
     """Return what was decided about a call; it is in no part if it is not billed."""
-    offset, held, org_id, subscription = (row[at] for at in (_OFFSET, _HELD, _ORG, _SUBSCRIPTION))
-    part = row[_PART] if row[_DECISION] in BILLED or row[_DECISION] == METERED else ""
-    billed = None if row[_BILLED] is None else Decimal(row[_BILLED])
-    return CountedCall(part, offset, held, org_id, subscription, Decimal(row[_COST]), billed)
+    decision, offset, held, org_id, subscription, rate = (
+        row[at] for at in (_DECISION, _OFFSET, _HELD, _ORG, _SUBSCRIPTION, _RATE)
+    )
+    cost, billed, price = (None if row[at] is None else Decimal(row[at]) for at in (_COST, _BILLED, _PRICE))
+    where = row[_PART], offset, held, org_id, subscription
+    return CountedCall(decision, *where, cost or ZERO, billed, rate, price, ledger_of(row[_PART]) or row[_LEDGER])
 
 
 def rejected_rows(records: Iterable[KafkaRecord]) -> Rows:
@@ -258,6 +267,7 @@ def _usage_row(record: KafkaRecord) -> tuple[Any, ...]:
         None if usage.price_usd is None else str(usage.price_usd),
         *details_of(usage),
         usage.offset,
+        usage.ledger,
     )
 
 
@@ -274,9 +284,9 @@ def parts_billed(rows: Sequence[tuple[Any, ...]]) -> list[tuple[bytes, str, str,
     return [(row[0], row[1], row[_PART], row[_CUSTOMER]) for row in billed]
 
 
-def counted_in_parts(rows: Sequence[tuple[Any, ...]]) -> dict[tuple[bytes, str], CountedCall]:
-    """Return what was decided about the calls of these usage rows that are in a part, by the key of the call."""
-    return {(row[0], row[_MONTH]): _counted(row) for row in rows if _counted(row).part}
+def counted_by_ledgers(rows: Sequence[tuple[Any, ...]]) -> dict[tuple[bytes, str], CountedCall]:
+    """Return what was decided about the calls of these usage rows whose ledger or part is known, by the key of the call."""
+    return {(row[0], row[_MONTH]): _counted(row) for row in rows if row[_PART] or row[_LEDGER]}
 
 
 def _event_row(record: KafkaRecord) -> tuple[tuple[Any, ...], list[str]]:

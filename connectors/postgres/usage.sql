@@ -1,12 +1,13 @@
 -- Calls, and their held parts. A call that has a row already changes nothing, unless it was not billed before and is billed
--- now, as itself or with the success after it (`carried`). The result is the number of written rows.
+-- now, as itself or with the success after it (`carried`). One without a decision is that of recounted.sql. The result is the number
+-- of written rows.
 WITH new AS (
     INSERT INTO llm_usage_log AS log (
         identity, month, started_at, ended_at, recorded_at, alias, decision, status, customer_id, id_kind, org_id,
         external_subscription_id, model, provider, call_type, tokens_input, tokens_output, total_tokens, cached_tokens,
         reasoning_tokens, cost_usd, call_id, request_id, user_id, team_id, organization_id, key_hash, key_alias, part,
         held, note, billed_usd, rate, power_level, cache_write_tokens, images, seconds, price_usd,
-        latency_ms, byok, time_to_first_token, session_id, app, tags, error_category, raw_partition, raw_offset
+        latency_ms, byok, time_to_first_token, session_id, app, tags, error_category, cache_hit, raw_partition, raw_offset
     )
     SELECT
         identity, month::date, began, ended, to_timestamp(recorded_ms / 1000.0),
@@ -20,7 +21,7 @@ WITH new AS (
         END,
         byok, time_to_first_token::numeric, session_id, app,
         CASE WHEN tags IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(tags::jsonb)) END,
-        error_category, $45, raw_offset
+        error_category, cache_hit, $46, raw_offset
     FROM (
         -- OFFSET keeps the casts here: in the list above each would be made again wherever it is used.
         SELECT *, started_at::timestamptz AS began, ended_at::timestamptz AS ended
@@ -30,13 +31,14 @@ WITH new AS (
         $18::bigint[], $19::bigint[], $20::bigint[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[],
         $26::text[], $27::text[], $28::text[], $29::text[], $30::text[], $31::text[], $32::text[],
         $33::text[], $34::text[], $35::bigint[], $36::bigint[], $37::text[], $38::text[],
-        $39::boolean[], $40::text[], $41::text[], $42::text[], $43::text[], $44::text[], $46::bigint[]
+        $39::boolean[], $40::text[], $41::text[], $42::text[], $43::text[], $44::text[], $45::boolean[],
+        $47::bigint[]
     ) AS call (
         identity, month, started_at, ended_at, recorded_ms, alias, decision, status, customer_id, id_kind, org_id,
         external_subscription_id, model, provider, call_type, tokens_input, tokens_output, total_tokens, cached_tokens,
         reasoning_tokens, cost_usd, call_id, request_id, user_id, team_id, organization_id, key_hash, key_alias, part,
         held, note, billed_usd, rate, power_level, cache_write_tokens, images, seconds, price_usd,
-        byok, time_to_first_token, session_id, app, tags, error_category, raw_offset
+        byok, time_to_first_token, session_id, app, tags, error_category, cache_hit, raw_offset
         )
         OFFSET 0
     ) AS c
@@ -55,12 +57,13 @@ WITH new AS (
         images = EXCLUDED.images, seconds = EXCLUDED.seconds, price_usd = EXCLUDED.price_usd,
         latency_ms = EXCLUDED.latency_ms, byok = EXCLUDED.byok, time_to_first_token = EXCLUDED.time_to_first_token,
         session_id = EXCLUDED.session_id, app = EXCLUDED.app, tags = EXCLUDED.tags,
-        error_category = EXCLUDED.error_category, raw_partition = EXCLUDED.raw_partition,
+        error_category = EXCLUDED.error_category, cache_hit = EXCLUDED.cache_hit, raw_partition = EXCLUDED.raw_partition,
         raw_offset = EXCLUDED.raw_offset
     WHERE (EXCLUDED.decision IN ('billable', 'failed_with_cost')
         AND log.decision NOT IN ('billable', 'failed_with_cost', 'metered'))
         OR (EXCLUDED.decision = 'carried' AND log.decision NOT IN ('billable', 'failed_with_cost', 'carried', 'metered'))
         OR (EXCLUDED.decision = 'metered' AND log.decision = 'lost')
+        OR log.decision = ''
     RETURNING part, customer_id, id_kind, org_id, held, cost_usd, recorded_at, raw_offset
 ), held AS (
     INSERT INTO usage_parts AS p (

@@ -87,6 +87,25 @@ async def test_a_held_call_that_a_rebuilt_ledger_counts_for_its_payer_is_debited
     assert await net_balances(url, "org:old", "org:org") == [Decimal(10), Decimal(8)]
 
 
+@pytest.mark.parametrize("event_first", [False, True])
+async def test_the_debit_of_a_call_that_a_rebuilt_ledger_does_not_bill_is_given_back(
+    url: str, *, event_first: bool
+) -> None:
+    """BYOK_POLICY=skip was set since then. A copy that is billed in the end, as after a change of the rate card, is debited."""
+    bought = {"org_id": "org", "cost_usd": Decimal(1)}
+    await project(url, TOPICS.enriched, usage(7, **bought), usage(8, **bought), usage(9, **bought, part="9" * 32))
+    assert await net_balances(url, "org:org") == [Decimal(7)]
+    if event_first:
+        await project(url, TOPICS.events, event(), manifest=manifest())
+    unbilled = {"cost_usd": Decimal(1), "decision": "byok", "part": "", "ledger": PREFIX}
+    await project(url, TOPICS.enriched, usage(7, **bought), usage(8, **unbilled), usage(9, **unbilled))
+    if not event_first:
+        await project(url, TOPICS.events, event(), manifest=manifest())
+    assert await net_balances(url, "org:org") == [Decimal(9)]
+    await project(url, TOPICS.enriched, usage(8, **{**bought, "offset": 20, "part": f"{PREFIX}20"}))
+    assert await net_balances(url, "org:org") == [Decimal(8)]
+
+
 async def test_a_user_stays_the_payer_for_any_org(url: str) -> None:
     await project(url, TOPICS.enriched, held(1, customer_id="ada", id_kind="user"))
     await project(url, TOPICS.events, event(), manifest=manifest())

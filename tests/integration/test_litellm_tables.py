@@ -16,7 +16,7 @@ from tests.support.projection import Writer
 COLUMNS = {
     "user_provider_keys": "created_at created_by encrypted_key is_active key_id key_name last_used_at masked_key provider "
     "revoked_at rotation_due secret_id updated_at use_count user_id",
-    "llm_usage_log": "alias app billed_usd byok cache_write_tokens cached_tokens call_id call_type cost_usd customer_id decision "
+    "llm_usage_log": "alias app billed_usd byok cache_hit cache_write_tokens cached_tokens call_id call_type cost_usd customer_id decision "
     "ended_at error_category external_subscription_id held id_kind identity images key_alias key_hash latency_ms model "
     "month note org_id organization_id part power_level price_usd provider rate raw_offset raw_partition "
     "reasoning_tokens recorded_at request_id seconds session_id started_at status tags team_id time_to_first_token "

@@ -133,6 +133,8 @@ IN_USE = {
     24: ["UPDATE rejected_calls SET resolution = 'purged', call_digest = sha256('a')"],
     25: ["UPDATE llm_usage_log SET decision = 'own_subscription', part = '', byok = NULL"],
     26: ["UPDATE usage_parts SET posted_to = 's3' WHERE part = 'part-1'"],
+    27: ["UPDATE llm_usage_log SET cache_hit = true"],
+    28: ["UPDATE rejected_calls SET call_digest = NULL"],
 }
 
 

@@ -12,6 +12,7 @@ from aiokafka import TopicPartition
 from connectors.operations import late_calls, rejected_lookup
 from connectors.operations.dismissed import Dismissed
 from connectors.operations.money_notes import notes_of
+from connectors.postgres.migrate import FOLDER as MIGRATIONS
 from connectors.postgres.pool import Database
 from connectors.postgres.recover import _BEGIN_ANEW
 from connectors.postgres.rows import Resolved, rejected_rows
@@ -105,6 +106,23 @@ async def test_a_dismissed_body_that_is_sent_again_is_not_open(url: str) -> None
     async with Writer(url) as writer:
         await project(writer, 0, [body(1), (0, "purged"), body(1), body(2)])
     assert await reported(url) == {"not_json": 1}
+
+
+async def test_a_copy_of_a_body_that_an_earlier_release_dismissed_is_not_open_once_the_topic_is_read_again(
+    url: str,
+) -> None:
+    """Before migration 0024 a body had no digest, so no later copy of it was found."""
+    log: list[Rejection | tuple[int, str]] = [body(1), (0, "purged")]
+    async with Writer(url) as writer:
+        await project(writer, 0, log)
+        await rows(url, "UPDATE rejected_calls SET call_digest = NULL")
+        await project(writer, 0, [body(1)])
+        assert await reported(url) == {"not_json": 1}
+        await rows(url, (MIGRATIONS / "0028_digests_of_dismissed_bodies.sql").read_text())
+        await project(writer, 0, [*log, body(1)])
+        assert await reported(url) == {}
+        await rows(url, (MIGRATIONS / "0028_digests_of_dismissed_bodies.sql").read_text())
+    assert await rows(url, "SELECT next FROM projector_offsets") == [(3,)], "it is read again only once"
 
 
 async def test_a_call_that_was_dismissed_in_a_lost_topic_is_open_when_it_is_refused_again(url: str) -> None:

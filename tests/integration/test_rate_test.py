@@ -46,3 +46,13 @@ async def test_usage_that_was_written_off_is_billed_by_no_version(postgres_url: 
         await writer.put(TOPICS.enriched, call)
         await writer.put(TOPICS.receipts, Receipt(f"{PREFIX}7", "written_off", 1_795_176_000_000_000))
         assert await tried(url, IN_FORCE) == []
+
+
+async def test_the_minimum_bills_an_answer_from_a_cache_whoever_sent_it(postgres_url: str) -> None:
+    """Only LiteLLM's request ids show a cache; other senders' answers were priced at 0. A call without a price may be free."""
+    billed = {"org_id": "org", "cost_usd": Decimal(0), "billed_usd": Decimal(3), "rate": "r1", "total_tokens": 9}
+    calls = [usage(1, cache_hit=True, **billed), usage(2, request_id="a_cache_hit1", **billed), usage(3, **billed)]
+    async with migrated_database(postgres_url) as url, Writer(url) as writer:
+        await writer.put(TOPICS.enriched, *calls)
+        [one] = await tried(url, card(default=entry(minimum="2", markup_percent="0")))
+    assert (one.calls, one.before, one.after) == (3, 9, 4)

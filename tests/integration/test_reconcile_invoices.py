@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from connectors.lago.client import LagoClient
-from connectors.lago.responses import Invoice
+from connectors.lago.responses import Charge, Invoice, Plan
 from connectors.operations.plan_prices import PlanPrices
 from connectors.operations.reconcile_lago import LagoComparison, compare_with_lago
 from connectors.postgres.pool import Database
@@ -37,11 +37,11 @@ class Billed:
     clock: Clock
     url: str
 
-    async def deliver(self, first: int, at: str, cents: str) -> None:
+    async def deliver(self, first: int, at: str, cents: str, *, posted: bool = True) -> None:
         """Post an event with this timestamp at the present moment; its receipt is `completed`."""
         timestamp = f"{seconds(at):.3f}"
         sent = msgspec.structs.replace(event(first), timestamp=timestamp, precise_total_amount_cents=cents)
-        assert (await self.lago.post(msgspec.to_builtins(sent))).status_code == 200
+        assert not posted or (await self.lago.post(msgspec.to_builtins(sent))).status_code == 200
         async with Writer(self.url) as writer:
             await writer.put(TOPICS.events, sent, manifest=manifest(first=first))
             receipt = Receipt(sent.transaction_id, "completed", round(self.clock() * 1e6), "sub", cents, 2)
@@ -353,6 +353,29 @@ async def test_usage_that_nobody_pays_for_is_a_difference(billed: Billed) -> Non
     await billed.deliver(9, "2026-11-25T00:00:01Z", "31")
     (complaint,) = (await billed.compared()).complaints
     assert "for events of 31 cents, and nobody pays by credits" in complaint
+
+
+@pytest.mark.parametrize("price", ["0.000", "0.02"])
+@pytest.mark.parametrize("posted", [True, False])
+@pytest.mark.parametrize("filtered", [True, False])
+async def test_usage_within_a_free_tier_is_no_difference(
+    billed: Billed, monkeypatch: pytest.MonkeyPatch, price: str, *, posted: bool, filtered: bool
+) -> None:
+    """It was one every night until the tier was used up. Lago must have the events, and a tier must have a price."""
+    free = {"from_value": 0, "to_value": 1000, "per_unit_amount": "0", "flat_amount": "0"}
+    tiers = {"graduated_ranges": [free, {**free, "from_value": 1001, "to_value": None, "per_unit_amount": price}]}
+    prices: dict[str, Any] = {"filters": [{"properties": tiers}]} if filtered else {"properties": tiers}
+
+    async def plan(_: object, code: str) -> Plan:
+        return Plan(code, "USD", (Charge(METRIC, "graduated", **prices),))
+
+    billed.clock.now = seconds("2026-11-25T00:00:00Z")
+    await _on_own_price(billed, "0")  # the sandbox has no tiers
+    monkeypatch.setattr(LagoClient, "plan", plan)
+    billed.clock.now += 10
+    await billed.deliver(9, "2026-11-25T00:00:01Z", "31", posted=posted)
+    complaints = (await billed.compared()).complaints
+    assert len(complaints) == (0 if posted and price == "0.02" else 1)
 
 
 @pytest.mark.parametrize("since_us", [0, parse_us("2099-01-01T00:00:00Z")])

@@ -89,6 +89,41 @@ async def test_calls_that_are_counted_again_in_a_part_of_the_same_name_have_the_
         assert await rows(url, HELD_NOW) == held
 
 
+NOT_BILLED = {"decision": "byok", "part": "", "ledger": PREFIX}
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("before", [WHERE, {"held": "no_mapping"}, {**WHERE, "part": "7" * 32}])
+async def test_calls_that_are_counted_again_as_not_billed_are_in_no_part(
+    url: str, before: dict[str, Any], together: bool
+) -> None:
+    """BYOK_POLICY=skip was set since then. The rows stayed billable, in a part that no event would bill."""
+    first, second = [usage(7, **before)], [usage(7, **NOT_BILLED)]
+    async with Writer(url) as writer:
+        for batch in [[*first, *second]] if together else (first, second, first, second):
+            await writer.put(TOPICS.enriched, *batch)
+    assert await rows(url, "SELECT part, held, decision, org_id FROM llm_usage_log") == [("", "", "byok", "")]
+    assert await rows(url, "SELECT 1 FROM held_parts") == []
+
+
+async def test_a_call_of_another_topic_is_not_withdrawn(url: str) -> None:
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(7, **WHERE))
+        await writer.put(TOPICS.enriched, usage(7, decision="byok", part="", ledger="another-topic-0-"))
+    assert await rows(url, "SELECT part, decision FROM llm_usage_log") == [(PART, "billable")]
+
+
+@pytest.mark.parametrize("window_seconds", [(0, 60), (60, 0)])
+async def test_calls_that_are_counted_again_with_windows_of_another_length_are_in_their_new_parts(
+    url: str, window_seconds: tuple[int, int]
+) -> None:
+    ways = {0: {"part": f"{7:032x}", "ledger": PREFIX}, 60: {"part": PART}}
+    async with Writer(url) as writer:
+        for length in window_seconds:
+            await writer.put(TOPICS.enriched, usage(7, **WHERE, **ways[length]))
+    assert await rows(url, "SELECT part FROM llm_usage_log") == [(ways[window_seconds[1]]["part"],)]
+
+
 async def test_only_the_calls_that_were_counted_again_leave_their_part(url: str) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(7, held="no_mapping"), usage(8, held="no_mapping"))
@@ -117,12 +152,15 @@ async def test_a_copy_that_another_record_counts_is_named(url: str, other: dict[
     assert "is counted twice" in complaint
 
 
-async def test_a_call_whose_part_is_an_event_stays_there(url: str) -> None:
+async def test_a_call_whose_own_event_has_billed_it_stays_there(url: str) -> None:
+    """The name of its part does not show the ledger."""
+    own = f"{7:032x}"
+    sealed = msgspec.structs.replace(event(7), transaction_id=own)
     async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(7, part=own))
+        await writer.put(TOPICS.events, sealed, manifest=manifest())
         await writer.put(TOPICS.enriched, usage(7))
-        await writer.put(TOPICS.events, event(7), manifest=manifest())
-        await writer.put(TOPICS.enriched, usage(7, part=f"{PREFIX}8"))
-    assert await rows(url, "SELECT part FROM llm_usage_log") == [(f"{PREFIX}7",)]
+    assert await rows(url, "SELECT part FROM llm_usage_log") == [(own,)]
     with Database(url, size=1) as database:
         assert "is counted twice" in (await notes_of(database)).complaints[0]
 
@@ -134,8 +172,20 @@ async def test_a_call_whose_part_is_an_event_stays_there(url: str) -> None:
         ({"org_id": "other", "external_subscription_id": "its"}, WHERE),
         (WHERE, {**WHERE, "cost_usd": Decimal("0.0001")}),
         ({**WHERE, "billed_usd": Decimal(1), "rate": "r1"}, {**WHERE, "billed_usd": Decimal(2), "rate": "r2"}),
+        ({**WHERE, "billed_usd": Decimal(1), "rate": "r1"}, {**WHERE, "billed_usd": Decimal(1), "rate": "r2"}),
+        (
+            {**WHERE, "billed_usd": Decimal(2), "rate": "r1"},
+            {**WHERE, "billed_usd": Decimal(2), "rate": "r1", "price_usd": Decimal(1)},
+        ),
     ],
-    ids=["released", "of another org", "rounded otherwise", "at another rate"],
+    ids=[
+        "released",
+        "of another org",
+        "rounded otherwise",
+        "at another rate",
+        "at another rate of the same price",
+        "with a factor",
+    ],
 )
 @pytest.mark.parametrize("released", [False, True])
 async def test_the_tables_are_the_same_whether_the_event_or_the_second_count_is_projected_first(
@@ -157,3 +207,25 @@ async def test_the_tables_are_the_same_whether_the_event_or_the_second_count_is_
                 await writer.put(TOPICS.events, sealed, manifest=windows)
         found.append(await snapshot(url))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "again", [NOT_BILLED, {**WHERE, "part": f"{PREFIX}8"}], ids=["not billed", "in a part of its own"]
+)
+async def test_a_call_leaves_a_part_whether_its_event_is_projected_first_or_not(
+    url: str, again: dict[str, Any]
+) -> None:
+    """The event is that of the calls that were counted in the part again. If it came first, the others stayed there."""
+    found = []
+    for event_first in (False, True):
+        await emptied(url)
+        async with Writer(url) as writer:
+            await writer.put(TOPICS.enriched, usage(7, **WHERE), usage(8, **WHERE))
+            if event_first:
+                await writer.put(TOPICS.events, event(7), manifest=manifest())
+            await writer.put(TOPICS.enriched, usage(7, **WHERE), usage(8, **again))
+            if not event_first:
+                await writer.put(TOPICS.events, event(7), manifest=manifest())
+        found.append(await snapshot(url))
+    assert found[0] == found[1]
+    assert await rows(url, "SELECT part FROM llm_usage_log ORDER BY raw_offset") == [(PART,), (again["part"],)]

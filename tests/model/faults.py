@@ -258,7 +258,7 @@ def cached_tokens_are_billed_as_input_too(patch: pytest.MonkeyPatch) -> None:
 
 def a_call_priced_by_a_card_is_billed_again_with_a_cost(patch: pytest.MonkeyPatch) -> None:
     """LiteLLM learns the price later, and the call is billed twice."""
-    patch.setattr(fold, "tag_of", lambda usage, *, billed: fingerprint(usage.cost) if usage.cost else COSTLESS)
+    patch.setattr(fold, "tag_of", lambda usage, decision: fingerprint(usage.cost) if usage.cost else COSTLESS)
 
 
 def held_usage_has_no_factor(patch: pytest.MonkeyPatch) -> None:

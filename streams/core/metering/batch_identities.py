@@ -10,6 +10,7 @@ from itertools import islice
 from schemas.ledger import Attempts, Job
 from schemas.moments import HOUR_US
 from schemas.usage import Usage
+from streams.core.metering.decisions import PRICEABLE, UNBILLED
 from streams.core.metering.known_identities import COSTLESS, NEVER, SETTLED, UNTOLD, fingerprint, pack_identities
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
@@ -115,11 +116,13 @@ class BatchIdentities:
         return self.jobs.get(identity) or self._state.jobs.get(identity)
 
 
-def tag_of(usage: Usage, *, billed: bool) -> int:
+def tag_of(usage: Usage, decision: str) -> int:
     """Return the tag under which a counted call is remembered. A call without a cost that is not billed stays open for
-    a copy with a cost.
+    a copy with a cost, unless a policy excludes it. The report of a job always stays open: the cost comes with a later one.
     """
-    return fingerprint(usage.cost) if billed or usage.cost else COSTLESS
+    if usage.cost or decision not in UNBILLED:
+        return fingerprint(usage.cost)
+    return COSTLESS if decision in PRICEABLE or usage.job is usage.identity else UNTOLD
 
 
 def _strongest(tags: Sequence[int]) -> int:

@@ -42,6 +42,8 @@ BILLED = frozenset({BILLABLE, FAILED_WITH_COST})
 COST_IS_BILLED = BILLED | {CARRIED}
 #: Decisions of calls that are counted and not billed.
 UNBILLED = frozenset(DECISIONS) - BILLED - {METERED, DUPLICATE, REJECTED}
+#: Unbilled decisions that a price changes. Of the others, another policy or LiteLLM decides, whatever a copy costs.
+PRICEABLE = frozenset({UNPRICED, ZERO_COST, FAILED_CALL})
 
 
 def decide(usage: Usage, policy: MeterPolicy) -> str:

@@ -70,11 +70,15 @@ class Enricher:
             usage.note,
             usage.context,
         )
+        if window is None or window.identity:
+            record.ledger = self._prefix
         if usage.has_details:
             record.power_level, record.cache_write_tokens = usage.power_level, usage.cache_write_tokens
             record.images, record.seconds = usage.images, usage.seconds
         if usage.byok:
             record.byok = True
+        if usage.cache_hit:
+            record.cache_hit = True
         if price is not None and rate is not None:
             record.rate, factor = rate
             record.billed_usd = price

@@ -157,7 +157,6 @@ class Fold:
         | no usage in the record     | -                     | rejected                                       |
         | SETTLED, UNTOLD            | any                   | duplicate; another cost is also kept aside     |
         | COSTLESS                   | not billed            | duplicate                                      |
-        | COSTLESS                   | from a cache, no cost | duplicate: CACHE_HIT_POLICY has changed        |
         | NEVER, may be forgotten    | any                   | rejected: beyond_horizon                       |
         | NEVER, COSTLESS            | billed, implausible   | rejected: implausible_cost                     |
         | NEVER, COSTLESS            | failed, carried       | counted: the success after it has its cost     |
@@ -197,7 +196,7 @@ class Fold:
             decision = decide(usage, policy)
             if (price := None if rates is None else rated(usage, decision, rates)) and decision not in BILLED:
                 decision = BILLABLE
-            if tag != NEVER and (tag != COSTLESS or decision not in BILLED or (usage.cache_hit and not cost)):
+            if tag != NEVER and (tag != COSTLESS or decision not in BILLED):
                 _repeat(changes, duplicate, record, usage, differs_in_cost=differs(tag, cost) and not usage.carried)
                 if usage.job is identity:
                     memory.told_again(usage, tag, clock_ms)
@@ -249,7 +248,7 @@ class Fold:
                     changes.noticed.without_price(usage.model)
             elif identity in ledger.metered:  # the usage was held longer than identities are remembered
                 _repeat(changes, duplicate, record, usage, differs_in_cost=False)
-                new[identity] = tag_of(usage, billed=True)
+                new[identity] = tag_of(usage, decision)
                 continue
             else:
                 code = usage.metered.code if usage.metered is not None else ""
@@ -266,7 +265,7 @@ class Fold:
             if usage.kind == UNKNOWN:
                 changes.noticed.of_unknown_type(usage.call_type)
             # `tag_of`, inlined for the usual call, because one function call per record is too slow here.
-            tag = hash(cost) % FINGERPRINTS + SETTLED if cost else tag_of(usage, billed=decision not in UNBILLED)
+            tag = hash(cost) % FINGERPRINTS + SETTLED if cost else tag_of(usage, decision)
             new[identity] = tag
             if stored == COSTLESS:
                 memory.reopen(identity)

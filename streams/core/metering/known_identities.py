@@ -13,7 +13,7 @@ from streams.core.metering.identity import IDENTITY_BYTES
 
 #: Tag: not counted within the dedupe retention.
 NEVER = -1
-#: Tag: counted by a release that stored no tag. It excludes copies, as in that release.
+#: Tag: a policy excluded the call, which had no cost; or it was counted by a release that stored no tag. It excludes copies.
 UNTOLD = 0
 #: Tag: counted without a cost. A copy with a cost is billed once.
 COSTLESS = 1

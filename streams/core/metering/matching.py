@@ -17,13 +17,11 @@ from schemas.policy import MeterPolicy
 from schemas.usage import Usage
 from streams.core.metering.call_kinds import JOBS
 from streams.core.metering.call_meaning import SEALED
-from streams.core.metering.decisions import BILLED, FAILED_CALL, LOST, METERED, UNPRICED, ZERO_COST, decide
+from streams.core.metering.decisions import BILLED, LOST, METERED, PRICEABLE, decide
 from streams.core.metering.spend_log_ids import alias_of, base_of, names_a_job
 
 #: The largest difference between two starts of one call, microseconds. The database rounds to milliseconds.
 APART_US: Final = 2000
-#: Decisions that a price changes. All other decisions are independent of the cost of a copy.
-PRICEABLE: Final = frozenset({UNPRICED, ZERO_COST, FAILED_CALL})
 #: The largest difference between two texts of one binary float, dollars.
 NOISE: Final = Decimal("1e-9")
 _MILLISECOND_US = 1000

@@ -140,6 +140,7 @@ class LagoUsage:
     Fields:
         cents: sum of the charges on our metric; Lago has rounded each line.
         lines: number of those fee lines.
+        has_events: whether Lago counts any event in the current period.
     """
 
     subscription: str
@@ -147,6 +148,7 @@ class LagoUsage:
     until_us: int
     cents: Decimal
     lines: int
+    has_events: bool = False
 
 
 def complaint_about_lago(usage: LagoUsage, delivered_cents: Decimal, waiting_cents: Decimal) -> str:

@@ -10,6 +10,7 @@ from schemas.moments import HOUR_US
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
 from streams.core.metering.batch_identities import HOUR_MS, BatchIdentities, tag_of
+from streams.core.metering.decisions import BILLABLE, BYOK, CACHE_HIT, OWN_SUBSCRIPTION, PRICEABLE, SILENT_EXPERIMENT
 from streams.core.metering.known_identities import COSTLESS, SETTLED, UNTOLD
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
@@ -111,10 +112,13 @@ def usage_with_a_twin() -> Usage:
 def test_a_call_billed_without_a_cost_is_settled() -> None:
     """For example a cache hit billed at 0, or a metered event."""
     free = usage_with_a_twin()
-    assert tag_of(free, billed=True) == SETTLED
-    assert tag_of(free, billed=False) == COSTLESS
+    assert tag_of(free, BILLABLE) == SETTLED
+    assert {tag_of(free, decision) for decision in PRICEABLE} == {COSTLESS}
+    assert {tag_of(free, decision) for decision in (CACHE_HIT, BYOK, OWN_SUBSCRIPTION, SILENT_EXPERIMENT)} == {UNTOLD}
+    free.job = free.identity
+    assert tag_of(free, BYOK) == COSTLESS
     free.cost = Decimal("0.02")
-    assert tag_of(free, billed=False) > SETTLED
+    assert tag_of(free, BYOK) > SETTLED
 
 
 def test_reads_of_a_job_without_a_cost_are_one_call_and_another_call_beside_them_is_its_own() -> None:

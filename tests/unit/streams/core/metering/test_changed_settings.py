@@ -21,8 +21,10 @@ from streams.core.metering.close_window import coalesce, due_windows, release, s
 from streams.core.metering.fold import Fold
 from streams.core.metering.grouping import unnamed, with_group_names
 from streams.core.metering.lago_event import event_of
+from streams.core.pricing.cards import Rates
 from tests.support.calls import NOON, Raw, raw, slp
 from tests.support.own_changelog import OwnChangelog
+from tests.support.rate_cards import card, entry
 
 PREFIX = "d-t-0-"
 PLAIN = MeterPolicy()
@@ -42,11 +44,16 @@ class Line:
         self.decisions: Counter[str] = Counter()
 
     def fold(
-        self, policy: MeterPolicy, *calls: dict[str, object], customers: Customers = MAPPED, at: int = NOON
+        self,
+        policy: MeterPolicy,
+        *calls: dict[str, object],
+        customers: Customers = MAPPED,
+        at: int = NOON,
+        rates: Rates | None = None,
     ) -> None:
         start = self.log.ledger.position.next
         records: list[Raw] = [raw(start + n, call, received_us=at) for n, call in enumerate(calls)]
-        changes = Fold(policy, PREFIX)(self.log.ledger, records, Resolver(customers, RUNNING))
+        changes = Fold(policy, PREFIX)(self.log.ledger, records, Resolver(customers, RUNNING), rates=rates)
         self.decisions.update(changes.decisions)
         self.log.commit(changes, at)
 
@@ -175,21 +182,33 @@ def test_a_policy_applies_at_the_time_of_the_count_or_of_the_seal(
     assert {event.code for event in line.events} <= {new.event_code}
 
 
-@pytest.mark.parametrize("fields", [{"cost": "0"}, {"cost": "2"}])
-def test_an_answer_from_the_cache_that_was_not_billed_is_not_billed_when_it_is_repeated(
-    fields: dict[str, object],
+OAUTH, SILENT = {"used_client_oauth_token": True}, {"is_silent_experiment": True}
+
+
+@pytest.mark.parametrize("cost", ["0", "2"])
+@pytest.mark.parametrize("rates", [None, Rates([card(entry(input="1", per_request="3"))])], ids=["", "rated"])
+@pytest.mark.parametrize(
+    ("fields", "setting"),
+    [
+        ({"cache_hit": True}, "bill_cache_hits"),
+        ({"byok": True}, "bill_byok"),
+        ({"metadata": OAUTH}, "bill_own_subscriptions"),
+        ({"metadata": SILENT}, "bill_silent_experiments"),
+    ],
+)
+def test_a_call_that_a_policy_excluded_is_not_billed_when_it_is_repeated_under_another(
+    fields: dict[str, object], setting: str, rates: Rates | None, cost: str
 ) -> None:
-    """Earlier the repeat was an event of its own, because LiteLLM's cost of such an answer is 0, and a first copy without a
-    cost stays open for its price.
-    """
-    line, new = Line(), replace(PLAIN, bill_cache_hits=True)
-    answer = call(1, cache_hit=True, **fields)  # type: ignore[arg-type]
-    line.fold(PLAIN, answer)
+    """Earlier the repeat was billed if the call had no cost: a first copy without a cost stays open for its price."""
+    line = Line()
+    never, always = (replace(PLAIN, **{setting: bills}) for bills in (False, True))
+    line.fold(never, slp(1, cost=cost, **fields), rates=rates)
     line.log.taken_over(NOON)
-    line.fold(new, answer, answer, call(2, cache_hit=True, **fields))  # type: ignore[arg-type]
-    line.settle(new)
-    assert line.decisions == {"cache_hit": 1, "duplicate": 2, "billable": 1}
-    assert [event.properties["requests"] for event in line.events] == ["1"]
+    line.fold(always, *[slp(number, cost=cost, **fields) for number in (1, 1, 2)], rates=rates)
+    line.settle(always)
+    assert line.decisions["duplicate"] == 2 and sum(line.decisions.values()) == 4
+    assert all(event.properties["requests"] == "1" for event in line.events)
+    assert len(line.events) == (1 if line.decisions["billable"] else 0)
 
 
 POLICIES = [
