@@ -15,6 +15,7 @@ from typing import Any, Final
 import httpx
 import structlog
 
+from connectors.config.http_client import HttpClient
 from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget, headers_of
 from connectors.postgres.pool import Database
 
@@ -79,7 +80,7 @@ def webhooks_http() -> httpx.AsyncClient:
     """Make an HTTP client for the endpoints. It follows no redirect, because a signed body must not go to an address
     that the operator has not set.
     """
-    return httpx.AsyncClient(timeout=ANSWER_S, follow_redirects=False)
+    return HttpClient(ANSWER_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,8 @@ class MessageSender:
                 self.http.stream("POST", endpoint.url, content=body, headers=headers) as answer,
             ):
                 return answer.status_code
-        # AttributeError: on uvloop anyio 4 raises it if a connection is reset while it is being opened.
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, AttributeError):
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            log.info("webhook_unanswered", host=endpoint.host, error=type(error).__name__)
             return 0
 
     async def send_due(self, database: Database, endpoints: Sequence[WebhookTarget]) -> None:
