@@ -1,13 +1,14 @@
 """A role that cannot start, or crashes, is closed like one that stops, and its own error is reported."""
 
 import asyncio
+import gc
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from streams.runtime.run import run_role
+from streams.runtime.run import RoleCrashed, run_role
 
 
 class _App:
@@ -83,3 +84,25 @@ async def test_an_app_whose_partitions_do_not_close_is_stopped_all_the_same(erro
     with pytest.raises(type(error)):
         await run_role(role, stop)
     assert role.app.stopped
+
+
+async def test_a_start_that_fails_while_the_role_stops_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """In an earlier version asyncio logged a traceback of it, later and without the role."""
+    role: Any = _Role()
+    begun, stop = asyncio.Event(), asyncio.Event()
+
+    async def start() -> None:
+        begun.set()
+        await stop.wait()
+        await asyncio.sleep(0)
+        raise KafkaConnectionError("refused")
+
+    role.app.maybe_start = start
+    asyncio.get_running_loop().call_soon(stop.set)
+    with pytest.raises(RoleCrashed, match="did not start") as failure:
+        await run_role(role, stop)
+    assert isinstance(failure.value.cause, KafkaConnectionError)
+    assert role.app.stopped
+    del failure
+    gc.collect()
+    assert "never retrieved" not in caplog.text
