@@ -15,7 +15,6 @@ from typing import Any, Final
 import httpx
 import structlog
 
-from connectors.config.http_client import HttpClient
 from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget, headers_of
 from connectors.postgres.pool import Database
 
@@ -76,19 +75,12 @@ SELECT
 log = structlog.get_logger(__name__)
 
 
-def webhooks_http() -> httpx.AsyncClient:
-    """Make an HTTP client for the endpoints. It follows no redirect, because a signed body must not go to an address
-    that the operator has not set.
-    """
-    return HttpClient(ANSWER_S)
-
-
 @dataclass(frozen=True, slots=True)
 class MessageSender:
     """Posts messages.
 
     Fields:
-        http: see `webhooks_http`.
+        http: must not follow redirects: a signed body must not go to an address that the operator has not set.
         secrets: values like `whsec_...`, the newest first.
         counted: called with the outcome of each attempt: `sent`, `failed` or `given_up`.
         now_s: seconds since 1970 UTC.
