@@ -31,15 +31,7 @@ _BY_KIND: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
 }
 ALGORITHMS: Final = frozenset(name for names in _BY_KIND.values() for name in names)
 _DISCOVERY: Final = "/.well-known/openid-configuration"
-_UNREADABLE = (
-    httpx.HTTPError,
-    TimeoutError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    msgspec.MsgspecError,
-    RecursionError,
-)
+_UNREADABLE = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, msgspec.MsgspecError, RecursionError)
 
 _log = structlog.get_logger(__name__)
 

@@ -38,10 +38,7 @@ def _sentence(error: MeterbridgeError, settings: Settings) -> str:
         return ""
     if error.reason == "postgres_denied":
         return f"{error}; Postgres at {place} refuses the account: correct its name, its password or its rights"
-    sentence = unanswered(error.reason, error.detail, place)
-    if not sentence:
-        return f"{error}; asked at {place}"
-    return f"{sentence}: is it running?" if " does not answer" in sentence else sentence
+    return unanswered(error.reason, error.detail, place) or f"{error}; asked at {place}"
 
 
 def _place(error: MeterbridgeError, settings: Settings) -> str:

@@ -12,9 +12,10 @@ from connectors.cli.optional_database import optional_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import all_revealed
+from connectors.config.http_client import HttpClient
 from connectors.config.settings import Settings
 from connectors.operations.outgoing_webhooks.announcements import new_id
-from connectors.operations.outgoing_webhooks.delivery import MessageSender, enable, webhooks_http
+from connectors.operations.outgoing_webhooks.delivery import ANSWER_S, MessageSender, enable
 from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget
 from schemas.webhooks import TestMessage, TestWebhook
 
@@ -40,7 +41,7 @@ async def _sent(settings: Settings) -> list[dict[str, Any]]:
     at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     body = msgspec.json.encode(TestWebhook(at, TestMessage(_TEXT)))
     lines = []
-    async with webhooks_http() as http:
+    async with HttpClient(ANSWER_S) as http:
         sender = MessageSender(http, all_revealed(settings.outgoing_webhook_secrets))
         with optional_database(settings) as database:
             for endpoint in [WebhookTarget(url) for url in all_revealed(settings.outgoing_webhook_urls)]:

@@ -1,24 +1,6 @@
 """Returns the address of a dependency and its setting for error messages, never with a password."""
 
-from collections.abc import Callable
 from urllib.parse import urlsplit
-
-from schemas.errors import ConfigurationError
-
-
-def kafka_away(detail: str, servers: Callable[[], str]) -> str:
-    """Return a sentence which says that Kafka does not answer, with its address and the library's message; `""` if the
-    settings are wrong.
-
-    Args:
-        detail: the library's message; `""` = none.
-        servers: returns `KAFKA_BOOTSTRAP_SERVERS`, or raises ConfigurationError.
-    """
-    try:
-        sentence = f"Kafka does not answer at {kafka_address(servers())}"
-    except ConfigurationError:
-        return ""
-    return f"{sentence} ({detail}): is it running?" if detail else f"{sentence}: is it running?"
 
 
 def kafka_address(servers: str) -> str:

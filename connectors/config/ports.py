@@ -2,7 +2,6 @@
 
 import errno
 import os
-import socket
 
 from schemas.errors import ConfigurationError
 
@@ -18,18 +17,3 @@ def port_refused(setting: str, port: int, host: str, error: OSError) -> Configur
     cause = os.strerror(number) if number > 0 else error.strerror or str(error)
     advice = "; stop the other program, or choose another port" if number == errno.EADDRINUSE else ""
     return ConfigurationError(setting, f"{setting} {port} on {host} cannot be used: {cause}{advice}")
-
-
-def refuse_taken_port(setting: str, port: int, host: str) -> None:
-    """Return if a process could listen on the port now; 0 = any free port.
-
-    Raises:
-        ConfigurationError: it could not.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(address)
-    except OSError as error:
-        raise port_refused(setting, port, host, error) from error

@@ -26,7 +26,8 @@ def unanswered(reason: str, detail: str, place: str = "") -> str:
 
     Args:
         detail: of the error. The name of an exception is no message: the reason says the same.
-        place: the address of the service with its setting; `""` = it is not named.
+        place: the address of the service with its setting, of which the sentence then asks whether it runs; `""` = it is not
+            named.
     """
     service = _SENTENCES.get(reason)
     if service is None:
@@ -35,4 +36,5 @@ def unanswered(reason: str, detail: str, place: str = "") -> str:
     if reason.startswith("kafka_") and detail.isupper() and not detail.startswith("_"):
         service = "Kafka does not take the record"  # it answered with a code; librdkafka's own codes begin with _
     cause = _CAUSES.get(detail, "" if is_name else detail)
-    return f"{service}{f' at {place}' if place else ''}{f' ({cause})' if cause else ''}"
+    question = ": is it running?" if place and "does not answer" in service else ""
+    return f"{service}{f' at {place}' if place else ''}{f' ({cause})' if cause else ''}{question}"

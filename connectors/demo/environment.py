@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import httpx
 
+from connectors.config.http_client import HttpClient
 from connectors.demo.broker import embedded_broker
 from connectors.demo.lago import METRIC, DemoLago
 from connectors.demo.processes import Processes, free_ports, without_proxies
@@ -107,7 +108,7 @@ async def built_environment(
         async def client(base_url: str, bearer: str = "", *, loopback: bool = True) -> httpx.AsyncClient:
             headers = {"Authorization": f"Bearer {bearer}"}
             return await stack.enter_async_context(
-                httpx.AsyncClient(base_url=base_url, headers=headers, timeout=_ANSWER_S, trust_env=not loopback)
+                HttpClient(_ANSWER_S, base_url=base_url, headers=headers, trust_env=not loopback)
             )
 
         ingress, lago_http = await client(here, token), await client(url, key, loopback=lago_url is None)

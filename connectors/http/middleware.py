@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from secrets import token_hex
 
 import structlog
@@ -22,6 +23,7 @@ _ID_HEADER = "X-Request-ID"
 #: The path of the OpenAPI document; a process has it if it serves the management API.
 _DOCUMENT = "/openapi.json"
 _PLAIN_WORD = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_PARAMETER = re.compile(r"\{(\w+)\}")
 
 _log = structlog.get_logger(__name__)
 
@@ -72,10 +74,14 @@ class RequestTracker:
 def create_app(
     tracker: RequestTracker, *routes: Iterable[web.RouteDef], watching: Sequence[Middleware] = ()
 ) -> web.Application:
-    """Return an application with all `routes`. Each request passes `tracker`, then the middlewares of `watching`."""
+    """Return an application with all `routes`. Each request passes `tracker`, then the middlewares of `watching`.
+
+    A part of a path that is a parameter may have any text: aiohttp's own pattern excludes braces.
+    """
     app = web.Application(handler_args=PACKED, middlewares=[tracker.passing, *watching])
-    for group in routes:
-        app.add_routes(group)
+    for route in chain.from_iterable(routes):
+        path = _PARAMETER.sub(r"{\1:[^/]+}", route.path)
+        app.add_routes([web.route(route.method, path, route.handler, **route.kwargs)])
     return app
 
 

@@ -18,7 +18,8 @@ from aiokafka.errors import (
 )
 from confluent_kafka import KafkaException
 
-from connectors.config.addresses import kafka_address, kafka_away
+from connectors.config.addresses import kafka_address
+from connectors.config.unanswered import unanswered
 from schemas.errors import ConfigurationError
 
 _AWAY = (
@@ -55,13 +56,14 @@ def kafka_sentence(error: BaseException, servers: Callable[[], str]) -> str:
     """
     if not isinstance(error, KafkaError | KafkaException) or isinstance(error, _OUR_FAULT):
         return ""
-    if says_away(error):
-        # aiokafka repeats the address in another form.
-        return kafka_away(_detail(error) if isinstance(error, KafkaException) else type(error).__name__, servers)
     try:
-        return f"Kafka at {kafka_address(servers())} refuses: {_detail(error)}"
+        place = kafka_address(servers())
     except ConfigurationError:
         return ""
+    if says_away(error):
+        # aiokafka repeats the address in another form.
+        return unanswered("kafka_unavailable", _detail(error) if isinstance(error, KafkaException) else "", place)
+    return f"Kafka at {place} refuses: {_detail(error)}"
 
 
 def _detail(error: BaseException) -> str:

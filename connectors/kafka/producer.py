@@ -243,8 +243,10 @@ class KafkaProducer:
                         raise
                     refused[index] = Rejected("too_large", "above the producer's message.max.bytes")
         except BufferError as error:
+            delivery.future.cancel()  # nobody waits for the records before this one
             raise Unavailable("kafka_queue_full") from error
         except KafkaException as error:
+            delivery.future.cancel()
             raise _unavailable(error.args[0]) from error
         delivery.left = len(records) - len(refused)
         if delivery.left:

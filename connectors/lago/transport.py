@@ -1,18 +1,16 @@
 """Sends HTTP requests to one Lago: applies time limits, translates errors, and reads lists and objects."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 import httpx
 import msgspec
 
-from connectors.config.certificate_checks import as_other_clients_check
+from connectors.config.http_client import HttpClient
 from connectors.lago.bounded_response import bounded_response
 from connectors.lago.errors import LagoRejected, LagoUnavailable, is_missing, refusal
 from schemas.decoding import UNDECODABLE
@@ -54,8 +52,7 @@ def lago_http(timeout_s: float, connections: int, *, keep_alive: bool = True) ->
     """Create an HTTP client with a connection pool. The caller closes it. It closes an idle connection before Lago's
     server does.
 
-    httpx takes proxies and certificate authorities from the environment. It follows no redirect, so it never repeats a
-    POST at another address.
+    It follows no redirect, so it never repeats a POST at another address.
 
     Args:
         timeout_s: limit between two bytes.
@@ -65,13 +62,7 @@ def lago_http(timeout_s: float, connections: int, *, keep_alive: bool = True) ->
     limits = httpx.Limits(
         max_connections=connections, max_keepalive_connections=connections * keep_alive, keepalive_expiry=5
     )
-    return httpx.AsyncClient(timeout=timeout_s, limits=limits, verify=_authorities())
-
-
-@cache
-def _authorities() -> ssl.SSLContext:
-    """Return the trusted certificate authorities. They need 0.8 MiB of memory, so all clients of a process share them."""
-    return as_other_clients_check(httpx.create_ssl_context())
+    return HttpClient(timeout_s, limits=limits)
 
 
 class LagoTransport:
@@ -126,8 +117,7 @@ class LagoTransport:
         try:
             async with asyncio.timeout(self._whole_s):
                 response = await bounded_response(self._http, request)
-        # AttributeError: anyio 4 raises it if a connection is reset while it is being opened.
-        except (httpx.RequestError, TimeoutError, AttributeError) as error:
+        except (httpx.RequestError, TimeoutError) as error:
             self._on_request(name, verb, 0, time.perf_counter() - started)
             raise LagoUnavailable(_reason(error), type(error).__name__) from error
         self._on_request(name, verb, response.status_code, time.perf_counter() - started)

@@ -46,7 +46,7 @@ class EventRoutes:
             web.post("/api/v1/events", self.create),
             web.post("/api/v1/events/batch", self.create_batch),
             web.get("/api/v1/events", self.index),
-            web.get("/api/v1/events/{transaction_id}", self.show),
+            web.get("/api/v1/events/{transaction_id:[^/]+}", self.show),
         ]
 
     async def create(self, request: web.Request) -> web.StreamResponse:

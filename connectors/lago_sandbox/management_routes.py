@@ -39,9 +39,9 @@ class ManagementRoutes:
             web.get(CUSTOMER + "/subscriptions", self.customer_subscriptions),
             web.post("/api/v1/subscriptions", self.subscribe),
             web.get("/api/v1/subscriptions", self.subscriptions),
-            web.get("/api/v1/subscriptions/{external_id}", self.subscription),
-            web.put("/api/v1/subscriptions/{external_id}", self.change),
-            web.delete("/api/v1/subscriptions/{external_id}", self.terminate),
+            web.get("/api/v1/subscriptions/{external_id:[^/]+}", self.subscription),
+            web.put("/api/v1/subscriptions/{external_id:[^/]+}", self.change),
+            web.delete("/api/v1/subscriptions/{external_id:[^/]+}", self.terminate),
             *_collection("webhook_endpoint", box.add_endpoint, lambda: list(box.endpoints.listed()), by_code=False),
             *_collection("billable_metric", lambda sent: box.add_metric(sent).shown, lambda: _newest(box.metrics.all)),
             *_collection("plan", lambda sent: box.add_plan(sent).shown, lambda: _newest(box.plans.all)),
@@ -153,7 +153,7 @@ def _collection(root: str, add: Add, everything: Everything, *, by_code: bool = 
         return json_answer({root: found})
 
     routes = [web.post(path, create), web.get(path, index)]
-    return [*routes, web.get(path + "/{code}", show)] if by_code else routes
+    return [*routes, web.get(path + "/{code:[^/]+}", show)] if by_code else routes
 
 
 def _newest(everything: Mapping[str, Any]) -> list[dict[str, Any]]:

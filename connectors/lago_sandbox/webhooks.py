@@ -19,6 +19,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from connectors.config.http_client import HttpClient
 from connectors.lago_sandbox.answers import json_answer
 from connectors.lago_sandbox.customers import SandboxCustomer
 from connectors.lago_sandbox.identifiers import ORGANIZATION
@@ -152,7 +153,7 @@ class SandboxWebhooks:
             "X-Lago-Unique-Key": str(uuid4()),
         }
         if self._http is None:
-            self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False)
+            self._http = HttpClient(_TIMEOUT_S, trust_env=False)
         for wait_s in (*self._waits_s, None):
             try:
                 status = (await self._http.post(url, content=body, headers=headers)).status_code

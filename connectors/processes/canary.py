@@ -11,12 +11,12 @@ from decimal import Decimal
 from importlib.metadata import version
 from typing import Final
 
-import httpx
 import structlog
 from prometheus_client import CollectorRegistry
 
 from connectors.config.addresses import bare_url
 from connectors.config.connections import all_revealed, revealed
+from connectors.config.http_client import HttpClient
 from connectors.config.settings import Settings
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.errors import LagoIntegrationError
@@ -141,7 +141,7 @@ async def canary_of(
     """Yield the canary of a deployment. Raises: ConfigurationError."""
     if settings.lago_api_key is None:
         raise ConfigurationError("LAGO_API_KEY", "LAGO_API_KEY is not set: Lago cannot be asked")
-    async with lago_http(settings.lago_timeout, 1) as http, httpx.AsyncClient(timeout=_POST_S) as ingress:
+    async with lago_http(settings.lago_timeout, 1) as http, HttpClient(_POST_S) as ingress:
         lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), on_request)
         post = CanaryPost(
             ingress,

@@ -9,13 +9,14 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from connectors.config.connections import all_revealed, deployment_of, lago_connections, postgres_url
+from connectors.config.http_client import HttpClient
 from connectors.config.settings import Settings
 from connectors.lago.client import LagoClient, lago_http
 from connectors.operations.automatic_rebilling import LearntEnds
 from connectors.operations.credit_upkeep import CreditUpkeep
 from connectors.operations.late_calls import LateCalls
 from connectors.operations.outgoing_webhooks.announcements import Announcements
-from connectors.operations.outgoing_webhooks.delivery import MessageSender, webhooks_http
+from connectors.operations.outgoing_webhooks.delivery import ANSWER_S, MessageSender
 from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget
 from connectors.operations.outgoing_webhooks.task import OutgoingWebhooks
 from connectors.operations.provider_health import ProviderHealth
@@ -102,7 +103,7 @@ def provider_health_of(settings: Settings, sensors: Any, closing: AsyncExitStack
 
 def outgoing_webhooks_of(settings: Settings, sensors: Any, closing: AsyncExitStack) -> OutgoingWebhooks:
     """Return the task that sends outgoing webhooks, beside a projector."""
-    http = webhooks_http()
+    http = HttpClient(ANSWER_S)
     closing.push_async_callback(http.aclose)
     sender = MessageSender(http, all_revealed(settings.outgoing_webhook_secrets), sensors.webhook_attempted)
     endpoints = [WebhookTarget(url) for url in all_revealed(settings.outgoing_webhook_urls)]

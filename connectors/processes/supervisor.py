@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
+from typing import Final
 
 import structlog
 
@@ -23,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.1
+#: The exit code of a child that has said which setting is wrong: a port in use, for example. To start it again would not help.
+WRONG_SETTING: Final = 2
 #: Forking is safe while a process has one thread. On other systems than Linux, system libraries start their own
 #: threads.
 if sys.platform == "linux":
@@ -39,9 +42,10 @@ def supervise(roles: Mapping[str, Callable[[], int]], prepare: Callable[[], None
         prepare: called before the children are made, so that they share everything that it loads.
 
     Returns:
-        The exit code: 0.
+        The exit code: 0 after the signal, `WRONG_SETTING` if a child that was started for the first time ended with it.
     """
     stopping = False
+    code = 0
 
     def stop(*_: object) -> None:
         nonlocal stopping
@@ -52,19 +56,24 @@ def supervise(roles: Mapping[str, Callable[[], int]], prepare: Callable[[], None
     prepare()
     children = {role: _start(run) for role, run in roles.items()}
     paces = {role: RestartPace(time.monotonic()) for role in roles}
+    restarted: set[str] = set()
     while not stopping:
         time.sleep(_LOOK_S)
         for role, child in children.items():
             now_s = time.monotonic()
             if child.is_alive() or paces[role].wait_s(now_s):
                 continue
+            if child.exitcode == WRONG_SETTING and role not in restarted:
+                stopping, code = True, WRONG_SETTING
+                break
             log.warning("worker_restarted", role=role, code=child.exitcode)
+            restarted.add(role)
             paces[role].restarted(now_s)
             children[role] = _start(roles[role])
     for child in children.values():
         child.terminate()
     _wait(children)
-    return 0
+    return code
 
 
 def _wait(children: Mapping[str, BaseProcess]) -> None:

@@ -3,10 +3,9 @@
 import time
 from datetime import timedelta
 
-import httpx
-
 from connectors.access.jwks import ANSWER_S, KeySet
 from connectors.access.user_tokens import Users
+from connectors.config.http_client import HttpClient
 from connectors.config.settings import Settings
 
 
@@ -18,7 +17,7 @@ class UserTokens:
     """
 
     def __init__(self, settings: Settings, issuer: str) -> None:
-        self._http = httpx.AsyncClient(timeout=ANSWER_S)
+        self._http = HttpClient(ANSWER_S)
         keys = KeySet(self._http, issuer, settings.oidc_jwks_url or "", time.monotonic)
         claims = (settings.oidc_scopes_claim, settings.oidc_orgs_claim)
         life, user_claim = timedelta(days=settings.oidc_grant_days), settings.oidc_user_claim

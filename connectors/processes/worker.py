@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -11,7 +11,6 @@ from typing import Any
 import structlog
 
 from connectors.config.connections import postgres_url
-from connectors.config.ports import refuse_taken_port
 from connectors.config.settings import Settings
 from connectors.config.types import MAX_PORT
 from connectors.kafka.errors import says_away
@@ -30,7 +29,7 @@ from streams.runtime.partition_task import PartitionTask
 from streams.runtime.role import EXIT_FATAL
 from streams.runtime.role_counts import ROLE
 from streams.runtime.run import RoleCrashed, run_role
-from streams.runtime.shutdown import STOP_S, StopSignal, run_until_told
+from streams.runtime.shutdown import StopSignal, run_until_told
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +43,7 @@ _BESIDE_S = 1.0
 def run_worker(
     settings: Settings, roles: Sequence[str], reported: Callable[[Callable[[], int]], int] = lambda run: run()
 ) -> int:
-    """Run roles until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop.
+    """Run roles until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop, 2 if a setting is wrong, such as a port in use.
 
     The metrics ports of several roles are METRICS_PORT and the next ones.
 
@@ -52,8 +51,7 @@ def run_worker(
         reported: calls what runs a role, and turns an error that is expected into a message and an exit code.
 
     Raises:
-        ConfigurationError: the projector is one of the roles, and there is no Postgres; there are not enough ports behind METRICS_PORT, or one
-            of them is taken.
+        ConfigurationError: the projector is one of the roles, and there is no Postgres; there are not enough ports behind METRICS_PORT.
     """
     if PROJECT in roles:
         postgres_url(settings)
@@ -66,28 +64,7 @@ def run_worker(
     own = {role: settings.model_copy(update={"metrics_port": port}) for role, port in ports.items()}
     if len(roles) == 1 or settings.worker_processes == "one":
         return _run_here(own, reported)
-    _refuse_taken_ports(own.values())
     return supervise({role: partial(_run_here, {role: own[role]}, reported) for role in roles}, partial(prepare, roles))
-
-
-def _refuse_taken_ports(of_roles: Iterable[Settings]) -> None:
-    """Return when all metrics ports are free: a child that cannot have its port would be started again and again.
-
-    The roles of a worker that was killed a moment ago keep their ports until they have ended, `STOP_S` at most.
-
-    Raises:
-        ConfigurationError: a port is still taken then.
-    """
-    deadline = time.monotonic() + STOP_S
-    for settings in of_roles:
-        while True:
-            try:
-                refuse_taken_port("METRICS_PORT", settings.metrics_port, settings.host)
-                break
-            except ConfigurationError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(_LOOK_S)
 
 
 def _run_here(roles: Mapping[str, Settings], reported: Callable[[Callable[[], int]], int]) -> int:

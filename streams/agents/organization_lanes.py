@@ -25,7 +25,7 @@ from streams.agents.received_event import ReceivedEvent
 from streams.agents.sink import SETTLE_LIMIT, DeliveryConfig, DeliveryWork, SinkSensors
 from streams.agents.traces import DeliveryTraces
 from streams.delivery.to_an_organization import EventDelivery
-from streams.runtime.cancellation import is_own_cancellation
+from streams.runtime.cancellation import end, is_own_cancellation
 from streams.runtime.compacted_table import CompactedTable
 from streams.runtime.offsets import asking
 from streams.runtime.partition_task import may_pass
@@ -43,6 +43,8 @@ _SESSION_S = 86_400.0
 _POST_S = 600.0
 #: Records that are fetched ahead, and how long an idle lane waits, seconds.
 _AHEAD, _IDLE_S = 2 * SETTLE_LIMIT, 0.5
+#: The longest wait for a cancelled lane, or its reader, to end, seconds.
+_END_S = 5.0
 
 
 class LaneSensors(SinkSensors, Protocol):
@@ -153,8 +155,7 @@ class OrganizationLane:
                 if not limit.expired():
                     raise
             finally:
-                reading.cancel()
-                await asyncio.wait({reading})
+                await end({reading}, _END_S)
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         """Fetch ahead, so that a post that fails is seen to have others behind it."""
@@ -254,10 +255,7 @@ class OrganizationLanes:
     async def close(self) -> None:
         """Stop the lanes, then the default organisation's work."""
         tasks, self._tasks = self._tasks, {}
-        for task in tasks.values():
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks.values())
+        await end(tasks.values(), _END_S)
         await asyncio.gather(self._own.close(), *(self._lanes[name].close() for name in tasks))
 
     def in_transaction(self) -> bool:

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from schemas.decoding import DAMAGE, decoder
-from streams.runtime.cancellation import is_own_cancellation
+from streams.runtime.cancellation import end, is_own_cancellation
 from streams.runtime.plain_consumer import reading
 from streams.runtime.unreadable import note
 
@@ -34,6 +34,8 @@ _PROBE_PART, _HELD_PART = 0.4, 0.2
 #: How often aiokafka looks for partitions to fetch without a notification, milliseconds. The default is 200.
 _LOOK_MS = 2000
 _AGAIN_S, _TELL_EVERY_S = 0.5, 60.0
+#: The longest wait for the reading to stop, seconds.
+_STOP_S = 5.0
 #: The most records that are processed without a pause. This bounds the time for which the event loop is blocked.
 _BATCH = 2000
 
@@ -91,9 +93,7 @@ class TopicTable(ABC):
     async def stop(self) -> None:
         """Stop following the topic; the view is kept."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end({self._task}, _STOP_S)
 
     def lag_s(self) -> float:
         """Return the seconds since the view was last known to be complete; infinite before the first time."""

@@ -267,7 +267,8 @@ class PartitionTask:
                 await self._reopen()
                 return
             except (Unavailable, KafkaError) as error:
-                if not may_pass(error) or (attempt >= _REOPENINGS and not isinstance(error, KafkaConnectionError)):
+                for_good = self._closing or (attempt >= _REOPENINGS and not isinstance(error, KafkaConnectionError))
+                if for_good or not may_pass(error):
                     raise
                 if attempt <= _REOPENINGS or attempt % _TELL_EVERY == 0:
                     self._warn("partition_task_open_failed", error, attempt)

@@ -38,7 +38,8 @@ async def run_role(role: AnyRole, stop: asyncio.Event) -> None:
     starting = asyncio.ensure_future(app.maybe_start())
     await asyncio.wait({stopping, starting}, return_when=asyncio.FIRST_COMPLETED)
     crashed = asyncio.ensure_future(app.wait_until_stopped())
-    failed = starting.exception() if starting.done() else None
+    # A CancelledError that a library lets out is an error, too.
+    failed = None if not starting.done() else asyncio.CancelledError() if starting.cancelled() else starting.exception()
     if starting.done() and failed is None:
         await asyncio.wait({stopping, crashed}, return_when=asyncio.FIRST_COMPLETED)
     crash = failed or app.crash_reason
@@ -49,7 +50,8 @@ async def run_role(role: AnyRole, stop: asyncio.Event) -> None:
         # An app that runs on would stay a member of its group, and its partitions would have no owner.
         await _stop(app, raises=crash is None)
     crashed.cancel()
-    starting.cancel()
+    if not starting.cancel() and crash is None and not starting.cancelled():
+        crash = failed = starting.exception()  # it failed while the role stopped
     if crash is not None:
         raise RoleCrashed("the Faust app did not start" if failed else "the Faust app crashed", crash) from crash
 

@@ -12,8 +12,9 @@ from typing import Any
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook
 
+from connectors.config.http_client import HttpClient
 from connectors.operations.outgoing_webhooks.announcements import Announcements
-from connectors.operations.outgoing_webhooks.delivery import MessageSender, webhooks_http
+from connectors.operations.outgoing_webhooks.delivery import ANSWER_S, MessageSender
 from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget
 from connectors.operations.outgoing_webhooks.task import OutgoingWebhooks, WebhookMetrics
 from connectors.postgres.pool import Database
@@ -81,7 +82,7 @@ class Seen:
 def task_of(database: Database, *urls: str, seen: WebhookMetrics | None = None, **rules: Any) -> OutgoingWebhooks:
     """Return the task with these endpoints."""
     sensors, endpoints = seen or Seen(), [WebhookTarget(url) for url in urls]
-    sender = MessageSender(webhooks_http(), [SECRET, OLDER], sensors.webhook_attempted)
+    sender = MessageSender(HttpClient(ANSWER_S), [SECRET, OLDER], sensors.webhook_attempted)
     announcements = Announcements([endpoint.name for endpoint in endpoints], **rules)
     return OutgoingWebhooks(database, announcements, sender, endpoints, sensors)
 

@@ -75,19 +75,12 @@ SELECT
 log = structlog.get_logger(__name__)
 
 
-def webhooks_http() -> httpx.AsyncClient:
-    """Make an HTTP client for the endpoints. It follows no redirect, because a signed body must not go to an address
-    that the operator has not set.
-    """
-    return httpx.AsyncClient(timeout=ANSWER_S, follow_redirects=False)
-
-
 @dataclass(frozen=True, slots=True)
 class MessageSender:
     """Posts messages.
 
     Fields:
-        http: see `webhooks_http`.
+        http: must not follow redirects: a signed body must not go to an address that the operator has not set.
         secrets: values like `whsec_...`, the newest first.
         counted: called with the outcome of each attempt: `sent`, `failed` or `given_up`.
         now_s: seconds since 1970 UTC.
@@ -111,8 +104,8 @@ class MessageSender:
                 self.http.stream("POST", endpoint.url, content=body, headers=headers) as answer,
             ):
                 return answer.status_code
-        # AttributeError: on uvloop anyio 4 raises it if a connection is reset while it is being opened.
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, AttributeError):
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            log.info("webhook_unanswered", host=endpoint.host, error=type(error).__name__)
             return 0
 
     async def send_due(self, database: Database, endpoints: Sequence[WebhookTarget]) -> None:

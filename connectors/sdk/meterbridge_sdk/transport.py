@@ -104,8 +104,10 @@ class Transport:
             return BillingUnavailable("timeout", f"no answer from {self._place} {waited}"), 0.0
         except httpx.ConnectError:
             return BillingUnavailable("connection_failed", f"cannot connect to {self._place}: {_CHECK}"), 0.0
-        # AttributeError: anyio's (4.x) of a connection that is reset the moment it is made has no socket to ask.
         except (httpx.RequestError, AttributeError) as error:
+            # uvloop may have closed the connection before anyio 4 asks its socket for the address of the peer.
+            if isinstance(error, AttributeError) and (error.obj is not None or error.name != "getpeername"):
+                raise
             lost = f"{self._place} ended the connection before its answer ({type(error).__name__})"
             return BillingUnavailable("connection_lost", lost), 0.0
         if response.is_success:

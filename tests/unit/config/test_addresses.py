@@ -123,8 +123,8 @@ def test_commands_and_callers_of_http_read_the_same_sentence_but_for_the_address
     ("error", "said"),
     [
         (Unavailable("kafka_unavailable", "list topics"), " (list topics)"),
-        (KafkaConnectionError("Unable to bootstrap"), " (KafkaConnectionError)"),
-        (KafkaTimeoutError(), " (KafkaTimeoutError)"),
+        (KafkaConnectionError("Unable to bootstrap"), ""),
+        (KafkaTimeoutError(), ""),
         (KafkaException(LibrdkafkaError(LibrdkafkaError._TRANSPORT)), " (Local: Broker transport failure)"),
     ],
 )

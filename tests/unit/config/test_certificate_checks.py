@@ -2,19 +2,24 @@
 
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from connectors.config import http_client
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.config.postgres_urls import connecting
 from connectors.kafka.client_config import aiokafka_config
-from connectors.lago import transport
+from meterbridge_litellm import http_clients
+from meterbridge_sdk import service
 
 KINDS: dict[str, Callable[[], ssl.SSLContext]] = {
     "kafka": lambda: aiokafka_config(KafkaConnection("kafka:9093", "SSL"))["ssl_context"],
-    "lago": transport._authorities.__wrapped__,
+    "http": http_client._authorities.__wrapped__,
+    "plugin": http_clients._authorities,
+    "sdk": service._authorities,
     "postgres": lambda: connecting("postgresql://db/usage?sslmode=verify-full")["ssl"],
 }
 
@@ -41,3 +46,21 @@ def test_a_server_is_verified_as_before_python_3_13(kind: str) -> None:
     context = KINDS[kind]()
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def test_every_http_client_of_the_product_has_these_contexts() -> None:
+    """httpx makes the context of a client that gets none."""
+    root = Path(__file__).parents[3]
+    making = ("httpx.AsyncClient(", "httpx.Client(", "(httpx.AsyncClient)", "ssl.create_default_context(")
+    found = {
+        str(path.relative_to(root))
+        for path in (root / "connectors").rglob("*.py")
+        if any(words in path.read_text() for words in making)
+    }
+    assert found == {
+        "connectors/config/http_client.py",
+        "connectors/config/postgres_urls.py",
+        "connectors/kafka/client_config.py",
+        "connectors/litellm/plugin/meterbridge_litellm/http_clients.py",
+        "connectors/sdk/meterbridge_sdk/service.py",
+    }

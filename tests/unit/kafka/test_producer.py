@@ -1,6 +1,10 @@
 """The state that the producer reports, without a broker."""
 
 import asyncio
+import gc
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from confluent_kafka import KafkaError
@@ -51,3 +55,21 @@ def test_a_record_fails_before_its_sender_times_out() -> None:
     assert config["message.timeout.ms"] == 20_000
     assert (config["acks"], config["enable.idempotence"], config["partitioner"]) == ("all", True, "murmur2_random")
     assert "transactional.id" not in config
+
+
+async def test_the_acknowledgements_of_a_refused_call_are_no_unseen_errors(caplog: pytest.LogCaptureFixture) -> None:
+    """While Kafka is away the queue is full. An earlier version logged a traceback for each refused call later."""
+    producer, acked = _producer(), []
+
+    def produce(*_: object, on_delivery: Callable[..., None], **__: object) -> None:
+        if acked:
+            raise BufferError
+        acked.append(on_delivery)
+
+    producer._producer = SimpleNamespace(produce=produce, poll=lambda _: time.sleep(0.01), flush=lambda _: 0)
+    with pytest.raises(Unavailable, match="kafka_queue_full"):
+        await producer.send_all([("topic", "key", b"1", 0), ("topic", "key", b"2", 0)])
+    acked.pop()(KafkaError(KafkaError._MSG_TIMED_OUT), SimpleNamespace(value=lambda: b"1"))
+    await producer.close(0)
+    gc.collect()
+    assert "never retrieved" not in caplog.text

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from connectors.config.settings import load_settings
 from connectors.processes import supervisor
-from connectors.processes import worker as worker_module
-from schemas.errors import ConfigurationError
+from connectors.processes.restart_pace import RestartPace
 from tests.support.eventually import PATIENCE, eventually
 from tests.support.ports import free_port
 
@@ -73,32 +71,51 @@ def test_a_child_that_ends_is_started_again_and_all_end_with_the_worker(worker: 
     assert not any(map(runs, {*before, *after}))
 
 
-def test_a_worker_ends_if_a_metrics_port_of_its_roles_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_ends_at_once_if_a_metrics_port_of_its_roles_is_taken() -> None:
     """An earlier version never stopped starting its children again."""
-    monkeypatch.setattr(worker_module, "STOP_S", 0.0)
-    monkeypatch.setattr(worker_module, "supervise", lambda *_: pytest.fail("children were started"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        settings = load_settings({"METRICS_PORT": str(port)})
-        with pytest.raises(
-            ConfigurationError, match=f"METRICS_PORT {port} on 127.0.0.1 cannot be used: Address already"
-        ):
-            worker_module.run_worker(settings, ("meter", "sink"))
+        environ = {"PATH": os.environ["PATH"], "HOST": "127.0.0.1", "METRICS_PORT": str(port)}
+        command = [sys.executable, "-m", "connectors", "worker", "--only", "meter,sink"]
+        ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
+    assert ended.returncode == 2
+    sentence = f"meterbridge: METRICS_PORT {port} on 127.0.0.1 cannot be used: Address already in use"
+    assert ended.stderr.count(sentence) == 1
+    assert "worker_restarted" not in ended.stderr + ended.stdout
 
 
-def test_a_worker_waits_for_the_ports_of_a_worker_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A killed worker's roles have their ports until they end, and the next worker may begin before that."""
-    still_taken = [9090]
+class Ended:
+    """A child that has ended with this exit code."""
 
-    def refuse(setting: str, port: int, host: str) -> None:
-        if port in still_taken:
-            raise ConfigurationError(setting, f"{port} on {host}")
+    def __init__(self, exitcode: int) -> None:
+        self.exitcode = exitcode
+        self.join = self.terminate = lambda *_: None
+        self.is_alive = lambda: False
 
-    monkeypatch.setattr(worker_module, "refuse_taken_port", refuse)
-    monkeypatch.setattr(worker_module, "supervise", lambda *_: 0)
-    monkeypatch.setattr(worker_module.time, "sleep", lambda _: still_taken.clear())
-    assert worker_module.run_worker(load_settings({"METRICS_PORT": "9090"}), ("meter", "sink")) == 0
-    assert not still_taken
+
+@pytest.mark.parametrize(("codes", "code", "starts"), [([2], 2, 1), ([70, 2, 2], 0, 4), ([1, 1], 0, 3)])
+def test_only_a_child_that_cannot_begin_because_of_a_setting_ends_the_worker(
+    codes: list[int], code: int, starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that was started before had the same settings, so what is wrong with them now may pass."""
+    started: list[int] = []
+
+    def start(_: object) -> Ended:
+        started.append(len(started))
+        if len(started) > len(codes):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return Ended(0)
+        return Ended(codes[len(started) - 1])
+
+    monkeypatch.setattr(supervisor, "_start", start)
+    monkeypatch.setattr(RestartPace, "wait_s", lambda *_: 0.0)
+    before = [(number, signal.getsignal(number)) for number in supervisor.ASKED]
+    try:
+        assert supervisor.supervise({"meter": lambda: 0}) == code
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    assert len(started) == starts
 
 
 def test_the_children_of_a_killed_worker_end(worker: "subprocess.Popen[bytes]") -> None:

@@ -11,10 +11,9 @@ import secrets
 import sys
 from pathlib import Path
 
-import httpx
-
 from meterbridge_litellm.aside import files_of, kept_in, records_of, wait_for_writer
 from meterbridge_litellm.counts import Counts
+from meterbridge_litellm.http_clients import blocking_http
 from meterbridge_litellm.posting import Poster
 from meterbridge_litellm.settings import PluginSettings
 
@@ -65,7 +64,7 @@ def main(command: str) -> int:
     folder = Path(settings.ring_path)
     status_report: dict[str, int] = {}
     if command == "repost":
-        with httpx.Client(timeout=settings.post_timeout, trust_env=False) as http:
+        with blocking_http(settings.post_timeout) as http:
             status_report["posted"] = repost(folder, Poster(settings, Counts(), http))
     status_report |= status(folder)
     sys.stdout.write(json.dumps(status_report) + "\n")

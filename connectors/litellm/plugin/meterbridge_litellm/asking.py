@@ -8,9 +8,8 @@ from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.refusal import Unasked
 from meterbridge_litellm.settings import PluginSettings
 
-#: The errors of a request without a response, and of a response that is not Meterbridge's. AttributeError: on uvloop, which
-#: proxies use, anyio 4 raises it for a connection that is reset while it is being opened.
-UNANSWERED: Final = (httpx.HTTPError, ValueError, RecursionError, AttributeError)
+#: The errors of a request without a response, and of a response that is not Meterbridge's.
+UNANSWERED: Final = (httpx.HTTPError, ValueError, RecursionError)
 
 
 class Asking(NamedTuple):

@@ -18,6 +18,7 @@ import httpx
 from meterbridge_litellm.admission import Admission
 from meterbridge_litellm.calls import PASS_THROUGH, Calls, call_id_of
 from meterbridge_litellm.counts import Counts
+from meterbridge_litellm.http_clients import AsyncHttp, blocking_http
 from meterbridge_litellm.levels import read as read_levels
 from meterbridge_litellm.posting import Poster
 from meterbridge_litellm.record import record
@@ -58,7 +59,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
     def _start(self) -> None:
         closing = threading.Event()
         self._closing = closing
-        http = httpx.Client(timeout=self._settings.post_timeout, trust_env=False)
+        http = blocking_http(self._settings.post_timeout)
         self._ring = Ring(self._settings, self.counts, Poster(self._settings, self.counts, http, closing.is_set).post)
 
     def _start_in_child(self) -> None:
@@ -173,9 +174,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
         url = (self._settings.api_url or self._settings.url).rstrip("/")
         headers = {"Authorization": f"Bearer {self._settings.api_key}"}
         limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
-        http = httpx.AsyncClient(
-            base_url=url, headers=headers, timeout=self._settings.api_timeout, trust_env=False, limits=limits
-        )
+        http = AsyncHttp(self._settings.api_timeout, base_url=url, headers=headers, limits=limits)
         return Admission(self._settings, self.counts, http, model_cost, _deployments)
 
     def _keep_record(self, kwargs: dict[str, Any], kept: "asyncio.Future[bool] | None") -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
@@ -9,7 +10,7 @@ from structlog.testing import capture_logs
 
 from schemas.customers import CustomerRecord
 from streams.runtime import compacted_table
-from streams.runtime.compacted_table import CompactedTable
+from streams.runtime.compacted_table import CompactedTable, TopicTable
 from tests.support.eventually import soon, within
 
 
@@ -43,3 +44,33 @@ async def test_while_kafka_is_unavailable_a_table_logs_it_once_a_minute(monkeypa
         await follower.stop()
     assert 2 <= len(said) <= 1 + asked * 0.5 / 60
     assert {line["address"] for line in said} == {"KAFKA_BOOTSTRAP_SERVERS=broker:9092"}
+
+
+class Losing(TopicTable):
+    """A cancellation comes out of its library as the error of a connection, once."""
+
+    sessions = 0
+
+    def take(self, partition: int, records: Any) -> None:
+        """Do nothing."""
+
+    async def _session(self) -> None:
+        self.sessions += 1
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            if self.sessions > 1:
+                raise
+            raise KafkaConnectionError from None
+
+
+async def test_a_table_stops_although_a_library_takes_its_cancellation_for_an_error() -> None:
+    """An earlier version connected again, and who stopped the table waited for it without an end."""
+    table = Losing({}, "topic", time.monotonic, "losing")
+    table.begin()
+    await soon(lambda: table.sessions == 1)
+    async with within(20) as limit:
+        await table.stop()
+    assert not limit.expired()
+    assert table._task is not None
+    assert table._task.done()

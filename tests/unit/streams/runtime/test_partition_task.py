@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from schemas.errors import Unavailable
 from streams.runtime.faust_transport import FetchBatch
 from streams.runtime.partition_task import PartitionTask
-from tests.support.eventually import soon
+from tests.support.eventually import soon, within
 
 PLACE = TP("raw", 3)
 
@@ -318,3 +318,25 @@ async def test_while_it_closes_only_a_bug_ends_the_process(error: BaseException)
     work.gate.set()
     await closing
     assert death.errors == ([error] if isinstance(error, ValueError) else [])
+
+
+class LosingWork(Work):
+    """A cancellation comes out of its library as the error of a connection, as `asyncio.wait_for` of Python 3.11 returns it."""
+
+    async def open(self) -> int:
+        await super().open()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise KafkaConnectionError from None
+        return 0
+
+
+async def test_a_task_that_opens_ends_although_a_library_takes_its_cancellation_for_an_error() -> None:
+    """An earlier version opened again and again: the rebalance waited for it without an end."""
+    work, death = LosingWork(), FatalErrors()
+    partition_task = PartitionTask(PLACE, work, Source(), death)
+    await soon(lambda: work.opened == 1)
+    async with within(20):
+        await partition_task.close()
+    assert (work.opened, death.errors) == (1, [])

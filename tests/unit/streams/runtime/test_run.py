@@ -1,13 +1,14 @@
 """A role that cannot start, or crashes, is closed like one that stops, and its own error is reported."""
 
 import asyncio
+import gc
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from streams.runtime.run import run_role
+from streams.runtime.run import RoleCrashed, run_role
 
 
 class _App:
@@ -15,7 +16,7 @@ class _App:
 
     conf = SimpleNamespace(id="app")
 
-    def __init__(self, start: Exception | None, crash: Exception | None) -> None:
+    def __init__(self, start: BaseException | None, crash: Exception | None) -> None:
         self.crash_reason: Exception | None = None
         self.stopped = False
         self._start, self._crash = start, crash
@@ -37,7 +38,7 @@ class _App:
 
 class _Role:
     def __init__(
-        self, start: Exception | None = None, crash: Exception | None = None, close: BaseException | None = None
+        self, start: BaseException | None = None, crash: Exception | None = None, close: BaseException | None = None
     ) -> None:
         self.app: Any = _App(start, crash)
         self.closed = False
@@ -53,14 +54,15 @@ class _Role:
     ("role", "told"),
     [
         (_Role(start=KafkaConnectionError("refused")), "did not start"),
+        (_Role(start=asyncio.CancelledError()), "did not start"),
         (_Role(crash=ValueError("broken")), "crashed"),
     ],
-    ids=["start", "crash"],
+    ids=["start", "cancelled", "crash"],
 )
 async def test_the_apps_error_is_the_cause_of_ours_and_everything_is_closed(role: Any, told: str) -> None:
     with pytest.raises(RuntimeError, match=told) as failure:
         await run_role(role, asyncio.Event())
-    assert isinstance(failure.value.__cause__, KafkaConnectionError | ValueError)
+    assert isinstance(failure.value.__cause__, KafkaConnectionError | ValueError | asyncio.CancelledError)
     assert role.closed
     assert role.app.stopped
 
@@ -83,3 +85,26 @@ async def test_an_app_whose_partitions_do_not_close_is_stopped_all_the_same(erro
     with pytest.raises(type(error)):
         await run_role(role, stop)
     assert role.app.stopped
+
+
+async def test_a_start_that_fails_while_the_role_stops_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """In an earlier version asyncio logged a traceback of it, later and without the role."""
+    role: Any = _Role()
+    stopping, stop = asyncio.Event(), asyncio.Event()
+
+    async def start() -> None:
+        await stopping.wait()
+        raise KafkaConnectionError("refused")
+
+    async def stop_app() -> None:
+        stopping.set()
+        await asyncio.sleep(0)
+
+    role.app.maybe_start, role.app.stop = start, stop_app
+    asyncio.get_running_loop().call_soon(stop.set)
+    with pytest.raises(RoleCrashed, match="did not start") as failure:
+        await run_role(role, stop)
+    assert isinstance(failure.value.cause, KafkaConnectionError)
+    del failure
+    gc.collect()
+    assert "never retrieved" not in caplog.text
