@@ -19,7 +19,7 @@ from aiokafka.errors import (
 from confluent_kafka import KafkaException
 
 from connectors.config.addresses import kafka_address, kafka_away
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, TopicProblem
 
 _AWAY = (
     BrokerNotAvailableError,
@@ -33,6 +33,11 @@ _AWAY = (
 )
 #: Errors of invalid requests, which point to a bug.
 _OUR_FAULT = (IllegalArgumentError, IllegalStateError, ProducerClosed)
+
+
+def topic_missing(name: str) -> TopicProblem:
+    """Return the error of a topic that does not exist. Its sentence says what to do. Args: name: the full name."""
+    return TopicProblem("topic_missing", f"Topic {name} is missing: run `meterbridge topics create`.")
 
 
 def says_away(error: BaseException | None) -> bool:
