@@ -41,7 +41,7 @@ class CommandProducer:
         )
         self._producer = Producer({**config, "logger": logging.getLogger("librdkafka")})
         self._failed: KafkaError | None = None
-        self._topics: set[str] | None = None
+        self._topics: set[str] = set()
 
     def send(self, records: Iterable[Outgoing], sent: Callable[[int], None] = lambda _count: None) -> int:
         """Send records, and wait until all in-sync replicas have acknowledged them; return their number.
@@ -65,11 +65,11 @@ class CommandProducer:
 
     def _check(self, topic: str) -> None:
         """Check that the topic exists. librdkafka would wait half a minute for it, and then report that Kafka does not answer."""
-        if self._topics is None:
+        if topic not in self._topics:
             with kafka_errors("list topics"):
                 self._topics = set(self._producer.list_topics(timeout=_ANSWER_S).topics)
-        if topic not in self._topics:
-            raise topic_missing(topic)
+            if topic not in self._topics:
+                raise topic_missing(topic)
 
     def _put(self, record: Outgoing) -> None:
         more: dict[str, Any] = {"timestamp": record.time_ms} if record.time_ms else {}

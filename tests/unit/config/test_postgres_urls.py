@@ -108,7 +108,10 @@ def test_our_session_settings_win_and_the_application_name_is_that_of_the_url() 
         (f"postgresql://u:{PASSWORD}?word=1@h/db", "%3F"),
         (f"postgresql://u:{PASSWORD}#1@h/db", "%23"),
         (f"{BASE}?{PASSWORD}/=1", "without a name"),
-        (f"postgresql://u:{PASSWORD}@1@h:5432/db", "the sign @ in its user, password or database: write it percent-encoded, as %40"),
+        (
+            f"postgresql://u:{PASSWORD}@1@h:5432/db",
+            "the sign @ in its user, password or database: write it percent-encoded, as %40",
+        ),
         (f"postgresql://u:{PASSWORD}/1@h/db", "as %2F"),
         (f"postgresql://u:{PASSWORD}@/1@h/db", "as %40"),
         (f"postgresql://u:{PASSWORD}%1@h/db", "as %25"),
