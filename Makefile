@@ -21,6 +21,9 @@ NOTHING_CHOSEN = 5
 # It runs beside another pytest: in one cache `--lf` would find the failures of only one of them.
 serverless: export PYTEST_ADDOPTS += -o cache_dir=.cache/pytest-serverless
 
+.DEFAULT:
+	@echo "make: there is no target $@. \`make help\` lists all targets." >&2; exit 2
+
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 

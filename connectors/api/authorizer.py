@@ -32,6 +32,12 @@ from connectors.telemetry.logs import REQUEST_ID
 _TRICKS: Final = (BAD_PATH, "unsafe_id")
 _PRINCIPAL: Final = web.RequestKey("who", Principal)
 
+#: The same whether or not the server has a master key: callers need not know it, and its log says it to the operator.
+_UNKNOWN: Final = (
+    "the bearer token is unknown: send the LITELLM_MASTER_KEY of the server, if it has one, or a key of `meterbridge keys create`; "
+    "if its master key is not set, the server's log says so at the start"
+)
+
 ANYBODY: Final = Principal("anybody")
 #: Wrong credentials per second and source.
 WRONG_PER_S: Final = 10.0
@@ -142,7 +148,7 @@ class Authorizer:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         detail = "no bearer token: send `Authorization: Bearer <key>`"
         if scheme.lower() == "bearer" and (token := token.strip()):
-            detail = "the bearer token is unknown: send LITELLM_MASTER_KEY, or a key of `meterbridge keys create`"
+            detail = _UNKNOWN
             try:
                 for kind in self._kinds:
                     if (principal := await kind.principal(token, endpoint)) is not None:

@@ -34,7 +34,9 @@ def account_of(authorized: AuthorizedRequest, scope: str, named: str | None, *, 
     mine = f"{USER}{principal.user}" if principal.user else None
     account = mine if named is None else named
     if account is None:
-        raise Problem(422, "account_needed", "account or user says whose credits")
+        raise Problem(
+            422, "account_needed", "say whose credits: `account` is user:ID or org:ID, `user` is the id of a user"
+        )
     if not own and not principal.may(scope):
         raise missing_scope(scope)
     if account == mine:

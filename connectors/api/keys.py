@@ -202,7 +202,7 @@ class KeyHandlers:
         """
         key = await store.get(authorized.part("key_id"))
         if key is None or not _sees(authorized, key):
-            raise Problem(404, "unknown_key", "there is no such key")
+            raise Problem(404, "unknown_key", "there is no such key: GET /api/v1/access/keys lists them")
         if not key.is_within(authorized.principal.scopes, authorized.principal.orgs, authorized.principal.prefixes):
             raise _beyond()
         return key

@@ -14,7 +14,7 @@ from connectors.billing.mappings import Mappings
 from connectors.http.content_encoding import Unpacker
 from connectors.http.endpoint import AuthorizedRequest, Endpoint
 from connectors.http.problem import CLOSES, Problem
-from connectors.operations.import_kinds import MappingRows, columns_of
+from connectors.operations.import_kinds import MappingRows, columns_of, required_of
 from connectors.operations.imports import Import
 from connectors.operations.row_files import CSV, JSON, Row, rows
 
@@ -83,7 +83,8 @@ def import_endpoint(mappings: Mappings) -> Endpoint:
         guard = RequestGuard(authorized, mappings)
         await mappings.ready()
         job = Import(MappingRows(mappings, guard, dry_run=authorized.query.dry_run), _AT_ONCE, refusing=refusing)
-        done = await job.run(_bounded(rows(_chunks(authorized.request), kind, columns_of(MappingRow))))
+        read = rows(_chunks(authorized.request), kind, columns_of(MappingRow), required=required_of(MappingRow))
+        done = await job.run(_bounded(read))
         return web.Response(body=msgspec.json.encode(done.as_object()), content_type="application/json")
 
     return Endpoint(

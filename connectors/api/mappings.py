@@ -214,7 +214,7 @@ def not_theirs() -> Problem:
 def _no_mapping(authorized: AuthorizedRequest) -> Problem:
     if authorized.principal.orgs is not None:
         return not_theirs()
-    return Problem(404, "no_mapping", "this LiteLLM customer is not mapped")
+    return Problem(404, "no_mapping", "this LiteLLM customer is not mapped: POST /customers/mapping maps it")
 
 
 def record_told(record: Known) -> Any:

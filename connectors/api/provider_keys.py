@@ -209,7 +209,7 @@ class ProviderKeyHandlers:
         key = await store.get(authorized.part(PART))
         own = key is not None and key.user_id == authorized.principal.user
         if key is None or not (own or acts_for_all(authorized, WRITE)):
-            raise Problem(404, "unknown_provider_key", "there is no such key")
+            raise Problem(404, "unknown_provider_key", "there is no such key: GET /api/v1/provider-keys lists them")
         if key.is_active:
             await authorized.changing(provider_key_shown(key, now), None)
             await store.revoke(key.key_id, now)

@@ -13,7 +13,7 @@ from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
-from connectors.config.settings import Settings, load_settings
+from connectors.config.settings import Settings
 from connectors.operations.accepted_refusals import ACCEPTABLE
 from connectors.operations.dead_letter_reasons import unknown_reason
 from connectors.operations.dead_letters import (
@@ -53,6 +53,7 @@ def list_dead_letters(
     """Run `meterbridge dlq list`."""
     with one_sentence():
         deployment = deployment_of(settings_of_command())
+        _check_reason(deployment, kind, reason)
         filters = _filters(reason, customer, since, until, in_lago=in_lago)
         dead_letters = list(_matching(deployment, kind, filters))
         by_reason = _sums(dead_letters)
@@ -60,7 +61,6 @@ def list_dead_letters(
     answer = {"dead_letters": lines, "by_reason": by_reason, "count": len(dead_letters)}
     doubtful = sum(map(may_be_in_lago, dead_letters))
     say(answer, as_json=as_json, table=lambda: _table(dead_letters[:limit], by_reason, len(dead_letters), doubtful))
-    _check_reason(kind, reason)
 
 
 def show(dead_letter: str, *, as_json: bool) -> None:
@@ -74,7 +74,8 @@ def show(dead_letter: str, *, as_json: bool) -> None:
             )
         match = next(_matching(deployment_of(settings_of_command()), kind, Filters(dead_letter=dead_letter)), None)
     if match is None:
-        fail(f"no dead letter {dead_letter} is open: it was requeued or dismissed, or the id is wrong.", 1)
+        closed = "it was requeued or dismissed, or the id is wrong; see `meterbridge dlq list`"
+        fail(f"no dead letter {dead_letter} is open: {closed}.", 1)
     value = match.value.decode(errors="replace")
     errors = {"first_error": match.first_error, "last_error": match.last_error, "expected": expected_forms(match)}
     answer = {**dead_letter_line(match), **errors, "value": value}
@@ -162,18 +163,22 @@ def dismiss(
     _act(_Action("purge", kind, filters, comment, limit), dry_run=dry_run, as_json=as_json)
 
 
-def _check_reason(kind: str, reason: str) -> None:
-    """Refuse an unknown reason after the result was printed: a script reads that nothing was found, and the exit code
-    says why.
-    """
-    with one_sentence():
-        if sentence := unknown_reason(deployment_of(load_settings()), kind, reason):
-            fail(sentence, 2)
+def _check_reason(deployment: Deployment, kind: str, reason: str) -> None:
+    """Refuse an unknown reason before anything is done or printed: an empty result would look like success."""
+    _check_kind(kind)
+    if sentence := unknown_reason(deployment, kind, reason):
+        fail(sentence, 2)
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in (BOTH, *KINDS):
+        fail(f"--kind: {kind!r} is not known. Give events, calls or both.", 2)
 
 
 def _act(action: _Action, *, dry_run: bool, as_json: bool) -> None:
     with one_sentence():
         settings = settings_of_command()
+        _check_reason(deployment_of(settings), action.kind, action.filters.reason)
         if dry_run:
             dead_letters = list(_matching(deployment_of(settings), action.kind, action.filters, action.limit))
             sums = _sums(dead_letters)
@@ -183,7 +188,6 @@ def _act(action: _Action, *, dry_run: bool, as_json: bool) -> None:
         else:
             done = asyncio.run(_acted(action, settings, quiet=as_json))
             say(_counts(done), as_json=as_json, table=lambda: _done_text(done))
-    _check_reason(action.kind, action.filters.reason)
 
 
 def _counts(done: RequeueResult) -> dict[str, Any]:
@@ -240,8 +244,7 @@ async def _acted(action: _Action, settings: Settings, *, quiet: bool) -> Requeue
 
 
 def _matching(deployment: Deployment, kind: str, filters: Filters, limit: int | None = None) -> Iterator[DeadLetter]:
-    if kind not in (BOTH, *KINDS):
-        fail(f"--kind: {kind!r} is not known. Give events, calls or both.", 2)
+    _check_kind(kind)
     return found_letters(deployment, kind, filters, limit)
 
 

@@ -46,10 +46,11 @@ _PRICED_BY_LAGO = (
     "1 metered event, sent to Lago without an amount. A charge on its metric sets its price; "
     "without one in the plan Lago stores it and bills nothing."
 )
+_IF_IT_LASTS = "If it stays so: `curl $LAGO_API_URL/health`, then look for `breaker_opened` in the worker's log."
 #: What is still missing until Lago bills the event, by its status; Lago has a completed one.
 _MISSING = {
-    "pending": "The event is not at Lago yet.",
-    "processing": "Lago has not accepted the event yet; it is sent again.",
+    "pending": f"The event is not at Lago yet. {_IF_IT_LASTS}",
+    "processing": f"Lago has not accepted the event yet; it is sent again. {_IF_IT_LASTS}",
     "unanswered": "Lago may have the event: `meterbridge dlq requeue` sends it again under its id, and Lago keeps one.",
     "unbillable": "Lago has the event and does not bill it: docs/errors.md has the next step for its reason.",
     "failed": "Lago does not bill the event. `meterbridge dlq list` has its dead letter, unless that was dismissed.",
@@ -82,7 +83,11 @@ def explain(
             calls = _ask(lambda database, code: stories_of_request(database, request or "", code))
     if transaction_id is not None:
         if story is None:
-            fail(f"no event {transaction_id}: not sealed or not projected yet; for a call's id use --request.", 1)
+            fail(
+                f"no event {transaction_id}: it is not sealed or not projected yet, or the id is wrong. Repeat it in a "
+                "minute, while `meterbridge worker --only project` runs; for a call's id use --request.",
+                1,
+            )
         say(_as_object(story), as_json=as_json, table=lambda: _proof(story))
     else:
         # Calls of one id are several attempts: one is in the log and not billed, another one may be rejected.
@@ -115,7 +120,10 @@ def _rejected(request: str, *, is_logged: bool) -> list[DeadLetter] | None:
         except (Unavailable, TopicProblem) as error:
             if is_logged:
                 return None
-            fail(f"no call {request} is in the usage log, and the dead letters cannot be read: {error.detail}.", 1)
+            fail(
+                f"no call {request} is in the usage log, and the dead letters cannot be read: {error.detail.removesuffix('.')}.",
+                1,
+            )
     if not found and not is_logged:
         fail(
             f"no call {request}: it never arrived; or its post was refused (`webhook_requests_total`); or it is not "

@@ -47,7 +47,7 @@ def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool,
         held = matching(read, match) if match else [usage for usage in read if usage.customer == customer]
         if not held:
             up_to = "" if until == "0s" else f" of usage that ended by {until}"
-            fail(f"nothing is held for {match or customer!r}{up_to}.", 1)
+            fail(f"nothing is held for {match or customer!r}{up_to}: see `meterbridge held list`.", 1)
         if asks:
             dry_run = not _agreed(held, as_json=as_json)
         audit_id = ""

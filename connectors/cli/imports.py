@@ -17,12 +17,12 @@ from connectors.cli.terminal import when_interrupted
 from connectors.config.connections import deployment_of
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
-from connectors.operations.import_kinds import CustomerRows, MappingRows, SubscriptionRows, columns_of
+from connectors.operations.import_kinds import CustomerRows, MappingRows, SubscriptionRows, columns_of, required_of
 from connectors.operations.imports import Import, Imported, ImportKind
 from connectors.operations.row_files import CSV, JSON, rows
 from connectors.operations.sender import CommandProducer
 from connectors.processes.account_tables import AccountTables
-from schemas.errors import MeterbridgeError
+from schemas.errors import MeterbridgeError, Unavailable
 from schemas.plurals import numbered
 
 MAPPINGS, CUSTOMERS, SUBSCRIPTIONS = "mappings", "customers", "subscriptions"
@@ -57,9 +57,11 @@ def import_rows(
             job = _imported(settings, what, opened, file_format, sign, rate, comment, on_progress, dry_run=dry_run)
             done, failure = asyncio.run(job)
     answer = {"dry_run": dry_run, **done.as_object(), "failed": None if failure is None else failure.reason}
-    say(answer, as_json=as_json, table=lambda: _table(done, what, dry_run=dry_run))
+    if as_json or done.read or failure is None:
+        say(answer, as_json=as_json, table=lambda: _table(done, what, dry_run=dry_run))
     if failure is not None:
-        fail(f"{failure}; run it again, no row takes effect twice.", 1)
+        first = "" if isinstance(failure, Unavailable) else "correct the file and "
+        fail(f"{failure}; {first}run it again, no row takes effect twice.", 1)
     if done.refused:
         raise typer.Exit(1)
 
@@ -89,7 +91,7 @@ async def _imported(
             lambda: f"{numbered(job.done.read, 'row was', 'rows were')} read. Run it again: no row takes effect twice."
         )
         try:
-            parsed_rows = rows(_chunks(file), file_format, columns_of(of.model), delimiter)
+            parsed_rows = rows(_chunks(file), file_format, columns_of(of.model), delimiter, required_of(of.model))
             await job.run(parsed_rows, None if what == MAPPINGS else _evenly(rate))
         except MeterbridgeError as failure:
             return job.done, failure

@@ -12,6 +12,7 @@ from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
+from connectors.kafka.growth import check_ledger_topics
 from connectors.operations.ledger_init import carry_out, place_of, plans
 from connectors.operations.ledger_rebuild import check_stopped, planned
 from connectors.operations.ledger_rebuild import rebuild as carry_out_rebuild
@@ -66,8 +67,10 @@ async def _rebuilt(
 
 
 def _chosen(deployment: Deployment, partition: int | None) -> list[int]:
+    """Return the partitions. Raises: see `check_ledger_topics`."""
     if partition is not None and partition >= deployment.partitions:
         fail(f"--partition: there is no partition {partition}. Give a number from 0 to {deployment.partitions - 1}.", 2)
+    check_ledger_topics(deployment.kafka, deployment.topics, deployment.partitions)
     return list(range(deployment.partitions)) if partition is None else [partition]
 
 

@@ -51,6 +51,10 @@ _TRANSLATED: Final = _names(
 _ACCEPTS: Final = {"strict": "verify-full", "accept_invalid_certs": "require"}
 _MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _MOST_CONNECTIONS: Final = 1000
+_FORM: Final = "should be an address such as postgresql://user:password@host:5432/database"
+#: Signs that end a part of a URL, or have another meaning in it.
+_RESERVED: Final = "@/?#[] "
+_MAX_PORT: Final = 65_535
 
 
 class DatabaseUrl(str):
@@ -107,15 +111,17 @@ def most_connections(url: str) -> int:
 
 def _taken_apart(url: str) -> tuple[str, Mapping[str, str]]:
     """Return the URL without its parameters, with the scheme of asyncpg; and the parameters, all of which are known."""
+    scheme, _, rest = url.partition("://")
+    if not rest or not _SCHEMES.fullmatch(scheme):
+        raise Rejected(BAD_URL, _FORM)
+    _check_account(rest)
     try:
         parts = urlsplit(url)
-        if not _SCHEMES.fullmatch(parts.scheme):
-            raise ValueError
         given = dict(parse_qsl(parts.query, keep_blank_values=True))
     except ValueError:
-        raise Rejected(BAD_URL, "should be an address such as postgresql://user:password@host:5432/database") from None
-    if "@" not in parts.netloc and "@" in parts.query + parts.fragment:
-        raise Rejected(BAD_URL, "has a ? or a # in its password: write it as %3F or %23")
+        raise Rejected(BAD_URL, _FORM) from None
+    if not all(map(_is_place, parts.netloc.rpartition("@")[2].split(","))):
+        raise Rejected(BAD_URL, f"has a host or a port that cannot be: it {_FORM}")
     if parts.fragment:
         raise Rejected(BAD_URL, "has a # in it: write it as %23")
     ours = _ASYNCPG | _SERVER | _IDLE | _TRANSLATED
@@ -123,6 +129,30 @@ def _taken_apart(url: str) -> tuple[str, Mapping[str, str]]:
     if unknown:
         raise Rejected(BAD_URL, f"has the parameter {', '.join(map(_shown, unknown))}, which is not supported")
     return urlunsplit(("postgresql", parts.netloc, parts.path, "", "")), {k: v for k, v in given.items() if v}
+
+
+def _check_account(rest: str) -> None:
+    """Check that user and password have no sign that means something else in a URL: such a URL would lead to another host,
+    or to a wrong password.
+
+    Args:
+        rest: the URL without its scheme.
+    """
+    place = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    # If there is no @ before the first of / ? and #, this sign is in the password, and the host comes after a later @.
+    within = re.split(r"[?#]", rest, maxsplit=1)[0] if "@" in place else rest if place else ""
+    account = within.rpartition("@")[0]
+    signs = [one for one in account if one in _RESERVED] + re.findall(r"%(?![0-9A-Fa-f]{2})", account)
+    if signs:
+        name = "a space" if signs[0] == " " else f"the sign {signs[0]}"
+        written = quote(signs[0], safe="")
+        raise Rejected(BAD_URL, f"has {name} in its user, password or database: write it percent-encoded, as {written}")
+
+
+def _is_place(place: str) -> bool:
+    """Return whether a host with or without a port can be one; `""` is the local one."""
+    found = re.fullmatch(r"(?:\[[^\[\]]*\]|[^:\[\]\s]*)(?::([0-9]{0,5}))?", place)
+    return found is not None and int(found[1] or 0) <= _MAX_PORT
 
 
 def _encryption(given: Mapping[str, str], arguments: dict[str, Any]) -> dict[str, str]:

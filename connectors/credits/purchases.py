@@ -107,7 +107,10 @@ class Purchases:
                     return _Offered(made, package["name"], price, CURRENCY, None)
             known = await connection.fetchrow(_KNOWN, wish.account, wish.key)
         if known is None:
-            raise Rejected("unknown_package", "there is no such package, or it is not sold any more")
+            raise Rejected(
+                "unknown_package",
+                "there is no such package, or it is not sold any more: GET /api/v1/credits/packages lists them",
+            )
         if known["contents"] != wish.contents:
             raise Rejected("idempotency_conflict", "the key was used for another purchase: take a new one")
         return _Offered(known["purchase_id"], known["name"], known["price"], known["currency"], known["session_id"])

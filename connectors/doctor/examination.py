@@ -29,6 +29,21 @@ from schemas.errors import Rejected, Unavailable
 FINE, MONEY, UNREAD = 0, 1, 2
 _MONEY: Final = (Severity.MONEY_LOST, Severity.MONEY_DOUBLED)
 _KEY_REFUSED: Final = ("http_401", "http_403")
+#: By what the reason has in it.
+_NEXT_STEPS: Final = {
+    "litellm_unreachable": "Start the proxy, correct --url or LITELLM_API_URL, or give --config with its config.yaml.",
+    "litellm_key_refused": "Set LITELLM_MASTER_KEY to general_settings.master_key of the proxy.",
+    "litellm_bad_answer": "Look whether LiteLLM's proxy is at this address; then look into its log.",
+    "LAGO_API_KEY": "Set LAGO_API_KEY, or leave Lago out with --no-lago.",
+    "key_file": "Correct key_file of this organisation in LAGO_ORGANIZATIONS.",
+    "not_lago": "Correct LAGO_API_URL: another server answers there. `curl $LAGO_API_URL/health`",
+    "Lago does not": "Start Lago, or correct LAGO_API_URL: `curl $LAGO_API_URL/health`",
+    "kafka_": "Start Kafka, or correct KAFKA_BOOTSTRAP_SERVERS and the KAFKA_SECURITY settings.",
+    "postgres_denied": "Correct the name, the password or the rights of the account in DATABASE_URL.",
+    "postgres_schema": "Run `meterbridge db migrate`.",
+    "postgres_": "Start Postgres, or correct DATABASE_URL.",
+}
+_ANY_STEP: Final = "docs/errors.md has the next step for this reason."
 T = TypeVar("T")
 
 
@@ -39,6 +54,11 @@ class ExaminedPart:
     name: str
     findings: tuple[Finding, ...] = ()
     unread: str = ""
+
+    @property
+    def next_step(self) -> str:
+        """What to do so that the part can be read."""
+        return next((step for said, step in _NEXT_STEPS.items() if said in self.unread), _ANY_STEP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +99,11 @@ class ExaminationReport:
             "findings": [
                 {"of": patient.name, **finding.as_object()} for patient in self.patients for finding in patient.findings
             ],
-            "unread": [{"of": patient.name, "why": patient.unread} for patient in self.patients if patient.unread],
+            "unread": [
+                {"of": patient.name, "why": patient.unread, "do": patient.next_step}
+                for patient in self.patients
+                if patient.unread
+            ],
             "config": self.config,
             "environment": ENVIRONMENT,
             "stopping": list(STOPPING),

@@ -55,6 +55,7 @@ def report_text(report: ExaminationReport) -> str:
         lines.append(patient.name)
         if patient.unread:
             lines.append(f"  NOT READ  {shown(patient.unread)}")
+            lines.append(f"    do:  {patient.next_step}")
         elif not patient.findings:
             lines.append("  ok")
         for finding in sorted(patient.findings, key=lambda one: list(Severity).index(one.severity)):

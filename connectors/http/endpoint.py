@@ -4,6 +4,7 @@ The routes and the OpenAPI document are both made from one list of endpoints. A 
 returns the response. This module turns the errors that a handler raises into responses, in the same way for all endpoints.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 import structlog
 from aiohttp import web
+from multidict import MultiMapping
 from pydantic import BaseModel, ValidationError
 
 from connectors.http.field_errors import field_errors
@@ -28,6 +30,8 @@ from streams.core.mapping.customer_prefixes import may_adopt
 _log = structlog.get_logger(__name__)
 
 _RETRY_S = 5
+_INVALID: Final = "invalid_fields"
+_NAME_CHARS: Final = 100
 _NO_POSTGRES = "DATABASE_URL"
 #: The status of a `Rejected` by its reason; all others are 422. 402: credits are missing; 404: something does not exist; 409: it
 #: conflicts with what exists.
@@ -159,7 +163,8 @@ class Endpoint:
     Fields:
         scope: that the caller must hold; `""` = no credential is needed.
         summary: one sentence for the OpenAPI document.
-        body, query: models; unknown query parameters are ignored.
+        body, query: models. A query parameter that the model does not have is refused, unless the endpoint needs no
+            credential: whoever calls that one may be given an address with parameters of its own.
         answers: the model of the response by status; None = no body, or a body that is not JSON.
         refuses: by status, the reasons of docs/errors-api.md that this endpoint has beside those that all have in common.
         org: name of the path parameter that is an org's id. A caller that may not see that org is refused.
@@ -276,8 +281,8 @@ async def _authorized(
     endpoint: Endpoint, request: web.Request, principal: Principal, access: Access
 ) -> AuthorizedRequest:
     authorized = AuthorizedRequest(request, principal, access)
-    if endpoint.query is not None:
-        authorized.query = _valid(endpoint.query, dict(request.query))
+    if endpoint.query is not None or endpoint.scope:
+        authorized.query = _asked(endpoint.query or _NothingAsked, request.query)
     if endpoint.body is not None:
         authorized.body = parsed(endpoint.body, await body_of(request, endpoint.max_bytes))
     return authorized
@@ -313,32 +318,37 @@ def _lagos(error: LagoIntegrationError) -> Problem:
         return Problem(error.status, error.code or error.reason, detail, None, details=error.details)
     if not error.status:
         return Problem(422, error.reason, error.detail)
+    if error.status in (401, 403):
+        return Problem(502, error.reason, "Lago refuses the LAGO_API_KEY of this server: its operator must correct it")
     return Problem(502, error.reason, error.detail)
 
 
-def parsed(model: type[BaseModel], body: bytes) -> BaseModel:
+def parsed(model: type[BaseModel], body: bytes, what: str = "the body") -> BaseModel:
     """Return the body as its model. The body may be absent if the model requires no field.
 
     A model with `exact_numbers = True` gets each number with a fraction or an exponent as a Decimal with all its
     digits; other models get a binary float, which keeps 15 to 17.
 
+    Args:
+        what: how an error calls the body.
+
     Raises:
-        Problem: 400 if the body is not JSON; 422 with the names of the wrong fields, never with their values.
+        Problem: 400 if the body is not JSON, with the place of the error; 422 with the names of the wrong fields, never with their values.
     """
     nothing = b"" if any(field.is_required() for field in model.model_fields.values()) else b"{}"
     try:
         if getattr(model, "exact_numbers", False):
-            return model.model_validate(_with_exact_numbers(body or nothing))
+            return model.model_validate(_with_exact_numbers(body or nothing, what))
         return model.model_validate_json(body or nothing)
     except ValidationError as invalid:
-        raise _invalid(model, invalid) from None
+        raise _invalid(model, invalid, body, what) from None
 
 
-def _with_exact_numbers(body: bytes) -> Any:
+def _with_exact_numbers(body: bytes, what: str) -> Any:
     try:
         return _exact_json.decode(body)
-    except UNDECODABLE:
-        raise not_json() from None
+    except UNDECODABLE as error:
+        raise _not_json(body, str(error), what) from None
 
 
 def _exact(text: str) -> Decimal:
@@ -352,21 +362,47 @@ def _exact(text: str) -> Decimal:
 _exact_json = msgspec.json.Decoder(Any, float_hook=_exact)
 
 
-def not_json() -> Problem:
-    """Return 400."""
-    return Problem(400, "not_json", "the body is not JSON")
+def _not_json(body: bytes, said: str, what: str) -> Problem:
+    """Return 400 with the place of the first error, never with what is there.
+
+    Args:
+        said: the message of the library: pydantic counts lines and columns from 1, msgspec bytes from 0.
+    """
+    if not body.strip():
+        return Problem(400, "not_json", f"{what} is empty: send JSON")
+    if (place := _PLACE.search(said)) is None or said.startswith("EOF"):
+        return Problem(400, "not_json", f"{what} is not JSON: it ends too early. Was it cut off?")
+    line, column = place[1] or "1", place[2]
+    if place[3] is not None:
+        before = body[: int(place[3])]
+        line, column = str(before.count(b"\n") + 1), str(len(before) - before.rfind(b"\n"))
+    at = f"line {line}, column {column}" if b"\n" in body else f"column {column}"
+    return Problem(400, "not_json", f"{what} is not JSON: the first error is at {at}")
 
 
-def _valid(model: type[BaseModel], values: Mapping[str, str]) -> BaseModel:
+_PLACE: Final = re.compile(r"line (\d+) column (\d+)|byte (\d+)")
+
+
+class _NothingAsked(BaseModel):
+    """The query of an endpoint without query parameters."""
+
+
+def _asked(model: type[BaseModel], given: MultiMapping[str]) -> BaseModel:
+    """Return the query as its model. Raises: Problem 422: a parameter is unknown, wrong, or there more than once: to ignore
+    it would answer another question.
+    """
+    if twice := sorted({name for name in given if len(given.getall(name)) > 1}):
+        message = f"`{twice[0][:_NAME_CHARS]}` is given more than once"
+        raise Problem(422, _INVALID, message, errors=[{"field": twice[0][:_NAME_CHARS], "message": message}])
     try:
-        return model.model_validate(values)
+        return model.model_validate(dict(given), extra="forbid")
     except ValidationError as invalid:
         raise _invalid(model, invalid) from None
 
 
-def _invalid(model: type[BaseModel], invalid: ValidationError) -> Problem:
-    first = invalid.errors(include_input=False, include_url=False, include_context=False)[0]
+def _invalid(model: type[BaseModel], invalid: ValidationError, body: bytes = b"", what: str = "") -> Problem:
+    first = invalid.errors(include_input=False, include_url=False)[0]
     if first["type"] == "json_invalid":
-        return not_json()
+        return _not_json(body, str(first["ctx"]["error"]), what)
     errors = field_errors(model, invalid)
-    return Problem(422, "invalid_fields", "; ".join(error["message"] for error in errors), errors=errors)
+    return Problem(422, _INVALID, "; ".join(error["message"] for error in errors), errors=errors)

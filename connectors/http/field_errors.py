@@ -35,10 +35,20 @@ _SENTENCES: Final[Mapping[str, str]] = {
     ),
     "timezone_aware": "must have an offset from UTC, for example 2026-11-20T10:03:00Z",
 }
-#: The meaning of patterns that many fields have.
-_PATTERNS: Final[Mapping[str, str]] = {
+#: The meaning of the patterns of all fields.
+PATTERNS: Final[Mapping[str, str]] = {
     r"^[^\x00-\x1f\x7f]+$": "must have at least one character, and no control characters",
     r"^[^\x00-\x1f\x7f]*$": "must have no control characters",
+    r"^[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$": "must have at least one character, no space before it, and no control characters",
+    r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$": "must be 1 to 64 letters, digits, _ . or -, a letter or a digit first",
+    r"^\d{4}-\d{2}-\d{2}([T ][\d:.]{5,15}(Z|[+-]\d{2}:?\d{2})?)?$": "must be a day or a moment in ISO 8601, for example "
+    "2026-11-20T10:03:00Z",
+    "^[A-Z]{3}$": "must be three capital letters, for example USD",
+    r"^([^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+)?$": "must be an e-mail address, for example billing@acme.io",
+    r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?$": 'must be a plain decimal number as text, for example "0.25"',
+    r"^(user|org):[^\x00-\x1f\x7f]{1,255}$": "must be user:ID or org:ID, for example user:ada",
+    r"^(https://[^\s/@\x00-\x1f\x7f]+|http://(localhost|127\.0\.0\.1)(:[0-9]{1,5})?)([/?#][^\s\x00-\x1f\x7f]*)?$": "must be an "
+    "https address, for example https://example.com/paid",
 }
 #: How the text of a `ValueError` begins that continues the name of the field.
 _PREDICATES: Final = ("is ", "must ")
@@ -69,9 +79,9 @@ def _named(name: str, said: str) -> str:
 def _sentence(error: Mapping[str, Any], known: tuple[str, ...]) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"is unknown; known are {', '.join(known)}" if known else "is unknown"
+        return f"is unknown; known are {', '.join(known)}" if known else "is unknown; there are none here"
     if kind == "string_pattern_mismatch":
-        return _PATTERNS.get(context["pattern"], f"must match the regular expression {context['pattern']}")
+        return PATTERNS.get(context["pattern"], f"must match the regular expression {context['pattern']}")
     if kind == "value_error":
         return str(context["error"])
     if (sentence := _SENTENCES.get(kind)) is not None:

@@ -20,6 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from connectors.config.postgres_urls import connecting
 from connectors.http.problem import Problem
 from connectors.http.shared_answer import SharedAnswer
+from connectors.http.unready import unready
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import to_iso
 from streams.runtime.kept_up import kept_up
@@ -150,7 +151,7 @@ class Health:
         machine.
         """
         if reason := self._ready():
-            raise Problem(503, reason)
+            raise Problem(503, reason, unready(reason))
         spooling = self._spooling()
         return json_response({"status": "ok", "spooling": spooling} if spooling else {"status": "ok"})
 

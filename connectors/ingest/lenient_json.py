@@ -27,11 +27,14 @@ def tree_of(element: bytes, budget: Budget) -> dict[str, Any] | None:
             "the JSON is not strict, and has too many brackets, commas and strings to be repaired; send strict JSON",
         )
     text = element.decode("utf-8-sig", "replace")
+    if not text.strip():
+        raise InvalidElement(NOT_JSON, "the body is empty: send a call as a JSON object", offset=0)
     try:
         tree = loose_json(text)
     except json.JSONDecodeError as error:
         at = len(text[: error.pos].encode("utf-8", "replace"))
-        raise InvalidElement(NOT_JSON, f"the JSON is invalid at byte {at} of the element", offset=at) from None
+        cut_off = ", where it ends: was it cut off?" if error.pos >= len(text.rstrip()) else ""
+        raise InvalidElement(NOT_JSON, f"the JSON is invalid at byte {at} of the element{cut_off}", offset=at) from None
     except RecursionError:
         raise InvalidElement(TOO_DEEP, "the JSON has too many nested brackets") from None
     if tree is None:

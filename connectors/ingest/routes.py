@@ -15,6 +15,7 @@ from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.connections import admitted
 from connectors.http.problem import CLOSES, Problem, try_again
 from connectors.http.rate_limit import SenderRateLimiter
+from connectors.http.unready import SENTENCES
 from connectors.ingest.auth import ExpiredSignature, WebhookAuth
 from connectors.ingest.cloud_events import event_of, holds_events, is_in_headers
 from connectors.ingest.rejection_record import InvalidElement
@@ -37,11 +38,7 @@ _DETAILED = 20
 _EXPLAINED = 5
 _UNAVAILABLE_RETRY_S = 5
 #: The detail of a 503 for each cause that an operator can act on; for all other causes it is `_NOT_NOW`.
-_CAUSES = {
-    "topics_unchecked": "Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS, or has not been checked since the start; "
-    "calls are not accepted until it answers",
-    "kafka_unavailable": "Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS; calls are not accepted until it does",
-}
+_CAUSES = {reason: SENTENCES[reason] for reason in ("topics_unchecked", "kafka_unavailable")}
 #: The id and the customer of an event in binary mode are in the headers. A person who has recorded a signed post could send
 #: it again as other calls of any customer.
 _UNSIGNED = (

@@ -14,7 +14,8 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, 
 
 from connectors.config.kafka_connection import KafkaConnection, TopicLayout
 from connectors.kafka.client_config import librdkafka_config
-from connectors.kafka.topic_rules import Complaint
+from connectors.kafka.errors import topic_missing
+from connectors.kafka.topic_rules import Complaint, other_count
 from connectors.kafka.topic_rules import complaints as complaints_of
 from schemas.errors import TopicProblem, Unavailable
 from schemas.topics import CATALOGUE, Topic, has_right_count, partition_count, topic_config
@@ -100,16 +101,11 @@ def wrong_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = L
     for topic in CATALOGUE:
         name, expected = layout.prefix + topic.name, partition_count(topic, layout.partitions)
         if name not in partitions:
-            sentence = f"Topic {name} is missing: run `meterbridge topics create`."
-            complaints.append(Complaint("missing", sentence, stops=True))
+            complaints.append(Complaint("missing", topic_missing(name).detail, stops=True))
             continue
         present.append(topic)
         if not has_right_count(topic, partitions[name], layout.partitions):
-            sentence = (
-                f"Topic {name} has {partitions[name]} partitions where {expected} are expected: set KAFKA_PARTITIONS "
-                "to what the topics were created with, or expanded to; finish `meterbridge topics expand`."
-            )
-            complaints.append(Complaint("partitions", sentence, stops=True))
+            complaints.append(Complaint("partitions", other_count(name, partitions[name], expected), stops=True))
     if _embedded(cluster):
         return complaints
     return complaints + _wrong_settings(admin, cluster, present, layout, limit_s)
@@ -220,7 +216,7 @@ def kafka_errors(what: str) -> Iterator[None]:
     except KafkaException as failed:
         error: KafkaError = failed.args[0]
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise TopicProblem("topic_missing", what) from failed
+            raise topic_missing(what) from failed
         if error.retriable() or error.code() < 0:  # a negative code is librdkafka's own: no broker answered
             raise Unavailable("kafka_unavailable", f"{what}: {error.str()}") from failed
         raise TopicProblem("topic_refused", f"{what}: {error.str()}") from failed

@@ -20,7 +20,7 @@ from confluent_kafka import KafkaException
 
 from connectors.config.addresses import kafka_address
 from connectors.config.unanswered import unanswered
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, TopicProblem
 
 _AWAY = (
     BrokerNotAvailableError,
@@ -34,6 +34,11 @@ _AWAY = (
 )
 #: Errors of invalid requests, which point to a bug.
 _OUR_FAULT = (IllegalArgumentError, IllegalStateError, ProducerClosed)
+
+
+def topic_missing(name: str) -> TopicProblem:
+    """Return the error of a topic that does not exist. Its sentence says what to do. Args: name: the full name."""
+    return TopicProblem("topic_missing", f"Topic {name} is missing: run `meterbridge topics create`.")
 
 
 def says_away(error: BaseException | None) -> bool:

@@ -11,8 +11,11 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.admin import LIMIT_S
 from connectors.kafka.client_config import librdkafka_config
+from connectors.kafka.errors import topic_missing
+from connectors.kafka.topic_rules import other_count
 from connectors.kafka.topic_scan import translated_errors
 from schemas.errors import TopicProblem, Unavailable
+from schemas.topics import TopicNames
 
 #: Time limit of a request about groups, seconds. A new cluster creates its coordinator at the first such request, which
 #: is slow on a busy machine.
@@ -37,8 +40,20 @@ def partition_counts(kafka: KafkaConnection, names: Iterable[str]) -> dict[str, 
         topics = AdminClient(librdkafka_config(kafka)).list_topics(timeout=LIMIT_S).topics
     for name in names:
         if name not in topics:
-            raise TopicProblem("topic_missing", name)
+            raise topic_missing(name)
     return {name: len(topics[name].partitions) for name in names}
+
+
+def check_ledger_topics(kafka: KafkaConnection, topics: TopicNames, partitions: int) -> None:
+    """Check that the topics of the ledgers exist and have this number of partitions. With more of them a part of the
+    ledgers would not be read. With fewer, a client waits for the missing ones, as if Kafka did not answer.
+
+    Raises:
+        TopicProblem: `topic_missing`, `partitions_changed`. Unavailable: the broker does not answer.
+    """
+    for name, count in partition_counts(kafka, (topics.raw, topics.changelog)).items():
+        if count != partitions:
+            raise TopicProblem("partitions_changed", other_count(name, count, partitions))
 
 
 def grow(kafka: KafkaConnection, counts: Mapping[str, int]) -> list[str]:

@@ -34,6 +34,14 @@ class Complaint:
     stops: bool
 
 
+def other_count(name: str, count: int, expected: int) -> str:
+    """Return the sentence about a topic with another number of partitions than `KAFKA_PARTITIONS` says."""
+    return (
+        f"Topic {name} has {count} partitions where {expected} are expected: set KAFKA_PARTITIONS to what the topics "
+        "were created with, or expanded to; finish `meterbridge topics expand`."
+    )
+
+
 def complaints(name: str, topic: Topic, actual: Mapping[str, str], copies: int, replicas: int) -> Iterator[Complaint]:
     """Return how a topic's settings differ from the catalogue.
 

@@ -13,7 +13,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.admin import LIMIT_S
 from connectors.kafka.client_config import librdkafka_config
-from schemas.errors import TopicProblem, Unavailable
+from connectors.kafka.errors import topic_missing
+from schemas.errors import Unavailable
 
 #: A batch ends with this number of records, or after this number of seconds.
 _BATCH, _POLL_S = 2000, 0.05
@@ -65,7 +66,7 @@ def offset_range_of(
     with closing(reader(kafka, committed=False)) as consumer, translated_errors(topic):
         partitions = consumer.list_topics(topic, timeout=LIMIT_S).topics[topic]
         if partitions.error is not None:
-            raise TopicProblem("topic_missing", f"{topic} does not exist: run `meterbridge topics create`")
+            raise topic_missing(topic)
         ranges = {
             number: asked(partial(consumer.get_watermark_offsets, TopicPartition(topic, number), timeout=LIMIT_S))
             for number in partitions.partitions

@@ -21,6 +21,12 @@ _MAY_PASS = frozenset({"lock_acquisition_failed", "provider_error", "third_party
 #: Statuses of a proxy's own page, or of an HTTPS port that gets plain HTTP (docs/errors.md, `not_lago`).
 _NOT_LAGO = frozenset({400, 422})
 _TOLD = 300
+#: What to do, by Lago's code. Lago itself says no more than the code.
+_NEXT = {
+    "plan_not_found": "GET /api/billing/plans lists its plans, `meterbridge lago setup` makes the usual ones",
+    "customer_not_found": "POST /api/customers or `meterbridge import customers` makes a customer",
+    "billable_metric_not_found": "`meterbridge lago setup` makes the metrics",
+}
 
 
 class LagoIntegrationError(MeterbridgeError):
@@ -65,7 +71,7 @@ class LagoRejected(LagoIntegrationError, Rejected):
 
 def plan_not_found(plan_code: str) -> LagoRejected:
     """Return the error of a plan that Lago does not have, with the status and the code that Lago itself answers."""
-    detail = f"plan_not_found: Lago has no plan {plan_code!r}"
+    detail = f"plan_not_found: Lago has no plan {plan_code!r}: {_NEXT['plan_not_found']}"
     return LagoRejected("http_404", detail, status=404, code="plan_not_found")
 
 
@@ -113,4 +119,5 @@ def _words(said: _Said) -> str:
             for field, codes in said.error_details.items()
         ]
         return f"{said.code}: {'; '.join(fields)}"[:_TOLD]
-    return f"{said.code}: {said.error_details}"[:_TOLD] if said.error_details else said.code
+    more = said.error_details or _NEXT.get(said.code)
+    return f"{said.code}: {more}"[:_TOLD] if more else said.code

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from connectors.config.addresses import lago_address
 from connectors.lago.client import LagoClient, LagoIntegrationError
 from streams.core.delivery.verdicts import batches_are_whole
 
@@ -73,7 +74,7 @@ class OrganizationInfo:
         """Log an event once per reason, until Lago answers."""
         if reason != self._unknown:
             self._unknown = reason
-            log.warning(event, reason=reason, **more)
+            log.warning(event, reason=reason, address=lago_address(self._lago.root), **more)
 
     async def _ask_version(self) -> bool:
         try:

@@ -49,11 +49,17 @@ class CsvTable:
         columns: the columns to read; None = all. Other cells are skipped.
         delimiter: one of `DELIMITERS`; `""` = a comma.
         examples: columns to name if the header has none of `columns`; `()` = all.
+        required: columns without which no row can be taken, each with all its names.
     """
 
     def __init__(
-        self, columns: Collection[str] | None = None, delimiter: str = "", examples: Collection[str] = ()
+        self,
+        columns: Collection[str] | None = None,
+        delimiter: str = "",
+        examples: Collection[str] = (),
+        required: Collection[tuple[str, ...]] = (),
     ) -> None:
+        self._required = required
         self.header: list[str] = []
         self._columns = columns
         self._examples = examples
@@ -125,7 +131,8 @@ class CsvTable:
                 if sum(cell.count(other) for cell in cells) >= len(cells):
                     option = "tab" if other == "\t" else f"'{other}'"
                     raise Rejected(
-                        BAD_CSV, f"the columns are separated by {word} and not by commas: add --delimiter {option}"
+                        BAD_CSV,
+                        f"the columns are separated by {word} and not by commas: write commas, or add --delimiter {option} to a command",
                     )
         twice = sorted(name for name, times in Counter(header).items() if name and times > 1)
         if twice and (self._columns is None or not set(twice).isdisjoint(self._columns)):
@@ -133,6 +140,9 @@ class CsvTable:
         if self._columns is not None and not set(header) & set(self._columns):
             known = ", ".join(self._examples or sorted(self._columns))
             raise Rejected(BAD_CSV, f"no column in the first line has a known name, such as {known}")
+        for name, *others in (names for names in self._required if set(names).isdisjoint(header)):
+            called = f" (or {', '.join(others)})" if others else ""
+            raise Rejected(BAD_CSV, f"the first line has no column {name}{called}: every row needs it")
         self.header = header
 
     def _named(self, cells: list[str]) -> dict[str, str]:

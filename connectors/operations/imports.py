@@ -130,7 +130,9 @@ class Import(Generic[M]):
             self._refuse(row.line, Problem(422, row.wrong, row.detail))
             return None
         try:
-            return cast("M", parsed(self._kind.model, row.body))
+            return cast(
+                "M", parsed(self._kind.model, row.body, "the row, an object in one line or a member of one array,")
+            )
         except Problem as problem:
             self._refuse(row.line, problem)
             return None

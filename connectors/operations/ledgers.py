@@ -1,11 +1,13 @@
 """Reads the committed state of the ledgers from their changelog, while the workers run."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from connectors.config.deployment import Deployment
 from connectors.kafka.client_config import aiokafka_config
+from connectors.kafka.growth import check_ledger_topics
 from schemas.ledger import Position, Window
 from schemas.money import ZERO, add
 from streams.core.metering.ledger_state import LedgerState
@@ -18,7 +20,9 @@ async def ledgers_of(
 ) -> dict[int, LedgerState]:
     """Yield the ledger of each raw partition at its last commit; `opened` is called with each partition that was read.
 
-    Raises: aiokafka's errors if the broker does not answer.
+    Raises:
+        TopicProblem: a topic of the ledgers is missing, or has another number of partitions.
+        Unavailable, or aiokafka's errors: the broker does not answer.
     """
     ledgers = {}
     async for partition, snapshot in _snapshots(deployment):
@@ -38,7 +42,9 @@ async def held_of(
         until_us: only windows whose last call ended at or before this moment, as a write-off takes them, microseconds
             since 1970 UTC; None = all.
 
-    Raises: aiokafka's errors if the broker does not answer.
+    Raises:
+        TopicProblem: a topic of the ledgers is missing, or has another number of partitions.
+        Unavailable, or aiokafka's errors: the broker does not answer.
     """
     held_by_key: dict[tuple[str, str, str], Held] = {}
     async for partition, snapshot in _snapshots(deployment):
@@ -54,6 +60,7 @@ async def held_of(
 
 
 async def _snapshots(deployment: Deployment) -> AsyncIterator[tuple[int, Snapshot]]:
+    await asyncio.to_thread(check_ledger_topics, deployment.kafka, deployment.topics, deployment.partitions)
     kafka = aiokafka_config(deployment.kafka)
     for partition in range(deployment.partitions):
         async with reading(**kafka, isolation_level="read_committed", **FETCHING) as consumer:

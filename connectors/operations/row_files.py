@@ -27,6 +27,8 @@ _MOSTLY: Final = 4 << 10
 #: After so many lines, and after so many rows, other tasks have a turn. A line takes microseconds; a row that is refused
 #: takes half a millisecond.
 _LINES_A_TURN, _ROWS_A_TURN = 500, 10
+_TOO_LARGE: Final = f"the row has more than {MAX_ROW} bytes in the columns that are read"
+_BROKEN: Final = "the array is not JSON from here on, and no later row was read. Was the file cut off?"
 _BETWEEN = re.compile(rb"[, \t\r\n]*")
 _TEXT = re.compile(b"(?:" + TEXT + b")?", re.DOTALL)
 _scan = json.JSONDecoder().raw_decode
@@ -44,18 +46,22 @@ class Row(NamedTuple):
 
 
 async def rows(
-    chunks: AsyncIterator[bytes], kind: str, columns: Collection[str] | None = None, delimiter: str = ""
+    chunks: AsyncIterator[bytes],
+    kind: str,
+    columns: Collection[str] | None = None,
+    delimiter: str = "",
+    required: Collection[tuple[str, ...]] = (),
 ) -> AsyncIterator[Row]:
     """Yield the rows of a file of `kind`. Blank lines, empty cells and columns without a name are left out.
 
     Args:
-        columns, delimiter: for CSV, see `CsvTable`. Cells of other columns do not count towards the size of a row.
+        columns, delimiter, required: for CSV, see `CsvTable`. Cells of other columns do not count towards the size of a row.
 
     Raises:
         Rejected: `bad_csv`, see `CsvTable`; `too_large` for an array above `MAX_ARRAY`.
     """
     number = 0
-    async for row in _csv_rows(chunks, columns, delimiter) if kind == CSV else _json_rows(chunks):
+    async for row in _csv_rows(chunks, columns, delimiter, required) if kind == CSV else _json_rows(chunks):
         yield row
         number += 1
         if number % _ROWS_A_TURN == 0:
@@ -122,7 +128,7 @@ def _members(line: int, body: bytes) -> Iterator[Row]:
         try:
             end = _end_of_member(view, at)
         except (ValueError, RecursionError, InvalidElement):
-            yield Row(line, b"", "not_json")
+            yield Row(line, b"", "not_json", _BROKEN)
             return
         yield _sized(line, body[at:end].decode(errors="replace").encode())
         at = end
@@ -156,9 +162,12 @@ def _end_of_member(view: memoryview, at: int) -> int:
 
 
 async def _csv_rows(
-    chunks: AsyncIterator[bytes], columns: Collection[str] | None, delimiter: str
+    chunks: AsyncIterator[bytes],
+    columns: Collection[str] | None,
+    delimiter: str,
+    required: Collection[tuple[str, ...]],
 ) -> AsyncIterator[Row]:
-    table = CsvTable(columns, delimiter)
+    table = CsvTable(columns, delimiter, required=required)
     async for line, text in _lines(chunks, marked=True):
         for row in table.feed(line, text):
             yield _row(row)
@@ -171,4 +180,4 @@ def _row(row: CsvRow) -> Row:
 
 
 def _sized(line: int, body: bytes) -> Row:
-    return Row(line, b"", "row_too_large") if len(body) > MAX_ROW else Row(line, body)
+    return Row(line, b"", "row_too_large", _TOO_LARGE) if len(body) > MAX_ROW else Row(line, body)

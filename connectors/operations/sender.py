@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.admin import kafka_errors
 from connectors.kafka.client_config import librdkafka_config
+from connectors.kafka.errors import topic_missing
 from connectors.kafka.producer import producer_config
 from schemas.errors import Unavailable
 from schemas.plurals import numbered
@@ -39,15 +41,18 @@ class CommandProducer:
         )
         self._producer = Producer({**config, "logger": logging.getLogger("librdkafka")})
         self._failed: KafkaError | None = None
+        self._topics: set[str] = set()
 
     def send(self, records: Iterable[Outgoing], sent: Callable[[int], None] = lambda _count: None) -> int:
         """Send records, and wait until all in-sync replicas have acknowledged them; return their number.
 
         Raises:
+            TopicProblem: `topic_missing`: nothing was sent.
             Unavailable: at least one may not be durable; others may be. They may be sent again: the meter recognises repeats.
         """
         count, self._failed = 0, None
         for record in records:
+            self._check(record.topic)
             self._put(record)
             count += 1
             sent(1)
@@ -57,6 +62,14 @@ class CommandProducer:
                 "kafka_unavailable", self._failed.str() if self._failed else f"{numbered(left, 'record')} unanswered"
             )
         return count
+
+    def _check(self, topic: str) -> None:
+        """Check that the topic exists. librdkafka would wait half a minute for it, and then report that Kafka does not answer."""
+        if topic not in self._topics:
+            with kafka_errors("list topics"):
+                self._topics = set(self._producer.list_topics(timeout=_ANSWER_S).topics)
+            if topic not in self._topics:
+                raise topic_missing(topic)
 
     def _put(self, record: Outgoing) -> None:
         more: dict[str, Any] = {"timestamp": record.time_ms} if record.time_ms else {}

@@ -13,7 +13,7 @@ from connectors.access.audit_tail import Tips
 from connectors.access.audit_writer import Audit
 from connectors.access.key_cache import KeyCache
 from connectors.access.key_store import PostgresKeys
-from connectors.api.authorizer import Authorizer, Credentials, FixedKeys
+from connectors.api.authorizer import LAGO_PATHS, Authorizer, Credentials, FixedKeys
 from connectors.api.keys import KeyHandlers
 from connectors.config.connections import kafka_connection, postgres_url, revealed
 from connectors.config.settings import Settings
@@ -60,6 +60,8 @@ class ApiAccess:
             time.monotonic,
             settings.authorize_rate_limit,
         )
+        if settings.litellm_master_key is None:
+            self._warn_of_no_master_key()
 
     def endpoints(self) -> list[Endpoint]:
         """Return the endpoints of API keys and of users' provider keys."""
@@ -104,12 +106,22 @@ class ApiAccess:
 
             self._users = UserTokens(settings, settings.oidc_issuer)
             kinds.append(self._users.users)
-        if settings.litellm_master_key is None and len(kinds) == 1:
-            _log.warning(
-                "management_closed",
-                detail="neither LITELLM_MASTER_KEY, Postgres nor OIDC_ISSUER is set: every request is answered 401",
-            )
         return kinds
+
+    def _warn_of_no_master_key(self) -> None:
+        """Log which credentials the API accepts without a master key."""
+        accepted = {
+            "a key of `meterbridge keys create`": self._ring is not None,
+            "a user's token": self._users is not None,
+            f"LAGO_API_KEY at {' and '.join(LAGO_PATHS)}": self._settings.lago_api_key is not None,
+        }
+        named = " or ".join(name for name, is_accepted in accepted.items() if is_accepted)
+        if named:
+            detail = f"LITELLM_MASTER_KEY is not set: all endpoints of the API answer 401, except to {named}"
+            _log.warning("master_key_not_set", detail=detail)
+        else:
+            detail = "neither LITELLM_MASTER_KEY, Postgres, OIDC_ISSUER nor LAGO_API_KEY is set: every request is answered 401"
+            _log.warning("management_closed", detail=detail)
 
     def _store(self) -> PostgresKeys:
         if self._database is None:

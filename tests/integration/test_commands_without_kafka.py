@@ -6,8 +6,11 @@ import asyncio
 import os
 from pathlib import Path
 
-from tests.support.command import ended
+import pytest
+
+from tests.support.command import ended, meterbridge
 from tests.support.ports import free_port
+from tests.support.stage import Stage
 
 #: `{file}` is a file of that ending.
 COMMANDS = (
@@ -70,3 +73,35 @@ async def test_a_command_without_kafka_is_one_sentence(tmp_path: Path, database:
         if code != 1 or len(result.splitlines()) != 1 or not result.startswith(sentence)
     }
     assert wrong == {}
+
+
+#: A client waits 40 seconds for a topic or a partition that does not exist, and then says that Kafka does not answer.
+OF_LEDGERS = (
+    "held list",
+    "held write-off --customer acme --comment test",
+    "reconcile",
+    "ledger rebuild --comment test",
+)
+
+
+@pytest.mark.parametrize(
+    "command", [*OF_LEDGERS, "ledger init --from latest --comment test", "dlq list", "audit verify"]
+)
+async def test_a_command_names_the_topic_that_is_missing_and_what_to_do(stage: Stage, command: str) -> None:
+    ended_ = await meterbridge(stage, *command.split(), TOPIC_PREFIX="none.")
+    assert ended_.code == 1
+    assert ended_.err.startswith("meterbridge: Topic none.")
+    assert ended_.err.endswith(" is missing: run `meterbridge topics create`.\n")
+    assert len(ended_.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", OF_LEDGERS)
+@pytest.mark.parametrize("more", [-1, 1])
+async def test_a_command_refuses_another_number_of_partitions_than_the_topics_have(
+    stage: Stage, command: str, more: int
+) -> None:
+    """With fewer it would leave out ledgers without a word."""
+    wrong = str(stage.settings.kafka_partitions + more)
+    ended_ = await meterbridge(stage, *command.split(), KAFKA_PARTITIONS=wrong)
+    assert (ended_.code, len(ended_.err.splitlines())) == (1, 1)
+    assert f"partitions where {wrong} are expected: set KAFKA_PARTITIONS" in ended_.err

@@ -228,9 +228,9 @@ async def test_a_dismissed_call_stays_dismissed_when_a_replay_sends_it_again(sta
 
 
 async def test_an_unknown_reason_is_an_error_that_lists_the_known_ones(stage: Stage) -> None:
-    for words in (("list",), ("requeue", "--dry-run"), ("dismiss", "--dry-run")):
+    for words in (("list",), ("requeue",), ("requeue", "--dry-run"), ("dismiss", "--dry-run")):
         done = await meterbridge(stage, "dlq", *words, "--reason", "negativ_cost", "--json")
-        assert (done.code, done.json["count"]) == (2, 0)
+        assert (done.code, done.out) == (2, "")
         assert "did you mean negative_cost?" in done.err
         assert "beyond_horizon" in done.err
     assert (await meterbridge(stage, "dlq", "list", "--reason", "negative_cost", "--json")).code == 0

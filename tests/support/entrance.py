@@ -83,9 +83,15 @@ async def answer(asked: AuthorizedRequest) -> web.Response:
     return json_response({"actor": asked.principal.actor, "parts": dict(asked.request.match_info), "name": name})
 
 
+class OwnOrg(BaseModel):
+    """The org of a request."""
+
+    org: str
+
+
 async def own_orgs(asked: AuthorizedRequest) -> web.Response:
     """Return the response for an org that the query names."""
-    return json_response({"org": asked.for_org(asked.request.query["org"])})
+    return json_response({"org": asked.for_org(asked.query.org)})
 
 
 ENDPOINTS = (
@@ -94,7 +100,7 @@ ENDPOINTS = (
     Endpoint("GET", "/calls", "things:read", "For each call.", answer, per_call=True),
     Endpoint("POST", "/things", "things:write", "Change one.", answer, body=Body),
     Endpoint("GET", "/orgs/{org_id}", "orgs:read", "One org.", answer, org="org_id"),
-    Endpoint("GET", "/own", "orgs:read", "Of one's own orgs.", own_orgs, sees_to_orgs=True),
+    Endpoint("GET", "/own", "orgs:read", "Of one's own orgs.", own_orgs, query=OwnOrg, sees_to_orgs=True),
     Endpoint("GET", "/texts/{text}", "things:read", "Any text.", answer, any_text=("text",)),
     Endpoint("GET", "/api/customers/{customer_id}", "customers:read", "One.", answer, org="customer_id"),
     Endpoint("GET", "/api/customers", "customers:read", "All.", answer),

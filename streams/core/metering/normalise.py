@@ -206,7 +206,7 @@ def _lago(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     """Read Lago's ingest shape, identified by `external_subscription_id | transaction_id`, as in Lago."""
     transaction_id = _text(call.transaction_id)
     if not transaction_id:
-        raise Rejected("no_identity", "transaction_id is absent")
+        raise Rejected("no_identity", "no id of the call: transaction_id")
     properties = call.properties or _NO_PROPERTIES
     identity = identity_of("lago", _text(call.external_subscription_id), transaction_id)
     tokens = (
@@ -230,7 +230,7 @@ def _cloud_event(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     event = call.cloud_event or _NO_EVENT
     event_id, data = _text(event.id), event.data or _NO_DATA
     if not event_id:
-        raise Rejected("no_identity", "id is absent")
+        raise Rejected("no_identity", "no id of the call: id of the event")
     at_us = _moment(event.time)
     time, source = "" if at_us is None else str(at_us), _text(event.source)
     identity = full = identity_of("cloudevent", source, _text(event.subject), event_id, time)

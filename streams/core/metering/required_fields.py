@@ -24,21 +24,27 @@ def vet(call: Call, shape: str) -> None:
     """
     if shape == CLOUDEVENT:
         event = call.cloud_event or _NO_EVENT
-        _check(event.id, event.time)
+        _check("id of the event", event.id, event.time)
         if event.data is None or all(getattr(event.data, name) is None for name in _OF_A_CALL):
             raise Rejected(NOT_A_CALL, "the event's data hold nothing of a call")
         check_one_customer(call)
     elif shape == LAGO:
-        _check(call.transaction_id, call.timestamp)
+        _check("transaction_id", call.transaction_id, call.timestamp)
     else:
         if not call.litellm_call_id and call.id in _ABSENT and call.request_id in _ABSENT:
             raise Rejected("no_identity", "no id of the call: litellm_call_id, id or request_id")
-        if (moment := call.startTime) is not None and moment != "":
-            parse_us(moment)
-        if (moment := call.endTime) is not None and moment != "":
-            parse_us(moment)
-        if (moment := call.timestamp) is not None and moment != "":
-            parse_us(moment)
+        name = "startTime"
+        try:
+            if (moment := call.startTime) is not None and moment != "":
+                parse_us(moment)
+            name = "endTime"
+            if (moment := call.endTime) is not None and moment != "":
+                parse_us(moment)
+            name = "timestamp"
+            if (moment := call.timestamp) is not None and moment != "":
+                parse_us(moment)
+        except Rejected as error:
+            raise Rejected(error.reason, f"{name}: {error.detail}") from None
     if call.customer_id is not None or call.external_customer_id is not None:
         check_one_customer(call)
     amount_of(call)
@@ -49,8 +55,8 @@ _ABSENT = (None, "")
 _OF_A_CALL = tuple({*CloudEventData.__struct_fields__} - {"provider", "customer_id", "end_user", "user"})
 
 
-def _check(identity: str | int | None, moment: float | int | str | None) -> None:
+def _check(name: str, identity: str | int | None, moment: float | int | str | None) -> None:
     if identity in _ABSENT:
-        raise Rejected("no_identity", "the id is absent")
+        raise Rejected("no_identity", f"no id of the call: {name}")
     if moment is not None and moment != "":
         parse_us(moment)

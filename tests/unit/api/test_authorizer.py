@@ -367,5 +367,9 @@ async def test_a_401_for_a_wrong_token_says_only_that_it_is_unknown(house: Guard
 
 
 async def test_a_401_does_not_reveal_that_no_master_key_is_set() -> None:
+    """It sends the operator to the log instead."""
     async with running_house([FixedKeys("", ""), Known(ALL)]) as house:
-        assert (await house.get("/things", WRONG)).json()["detail"].startswith("the bearer token is unknown: send ")
+        without = (await house.get("/things", WRONG)).json()["detail"]
+    async with running_house([FixedKeys("sk-master", ""), Known(ALL)]) as house:
+        assert (await house.get("/things", WRONG)).json()["detail"] == without
+    assert without.startswith("the bearer token is unknown: send ") and "the server's log says so" in without

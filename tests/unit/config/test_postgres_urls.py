@@ -108,6 +108,17 @@ def test_our_session_settings_win_and_the_application_name_is_that_of_the_url() 
         (f"postgresql://u:{PASSWORD}?word=1@h/db", "%3F"),
         (f"postgresql://u:{PASSWORD}#1@h/db", "%23"),
         (f"{BASE}?{PASSWORD}/=1", "without a name"),
+        (
+            f"postgresql://u:{PASSWORD}@1@h:5432/db",
+            "the sign @ in its user, password or database: write it percent-encoded, as %40",
+        ),
+        (f"postgresql://u:{PASSWORD}/1@h/db", "as %2F"),
+        (f"postgresql://u:{PASSWORD}@/1@h/db", "as %40"),
+        (f"postgresql://u:{PASSWORD}%1@h/db", "as %25"),
+        (f"postgresql://u:{PASSWORD}[1@h/db", "as %5B"),
+        (f"postgresql://u:{PASSWORD} 1@h/db", "a space in its user, password or database"),
+        (f"postgresql://u:{PASSWORD}@h:5432:1/db", "a host or a port that cannot be"),
+        (f"postgresql://u:{PASSWORD}@h:65536/db", "a host or a port that cannot be"),
     ],
 )
 def test_a_refused_url_is_explained_without_the_password(url: str, why: str) -> None:

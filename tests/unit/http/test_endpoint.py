@@ -1,11 +1,27 @@
 """Declared endpoints: the docstring is the summary, a path with an org is guarded by it, and each reason has one status."""
 
+from typing import ClassVar
+
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+from pydantic import BaseModel
 
-from connectors.http.endpoint import AuthorizedRequest, as_problem, endpoint, endpoints_of
+from connectors.http.endpoint import (
+    AuthorizedRequest,
+    Endpoint,
+    Principal,
+    as_problem,
+    endpoint,
+    endpoints_of,
+    parsed,
+    routes_of,
+)
+from connectors.http.problem import Problem
 from connectors.lago.errors import LagoRejected, LagoUnavailable
 from schemas.errors import LedgerBroken, MeterbridgeError, Rejected, TopicProblem, Unavailable
+
+AGAIN = "Send the request again later; if it lasts, the operator must check "
 
 
 class Handlers:
@@ -74,26 +90,26 @@ def test_a_refusal_has_the_status_of_its_reason(error: MeterbridgeError, status:
 @pytest.mark.parametrize(
     ("error", "detail"),
     [
-        (LagoUnavailable("connect", "ConnectError"), "Lago does not answer. Send the request again later."),
+        (LagoUnavailable("connect", "ConnectError"), "Lago does not answer. " + AGAIN + "LAGO_API_URL."),
         (
             Unavailable("postgres_away", "ConnectionRefusedError"),
-            "Postgres does not answer (connection refused). Send the request again later.",
+            "Postgres does not answer (connection refused). " + AGAIN + "DATABASE_URL.",
         ),
         (
             Unavailable("kafka_unavailable", "billing.audit: Local: Timed out"),
-            "Kafka does not answer (billing.audit: Local: Timed out). Send the request again later.",
+            "Kafka does not answer (billing.audit: Local: Timed out). " + AGAIN + "KAFKA_BOOTSTRAP_SERVERS.",
         ),
         (
             Unavailable("kafka_unavailable", "TOPIC_AUTHORIZATION_FAILED"),
-            "Kafka does not take the record (TOPIC_AUTHORIZATION_FAILED). Send the request again later.",
+            "Kafka does not take the record (TOPIC_AUTHORIZATION_FAILED). " + AGAIN + "KAFKA_BOOTSTRAP_SERVERS.",
         ),
         (
             Unavailable("kafka_timeout", "_MSG_TIMED_OUT"),
-            "Kafka does not confirm the record (_MSG_TIMED_OUT). Send the request again later.",
+            "Kafka does not confirm the record (_MSG_TIMED_OUT). " + AGAIN + "KAFKA_BOOTSTRAP_SERVERS.",
         ),
         (
             LagoUnavailable("timeout", "HTTP 504"),
-            "Lago does not answer in time (HTTP 504). Send the request again later.",
+            "Lago does not answer in time (HTTP 504). " + AGAIN + "LAGO_API_URL.",
         ),
         (Unavailable("write_conflict", "other processes keep changing it"), "other processes keep changing it"),
     ],
@@ -102,3 +118,77 @@ def test_a_service_that_does_not_answer_is_named_in_words_and_not_by_an_exceptio
     error: Unavailable, detail: str
 ) -> None:
     assert as_problem(error).detail == detail
+
+
+class Text(BaseModel):
+    name: str
+
+
+class Exact(Text):
+    exact_numbers: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize("model", [Text, Exact])
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "the body is empty: send JSON"),
+        (b" \n", "the body is empty: send JSON"),
+        (b'{"name": "secret"', "the body is not JSON: it ends too early. Was it cut off?"),
+        (b'{"name": secret}', "the body is not JSON: the first error is at column 10"),
+        (b'{\n "name":\n  secret}', "the body is not JSON: the first error is at line 3, column 3"),
+    ],
+)
+def test_a_body_that_is_not_json_is_told_where(model: type[BaseModel], body: bytes, told: str) -> None:
+    with pytest.raises(Problem) as refused:
+        parsed(model, body)
+    assert (refused.value.status, refused.value.reason, refused.value.detail) == (400, "not_json", told)
+
+
+class Query(BaseModel):
+    days: int = 7
+    group_by: str = "day"
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("grup_by=key", "`grup_by` is unknown; known are days, group_by"),
+        ("days=1&days=2", "`days` is given more than once"),
+        ("days=x", "`days` must be a whole number"),
+    ],
+)
+async def test_a_query_parameter_that_would_be_ignored_is_refused(query: str, told: str) -> None:
+    answer = await asked(Endpoint("GET", "/usage", "things:read", "", shown, query=Query), query)
+    assert (answer.status, answer.reason, answer.detail) == (422, "invalid_fields", told)
+
+
+async def test_an_endpoint_without_query_parameters_refuses_them_unless_it_needs_no_credential() -> None:
+    answer = await asked(Endpoint("GET", "/usage", "things:read", "", shown), "limit=1")
+    assert (answer.status, answer.detail) == (422, "`limit` is unknown; there are none here")
+    assert await asked(Endpoint("POST", "/hook", "", "", shown), "from=lago") is None
+
+
+async def shown(_: AuthorizedRequest) -> web.Response:
+    return web.Response()
+
+
+class Everybody:
+    async def admit(self, _request: web.Request, _endpoint: Endpoint) -> Principal:
+        return Principal("test", frozenset("*"))
+
+    async def changing(self, _principal: Principal, _request: web.Request, _before: object, _after: object) -> None:
+        """Nothing is changed."""
+
+    def refused(self, _request: web.Request, _problem: Problem) -> None:
+        """Nothing is counted."""
+
+
+async def asked(one: Endpoint, query: str) -> Problem | None:
+    """Returns the problem with which the request is answered; None = it is answered."""
+    [route] = routes_of([one], Everybody())
+    try:
+        await route.handler(make_mocked_request(one.method, f"{one.path}?{query}"))  # type: ignore[arg-type, misc]
+    except Problem as problem:
+        return problem
+    return None

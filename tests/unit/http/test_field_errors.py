@@ -143,7 +143,7 @@ async def test_no_sentence_contains_the_librarys_words_or_the_value(endpoints: l
 def test_the_page_has_the_sentences() -> None:
     chapter = PAGE.partition("## What invalid_fields says")[2].partition("\n## ")[0]
     said = {
-        text.partition("{")[0].strip() for text in (*field_errors._SENTENCES.values(), *field_errors._PATTERNS.values())
+        text.partition("{")[0].strip() for text in (*field_errors._SENTENCES.values(), *field_errors.PATTERNS.values())
     }
     missing = [text for text in said if text.partition(", for example")[0] not in chapter]
     assert missing == []

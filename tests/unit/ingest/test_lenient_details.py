@@ -10,7 +10,8 @@ from streams.core.metering.json_budget import Budget
 @pytest.mark.parametrize(
     ("element", "reason", "detail"),
     [
-        (b'{"a": 1', "not_json", "the JSON is invalid at byte 7 of the element"),
+        (b'{"a": 1', "not_json", "the JSON is invalid at byte 7 of the element, where it ends: was it cut off?"),
+        (b" \n", "not_json", "the body is empty: send a call as a JSON object"),
         ('{"ä": x}'.encode(), "not_json", "the JSON is invalid at byte 7 of the element"),
         (b"[1]", "not_an_object", "send each call as a JSON object"),
     ],

@@ -97,6 +97,9 @@ def test_an_unavailable_lago_is_logged_once_for_each_cause() -> None:
         tenant([failing(500), failing(500), failing(401), failing(401), lago(), failing(401), failing(401)])
     result = [line["reason"] for line in lines if line["event"] == "event_store_unknown"]
     assert result == ["http_500", "http_401", "http_401"]
+    assert {line["address"].partition("=")[0] for line in lines if line["event"] == "event_store_unknown"} == {
+        "LAGO_API_URL"
+    }
 
 
 def test_a_key_that_may_not_ask_is_logged_once() -> None:

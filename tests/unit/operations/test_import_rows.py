@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.operations.import_kinds import SubscriptionRow, columns_of, required_of
 from connectors.operations.row_files import CSV, JSON, MAX_ARRAY, MAX_ROW, rows
 from schemas.errors import Rejected
 
@@ -176,3 +177,30 @@ async def test_other_tasks_have_turns_while_a_body_of_many_lines_or_rows_is_read
     finally:
         counting.cancel()
     assert counted > turns
+
+
+async def test_rows_after_the_damaged_one_of_an_array_are_said_to_be_unread() -> None:
+    async def whole() -> AsyncIterator[bytes]:
+        yield b'[{"a": 1}, {"b'
+
+    damaged = [row async for row in rows(whole(), JSON)][-1]
+    assert (damaged.wrong, damaged.detail) == (
+        "not_json",
+        "the array is not JSON from here on, and no later row was read. Was the file cut off?",
+    )
+
+
+async def test_a_table_without_a_column_that_every_row_needs_is_refused_once() -> None:
+    async def whole() -> AsyncIterator[bytes]:
+        yield b"external_customer_id,plan\n" + b"a,b\n" * 1000
+
+    required = required_of(SubscriptionRow)
+    assert required == (("org_id", "external_id", "external_customer_id"), ("plan_code",))
+    with pytest.raises(Rejected, match="the first line has no column plan_code: every row needs it"):
+        [row async for row in rows(whole(), CSV, columns_of(SubscriptionRow), required=required)]
+    with pytest.raises(Rejected, match=r"no column org_id \(or external_id, external_customer_id\)"):
+        [row async for row in rows(only(b"plan_code\nx\n"), CSV, columns_of(SubscriptionRow), required=required)]
+
+
+async def only(text: bytes) -> AsyncIterator[bytes]:
+    yield text

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from connectors.ingest.background_responses import answer_id_of
 from connectors.operations import sender as sender_module
 from connectors.operations.reread import read_again
 from connectors.operations.sender import CommandProducer, Outgoing
-from schemas.errors import Unavailable
+from schemas.errors import TopicProblem, Unavailable
 from schemas.moments import HOUR_US
 from schemas.money import quantum
 from schemas.policy import MeterPolicy
@@ -163,6 +164,9 @@ class _Forgetful:
     def produce(self, _topic: str, _value: bytes, _key: bytes, *, on_delivery: Any, **_more: object) -> None:
         self._told.append(on_delivery)
 
+    def list_topics(self, timeout: float) -> SimpleNamespace:
+        return SimpleNamespace(topics={"raw": None} if timeout else {})
+
     def poll(self, _seconds: float) -> int:
         return 0
 
@@ -182,3 +186,11 @@ def test_a_record_that_kafka_did_not_accept_does_not_stop_later_ones(monkeypatch
     with pytest.raises(Unavailable):
         sender.send([record])
     assert sender.send([record]) == 1
+
+
+def test_a_topic_that_does_not_exist_is_named_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """librdkafka would wait half a minute for it, and then say that Kafka does not answer."""
+    monkeypatch.setattr(sender_module, "Producer", _Forgetful)
+    sender = CommandProducer(kafka_connection(load_settings({})))
+    with pytest.raises(TopicProblem, match="Topic audit is missing: run `meterbridge topics create`"):
+        sender.send([Outgoing("audit", b"k", b"v")])
