@@ -50,7 +50,7 @@ async def test_held_calls_that_a_rebuilt_ledger_counts_for_their_new_payer_are_e
     assert await seen(url) == (True, 2, [], [], [])
 
 
-COUNTED = "SELECT part, held, org_id, cost_usd FROM llm_usage_log ORDER BY raw_offset"
+COUNTED = "SELECT part, held, org_id, cost_usd, rate FROM llm_usage_log ORDER BY raw_offset"
 HELD_NOW = "SELECT part, org_id, reason, calls, cost_usd FROM held_parts"
 PART, USD = f"{PREFIX}7", Decimal("0.000145")
 
@@ -59,17 +59,23 @@ PART, USD = f"{PREFIX}7", Decimal("0.000145")
 @pytest.mark.parametrize(
     ("before", "again", "row", "held"),
     [
-        ({"held": "no_mapping"}, WHERE, ("", "org", USD), []),
-        (WHERE, {"held": "no_mapping"}, ("no_mapping", "", USD), [(PART, "", "no_mapping", 2, 2 * USD)]),
+        ({"held": "no_mapping"}, WHERE, ("", "org", USD, ""), []),
+        (WHERE, {"held": "no_mapping"}, ("no_mapping", "", USD, ""), [(PART, "", "no_mapping", 2, 2 * USD)]),
         (
             {"held": "no_mapping"},
             {"held": "no_subscription", "org_id": "org"},
-            ("no_subscription", "org", USD),
+            ("no_subscription", "org", USD, ""),
             [(PART, "org", "no_subscription", 2, 2 * USD)],
         ),
-        (WHERE, {**WHERE, "cost_usd": Decimal("0.0001")}, ("", "org", Decimal("0.0001")), []),
+        (WHERE, {**WHERE, "cost_usd": Decimal("0.0001")}, ("", "org", Decimal("0.0001"), ""), []),
+        (
+            {**WHERE, "billed_usd": Decimal(1), "rate": "r1"},
+            {**WHERE, "billed_usd": Decimal(1), "rate": "r2"},
+            ("", "org", USD, "r2"),
+            [],
+        ),
     ],
-    ids=["released", "held", "held otherwise", "rounded otherwise"],
+    ids=["released", "held", "held otherwise", "rounded otherwise", "at another rate"],
 )
 async def test_calls_that_are_counted_again_in_a_part_of_the_same_name_have_the_new_result(
     url: str, before: dict[str, Any], again: dict[str, Any], row: Any, held: Any, together: bool
