@@ -96,7 +96,8 @@ async def correct(connection: Any, calls: Keys, user_kinds: Sequence[str], *, pr
     await reprice(connection, calls)
     if not prepaid:
         return 0
-    return (await connection.fetchrow(_DEBIT, *zip(*calls, strict=True), user_kinds, [False] * len(calls)))[0]
+    debited = await connection.fetchrow(_DEBIT, *zip(*calls, strict=True), user_kinds, [False] * len(calls))
+    return int(debited["calls"])
 
 
 async def corrected(connection: Any, moved: Moved) -> None:

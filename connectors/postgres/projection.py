@@ -274,7 +274,7 @@ async def _recounted(connection: Any, partition: int, found: list[tuple[Any, ...
     if not now:
         return []
     before = {
-        (identity, month): rows.CountedCall(*decided, rows.ledger_of(decided[1]))
+        (identity, month): rows.CountedCall._make([*decided, rows.ledger_of(decided[1])])
         for identity, month, *decided in await connection.fetch(_COUNTED, *zip(*now, strict=True), partition)
     }
     again = [key for key, counted in before.items() if rows.is_recounted(counted, now[key])]

@@ -50,7 +50,7 @@ async def test_held_calls_that_a_rebuilt_ledger_counts_for_their_new_payer_are_e
     assert await seen(url) == (True, 2, [], [], [])
 
 
-COUNTED = "SELECT part, held, org_id, cost_usd FROM llm_usage_log ORDER BY raw_offset"
+COUNTED = "SELECT part, held, org_id, cost_usd, rate FROM llm_usage_log ORDER BY raw_offset"
 HELD_NOW = "SELECT part, org_id, reason, calls, cost_usd FROM held_parts"
 PART, USD = f"{PREFIX}7", Decimal("0.000145")
 
@@ -59,17 +59,23 @@ PART, USD = f"{PREFIX}7", Decimal("0.000145")
 @pytest.mark.parametrize(
     ("before", "again", "row", "held"),
     [
-        ({"held": "no_mapping"}, WHERE, ("", "org", USD), []),
-        (WHERE, {"held": "no_mapping"}, ("no_mapping", "", USD), [(PART, "", "no_mapping", 2, 2 * USD)]),
+        ({"held": "no_mapping"}, WHERE, ("", "org", USD, ""), []),
+        (WHERE, {"held": "no_mapping"}, ("no_mapping", "", USD, ""), [(PART, "", "no_mapping", 2, 2 * USD)]),
         (
             {"held": "no_mapping"},
             {"held": "no_subscription", "org_id": "org"},
-            ("no_subscription", "org", USD),
+            ("no_subscription", "org", USD, ""),
             [(PART, "org", "no_subscription", 2, 2 * USD)],
         ),
-        (WHERE, {**WHERE, "cost_usd": Decimal("0.0001")}, ("", "org", Decimal("0.0001")), []),
+        (WHERE, {**WHERE, "cost_usd": Decimal("0.0001")}, ("", "org", Decimal("0.0001"), ""), []),
+        (
+            {**WHERE, "billed_usd": Decimal(1), "rate": "r1"},
+            {**WHERE, "billed_usd": Decimal(1), "rate": "r2"},
+            ("", "org", USD, "r2"),
+            [],
+        ),
     ],
-    ids=["released", "held", "held otherwise", "rounded otherwise"],
+    ids=["released", "held", "held otherwise", "rounded otherwise", "at another rate"],
 )
 async def test_calls_that_are_counted_again_in_a_part_of_the_same_name_have_the_new_result(
     url: str, before: dict[str, Any], again: dict[str, Any], row: Any, held: Any, together: bool
@@ -173,10 +179,6 @@ async def test_a_call_whose_own_event_has_billed_it_stays_there(url: str) -> Non
         (WHERE, {**WHERE, "cost_usd": Decimal("0.0001")}),
         ({**WHERE, "billed_usd": Decimal(1), "rate": "r1"}, {**WHERE, "billed_usd": Decimal(2), "rate": "r2"}),
         ({**WHERE, "billed_usd": Decimal(1), "rate": "r1"}, {**WHERE, "billed_usd": Decimal(1), "rate": "r2"}),
-        (
-            {**WHERE, "billed_usd": Decimal(2), "rate": "r1"},
-            {**WHERE, "billed_usd": Decimal(2), "rate": "r1", "price_usd": Decimal(1)},
-        ),
     ],
     ids=[
         "released",
@@ -184,7 +186,6 @@ async def test_a_call_whose_own_event_has_billed_it_stays_there(url: str) -> Non
         "rounded otherwise",
         "at another rate",
         "at another rate of the same price",
-        "with a factor",
     ],
 )
 @pytest.mark.parametrize("released", [False, True])
@@ -207,6 +208,24 @@ async def test_the_tables_are_the_same_whether_the_event_or_the_second_count_is_
                 await writer.put(TOPICS.events, sealed, manifest=windows)
         found.append(await snapshot(url))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("event_first", [False, True])
+async def test_a_call_that_is_counted_again_at_an_amount_that_has_a_factor_now_is_billed_at_it(
+    url: str, *, event_first: bool
+) -> None:
+    """The event's factor was applied to the amount that has it already."""
+    before = usage(7, **WHERE, billed_usd=Decimal(2), rate="r1")
+    again = usage(7, **WHERE, billed_usd=Decimal(2), rate="r1", price_usd=Decimal(1))
+    rated = event(7, billed_usd="2", rate="r1", rate_factor="2")
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, before)
+        if event_first:
+            await writer.put(TOPICS.events, rated, manifest=manifest())
+        await writer.put(TOPICS.enriched, again)
+        if not event_first:
+            await writer.put(TOPICS.events, rated, manifest=manifest())
+    assert await rows(url, "SELECT billed_usd, price_usd FROM llm_usage_log") == [(Decimal(2), Decimal(1))]
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,15 @@ def test_conservation_counts_deliveries() -> None:
     )
 
 
+@pytest.mark.parametrize("window_us", [0, MINUTE_US])
+def test_a_record_names_the_ledger_unless_its_part_does(window_us: int) -> None:
+    """So the tables know the same record that a rebuilt ledger counts again, and does not bill."""
+    part = Partition(replace(MeterPolicy(), window_us=window_us)).take(copy("0"), copy())
+    unbilled, billed = part.enriched
+    assert unbilled["ledger"].endswith("-0-") and "part" not in unbilled
+    assert billed["part"] == unbilled["ledger"] + "1" if window_us else billed["ledger"] == unbilled["ledger"]
+
+
 @pytest.mark.parametrize("backfill_first", [True, False])
 def test_the_same_holds_for_copies_with_another_identity(backfill_first: bool) -> None:
     """The webhook had no cost and LiteLLM's database has one, or the other way round: billed once."""
