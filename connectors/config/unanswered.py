@@ -1,6 +1,10 @@
-"""Says in words which service did not answer, and how. Callers of HTTP read it without an address, commands with one."""
+"""Says in words which service did not answer, and how. Commands read it with an address; callers of HTTP without one, because they
+may be tenants.
+"""
 
 from typing import Final
+
+from schemas.errors import Unavailable
 
 _SENTENCES: Final = {
     "connect": "Lago does not answer",
@@ -38,3 +42,9 @@ def unanswered(reason: str, detail: str, place: str = "") -> str:
     cause = _CAUSES.get(detail, "" if is_name else detail)
     question = ": is it running?" if place and "does not answer" in service else ""
     return f"{service}{f' at {place}' if place else ''}{f' ({cause})' if cause else ''}{question}"
+
+
+def sentence_of(error: Unavailable) -> str:
+    """Return what a caller of HTTP reads: which service does not answer, the library's message if it has one, and what to do."""
+    sentence = unanswered(error.reason, error.detail)
+    return f"{sentence}. Send the request again later." if sentence else error.detail
