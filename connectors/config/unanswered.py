@@ -1,6 +1,10 @@
-"""Says in words which service did not answer, and how. Callers of HTTP read it without an address, commands with one."""
+"""Says in words which service did not answer, and how. Commands read it with an address; callers of HTTP without one, because they
+may be tenants.
+"""
 
 from typing import Final
+
+from schemas.errors import Unavailable
 
 _SENTENCES: Final = {
     "connect": "Lago does not answer",
@@ -11,6 +15,8 @@ _SENTENCES: Final = {
     "postgres_away": "Postgres does not answer",
     "postgres_slow": "Postgres does not answer in time",
 }
+#: Where the address of a service is. The setting's value is not named to callers of HTTP.
+_SETTINGS: Final = {"Lago": "LAGO_API_URL", "Kafka": "KAFKA_BOOTSTRAP_SERVERS", "Postgres": "DATABASE_URL"}
 #: What the errors of a connection are called where people read them; `""`: the sentence says it.
 _CAUSES: Final = {
     "ConnectionRefusedError": "connection refused",
@@ -38,3 +44,14 @@ def unanswered(reason: str, detail: str, place: str = "") -> str:
     cause = _CAUSES.get(detail, "" if is_name else detail)
     question = ": is it running?" if place and "does not answer" in service else ""
     return f"{service}{f' at {place}' if place else ''}{f' ({cause})' if cause else ''}{question}"
+
+
+def sentence_of(error: Unavailable) -> str:
+    """Return what a caller of HTTP reads: which service does not answer, the library's message if it has one, and what to do.
+    It names no address: callers may be tenants.
+    """
+    sentence = unanswered(error.reason, error.detail)
+    if not sentence:
+        return error.detail
+    setting = _SETTINGS.get(sentence.partition(" ")[0], "")
+    return f"{sentence}. Send the request again later; if it lasts, the operator must check {setting}."

@@ -18,10 +18,10 @@ from aiohttp import web
 from multidict import MultiMapping
 from pydantic import BaseModel, ValidationError
 
+from connectors.config.unanswered import sentence_of
 from connectors.http.field_errors import field_errors
 from connectors.http.problem import Problem, try_again
 from connectors.http.request_limits import MAX_BODY, body_of, check_parts
-from connectors.http.unanswered import sentence_of
 from connectors.lago.errors import LagoIntegrationError
 from schemas.decoding import UNDECODABLE
 from schemas.errors import ConfigurationError, LedgerBroken, MeterbridgeError, TopicProblem, Unavailable

@@ -44,12 +44,11 @@ def supervise(roles: Mapping[str, Callable[[], int]], prepare: Callable[[], None
     Returns:
         The exit code: 0 after the signal, `WRONG_SETTING` if a child that was started for the first time ended with it.
     """
-    stopping = False
-    code = 0
+    code: int | None = None
 
     def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
+        nonlocal code
+        code = 0
 
     for number in ASKED:
         signal.signal(number, stop)
@@ -57,14 +56,14 @@ def supervise(roles: Mapping[str, Callable[[], int]], prepare: Callable[[], None
     children = {role: _start(run) for role, run in roles.items()}
     paces = {role: RestartPace(time.monotonic()) for role in roles}
     restarted: set[str] = set()
-    while not stopping:
+    while code is None:
         time.sleep(_LOOK_S)
         for role, child in children.items():
             now_s = time.monotonic()
             if child.is_alive() or paces[role].wait_s(now_s):
                 continue
             if child.exitcode == WRONG_SETTING and role not in restarted:
-                stopping, code = True, WRONG_SETTING
+                code = WRONG_SETTING
                 break
             log.warning("worker_restarted", role=role, code=child.exitcode)
             restarted.add(role)

@@ -43,8 +43,6 @@ _SESSION_S = 86_400.0
 _POST_S = 600.0
 #: Records that are fetched ahead, and how long an idle lane waits, seconds.
 _AHEAD, _IDLE_S = 2 * SETTLE_LIMIT, 0.5
-#: The longest wait for a cancelled lane, or its reader, to end, seconds.
-_END_S = 5.0
 
 
 class LaneSensors(SinkSensors, Protocol):
@@ -155,7 +153,7 @@ class OrganizationLane:
                 if not limit.expired():
                     raise
             finally:
-                await end({reading}, _END_S)
+                await end({reading})
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         """Fetch ahead, so that a post that fails is seen to have others behind it."""
@@ -255,7 +253,7 @@ class OrganizationLanes:
     async def close(self) -> None:
         """Stop the lanes, then the default organisation's work."""
         tasks, self._tasks = self._tasks, {}
-        await end(tasks.values(), _END_S)
+        await end(tasks.values())
         await asyncio.gather(self._own.close(), *(self._lanes[name].close() for name in tasks))
 
     def in_transaction(self) -> bool:

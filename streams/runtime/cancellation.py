@@ -22,7 +22,7 @@ def is_cancelled() -> bool:
     return task is None or task.cancelling() > 0
 
 
-async def end(tasks: Collection[asyncio.Future[Any]], limit_s: float) -> None:
+async def end(tasks: Collection[asyncio.Future[Any]], limit_s: float = 5.0) -> None:
     """Cancel tasks until they have ended, for at most `limit_s` seconds. A task that outlived its role would go on with what is closed,
     or beside the one that took its place.
 

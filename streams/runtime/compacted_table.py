@@ -34,8 +34,6 @@ _PROBE_PART, _HELD_PART = 0.4, 0.2
 #: How often aiokafka looks for partitions to fetch without a notification, milliseconds. The default is 200.
 _LOOK_MS = 2000
 _AGAIN_S, _TELL_EVERY_S = 0.5, 60.0
-#: The longest wait for the reading to stop, seconds.
-_STOP_S = 5.0
 #: The most records that are processed without a pause. This bounds the time for which the event loop is blocked.
 _BATCH = 2000
 
@@ -93,7 +91,7 @@ class TopicTable(ABC):
     async def stop(self) -> None:
         """Stop following the topic; the view is kept."""
         if self._task is not None:
-            await end({self._task}, _STOP_S)
+            await end({self._task})
 
     def lag_s(self) -> float:
         """Return the seconds since the view was last known to be complete; infinite before the first time."""

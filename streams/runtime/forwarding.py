@@ -64,8 +64,8 @@ class Forwarder:
         Raises:
             KafkaError: an error of aiokafka.
         """
-        producer = await self._started()
         try:
+            producer = await self._started()
             sent = [
                 await producer.send(
                     self._topic,
@@ -92,9 +92,8 @@ class Forwarder:
 
     async def _started(self) -> AIOKafkaProducer:
         if self._producer is None:
-            producer = AIOKafkaProducer(
+            self._producer = AIOKafkaProducer(
                 **self._kafka, enable_idempotence=True, acks="all", max_request_size=_REQUEST_BYTES
             )
-            await producer.start()
-            self._producer = producer
+            await self._producer.start()
         return self._producer

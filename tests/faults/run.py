@@ -24,6 +24,8 @@ from tests.support.kafka import broker_kind
 DRAIN_LIMIT_S = 150.0
 MAPPED_LATE_S = (20.0, 40.0)
 _ALARMS = ("partition_halted", "worker_ended", "worker_crashed", "stop_cut_short")
+#: How many log lines with a traceback a summary shows: their beginning with the event, and their end with the error.
+_SHOWN = 10
 _COUNTED_LOG_EVENTS = (
     *_ALARMS,
     "stopped_with_error",
@@ -51,6 +53,7 @@ class Report:
     deaths: list[Death] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     log_events: dict[str, int] = field(default_factory=dict)
+    tracebacks: list[str] = field(default_factory=list)
     load_s: float = 0.0
     drain_s: float = 0.0
     folder: Path = Path()
@@ -77,6 +80,7 @@ class Report:
             f"faults: {dict(kinds)}",
             f"ended by themselves: {dict(by_itself)}",
             f"in the logs: {self.log_events}",
+            *self.tracebacks[:_SHOWN],
         ]
 
     def story(self) -> str:
@@ -183,6 +187,8 @@ async def _account(report: Report, world: World, load: Load, adversary: Adversar
         said = process.log.read_text(errors="replace") if process.log.exists() else ""
         for event in _COUNTED_LOG_EVENTS:
             report.log_events[event] = report.log_events.get(event, 0) + said.count(event)
+        traced = (line for line in said.splitlines() if "Traceback" in line)
+        report.tracebacks += [f"{name}: {line[:200]} ... {line[-300:]}" for line in traced]
         report.tails[name] = said[-1500:]
         if "partition_halted" in said:
             report.problems.append(f"{name} halted a partition task")

@@ -65,7 +65,10 @@ async def org_billing_service(
         ValueError: see `MeterbridgeClient`.
     """
     pool = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=_IDLE_S)
-    async with httpx.AsyncClient(timeout=timeout_s, limits=pool, verify=_authorities()) as http:
+    authorities = httpx.create_ssl_context()
+    # As before Python 3.13: certificates of private authorities often lack what RFC 5280 asks for.
+    authorities.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    async with httpx.AsyncClient(timeout=timeout_s, limits=pool, verify=authorities) as http:
         client = MeterbridgeClient(http, url, api_key)
         recorder = UsageRecorder(client.send, max_waiting=max_waiting)
         service = OrgBillingService(client, OrgLimits(client, limits, tokens_code=tokens_code), recorder)
@@ -75,13 +78,6 @@ async def org_billing_service(
         finally:
             await recorder.close(flush_timeout_s)
             _running.remove(service)
-
-
-def _authorities() -> ssl.SSLContext:
-    """As in Python before 3.13: certificates of private authorities often lack what RFC 5280 asks for."""
-    context = httpx.create_ssl_context()
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return context
 
 
 def running_service() -> OrgBillingService:

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaException
 
 from connectors.cli.unreachable import with_address
 from connectors.config.settings import Settings, load_settings
-from connectors.http.unanswered import sentence_of
+from connectors.config.unanswered import sentence_of
 from connectors.kafka.errors import kafka_sentence
 from connectors.lago.errors import LagoRejected, LagoUnavailable
 from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, Unavailable

@@ -13,13 +13,12 @@ from connectors.config.kafka_connection import KafkaConnection
 from connectors.config.postgres_urls import connecting
 from connectors.kafka.client_config import aiokafka_config
 from meterbridge_litellm import http_clients
-from meterbridge_sdk import service
+from meterbridge_sdk import org_billing_service
 
 KINDS: dict[str, Callable[[], ssl.SSLContext]] = {
     "kafka": lambda: aiokafka_config(KafkaConnection("kafka:9093", "SSL"))["ssl_context"],
     "http": http_client._authorities.__wrapped__,
     "plugin": http_clients._authorities,
-    "sdk": service._authorities,
     "postgres": lambda: connecting("postgresql://db/usage?sslmode=verify-full")["ssl"],
 }
 
@@ -44,6 +43,14 @@ def of_python_3_13(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_server_is_verified_as_before_python_3_13(kind: str) -> None:
     context = KINDS[kind]()
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+@pytest.mark.usefixtures("of_python_3_13")
+async def test_the_sdk_verifies_meterbridge_as_before_python_3_13() -> None:
+    async with org_billing_service("https://billing.example", "key") as service:
+        context = service.client._transport._http._transport._pool._ssl_context  # type: ignore[attr-defined]
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
 

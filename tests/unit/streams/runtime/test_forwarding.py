@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,3 +85,25 @@ def test_a_partition_is_released_soon_while_kafka_does_not_accept_forwarded_reco
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         assert runner.run(stopped_after_s()) < 5
+
+
+async def test_a_producer_that_does_not_start_is_closed_and_the_next_attempt_makes_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In an earlier version each attempt left its connections open."""
+    made: list[Any] = []
+
+    class Refused(_Away):
+        async def start(self) -> None:
+            made.append(self)
+            raise KafkaConnectionError("refused")
+
+        async def stop(self) -> None:
+            self.closed.set()
+
+    monkeypatch.setattr(forwarding, "AIOKafkaProducer", Refused)
+    forwarder = Forwarder({}, "raw", 0)
+    for _ in range(2):
+        with pytest.raises(KafkaConnectionError):
+            await forwarder.send([])
+    assert [producer.closed.is_set() for producer in made] == [True, True]
