@@ -69,7 +69,7 @@ async def watched(settings: Settings, part: str) -> AsyncIterator[Server]:
     async with AsyncExitStack() as stack:
         served = await stack.enter_async_context(serving(settings, [part]))
         url = f"http://127.0.0.1:{served.ports[part]}"
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10, trust_env=False))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10 * PATIENCE, trust_env=False))
         await asyncio.wait_for(served.ready.wait(), 60 * PATIENCE)
         server = Server(http)
         watching = asyncio.ensure_future(server.watch())

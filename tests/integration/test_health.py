@@ -313,16 +313,16 @@ def test_a_command_that_cannot_start_gives_one_sentence(kafka: Kafka, topic_pref
         allow_unauthenticated=True,
     )
     with process(settings, "serve", "--only", "webhooks") as running:
-        _, said = running.communicate(timeout=30)
+        _, said = running.communicate(timeout=30 * PATIENCE)
     assert running.returncode == 1
     assert said.splitlines()[-1].startswith(f"meterbridge: Topic {topic_prefix}{RAW.name} is missing")
     assert "Traceback" not in said
     with process(settings, "topics", "check") as running:
-        _, said = running.communicate(timeout=30)
+        _, said = running.communicate(timeout=30 * PATIENCE)
     assert running.returncode == 1
     assert len(said.splitlines()) == len(CATALOGUE)
     away = settings.model_copy(update={"kafka_bootstrap_servers": "nonsense"})
     with process(away, "topics", "check") as running:
-        _, said = running.communicate(timeout=30)
+        _, said = running.communicate(timeout=30 * PATIENCE)
     assert (running.returncode, len(said.splitlines())) == (2, 1)
     assert said.startswith("meterbridge: KAFKA_BOOTSTRAP_SERVERS ")

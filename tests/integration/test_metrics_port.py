@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from connectors.http.unauthenticated import FULL, FULL_OF_ONE
 from connectors.telemetry.metrics_server import MAX_HEAD, MOST, MOST_OF_ONE, MetricsServer, Places, start_metrics_server
+from tests.support.eventually import PATIENCE
 
 LIFE_S = 1.0
 _LARGE = 16 << 20
@@ -27,6 +28,7 @@ import sys, time
 from prometheus_client import CollectorRegistry, Gauge
 from connectors.http.unauthenticated import FULL, FULL_OF_ONE
 from connectors.telemetry.metrics_server import start_metrics_server
+from tests.support.eventually import PATIENCE
 registry = CollectorRegistry()
 for number in range(300):
     Gauge(f"a_gauge_{number}", "One of many.", registry=registry)
@@ -63,7 +65,7 @@ def connection(port: int, said: bytes = b"", address: str = "127.0.0.2") -> sock
 
 
 def scraped(port: int) -> str:
-    return httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=5).text
+    return httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=5 * PATIENCE).text
 
 
 def test_five_hundred_silent_connections_take_few_descriptors_and_prometheus_is_answered(

@@ -23,7 +23,7 @@ _SLOWLY = "WITH slow AS MATERIALIZED (SELECT pg_sleep(8)) SELECT t.* FROM ({stat
 async def timed_answer(server: Server, verb: str, path: str, **options: Any) -> tuple[int, dict[str, Any], str, float]:
     """Status, JSON and `Retry-After` of the answer, and its duration in seconds."""
     began = time.monotonic()
-    answer = await server.http.request(verb, f"/{path}", headers=BEARER, timeout=60, **options)
+    answer = await server.http.request(verb, f"/{path}", headers=BEARER, timeout=60 * PATIENCE, **options)
     return answer.status_code, answer.json(), answer.headers.get("Retry-After", ""), time.monotonic() - began
 
 

@@ -117,17 +117,17 @@ def test_a_disk_that_does_not_make_a_new_segment_durable_delays_no_append(
 
     def slow(_folder: Path) -> None:
         begun.set()
-        ended.wait(20)
+        ended.wait(20 * PATIENCE)
 
     monkeypatch.setattr("meterbridge_litellm.ring.sync_folder", slow)
     ring = rings(tmp_path, Meterbridge(), answer_after=after)
     appending = [threading.Thread(target=ring.append, args=(b"{}",), daemon=True) for _ in range(2)]
     try:
         appending[0].start()
-        assert begun.wait(10)
+        assert begun.wait(10 * PATIENCE)
         appending[1].start()
         for each in appending:
-            each.join(5)
+            each.join(5 * PATIENCE)
         assert not any(each.is_alive() for each in appending)
     finally:
         ended.set()
@@ -141,7 +141,7 @@ async def test_all_waiting_records_share_one_fsync(
 
     def slow(file: int) -> None:
         fsyncs.append(file)
-        gate.wait(5)
+        gate.wait(5 * PATIENCE)
 
     monkeypatch.setattr(os, "fdatasync", slow)
     ring = rings(tmp_path, Meterbridge(), answer_after="fsync")
@@ -162,7 +162,7 @@ async def test_a_disk_that_hangs_delays_no_answer_and_nothing_is_posted_before_i
     tmp_path: Path, rings: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, there = threading.Event(), Meterbridge()
-    monkeypatch.setattr(os, "fdatasync", lambda _file: gate.wait(5))
+    monkeypatch.setattr(os, "fdatasync", lambda _file: gate.wait(5 * PATIENCE))
     ring = rings(tmp_path, there, answer_after="write")
     kept = asyncio.get_running_loop().create_future()
     ring.append(b"{}", kept)

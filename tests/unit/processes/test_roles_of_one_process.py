@@ -11,6 +11,7 @@ import pytest
 from connectors.config.settings import load_settings
 from connectors.processes.worker import run_worker
 from schemas.errors import ConfigurationError
+from tests.support.eventually import PATIENCE
 
 #: `meter` works, and as a client of Kafka may, it does not end when it is cancelled. `body` is what `sink` does.
 PROGRAM = """
@@ -19,6 +20,7 @@ from connectors.cli.worker import _reported
 from connectors.config.settings import load_settings
 from connectors.processes import worker
 from schemas.errors import ConfigurationError, TopicProblem
+from tests.support.eventually import PATIENCE
 starts = 0
 async def meter(word):
     word.begun("meter")
@@ -43,7 +45,9 @@ def _ran(body: str) -> tuple[int, float, str]:
     """Exit code, seconds, output."""
     program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
     begun = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=40)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=40 * PATIENCE
+    )
     return done.returncode, time.monotonic() - begun, done.stdout + done.stderr
 
 

@@ -89,7 +89,7 @@ raise ValueError('broken')"""
 def test_sigterm_is_handled_while_libraries_are_still_loading(command: str, code: int) -> None:
     """Only for commands that run until they are stopped: a replay that was stopped is not done."""
     program = f"import os, signal\nfrom connectors.cli.terminal import prepare\nprepare([{command!r}])\nos.kill(os.getpid(), signal.SIGTERM)"
-    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == code
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60 * PATIENCE).returncode == code
 
 
 async def test_started_work_is_asked_to_stop_and_other_work_is_cancelled() -> None:
