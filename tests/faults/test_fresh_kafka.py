@@ -1,7 +1,6 @@
 """A new Kafka that was never used: as soon as the server is ready, the first mapping is accepted."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 
 import httpx
@@ -48,8 +47,6 @@ async def test_the_first_mapping_can_be_set_as_soon_as_the_server_is_ready(
                 await asyncio.sleep(0.01)
         assert reasons <= {"topics_unchecked", "coordinator_awaited"}
         assert STATE in admin.list_topics(timeout=10 * PATIENCE).topics
-        begun = time.monotonic()
         body = {"litellm_customer_id": "acme", "lago_customer_id": "org", "lago_organization_id": "tenant"}
         answer = await http.post("/customers/mapping", json=body, headers=BEARER)
         assert answer.status_code == 201, answer.text
-        assert time.monotonic() - begun < 5
