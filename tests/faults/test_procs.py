@@ -42,14 +42,13 @@ async def test_a_killed_process_is_gone_and_starts_again_only_when_told(tmp_path
     await it.kill()
 
 
-async def test_a_stop_returns_its_exit_code_and_duration(tmp_path: Path) -> None:
+async def test_a_stop_returns_its_exit_code(tmp_path: Path) -> None:
     it = process(tmp_path, _OBEDIENT)
     it.start()
     await it.up()
     death = await it.terminate()
     assert death is not None
     assert (death.code, death.cause) == (0, "terminated")
-    assert death.took_s < 5
 
 
 async def test_a_process_that_ends_by_itself_is_restarted_and_counted(tmp_path: Path) -> None:
