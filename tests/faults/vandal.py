@@ -80,7 +80,7 @@ class Vandal:
 
     def close(self) -> None:
         """Return when every record was accepted or refused."""
-        self._producer.flush(30)
+        self._producer.flush(30 * PATIENCE)
 
     def _put(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         random = self._random
