@@ -92,7 +92,7 @@ async def test_a_process_that_does_not_come_up_is_reported_with_the_end_of_its_l
     it = process(tmp_path, "raise SystemExit('no port')", lambda said: "ready" in said)
     it.start()
     with pytest.raises(TimeoutError, match="no port"):
-        await it.up(limit_s=1)
+        await it.up(limit_s=0.1)
     await it.kill()
 
 

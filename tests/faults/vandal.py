@@ -19,6 +19,7 @@ from schemas.ledger import Position, Window
 from schemas.rates import Entry, RateCard
 from schemas.records import AuditRecord, DeliveryAttempt, EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.topics import TopicNames
+from tests.support.eventually import PATIENCE
 
 VANDAL = "vandal"
 _DAY_MS = 86_400_000
