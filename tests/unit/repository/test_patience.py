@@ -7,7 +7,10 @@ from collections.abc import Collection, Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import httpx
 import pytest
+
+from tests.support.eventually import PATIENCE
 
 TESTS = Path(__file__).parents[2]
 _FOLDERS = ("unit", "contract", "integration", "e2e", "faults")
@@ -117,6 +120,11 @@ def _sources() -> dict[str, str]:
     assert len(files) > 100
     texts = {str(path.relative_to(TESTS)): path.read_text("utf-8") for path in files}
     return {name: text for name, text in texts.items() if "virtual_time" not in text}
+
+
+def test_a_client_that_names_no_limit_is_patient_too() -> None:
+    with httpx.Client() as http:
+        assert http.timeout == httpx.Timeout(5 * PATIENCE)
 
 
 def test_no_limit_is_a_plain_number_of_seconds() -> None:
