@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 import uvloop
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import HealthCheck, settings
 
 from connectors.telemetry.logs import add_trace_ids
 from streams.runtime.aiokafka_repairs import repair_aiokafka
 from tests.support.certificates import share_certificates
 from tests.support.database import drop_template, migrated_database
+from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka, MavenKafka, start_kafka
 from tests.support.kafka.shared import BrokerForWorkers, SharedKafka, shared_kafka
 from tests.support.order import longest_first, refuse_unapplied_groups, spread
@@ -34,6 +36,10 @@ pytest_plugins = ["tests.faults.results"]
 # The duration of an example depends on the machine's other work, and on whether this is the first run in a clone.
 settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("laws")
+
+# A client that names no limit has httpx's, which is for a machine that has nothing else to do. The product names its own.
+for _part in ("connect", "read", "write", "pool"):
+    setattr(DEFAULT_TIMEOUT_CONFIG, _part, 5.0 * PATIENCE)
 
 _NEIGHBOURS = pytest.StashKey[list[str]]()
 _COLLECTED = pytest.StashKey[tuple[pytest.Item, ...]]()

@@ -1,6 +1,5 @@
 """Usage, invoices, limits and the dashboard of an org over HTTP; a part that Lago does not report is marked as missing."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -199,10 +198,8 @@ async def test_a_part_that_lago_does_not_report_is_named_and_the_others_are_show
 async def test_a_silent_lago_leaves_out_a_part_and_not_the_page(api: OrgApi) -> None:
     await api.set_up("ai_basic")
     await used(api, "125.5")
-    await api.lago.fault(kind="slow", seconds=60, method="*", path="/api/v1/invoices")
-    began = asyncio.get_running_loop().time()
-    page = await api.org("GET", "/dashboard")
-    assert asyncio.get_running_loop().time() - began < 20
+    await api.lago.fault(kind="slow", seconds=20, method="*", path="/api/v1/invoices")
+    page = await api.org("GET", "/dashboard")  # a page that waited would have the invoices
     assert page["missing"] == [{"part": "invoices", "reason": "timeout"}]
     assert page["usage"]["amount_cents"] == 126
 

@@ -13,11 +13,13 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.contract.test_sdk_wheel import copy_distribution, pip, requirements
+from tests.support.eventually import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, sys
 import meterbridge_litellm
+from tests.support.eventually import PATIENCE
 
 handler = meterbridge_litellm.handler
 loaded = {name.partition(".")[0] for name in sys.modules}
@@ -52,7 +54,9 @@ def test_the_wheel_alone_on_the_path_is_a_working_plugin(wheel: Path, tmp_path: 
         "METERBRIDGE_RING_PATH": str(tmp_path / "ring"),
     }
     python = str(tmp_path / "environment/bin/python")
-    done = subprocess.run([python, "-c", PROGRAM], env=environ, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [python, "-c", PROGRAM], env=environ, capture_output=True, text=True, timeout=60 * PATIENCE, check=True
+    )
     result = json.loads(done.stdout)
     assert result.pop("from").startswith(str(wheel))
     assert result == {"class": "_PROXY_Meterbridge", "same": True, "loaded": []}

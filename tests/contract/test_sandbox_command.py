@@ -46,7 +46,7 @@ async def sandbox(*words: str, host: str = "127.0.0.1") -> AsyncIterator[httpx.A
                 pass
         headers = {"Authorization": "Bearer secret"}
         async with httpx.AsyncClient(
-            base_url=f"http://{host}:{port}/api/v1", headers=headers, trust_env=False, timeout=30
+            base_url=f"http://{host}:{port}/api/v1", headers=headers, trust_env=False, timeout=30 * PATIENCE
         ) as http:
             yield http
     finally:

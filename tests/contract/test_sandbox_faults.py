@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from connectors.lago_sandbox.injection import Injection
 from tests.support.eventually import within
 from tests.support.sandbox import Clock, Lago, event, lago_sandbox
 
@@ -171,26 +172,32 @@ async def test_a_misspelled_rule_is_refused(lago: Lago, rule: dict[str, object])
     assert (await lago.http.post("/__faults", json=[rule])).status_code == 422
 
 
-async def test_every_answer_is_sent_after_the_fixed_delay() -> None:
-    async with lago_sandbox(delay_s=0.5) as lago:
-        began = time.monotonic()
+async def test_every_answer_is_sent_after_the_fixed_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several answers wait at once; what is not of Lago's API is not delayed."""
+    waits, all_wait = list[float](), asyncio.Event()
+
+    async def wait(_: Injection, delay_s: float) -> None:
+        waits.append(delay_s)
+        if len(waits) == 5:
+            all_wait.set()
+        await all_wait.wait()
+
+    monkeypatch.setattr(Injection, "wait", wait)
+    async with lago_sandbox(delay_s=0.5) as lago, within(10):
         await asyncio.gather(*(lago.post(event(f"t{n}")) for n in range(5)))
-        assert 0.5 <= time.monotonic() - began < 2.5
-        began = time.monotonic()
         await lago.stats()
-        assert time.monotonic() - began < 0.5
+    assert waits == [0.5] * 5
 
 
 async def test_a_request_without_an_answer_does_not_delay_the_shutdown() -> None:
     async with lago_sandbox() as lago:
-        await lago.fault(kind="slow", seconds=60)
+        await lago.fault(kind="slow", seconds=3600)
         waiting = asyncio.create_task(lago.post(event()))
         async with within(5):
             while await fired(lago) != [1]:
                 await asyncio.sleep(0.01)
-        began = time.monotonic()
-    assert time.monotonic() - began < 5
-    await asyncio.gather(waiting, return_exceptions=True)
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):  # no answer, and no end of the client's patience
+        await waiting
 
 
 @pytest.mark.parametrize("kind", ["truncate", "trickle"])

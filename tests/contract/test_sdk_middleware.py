@@ -1,7 +1,6 @@
 """Services with aiohttp and with Starlette, over HTTP: each answered request of an org is billed once."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -285,15 +284,14 @@ async def test_errors_of_meterbridge_never_affect_the_client(service: Service) -
 
 @pytest.mark.parametrize("make", [on_aiohttp, on_starlette], ids=["aiohttp", "starlette"])
 async def test_no_answer_waits_for_meterbridge(make: Make) -> None:
-    """Meterbridge does not answer for half a minute; the service's answer comes all the same, and the call waits."""
+    """Meterbridge does not answer; the service's answer comes all the same, and the call waits."""
     async with usage_api() as api:
         api.script = [SILENT] * 4
         async with make(api) as (url, recorder), httpx.AsyncClient(trust_env=False, headers=ME) as http:
-            begun = time.monotonic()
             for number in range(5):
                 answer = await http.post(f"{url}/v1/chat", headers={"Idempotency-Key": str(number)})
                 assert answer.status_code == 200
-            assert (time.monotonic() - begun < 5, recorder.waiting, api.stored) == (True, 5, {})
+            assert (recorder.waiting, api.stored, api.awake.is_set()) == (5, {}, False)
             api.awake.set()
             await soon(lambda: len(api.stored) == 5)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.support.eventually import PATIENCE
 from tests.support.org_api import org_api
 from tests.support.page_programs import DOCS, printed, programs
 
@@ -26,6 +27,7 @@ import asyncio, json, os, sys
 import schemas, streams, connectors
 import meterbridge_sdk
 from meterbridge_sdk.asgi import OrgBillingMiddleware
+from tests.support.eventually import PATIENCE
 
 async def service(scope, receive, send):
     scope["state"]["user"] = {"id": "user_1", "org_id": "org_1"}
@@ -80,7 +82,7 @@ def copy_distribution(name: str, site: Path) -> None:
 def pip(*arguments: str, python: Path | None = None, cwd: Path) -> None:
     target = [] if python is None else ["--python", str(python)]
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *target, *arguments, "--no-index"]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300 * PATIENCE, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

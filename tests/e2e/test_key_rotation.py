@@ -144,6 +144,7 @@ async def test_every_secret_is_replaced_while_calls_arrive_and_no_call_is_lost_o
     written = {
         r"kafka:9093": f"127.0.0.1:{secured.ports[SCRAM]}",
         r"kafka:9094": f"127.0.0.1:{secured.ports[CERTIFICATE]}",
+        r"--retry 60\b": "--retry 600",  # a busy machine starts a process in more than a minute
     } | {rf"(?<!\d){number}(?!\d)": str(port) for number, port in ports.items()}
     environ = {
         **secured.environ(ACCOUNT),

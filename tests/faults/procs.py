@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.support import guard, warm
 from tests.support.eventually import PATIENCE
 
-#: SIGTERM to exit, at most.
+#: SIGTERM to exit, at most, on a machine that has nothing else to do.
 STOP_LIMIT_S = 10.0
 #: How long after its end a process is restarted.
 RESTART_S = 0.5
@@ -111,11 +111,11 @@ class Process:
 
     async def kill(self) -> None:
         """Send SIGKILL to its group; return when it has ended."""
-        await self._end(signal.SIGKILL, "killed", STOP_LIMIT_S)
+        await self._end(signal.SIGKILL, "killed", STOP_LIMIT_S * PATIENCE)
 
     async def terminate(self) -> Death | None:
-        """SIGTERM; SIGKILL to what is left after twice the limit. None when it had ended before."""
-        return await self._end(signal.SIGTERM, "terminated", STOP_LIMIT_S * 2)
+        """SIGTERM; SIGKILL to what is left after the limit, so that its code is not 0. None when it had ended before."""
+        return await self._end(signal.SIGTERM, "terminated", STOP_LIMIT_S * PATIENCE)
 
     async def freeze(self, for_s: float) -> None:
         """Send SIGSTOP, and SIGCONT `for_s` seconds later."""

@@ -153,7 +153,7 @@ def _put(stage: Stage, role: str) -> None:
     topic = stage.topics.events if role == "sink" else stage.topics.retry
     for value in values:
         stage.producer.produce(topic, value, "sub", partition=0, headers=headers)
-    assert stage.producer.flush(10) == 0
+    assert stage.producer.flush(10 * PATIENCE) == 0
 
 
 def _committed(stage: Stage, role: str) -> int:
@@ -167,7 +167,7 @@ def _committed(stage: Stage, role: str) -> int:
     topic = stage.topics.events if role == "sink" else stage.topics.retry
     consumer = Consumer(options)
     try:
-        (at,) = consumer.committed([TopicPartition(topic, 0)], timeout=10)
+        (at,) = consumer.committed([TopicPartition(topic, 0)], timeout=10 * PATIENCE)
     finally:
         consumer.close()
     return max(0, int(at.offset))

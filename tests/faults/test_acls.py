@@ -110,7 +110,7 @@ async def _bill(world: World, database: str) -> None:
     ]
     calls.append({"id": "call-odd", "end_user": MAPPED[0], "model": "m", "spend": "much"})
     calls.append({"id": "call-held", "end_user": STRANGER, "model": "m", "spend": 0.01, "total_tokens": 1})
-    with httpx.Client(trust_env=False, timeout=30) as http:
+    with httpx.Client(trust_env=False, timeout=30 * PATIENCE) as http:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         post = partial(http.post, world.url("ingress") + "/webhook/litellm/usage", json=calls, headers=headers)
         assert (await asyncio.to_thread(post)).status_code == 202

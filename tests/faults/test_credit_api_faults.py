@@ -56,7 +56,9 @@ class Client:
 
     def __init__(self, port: int) -> None:
         limits = httpx.Limits(max_keepalive_connections=0)
-        self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False, limits=limits)
+        self._http = httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=10 * PATIENCE, trust_env=False, limits=limits
+        )
         self.repeats = 0
 
     async def ask(self, path: str, accepted: tuple[int, ...] = (200,), **request: Any) -> tuple[int, dict[str, Any]]:

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from schemas.records import LagoEvent, Manifest
 from streams.state.step_writes import MANIFEST
 from tests.faults.steps import worker
-from tests.support.eventually import soon, within
+from tests.support.eventually import PATIENCE, soon, within
 from tests.support.kafka import Kafka
 from tests.support.posting import statuses
 from tests.support.sandbox import KEY, Lago, lago_sandbox
@@ -55,7 +55,7 @@ def put(stage: Stage, organization: str, numbers: range) -> None:
         stage.producer.produce(
             stage.topics.events, msgspec.json.encode(sealed), subscription, headers=[(MANIFEST, manifest)]
         )
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
 
 
 def logged(folder: Path) -> str:

@@ -18,6 +18,7 @@ import pytest
 from confluent_kafka import Producer
 
 from tests.support.database import projector_parts, until
+from tests.support.eventually import PATIENCE
 from tests.support.expanded import CENTS, GHOSTS, NAMES, Growing
 from tests.support.ingress_process import IngressProcess
 from tests.support.kafka import Kafka, MavenKafka
@@ -144,7 +145,7 @@ async def _mirrored(bootstrap: str, prefix: str) -> None:
     ):
         for one in growing.stage.read(topic):
             producer.produce(copy, one.value(), one.key(), one.partition(), timestamp=one.timestamp()[1])
-    assert producer.flush(10) == 0
+    assert producer.flush(10 * PATIENCE) == 0
     async with mirror.stage.running("meter", mirror.parts()):
         await mirror.halted(PARTITIONS)
     assert {reason for _, _, reason in mirror.stage.sensors.halted} == {"topic_recreated"}

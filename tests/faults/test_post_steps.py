@@ -18,6 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from tests.faults import mortal
 from tests.faults.steps import EVENTS, NAMES, NO_EVENT, STEPS, Found, Scenario, play
+from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka
 
 #: One group: what the module's fixture does takes half a minute, and each worker would do it.
@@ -48,8 +49,8 @@ def results(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
     yield dict(zip(SCENARIOS, asyncio.run(everyone()), strict=True))
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    mine = [name for name in admin.list_topics(timeout=10).topics if name.startswith(prefix)]
-    for deleted in admin.delete_topics(mine, operation_timeout=10).values():
+    mine = [name for name in admin.list_topics(timeout=10 * PATIENCE).topics if name.startswith(prefix)]
+    for deleted in admin.delete_topics(mine, operation_timeout=10 * PATIENCE).values():
         deleted.result()
 
 

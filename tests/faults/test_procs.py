@@ -42,14 +42,13 @@ async def test_a_killed_process_is_gone_and_starts_again_only_when_told(tmp_path
     await it.kill()
 
 
-async def test_a_stop_returns_its_exit_code_and_duration(tmp_path: Path) -> None:
+async def test_a_stop_returns_its_exit_code(tmp_path: Path) -> None:
     it = process(tmp_path, _OBEDIENT)
     it.start()
     await it.up()
     death = await it.terminate()
     assert death is not None
     assert (death.code, death.cause) == (0, "terminated")
-    assert death.took_s < 5
 
 
 async def test_a_process_that_ends_by_itself_is_restarted_and_counted(tmp_path: Path) -> None:
@@ -93,7 +92,7 @@ async def test_a_process_that_does_not_come_up_is_reported_with_the_end_of_its_l
     it = process(tmp_path, "raise SystemExit('no port')", lambda said: "ready" in said)
     it.start()
     with pytest.raises(TimeoutError, match="no port"):
-        await it.up(limit_s=1)
+        await it.up(limit_s=0.1)
     await it.kill()
 
 

@@ -23,7 +23,7 @@ from tests.support.server import settings_for
 pytestmark = pytest.mark.faults
 
 #: Two questions that Kafka does not answer, and the machine's own slowness: other tests run beside this one.
-KNOWN_WITHIN_S = (2 * (EVERY_S + ANSWER_S) + 4) * PATIENCE
+KNOWN_WITHIN_S = 2 * (EVERY_S + ANSWER_S) + 4
 #: How often readiness is asked, and in how many answers in a row it must be the same: Kafka is asked twice meanwhile.
 LOOK_EVERY_S = 0.1
 STEADY = round(2 * EVERY_S / LOOK_EVERY_S)
@@ -69,7 +69,7 @@ async def watched(settings: Settings, part: str) -> AsyncIterator[Server]:
     async with AsyncExitStack() as stack:
         served = await stack.enter_async_context(serving(settings, [part]))
         url = f"http://127.0.0.1:{served.ports[part]}"
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10, trust_env=False))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10 * PATIENCE, trust_env=False))
         await asyncio.wait_for(served.ready.wait(), 60 * PATIENCE)
         server = Server(http)
         watching = asyncio.ensure_future(server.watch())

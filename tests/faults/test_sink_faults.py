@@ -12,7 +12,7 @@ import pytest
 
 from schemas.records import LagoEvent
 from tests.faults.steps import worker
-from tests.support.eventually import soon, within
+from tests.support.eventually import PATIENCE, soon, within
 from tests.support.kafka import Kafka
 from tests.support.posting import put_into_retry, statuses
 from tests.support.sandbox import KEY, Lago, lago_sandbox
@@ -31,7 +31,7 @@ def put(stage: Stage, since: int, count: int) -> None:
         subscription = f"sub-{number % 7}"
         event = LagoEvent(f"e-{number}", subscription, "ai_usage", at, "1.5", {"unit": "1", "requests": "1"})
         stage.producer.produce(stage.topics.events, msgspec.json.encode(event), subscription)
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
 
 
 async def copies(lago: Lago) -> Counter[str]:

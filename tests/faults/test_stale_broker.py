@@ -77,7 +77,7 @@ class Brokers:
     def leaders(self, topic: str) -> dict[int, int]:
         """Return the leader of each partition. While a broker is cut off, the answer may be its own."""
         client = AdminClient({"bootstrap.servers": self.at(1), "log_level": 0})
-        found = client.list_topics(topic, timeout=20).topics[topic].partitions
+        found = client.list_topics(topic, timeout=20 * PATIENCE).topics[topic].partitions
         return {number: partition.leader for number, partition in found.items()}
 
 

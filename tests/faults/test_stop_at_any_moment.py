@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from tests.support import guard, warm
-from tests.support.eventually import eventually, soon
+from tests.support.eventually import PATIENCE, eventually, soon
 from tests.support.kafka import Kafka, MavenKafka
 from tests.support.ports import free_port
 from tests.support.stage import Stage
@@ -31,6 +31,7 @@ from tests.support.wire import wire
 
 pytestmark = pytest.mark.faults
 
+#: On a machine that has nothing else to do.
 LIMIT_S = 10.0
 #: After SIGTERM is heard: while the libraries load, and when the process waits for its neighbours.
 LOADING_S, WAITING_S = (0.0, 0.7), 2.0
@@ -72,15 +73,14 @@ class Running:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
-    def told_to_stop(self) -> tuple[int, float]:
-        """Send SIGTERM; returns its exit code, and the seconds it took."""
-        children, begun = self.family(), time.monotonic()
+    def told_to_stop(self) -> int:
+        """Send SIGTERM; returns its exit code. Raises: subprocess.TimeoutExpired: it does not end in time."""
+        children = self.family()
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(2 * LIMIT_S)
-        took_s = time.monotonic() - begun
+        code = self.process.wait(LIMIT_S * PATIENCE)
         # A library may start a short program while it loads, which ends some milliseconds after its parent.
         eventually(lambda: not [pid for pid in children if Path(f"/proc/{pid}").exists()], LIMIT_S)
-        return code, took_s
+        return code
 
 
 @contextmanager
@@ -153,16 +153,15 @@ def test_a_process_that_waits_for_its_servers_ends_with_0(tmp_path: Path, name: 
     moments_s = (WAITING_S,) if silent else (*LOADING_S, WAITING_S)
     with unreachable(silent=silent) as port:
 
-        def stopped(moment_s: float) -> tuple[float, int, bool, str]:
+        def stopped(moment_s: float) -> tuple[float, int, str]:
             with running(name, tmp_path, away(port), forked=moment_s == WAITING_S) as one:
                 time.sleep(moment_s)
                 assert one.process.poll() is None, one.log.read_text()[-2000:]
-                code, took_s = one.told_to_stop()
-                return moment_s, code, took_s < LIMIT_S, one.log.read_text()[-2000:]
+                return moment_s, one.told_to_stop(), one.log.read_text()[-2000:]
 
         with ThreadPoolExecutor() as at_once:
             ends = list(at_once.map(stopped, moments_s))
-    assert [end[:3] for end in ends] == [(moment_s, 0, True) for moment_s in moments_s], ends
+    assert [end[:2] for end in ends] == [(moment_s, 0) for moment_s in moments_s], ends
 
 
 @contextmanager
@@ -212,8 +211,7 @@ async def test_a_process_that_starts_while_kafka_is_unavailable_waits_for_it_and
             for one in started.values():
                 await soon(lambda one=one: works(one), 30)  # type: ignore[misc]
             ends = await asyncio.gather(*(asyncio.to_thread(one.told_to_stop) for one in started.values()))
-        assert [code for code, _ in ends] == [0] * len(started)
-        assert max(took_s for _, took_s in ends) < LIMIT_S
+        assert ends == [0] * len(started)
     finally:
         broker.stop()
 
@@ -246,8 +244,7 @@ async def test_a_kafka_that_becomes_unavailable_while_a_role_starts_is_waited_fo
                 if not stopped_while_away:
                     await way.join()
                     await soon(lambda one=one: works(one), 30)  # type: ignore[misc]
-                code, took_s = await asyncio.to_thread(one.told_to_stop)
-                assert (code, took_s < LIMIT_S) == (0, True), (took_s, one.log.read_text()[-2000:])
+                assert await asyncio.to_thread(one.told_to_stop) == 0, one.log.read_text()[-2000:]
         if waited:
             break
     assert waited, "the role never had to wait"
@@ -265,5 +262,4 @@ def test_a_start_may_be_stopped_at_any_moment(
         with running(name, tmp_path, environ, forked=False) as one:
             time.sleep(0.4 + 0.45 * turn)
             assert one.process.poll() is None, one.log.read_text()[-2000:]
-            code, took_s = one.told_to_stop()
-            assert (code, took_s < LIMIT_S) == (0, True), (name, turn, took_s, one.log.read_text()[-3000:])
+            assert one.told_to_stop() == 0, (name, turn, one.log.read_text()[-3000:])

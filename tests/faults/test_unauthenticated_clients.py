@@ -35,7 +35,8 @@ TIMEOUT_S = 5 if IS_MEASURED else 2
 QUIET_S = 1.5
 TOKEN = {"Authorization": "Bearer honest-honest-honest"}
 #: How long 99 of 100 posts and each look at `/health/live` may take, seconds. Without a measurement other programs may use
-#: the machine: a post may take a second, or five times the longest wait without an attack. A blocked process needs more.
+#: the machine: a post may take a second, or five times the longest wait without an attack, or of this process itself. A blocked
+#: process needs more.
 P99_S, ALIVE_S = 0.250 if IS_MEASURED else 1.0, 1.0
 TIMES_ALONE = 0 if IS_MEASURED else 5
 #: Without an attack a process of this kind needs about 120 MiB.
@@ -76,6 +77,8 @@ class Honest:
     waits: list[float] = field(default_factory=list)
     alive: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)
+    """By how many seconds this process, which nobody attacks, woke up too late: a pause of the machine."""
 
     async def send(self, seconds: float) -> None:
         """Post on one connection and on new ones, and look at both ports."""
@@ -84,6 +87,7 @@ class Honest:
             await asyncio.gather(
                 self._steadily(lambda: self._post(kept), 0.05, self.waits, until),
                 self._steadily(self._post_anew, 0.1, self.waits, until),
+                self._steadily(_lateness, 0.05, self.late, until),
                 self._steadily(lambda: self._look(self.serve.port), 0.2, self.alive, until),
                 self._steadily(lambda: self._look(int(self.serve.settings["API_PORT"])), 0.2, self.alive, until),
             )
@@ -164,8 +168,9 @@ async def test_a_client_without_a_credential_delays_no_other_sender(
     assert lost == 0
     if not IS_MEASURED and (p99 > P99_S or alive > ALIVE_S):
         await alone.measure()
-    assert p99 < max(P99_S, TIMES_ALONE * alone.longest)
-    assert alive < max(ALIVE_S, TIMES_ALONE * alone.longest)
+    excused_s = TIMES_ALONE * max(alone.longest, *honest.late)
+    assert p99 < max(P99_S, excused_s)
+    assert alive < max(ALIVE_S, excused_s)
     assert peak < PEAK_MIB
     logged = serve.log.read_text()[told_before:]
     assert logged.count("wrong_credentials") <= 20 * (1 + SECONDS // 60), "one an address and minute"
@@ -175,6 +180,12 @@ async def test_a_client_without_a_credential_delays_no_other_sender(
 def stored(serve: IngressProcess) -> list[Any]:
     """Return the stored calls of the other senders."""
     return read_topic(serve.bootstrap, serve.prefix + RAW.name)
+
+
+async def _lateness() -> float:
+    begun = time.monotonic()
+    await asyncio.sleep(0.05)
+    return time.monotonic() - begun - 0.05
 
 
 async def timed(asked: aiohttp.client._RequestContextManager, status: int) -> float:

@@ -13,7 +13,7 @@ import pytest
 from schemas.ledger import LEDGER_VERSION, POSITION_KEY, Position
 from schemas.wire import ENVELOPE_VERSION
 from tests.support.calls import Raw, raw, slp
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import Lago
@@ -111,7 +111,7 @@ async def test_a_ledger_of_a_later_release_is_not_opened_and_not_changed(stage: 
     assert msgspec.msgpack.decode(position, type=Position).v == fields[at]
     newer = msgspec.msgpack.encode([*fields[:at], LEDGER_VERSION + 1, *fields[at + 1 :], "of a later release"])
     stage.producer.produce(stage.topics.changelog, newer, POSITION_KEY, partition=0)
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     stage.put([call(1)])
     async with stage.running("meter", stage.parts()):
         await soon(lambda: stage.sensors.halted, 30)

@@ -114,7 +114,7 @@ def keep_old_records(bootstrap: str, topics: Sequence[str]) -> None:
     asked = [ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry]) for topic in topics]
     admin = AdminClient({"bootstrap.servers": bootstrap})  # its answers end with it
     for future in admin.incremental_alter_configs(asked).values():
-        future.result(30)
+        future.result(30 * PATIENCE)
 
 
 async def sold(lago: Lago, about: dict[str, Any], ended_s: float) -> None:
@@ -155,7 +155,7 @@ def send_again(stage: Stage, recording: Recording) -> None:
     calls = [record for record in recording.records() if record.topic == RAW.name and not record.headers][:COPIES]
     for call in calls:
         stage.producer.produce(stage.topics.raw, call.value, call.key, partition=call.partition, timestamp=call.at_ms)
-    assert stage.producer.flush(10) == 0
+    assert stage.producer.flush(10 * PATIENCE) == 0
 
 
 def map_all(stage: Stage, about: dict[str, Any]) -> None:
@@ -165,7 +165,7 @@ def map_all(stage: Stage, about: dict[str, Any]) -> None:
         version = MappingVersion(0, org, "tenant-1", external_subscription_id=f"sub-{org}")
         value = msgspec.json.encode(CustomerRecord(customer, (version,), 0, 0))
         stage.producer.produce(stage.settings.topic_prefix + CUSTOMERS.name, value, customer)
-    assert stage.producer.flush(10) == 0
+    assert stage.producer.flush(10 * PATIENCE) == 0
 
 
 async def settled(evidence: Evidence) -> None:

@@ -13,7 +13,7 @@ import pytest
 from connectors.config.settings import Settings
 from connectors.kafka.admin import create_topics
 from schemas.topics import RAW
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE, eventually
 from tests.support.ingress import USAGE, Stored, read_topic
 from tests.support.ingress_process import IngressProcess
 from tests.support.kafka import Kafka
@@ -37,7 +37,7 @@ def ingress(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> Iterator[Ingress
 def post(ingress: IngressProcess, number: int) -> httpx.Response:
     at = datetime.now(tz=UTC).isoformat()
     call: dict[str, Any] = {"id": f"call-{number}", "spend": 0.01, "end_user": f"c-{number % 5}", "endTime": at}
-    return httpx.post(ingress.url + USAGE, content=json.dumps(call), timeout=30, trust_env=False)
+    return httpx.post(ingress.url + USAGE, content=json.dumps(call), timeout=30 * PATIENCE, trust_env=False)
 
 
 def stored(ingress: IngressProcess) -> list[Stored]:
@@ -45,7 +45,7 @@ def stored(ingress: IngressProcess) -> list[Stored]:
 
 
 def health(ingress: IngressProcess) -> dict[str, Any]:
-    return dict(httpx.get(f"{ingress.url}/health", timeout=30, trust_env=False).json())
+    return dict(httpx.get(f"{ingress.url}/health", timeout=30 * PATIENCE, trust_env=False).json())
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from schemas.ledger import Position, Window
 from schemas.rates import Entry, RateCard
 from schemas.records import AuditRecord, DeliveryAttempt, EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.topics import TopicNames
+from tests.support.eventually import PATIENCE
 
 VANDAL = "vandal"
 _DAY_MS = 86_400_000
@@ -80,7 +81,7 @@ class Vandal:
 
     def close(self) -> None:
         """Return when every record was accepted or refused."""
-        self._producer.flush(30)
+        self._producer.flush(30 * PATIENCE)
 
     def _put(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         random = self._random

@@ -1,7 +1,6 @@
 """`AUTO_SUBSCRIBE`: a mapped customer's org without a subscription gets one; its usage is billed once, after any failure."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -44,12 +43,10 @@ async def subscriptions(lago: Lago, org: str = "org_1", status: str = "active") 
 
 
 async def test_a_mapped_org_is_subscribed_to_the_plan_of_its_mapping_at_once(settings: Settings, lago: Lago) -> None:
-    """Its customer is created too. It does not wait for the next look at all orgs, which is a quarter of a minute away."""
+    """Its customer is created too. It does not wait for the next look at all orgs, which is an hour away here."""
     async with running_server(settings, ["api"], learn_every_s=3600) as server:
         json_of(await server.map(), 201)
-        begun = time.monotonic()
         result = await subscribed(server)
-        assert time.monotonic() - begun < 5
     [subscription] = await subscriptions(lago)
     assert result["subscription"] == subscription["external_id"]
     assert subscription["external_id"].startswith("org_1_ai_basic_")

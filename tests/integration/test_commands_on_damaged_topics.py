@@ -13,6 +13,7 @@ from streams.state.step_writes import MANIFEST, RAW_PARTITION, SEAL_SEQ
 from tests.faults.vandal import Vandal
 from tests.integration.test_ledger_rebuild import destroy_changelog, everything_again, rebuilt
 from tests.support.command import meterbridge
+from tests.support.eventually import PATIENCE
 from tests.support.expanded import GHOSTS, NAMES, Growing
 from tests.support.kafka import Kafka
 
@@ -52,7 +53,7 @@ def put(
 ) -> None:
     producer = Producer({"bootstrap.servers": growing.bootstrap})
     producer.produce(topic, value, key, headers=list(headers), partition=partition)
-    producer.flush(10)
+    producer.flush(10 * PATIENCE)
 
 
 def amount(growing: Growing, cents: str) -> bytes:

@@ -44,7 +44,7 @@ async def test_guesses_are_counted_and_logged_once_a_minute_and_never_with_the_g
             right = {"Authorization": "Bearer the-token-of-a-sender"}
             call = b'{"id":"x","end_user":"c","spend":0.1}'
             admitted = await http.post(webhooks + USAGE, content=call, headers=right)
-            assert (admitted.status_code, admitted.elapsed.total_seconds() < 0.9) == (202, True)
+            assert admitted.status_code == 202
     [counted] = (line for line in text.splitlines() if line.startswith("meterbridge_wrong_credentials_total "))
     assert float(counted.split()[1]) >= 20
     assert 'meterbridge_connections_closed_total{cause="silent"} 0.0' in text

@@ -13,6 +13,7 @@ from pathlib import Path
 from connectors.postgres.migrate import migrate
 from tests.support.credits import account, balanced, give, prepaid_since, reserve, sqlstate
 from tests.support.database import fresh_database, migrated_database, rows
+from tests.support.eventually import PATIENCE
 from tests.support.history import TOPICS
 from tests.support.postgres import binaries
 from tests.support.projection import Writer, usage
@@ -29,7 +30,7 @@ def run(command: str, folder: Path, **environ: str) -> None:
         env=os.environ | {"PATH": path} | environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=60 * PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ from psycopg2.extras import RealDictCursor
 
 from tests.support.credits import balanced
 from tests.support.database import fresh_database, migrated_database
+from tests.support.eventually import PATIENCE
 from tests.support.postgres import binaries
 
 MIGRATIONS = sorted((Path(__file__).parents[2] / "connectors" / "postgres" / "migrations").glob("*.sql"))
@@ -137,7 +138,7 @@ def psql(url: str, *arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=60 * PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Producer
 
 from streams.components import Components
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka import Kafka
 from tests.support.posting import event, limit_records, opened, put, put_into_retry, quick_delivery, statuses
 from tests.support.sandbox import Lago
@@ -41,7 +41,7 @@ async def test_a_dead_letter_is_the_unchanged_record_with_all_its_headers(stage:
     raw.produce(stage.topics.events, None, None)
     bad = msgspec.json.encode({**msgspec.to_builtins(event(1)), "timestamp": "yesterday", "more": [1.10]})
     raw.produce(stage.topics.events, bad + b" \n", "sub", headers=theirs)
-    raw.flush(10)
+    raw.flush(10 * PATIENCE)
     async with stage.running("sink", parts):
         await soon(lambda: len(stage.read(stage.topics.dlq)) == 3)
     dead_letters = stage.read(stage.topics.dlq)
@@ -130,6 +130,6 @@ async def test_an_impossible_retry_time_does_not_block_its_partition(
     stage.producer.produce(
         stage.topics.retry, msgspec.json.encode(event(1)), "sub", partition=0, headers=headers, timestamp=then_ms
     )
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     async with stage.running("retry", parts):
         await soon(lambda: statuses(stage).get("e-1") == "completed")

@@ -19,7 +19,7 @@ from schemas.ledger import POSITION_KEY
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.database import projector_parts, until
-from tests.support.eventually import eventually, soon
+from tests.support.eventually import PATIENCE, eventually, soon
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import Lago
@@ -84,7 +84,7 @@ async def test_the_steps_of_usage_are_shown_in_numbers(stage: Stage, server: Ser
     await soon(lambda: len(stage.read(stage.topics.rejected)) == 1)
     never_received = rejection(InvalidElement("wrong_type", "spend"), b"{}", at)
     stage.producer.produce(stage.topics.rejected, never_received, b"acme")
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     result = await server.stats(
         lambda result: result["received"] == 11 and result["pending"] == 1 and len(result["rejected_by_reason"]) == 2
     )
@@ -98,7 +98,7 @@ async def test_the_age_of_the_oldest_waiting_record_is_shown(stage: Stage, serve
     """No meter runs: a record received an hour ago waits for an hour."""
     hour_ago = time.time_ns() // 1_000_000 - 3_600_000
     stage.producer.produce(stage.topics.raw, b"{}", b"acme", timestamp=hour_ago)
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     result = await server.stats()
     assert 3600 <= result["oldest_age_seconds"] < 3700
     assert result["oldest_age_seconds_by_topic"]["events"] == 0
@@ -136,7 +136,7 @@ async def test_a_customer_that_is_mapped_to_an_absent_org_has_one_reason_everywh
             await until(database, "SELECT count(*) FROM held_parts", lambda count: count == 1)
             record = CustomerRecord("ghost", (MappingVersion(0, "nowhere", "tenant"),), 0, 0)
             stage.producer.produce(stage.topics.customers, msgspec.json.encode(record), "ghost")
-            stage.producer.flush(10)
+            stage.producer.flush(10 * PATIENCE)
             await until(database, "SELECT count(*) FROM customer_records", lambda count: count == 1)
             await soon(lambda: _held_reasons(stage) == ["no_subscription"], limit_s=30)
         listed = (await answer_json(server, "/customers/unmapped"))["customers"]
@@ -180,12 +180,12 @@ async def test_a_damaged_ledger_and_a_missing_topic_are_named_with_503(stage: St
     """An operator must repair them; the request was right."""
     await server.stats()
     stage.producer.produce(stage.topics.changelog, b"\xff", POSITION_KEY, partition=0)
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     damaged = await answer_until(server, "/webhooks/stats", 503)
     assert damaged["reason"] == "unreadable_ledger"
     admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     admin.delete_topics([stage.topics.dlq])[stage.topics.dlq].result()
-    eventually(lambda: stage.topics.dlq not in admin.list_topics(timeout=10).topics)
+    eventually(lambda: stage.topics.dlq not in admin.list_topics(timeout=10 * PATIENCE).topics)
     missing = await answer_json(server, "/webhooks/retry", 503, kind="events", dry_run=True)
     assert missing["reason"] == "topic_missing"
 

@@ -25,7 +25,7 @@ from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.database import projector_parts, rows
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import Lago
 from tests.support.stage import Stage
@@ -168,7 +168,7 @@ async def test_a_call_repeated_after_three_days_is_not_billed_again_and_a_new_on
 
 async def test_a_call_that_can_never_be_read_stays_a_dead_letter(stage: Stage, database: str) -> None:
     stage.producer.produce(stage.topics.raw, b"{", b"acme")
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     async with stage.running("meter", stage.parts()):
         await soon(lambda: len(stage.read(stage.topics.rejected)) == 1, limit_s=20)
     dry = await meterbridge(stage, "dlq", "requeue", "--dry-run", DATABASE_URL=database)
@@ -194,7 +194,7 @@ async def test_the_expected_form_of_a_rejected_field_is_shown(
     with pytest.raises(InvalidElement) as refused:
         strip(element, FLAT, time.time_ns() // 1000, CUSTOMER_ID_FIELDS)
     stage.producer.produce(stage.topics.rejected, rejection(refused.value, element, time.time_ns() // 1000), b"acme")
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     (listed,) = (await meterbridge(stage, "dlq", "list", "--json")).json["dead_letters"]
     shown = (await meterbridge(stage, "dlq", "show", listed["dead_letter"], "--json")).json
     assert (shown["reason"], shown["expected"].items() >= expected.items()) == (reason, True), shown

@@ -21,6 +21,7 @@ from connectors.litellm.proxy import ask_proxy
 from connectors.litellm.recommended import working_yaml
 from connectors.litellm.seen import USAGE_PATH, CallbackKind
 from schemas.errors import Rejected, Unavailable
+from tests.support.eventually import PATIENCE
 from tests.support.ports import free_port
 from tests.support.sandbox import KEY, Lago, event, lago_sandbox
 
@@ -91,7 +92,7 @@ async def examined(
     url: str | None, config: Path | None = None, *, lago: Lago | None = None, **changes: str
 ) -> tuple[ExaminationReport, set[str]]:
     own: Settings = load_settings({**GOOD, **({"LAGO_API_URL": lago.url} if lago else {}), **changes})
-    async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=5 * PATIENCE) as http:
         report = await examine(own, http, config, url, with_lago=lago is not None)
     return report, {finding.code for finding in report.findings} - BY_SUBJECT["versions"].keys()
 

@@ -18,7 +18,7 @@ from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from tests.support.command import meterbridge
 from tests.support.database import projector_parts, rows, until
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import DAY, KEY, Lago, lago_sandbox
 from tests.support.stage import QUICK, Stage
@@ -48,7 +48,7 @@ def late(number: int, org_id: str = "org") -> LagoEvent:
 def learnt(stage: Stage) -> None:
     period = Period("sub", 0, interval="monthly", charged=("ai_usage",))
     stage.producer.produce(stage.topics.orgs, msgspec.json.encode(OrgRecord("org", periods=(period,))), "org")
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
 
 
 async def test_usage_that_waited_over_the_end_of_the_month_is_billed_in_the_running_month(

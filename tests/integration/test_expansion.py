@@ -10,6 +10,7 @@ from connectors.operations.ledgers import ledgers_of
 from schemas.ledger import POSITION_KEY, Position
 from streams.runtime.transactions import partition_of
 from tests.support.command import meterbridge
+from tests.support.eventually import PATIENCE
 from tests.support.expanded import CENTS, GHOSTS, NAMES, Growing
 from tests.support.kafka import Kafka
 
@@ -141,7 +142,7 @@ async def test_a_new_partition_that_an_older_release_has_begun_is_reported_and_n
     begun = msgspec.msgpack.encode(Position(partitions=6))
     producer = Producer({"bootstrap.servers": growing.bootstrap})
     producer.produce(changelog, begun, POSITION_KEY, partition=3)
-    producer.flush(10)
+    producer.flush(10 * PATIENCE)
     refused = await growing.expand("--yes")
     assert (refused.code, f"{changelog}-3 has a ledger" in refused.err) == (1, True), refused.err
     assert positions_of(growing.stage.deployment)[1].partitions == 2

@@ -17,7 +17,7 @@ from streams.core.delivery.dead_letter_headers import MAYBE_SENT, REASON
 from tests.support.billed_day import METRIC, BilledDay, calls, lago_of_org_a
 from tests.support.calls import raw, slp
 from tests.support.command import meterbridge
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.posting import statuses
 from tests.support.sandbox import Lago
 from tests.support.stage import Stage
@@ -138,7 +138,7 @@ async def test_a_part_that_expired_before_an_older_one_in_another_partition_is_n
     at_ms = first.timestamp()[1] - 31 * 86_400_000
     producer.produce(topic, first.value(), first.key(), partition=other, headers=first.headers(), timestamp=at_ms)
     producer.produce(topic, b"{}", b"later", partition=place)  # an event of another ledger
-    producer.flush(10)
+    producer.flush(10 * PATIENCE)
     ends = {one.partition(): one.offset() for one in world.stage.read(topic)}
     admin = AdminClient({"bootstrap.servers": world.stage.settings.kafka_bootstrap_servers})
     for future in admin.delete_records([TopicPartition(topic, place, ends[place])]).values():
@@ -161,7 +161,7 @@ async def test_an_event_that_is_too_young_to_have_expired_is_missing(stage: Stag
         producer.produce(topic, event.value(), event.key(), partition=place, headers=event.headers())
     for _ in range(2):
         producer.produce(topic, b"{}", b"another", partition=quiet)
-    producer.flush(10)
+    producer.flush(10 * PATIENCE)
     admin = AdminClient({"bootstrap.servers": world.stage.settings.kafka_bootstrap_servers})
     for future in admin.delete_records([TopicPartition(topic, place, 3), TopicPartition(topic, quiet, 1)]).values():
         future.result()
@@ -185,7 +185,7 @@ async def test_a_ledger_that_was_rebuilt_after_old_events_had_expired_adds_up(
             future.result()
     await world.bill(day, 4)
     admin.delete_topics([topics.changelog])[topics.changelog].result()
-    await soon(lambda: topics.changelog not in admin.list_topics(timeout=10).topics)
+    await soon(lambda: topics.changelog not in admin.list_topics(timeout=10 * PATIENCE).topics)
     create_topics(*topics_of(stage.settings))
     done = await world.run("ledger", "rebuild", "--yes", "--accept-gaps", "--comment", "lost")
     assert done.code == 0, done.out + done.err
@@ -242,7 +242,7 @@ async def test_events_that_wait_as_dead_letters_are_named_with_their_money(world
     of_dead = [refused, unsent, *doubtful, [(REASON, b"http_409")]]
     for event, headers in ((dead, of_dead[0]), (dismissed, refused), *((dead, one) for one in of_dead[1:])):
         producer.produce(topics.dlq, event.value(), event.key(), headers=headers, partition=0)
-    producer.flush(10)
+    producer.flush(10 * PATIENCE)
     gone = await world.run("dlq", "dismiss", "--id", "events/0/1", "--comment", "never")
     assert gone.code == 0, gone.err
     usd = Decimal(msgspec.json.decode(dead.value())["precise_total_amount_cents"]) / 100
@@ -292,7 +292,7 @@ async def test_an_event_that_is_in_the_topic_twice_is_found(world: BilledDay) ->
     """A torn transaction would look like this: Kafka's older protocol does not exclude it."""
     event = world.stage.read(world.stage.topics.events)[0]
     world.stage.producer.produce(world.stage.topics.events, event.value(), event.key(), headers=event.headers())
-    world.stage.producer.flush(10)
+    world.stage.producer.flush(10 * PATIENCE)
     result = await world.run("reconcile")
     assert (result.code, "emitted twice" in result.json["complaints"][0]) == (1, True)
 

@@ -10,6 +10,7 @@ from streams.state.step_writes import CONTROL, WRITE_OFF, order_in
 from tests.integration.test_ledger_rebuild import destroy_changelog, everything_again, rebuilt
 from tests.support.calls import Raw
 from tests.support.command import meterbridge
+from tests.support.eventually import PATIENCE
 from tests.support.expanded import Growing
 from tests.support.kafka import Kafka
 
@@ -41,7 +42,7 @@ def put(growing: Growing, records: list[Raw]) -> None:
         producer.produce(
             growing.stage.topics.raw, record.value, record.key, place, timestamp=record.timestamp, headers=headers
         )
-    producer.flush(10)
+    producer.flush(10 * PATIENCE)
 
 
 def test_an_order_has_its_header_last_and_its_value() -> None:

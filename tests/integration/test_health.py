@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -263,7 +262,6 @@ async def test_on_sigterm_a_running_request_is_answered_and_the_process_ends_cle
         writer.write(head.encode() + body[:10])
         await writer.drain()
         await asyncio.sleep(0.3)  # the half must have arrived
-        result = time.monotonic()
         running.send_signal(signal.SIGTERM)
 
         def refuses() -> bool:
@@ -277,8 +275,7 @@ async def test_on_sigterm_a_running_request_is_answered_and_the_process_ends_cle
         writer.write(body[10:])
         assert (await asyncio.wait_for(reader.readline(), 5 * PATIENCE)).startswith(b"HTTP/1.1 202 ")
         writer.close()
-        assert await asyncio.to_thread(running.wait, 10) == 0
-        assert time.monotonic() - result < 10
+        assert await asyncio.to_thread(running.wait, 10 * PATIENCE) == 0
 
 
 @pytest.mark.parametrize(("only", "answers"), [("webhooks", [202, 404]), ("api", [404, 401])])
@@ -313,16 +310,16 @@ def test_a_command_that_cannot_start_gives_one_sentence(kafka: Kafka, topic_pref
         allow_unauthenticated=True,
     )
     with process(settings, "serve", "--only", "webhooks") as running:
-        _, said = running.communicate(timeout=30)
+        _, said = running.communicate(timeout=30 * PATIENCE)
     assert running.returncode == 1
     assert said.splitlines()[-1].startswith(f"meterbridge: Topic {topic_prefix}{RAW.name} is missing")
     assert "Traceback" not in said
     with process(settings, "topics", "check") as running:
-        _, said = running.communicate(timeout=30)
+        _, said = running.communicate(timeout=30 * PATIENCE)
     assert running.returncode == 1
     assert len(said.splitlines()) == len(CATALOGUE)
     away = settings.model_copy(update={"kafka_bootstrap_servers": "nonsense"})
     with process(away, "topics", "check") as running:
-        _, said = running.communicate(timeout=30)
+        _, said = running.communicate(timeout=30 * PATIENCE)
     assert (running.returncode, len(said.splitlines())) == (2, 1)
     assert said.startswith("meterbridge: KAFKA_BOOTSTRAP_SERVERS ")

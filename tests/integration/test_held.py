@@ -7,7 +7,7 @@ from schemas.ledger import Sum
 from streams.runtime.partition_task import PartitionTask
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.partition_states import states_of
 from tests.support.stage import Stage
 
@@ -107,7 +107,7 @@ async def test_usage_of_a_pattern_is_listed_and_written_off_with_one_line_and_th
 
 async def test_an_unreadable_order_is_refused_and_the_partition_continues(stage: Stage) -> None:
     stage.producer.produce(stage.topics.raw, b"{", b"ghost", headers=[("control", b"write_off")], partition=0)
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     stage.put(calls(range(1), "ghost"), partition=0)
     async with stage.running("meter", stage.parts()):
         await soon(lambda: stage.sensors.calls.get("billable") == 1, limit_s=20)

@@ -101,13 +101,10 @@ async def test_a_subscription_created_in_lago_releases_the_usage_held_for_it(
         async with stage.running("meter", parts), stage.running("sink", parts):
             await soon(lambda: sum(stage.sensors.calls.values()) == 20)
             assert orgs(stage) == {}
-            begun = time.monotonic()
             await lago.subscribe("sub_1", "org_1", subscription_at="2026-01-01T00:00:00Z")
             await soon(lambda: "completed" in statuses(stage).values(), limit_s=20)
-            took_s = time.monotonic() - begun
     assert [period.external_id for period in orgs(stage)["org_1"].periods] == ["sub_1"]
     assert (await lago.stats())["totals"]["calls"] == 20
-    assert took_s < 10
     assert {(one.event_type, one.status) for one in came(stage)} == {
         ("customer.created", 200),
         ("subscription.started", 200),

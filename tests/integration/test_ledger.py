@@ -21,7 +21,7 @@ from streams.runtime.transactions import KafkaStalled
 from streams.state.changelog import records_of
 from streams.state.ledger import Ledger, LedgerCache, LedgerConfig
 from tests.support.calls import NOON, Raw, raw, slp
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka import Kafka
 from tests.support.stage import QUICK, Stage
 
@@ -136,14 +136,14 @@ async def test_an_aborted_step_leaves_no_trace(bench: LedgerSetup) -> None:
 
 async def renew(bench: LedgerSetup, wait: Callable[[], Awaitable[None]]) -> None:
     admin = AdminClient({"bootstrap.servers": bench.stage.settings.kafka_bootstrap_servers})
-    for deleted in admin.delete_topics([bench.stage.topics.raw], operation_timeout=10).values():
+    for deleted in admin.delete_topics([bench.stage.topics.raw], operation_timeout=10 * PATIENCE).values():
         deleted.result()
     await wait()
     again = NewTopic(bench.stage.topics.raw, 2, 1, config=topic_config(RAW, 1))
     for created in admin.create_topics([again]).values():
         created.result()
     name = again.topic  # the broker may know it later than the controller
-    await soon(lambda: admin.list_topics(name, timeout=5).topics[name].error is None)
+    await soon(lambda: admin.list_topics(name, timeout=5 * PATIENCE).topics[name].error is None)
 
 
 async def test_a_recreated_topic_stops_the_ledger(bench: LedgerSetup) -> None:
@@ -162,7 +162,7 @@ async def test_a_topic_with_more_partitions_stops_the_ledger(bench: LedgerSetup)
     for grown in admin.create_partitions([NewPartitions(bench.stage.topics.raw, 5)]).values():
         grown.result()
     name = bench.stage.topics.raw
-    await soon(lambda: len(admin.list_topics(name, timeout=5).topics[name].partitions) == 5)
+    await soon(lambda: len(admin.list_topics(name, timeout=5 * PATIENCE).topics[name].partitions) == 5)
     with pytest.raises(TopicProblem, match="partitions_changed"):
         await bench.ledger().open()
 
@@ -259,7 +259,7 @@ def delete_changelog(bench: LedgerSetup) -> None:
     """Delete the changelog and create it without records."""
     admin = AdminClient({"bootstrap.servers": bench.stage.settings.kafka_bootstrap_servers})
     name = bench.stage.topics.changelog
-    for deleted in admin.delete_topics([name], operation_timeout=10).values():
+    for deleted in admin.delete_topics([name], operation_timeout=10 * PATIENCE).values():
         deleted.result()
     time.sleep(0.5)
     for created in admin.create_topics([NewTopic(name, 2, 1)]).values():
@@ -273,7 +273,7 @@ def transaction(kafka: str, name: str, topic: str, records: Iterable[tuple[bytes
     producer.begin_transaction()
     for key, value in records:
         producer.produce(topic, value, key, partition=0)
-    producer.flush(10)
+    producer.flush(10 * PATIENCE)
     return producer
 
 

@@ -12,7 +12,7 @@ from connectors.operations.ledger_totals import positions_of
 from schemas.errors import TopicProblem
 from streams.state.ledger import Ledger, LedgerCache
 from tests.support.command import Ended, meterbridge
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.expanded import CENTS, GHOSTS, Growing
 from tests.support.kafka import Kafka
 from tests.support.old_changelog import append, move_group, put_back
@@ -171,5 +171,5 @@ def ends_of(growing: Growing) -> dict[int, int]:
     admin, ends = AdminClient({"bootstrap.servers": growing.bootstrap}), {}
     asked = admin.list_offsets({TopicPartition(growing.stage.topics.raw, n): OffsetSpec.latest() for n in (0, 1)})
     for place, future in asked.items():
-        ends[place.partition] = future.result(30).offset
+        ends[place.partition] = future.result(30 * PATIENCE).offset
     return ends

@@ -20,7 +20,7 @@ from streams.state.ledger import Ledger, LedgerCache
 from streams.state.ledger_restart import EmittedTotals, RestartPosition, begin, plan
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
-from tests.support.eventually import eventually, soon
+from tests.support.eventually import PATIENCE, eventually, soon
 from tests.support.kafka import Kafka
 from tests.support.stage import Stage
 
@@ -55,7 +55,7 @@ def admin(stage: Stage) -> AdminClient:
 def cut_head(stage: Stage, before: int) -> None:
     client = admin(stage)  # a position without an owner has no answer
     for future in client.delete_records([TopicPartition(stage.topics.raw, 0, before)]).values():
-        future.result(30)
+        future.result(30 * PATIENCE)
 
 
 def lose(stage: Stage, records: Sequence[Raw]) -> None:
@@ -75,7 +75,7 @@ def lose(stage: Stage, records: Sequence[Raw]) -> None:
     writer.begin_transaction()
     for record in records:
         writer.produce(stage.topics.raw, record.value, record.key, timestamp=record.timestamp, partition=0)
-    assert writer.flush(30) == 0
+    assert writer.flush(30 * PATIENCE) == 0
     writer.abort_transaction(30)
     # The coordinator answers before the marker is in the log: the next record must not take its offset.
     eventually(lambda: reader.get_watermark_offsets(place, 30)[1] == end)
@@ -180,7 +180,7 @@ async def test_a_position_beyond_the_log_is_reached_by_filler_records_so_that_no
     ahead = msgspec.msgpack.decode(position, type=Position)
     ahead.next = 8  # five records were lost with the log's end
     stage.producer.produce(stage.topics.changelog, msgspec.msgpack.encode(ahead), POSITION_KEY, partition=0)
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     stage.put(calls([77]), partition=0)  # came after the loss, below the position
     code, (first, _) = await init(stage, "--from", "earliest", "--yes")
     assert (code, first["state"]) == (1, "offsets_would_repeat")
@@ -205,11 +205,11 @@ async def test_a_lost_ledger_continues_at_its_position_and_bills_no_repeat(stage
     await run(stage, 3)
     name = stage.topics.changelog
     client = admin(stage)
-    for future in client.delete_topics([name], operation_timeout=10).values():
-        future.result(30)
-    await soon(lambda: name not in client.list_topics(timeout=5).topics)
+    for future in client.delete_topics([name], operation_timeout=10 * PATIENCE).values():
+        future.result(30 * PATIENCE)
+    await soon(lambda: name not in client.list_topics(timeout=5 * PATIENCE).topics)
     for future in client.create_topics([NewTopic(name, 2, 1, config={"cleanup.policy": "compact"})]).values():
-        future.result(30)
+        future.result(30 * PATIENCE)
     stage.put(counted[1:2], partition=0)
     stage.put(calls([10, 11]), partition=0)
     code, (first, second) = await init(stage, "--from", "earliest", "--yes")
@@ -231,7 +231,7 @@ async def test_a_ledger_with_an_unreadable_position_halts_alone_and_starts_again
         stage.producer.produce(stage.topics.changelog, value, key, partition=0)
     for key, value in garbage[1:]:
         stage.producer.produce(stage.topics.changelog, value, key, partition=1)
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     stage.put(calls([10]), partition=0)
     stage.put(calls([20, 21]), partition=1)
     async with stage.running("meter", parts(stage)):

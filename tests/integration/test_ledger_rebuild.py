@@ -15,7 +15,7 @@ from schemas.ledger import WINDOW_PREFIX
 from streams.runtime.transactions import TransactionalWriter
 from tests.support.calls import raw, slp
 from tests.support.command import meterbridge
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE, eventually
 from tests.support.expanded import CENTS, GHOSTS, Growing
 from tests.support.kafka import Kafka
 from tests.support.values import topics_of
@@ -33,7 +33,7 @@ def destroy_changelog(growing: Growing) -> None:
     admin = AdminClient({"bootstrap.servers": growing.bootstrap})
     name = growing.stage.topics.changelog
     admin.delete_topics([name])[name].result()
-    eventually(lambda: name not in admin.list_topics(timeout=10).topics)
+    eventually(lambda: name not in admin.list_topics(timeout=10 * PATIENCE).topics)
     create_topics(*topics_of(growing.stage.settings))
 
 
@@ -101,7 +101,7 @@ async def test_a_damaged_ledger_is_rebuilt_and_a_correct_one_not_changed(growing
     )
     producer = Producer({"bootstrap.servers": growing.bootstrap})
     producer.produce(growing.stage.topics.changelog, None, window.key(), partition=window.partition())
-    producer.flush(10)
+    producer.flush(10 * PATIENCE)
     shown = await meterbridge(growing.stage, "ledger", "rebuild", "--json")
     states = {line["partition"]: line["state"] for line in shown.json["ledgers"]}
     assert states == {window.partition(): "ledger_imbalance", 1 - window.partition(): "sound"}, shown.err

@@ -20,7 +20,7 @@ from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, 
 from streams.runtime.run import run_role
 from tests.integration.test_mapping_api import json_of, refused
 from tests.support.calls import Raw, raw, slp
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.sandbox import KEY, Lago, lago_sandbox
@@ -163,7 +163,7 @@ async def test_a_customer_that_was_deleted_long_ago_is_not_mapped_again(
         first = set_mapping(None, MappingRequest(name, name, "lago"), long_ago, SECOND_US)
         gone = end_mapping(first, EndMappingRequest(deleted=True), long_ago + HOUR_US, SECOND_US)
         stage.producer.produce(stage.topics.customers, msgspec.json.encode(gone), name)
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     port = free_port()
     by_identity = settings.model_copy(update={"map_by_identity": True, "metrics_port": port})
     async with running_server(settings, ["api"]) as server, metering(by_identity):

@@ -18,7 +18,7 @@ from schemas.moments import HOUR_US, SECOND_US, to_iso
 from schemas.topics import CUSTOMERS
 from streams.core.mapping.set_mapping import TOO_EARLY
 from tests.integration.test_mapping_api import json_of, records, refused
-from tests.support.eventually import within
+from tests.support.eventually import PATIENCE, within
 from tests.support.kafka import Kafka
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.server import BEARER, Server, running_server, settings_for
@@ -253,7 +253,7 @@ async def test_a_customer_deleted_longer_ago_than_usage_is_kept_is_removed(
         )
         record = CustomerRecord(name, versions, begun, ended)
         stage.producer.produce(stage.topics.customers, msgspec.json.encode(record), name)
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     async with lago_sandbox() as lago, running_server(with_lago(settings, lago), ["api"]) as server:
 
         async def forgotten() -> bool:
@@ -274,7 +274,7 @@ async def test_a_payer_for_the_time_before_all_kept_versions_can_be_given(
     record = CustomerRecord("customer-1", versions, begins[0] - DAY_US, begins[-1], known_from=begins[0])
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=3)
     stage.producer.produce(stage.topics.customers, msgspec.json.encode(record), "customer-1")
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     async with running_server(settings, ["api"]) as server:
         then = to_iso(begins[0] - 10 * DAY_US)
         result = json_of(await server.map(org="org_then", effective_from=then))

@@ -295,7 +295,7 @@ def write_receipts(settings: Settings, *receipts: Receipt) -> None:
     for receipt in receipts:
         topic, value = settings.topic_prefix + RECEIPTS.name, msgspec.json.encode(receipt)
         producer.produce(topic, value, receipt.transaction_id)
-    assert producer.flush(20) == 0
+    assert producer.flush(20 * PATIENCE) == 0
 
 
 async def totals_of(server: Server, **expected: int) -> None:

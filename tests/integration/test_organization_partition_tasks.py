@@ -18,7 +18,7 @@ from streams.agents.sink import DeliveryWork
 from streams.core.delivery.batches import EventOutcome
 from streams.runtime.transactions import TransactionalWriter
 from streams.state.step_writes import MANIFEST
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka import Kafka
 from tests.support.posting import quick_delivery
 from tests.support.sandbox import lago_sandbox
@@ -73,7 +73,7 @@ async def test_a_partition_task_without_progress_commits_its_offset_again_and_ag
     for _ in range(events):
         value = msgspec.json.encode(LagoEvent("eu-1", "sub", "ai_usage", "1764000000.000", "1.37", {}))
         stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     policy = replace(QUICK, organizations=("eu",))
     async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
         parts = stage.parts(policy, quick_delivery(lago, http), organizations={"eu": StuckDelivery}, traces=spans)
@@ -114,7 +114,7 @@ async def test_a_running_post_ends_before_a_partition_task_is_opened_again(
     manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization="eu"))
     value = msgspec.json.encode(LagoEvent("eu-1", "sub", "ai_usage", "1764000000.000", "1.37", {}))
     stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     policy = replace(QUICK, organizations=("eu",))
     async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
         parts = stage.parts(policy, quick_delivery(lago, http), organizations={"eu": lambda: slow})
@@ -163,7 +163,7 @@ async def test_a_partition_task_continues_when_a_library_raises_a_cancellation(
     manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization="eu"))
     value = msgspec.json.encode(LagoEvent("eu-1", "sub", "ai_usage", "1764000000.000", "1.37", {}))
     stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     policy = replace(QUICK, organizations=("eu",))
     async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
         parts = stage.parts(policy, quick_delivery(lago, http), organizations={"eu": lambda: eu})
@@ -195,7 +195,7 @@ async def test_the_partition_task_of_an_unconfigured_organisation_keeps_its_offs
     else:
         record = OrgRecord("eu::acme", organization="eu")
         stage.producer.produce(stage.topics.orgs, msgspec.json.encode(record), "eu::acme")
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
         async with stage.running("sink", stage.parts(QUICK, quick_delivery(lago, http))):
             if known_by == "an event":
@@ -230,7 +230,7 @@ async def test_a_partition_task_behind_many_events_of_others_does_not_log_each_t
     for organization in [*["us"] * (0 if slowly else 1200), "eu"]:
         manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization=organization))
         stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
         parts = stage.parts(QUICK, quick_delivery(lago, http), organizations={"us": StuckDelivery})
         async with stage.running("sink", parts):
@@ -244,7 +244,7 @@ async def test_an_event_with_an_impossible_organisation_is_malformed(kafka: Kafk
     manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization="no name: it has spaces"))
     value = msgspec.json.encode(LagoEvent("x-1", "sub", "ai_usage", "1764000000.000", "1.37", {}))
     stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
         async with stage.running("sink", stage.parts(QUICK, quick_delivery(lago, http))):
             await soon(lambda: len(stage.sensors.receipts) == 1)

@@ -25,7 +25,7 @@ from tests.faults.procs import Process
 from tests.support.calls import raw, slp
 from tests.support.command import environment_of, meterbridge
 from tests.support.database import rows, until
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.history import TOPICS
 from tests.support.projection import Writer
 from tests.support.stage import Stage
@@ -225,7 +225,7 @@ async def announced(receiver: Receiver, types: list[str]) -> None:
 def lose_position(stage: Stage) -> None:
     producer = Producer({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     producer.produce(stage.topics.changelog, None, POSITION_KEY, partition=0)
-    assert producer.flush(30) == 0
+    assert producer.flush(30 * PATIENCE) == 0
 
 
 def now_us() -> int:

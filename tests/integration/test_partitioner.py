@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE, eventually
 from tests.support.kafka import Kafka
 from tests.support.kafka.maven import java_command, short_lived
 
@@ -42,7 +42,7 @@ KEYS = [
 def _topic(kafka: Kafka, name: str) -> str:
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     admin.create_topics([NewTopic(name, PARTITIONS, 1)])[name].result()
-    eventually(lambda: name in admin.list_topics(timeout=10).topics)
+    eventually(lambda: name in admin.list_topics(timeout=10 * PATIENCE).topics)
     return name
 
 
@@ -51,7 +51,7 @@ def _homes(kafka: Kafka, topic: str) -> dict[str, int]:
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "unused", "enable.auto.commit": False})
     try:
         partitions = [TopicPartition(topic, number, 0) for number in range(PARTITIONS)]
-        ends = [consumer.get_watermark_offsets(partition, timeout=10)[1] for partition in partitions]
+        ends = [consumer.get_watermark_offsets(partition, timeout=10 * PATIENCE)[1] for partition in partitions]
         assert sum(ends) == len(KEYS)
         consumer.assign(partitions)
         return {message.key().decode(): message.partition() for message in consumer.consume(len(KEYS), timeout=20)}
@@ -64,7 +64,7 @@ async def test_a_key_has_one_partition_for_every_client(kafka: Kafka, topic_pref
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "partitioner": "murmur2_random"})
     for key in KEYS:
         producer.produce(from_librdkafka, b"", key=key)
-    assert producer.flush(20) == 0
+    assert producer.flush(20 * PATIENCE) == 0
 
     from_aiokafka = _topic(kafka, topic_prefix + "aiokafka")
     async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as writer:

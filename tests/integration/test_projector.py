@@ -272,7 +272,7 @@ async def test_a_record_that_cannot_become_a_row_is_skipped_alone_and_listed(sta
         sound.replace(b"0-0", b"0-2"),
     ):
         stage.producer.produce(stage.topics.events, value, b"sub", partition=0)
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     async with projector_parts(stage, database) as parts, stage.running("project", parts):
         sensors: Any = parts.sensors
         await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 59)

@@ -23,6 +23,7 @@ from connectors.ingest.spooling_producer import SpooledSender
 from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
 from schemas.wire import Call, CallMetadata, CloudEvent, CloudEventData, LagoProperties
+from tests.support.eventually import PATIENCE
 from tests.support.ingress import USAGE, Ingress, create_topics, read_topic, running_ingress, serving, store_in
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
@@ -155,7 +156,7 @@ async def test_the_marker_is_stored_nowhere(
     assert reasons == odd | {"not_a_call"}
     assert stored > 50
     assert CANARY not in "".join(answers)
-    topics = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=10).topics
+    topics = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=10 * PATIENCE).topics
     for topic in [name for name in topics if name.startswith(topic_prefix)]:
         for record in read_topic(kafka.bootstrap, topic):
             assert CANARY.encode() not in record.value

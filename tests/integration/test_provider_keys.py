@@ -257,7 +257,7 @@ async def test_no_log_topic_dump_or_answer_contains_the_key(
     # The test's client logs its requests.
     ours = [one for one in caplog.records if one.name not in ("httpx", "httpcore")]
     everything = [*result, dump, *capfd.readouterr(), *(f"{one.getMessage()} {vars(one)}" for one in ours)]
-    topics = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=10).topics
+    topics = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=10 * PATIENCE).topics
     for topic in [name for name in topics if name.startswith(topic_prefix)]:
         everything += [f"{message.key()!r} {message.value()!r}" for message in stage.read(topic)]
     assert "provider_keys.decrypt" in "".join(everything)

@@ -27,7 +27,7 @@ from streams.core.metering.reconciliation import LagoUsage
 from streams.runtime import clock
 from streams.runtime.transactions import TransactionalWriter
 from tests.support.database import rows
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.history import TOPICS
 from tests.support.projection import Writer, usage
 from tests.support.stage import Stage
@@ -82,7 +82,7 @@ async def test_a_ledger_that_a_meter_started_does_not_count_as_recovered(stage: 
     await rows(database, _FILLED, stage.topics.enriched)
     producer = Producer({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     producer.produce(stage.topics.changelog, msgspec.msgpack.encode(Position()), POSITION_KEY, partition=1)
-    assert producer.flush(30) == 0
+    assert producer.flush(30 * PATIENCE) == 0
     with pytest.raises(Rejected, match="topics_not_empty"):
         await recovered(stage, database)
 
@@ -98,7 +98,7 @@ async def test_a_ledger_lost_after_a_recovery_is_rebuilt_without_knowledge_of_th
     await recovered(stage, database)
     producer = Producer({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     producer.produce(stage.topics.changelog, None, POSITION_KEY, partition=0)
-    assert producer.flush(30) == 0
+    assert producer.flush(30 * PATIENCE) == 0
     done = await rebuild(stage.deployment, 0, "lost again", accept_gaps=False)
     assert done.state == "ledger_missing"
     known_us = positions_of(stage.deployment)[1].forgot_us

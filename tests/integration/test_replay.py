@@ -16,7 +16,7 @@ from schemas.records import WriteOff
 from streams.state.step_writes import CONTROL, WRITE_OFF
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.stage import Stage
 
 SINCE = ("--from", "1h", "--to", "2100-01-01")
@@ -50,7 +50,7 @@ async def test_a_day_replayed_into_raw_is_billed_once(stage: Stage) -> None:
 async def test_a_dry_run_shows_calls_tokens_and_amounts_of_each_customer_and_sends_nothing(stage: Stage) -> None:
     stage.put([*calls(range(3)), *calls(range(3, 5), "beta")])
     stage.producer.produce(stage.topics.raw, b"no call", b"acme")
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     done = await meterbridge(stage, "replay", *SINCE, "--dry-run", "--json")
     assert done.json["customers"] == {
         "acme": {"calls": 3, "tokens": 66, "usd": "0.75"},
@@ -96,7 +96,7 @@ async def test_an_operators_order_among_the_calls_is_not_repeated(stage: Stage) 
     stage.put(calls(range(2)))
     order = msgspec.json.encode(WriteOff("audit-1", 1, 0))
     stage.producer.produce(stage.topics.raw, order, b"acme", headers=[(CONTROL, WRITE_OFF)])
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     assert (await meterbridge(stage, "replay", *SINCE, "--json")).json["records"] == 2
 
 

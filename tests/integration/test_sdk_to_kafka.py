@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, TopicPartition
 from connectors.config.settings import Settings
 from meterbridge_sdk import check_org_has_active_subscription, get_org_plan_limits, org_billing_service
 from meterbridge_sdk.aiohttp import org_billing_middleware
+from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.server import BEARER, MASTER_KEY, Server, running_server, settings_for
@@ -48,7 +49,7 @@ def raw(settings: Settings) -> list[dict[str, Any]]:
     try:
         for partition in range(settings.kafka_partitions):
             tp = TopicPartition(f"{settings.topic_prefix}litellm.usage.raw", partition, 0)
-            _, end = consumer.get_watermark_offsets(tp, timeout=10)
+            _, end = consumer.get_watermark_offsets(tp, timeout=10 * PATIENCE)
             consumer.assign([tp])
             messages = consumer.consume(end, timeout=10) if end else []
             found += [json.loads(message.value()) for message in messages]

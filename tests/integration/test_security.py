@@ -21,7 +21,7 @@ from connectors.kafka.admin import check_topics
 from connectors.kafka.client_config import aiokafka_config
 from schemas.errors import Unavailable
 from tests.support.authority import Authority
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE, eventually
 from tests.support.kafka import MavenKafka
 from tests.support.ports import free_port
 from tests.support.values import topics_of
@@ -101,7 +101,7 @@ def _furnish(broker: MavenKafka) -> None:
     for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
         user = UserScramCredentialUpsertion(USER, ScramCredentialInfo(mechanism, 4096), PASSWORD.encode())
         admin.alter_user_scram_credentials([user])[USER].result()
-    eventually(lambda: "inside" in admin.list_topics(timeout=10).topics)
+    eventually(lambda: "inside" in admin.list_topics(timeout=10 * PATIENCE).topics)
 
 
 @pytest.mark.parametrize(("protocol", "mechanism"), DOORS)

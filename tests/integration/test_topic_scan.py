@@ -8,6 +8,7 @@ from confluent_kafka import Producer
 from connectors.kafka import topic_scan
 from connectors.kafka.topic_scan import offset_range_of, scan
 from schemas.errors import Unavailable
+from tests.support.eventually import PATIENCE
 from tests.support.stage import Stage
 
 
@@ -19,7 +20,7 @@ def transaction(stage: Stage, name: str, value: bytes) -> Producer:
     producer.init_transactions(10)
     producer.begin_transaction()
     producer.produce(stage.topics.events, value, "sub", partition=0)
-    producer.flush(10)
+    producer.flush(10 * PATIENCE)
     return producer
 
 

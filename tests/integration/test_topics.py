@@ -13,7 +13,7 @@ from connectors.kafka.admin import check_topics, create_topics, topic_ids
 from schemas.errors import TopicProblem, Unavailable
 from schemas.topics import CATALOGUE, CUSTOMERS, ORGS, RAW, RECEIPTS, RETRY, RETRY_TIERS
 from tests.support.command import meterbridge
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE, eventually
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.stage import Stage
@@ -32,12 +32,12 @@ def admin(kafka: Kafka) -> AdminClient:
 
 def _make(admin: AdminClient, name: str, partitions: int, config: dict[str, str] | None = None) -> None:
     admin.create_topics([NewTopic(name, partitions, 1, config=config or {})])[name].result()
-    eventually(lambda: name in admin.list_topics(timeout=10).topics)
+    eventually(lambda: name in admin.list_topics(timeout=10 * PATIENCE).topics)
 
 
 def _drop(admin: AdminClient, name: str) -> None:
-    admin.delete_topics([name], operation_timeout=10)[name].result()
-    eventually(lambda: name not in admin.list_topics(timeout=10).topics)
+    admin.delete_topics([name], operation_timeout=10 * PATIENCE)[name].result()
+    eventually(lambda: name not in admin.list_topics(timeout=10 * PATIENCE).topics)
 
 
 def test_creating_twice_creates_once_and_the_check_has_no_finding(settings: Settings) -> None:
@@ -52,7 +52,7 @@ def test_creating_twice_creates_once_and_the_check_has_no_finding(settings: Sett
 
 def test_partitions_are_those_of_the_catalogue(settings: Settings, admin: AdminClient) -> None:
     create_topics(*topics_of(settings))
-    found = admin.list_topics(timeout=10).topics
+    found = admin.list_topics(timeout=10 * PATIENCE).topics
     counts = [len(found[settings.topic_prefix + topic.name].partitions) for topic in (RAW, CUSTOMERS, RETRY, ORGS)]
     assert counts == [3, 3, RETRY_TIERS, 1]
 

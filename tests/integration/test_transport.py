@@ -80,11 +80,13 @@ async def test_a_refetch_by_a_partition_task_does_not_wait_for_an_empty_fetch(st
         stage.put([raw(0, slp(0, at_us=at), received_us=at)])
         await soon(lambda: partition_task.expected == 1)
         _, taken = drop_chunks(role, set())
-        began = time.monotonic()
+        took_s = list[float]()
         for times in range(1, 6):
+            began = time.monotonic()
             await partition_task._source.seek_partition(partition_task.tp, 0)
             await soon(lambda times=times: taken["count"] == times)  # type: ignore[misc]
-        assert time.monotonic() - began < 4
+            took_s.append(time.monotonic() - began)
+        assert min(took_s) < 0.8
 
 
 def source_of(thing: Any) -> str:

@@ -9,7 +9,7 @@ from connectors.config.settings import load_settings
 from connectors.operations.usage_in_flight import WAITING_S, UsageInFlight, find_usage_in_flight, settled_us
 from schemas.moments import HOUR_US, SECOND_US
 from tests.support.calls import raw, slp
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.posting import event
 from tests.support.stage import Stage
 
@@ -27,7 +27,7 @@ async def test_open_and_held_usage_dead_letters_and_unread_records_are_in_flight
     producer.produce(stage.topics.dlq, dead, "sub", headers=[("reason", b"http_422")])
     old_ms = round((time.time() - WAITING_S - 60) * 1000)
     producer.produce(stage.topics.events, dead, "sub", timestamp=old_ms)
-    producer.flush(10)
+    producer.flush(10 * PATIENCE)
     found = await find_usage_in_flight(stage.deployment)
     assert ("sub" in found.dead, found.behind) == (True, {"events"})
 

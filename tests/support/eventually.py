@@ -7,7 +7,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 #: A limit is for a machine that has nothing else to do; on a busy one the same takes longer.
-PATIENCE = 4.0
+PATIENCE = 10.0
 #: The pause between two tries: twice as long as the last one took, so that a wait leaves the processor to what it waits for.
 _LEAST_S, _MOST_S = 0.01, 0.2
 

@@ -3,6 +3,10 @@
 A block is ```sh or ```bash. A ```text block behind it is what it prints: words must appear in this order, `...` stands for
 anything. A comment right before a block says how it is run: `<!-- not run: why -->`, or `<!-- repeated -->` for one that
 the page tells the reader to repeat until the output is there.
+
+A Kafka that does not answer for ten seconds, as on a machine that pauses, makes an answer 503 `kafka_unavailable`, "Send the
+request again later". A reader does so, and so does the shell: it types a block that is one request again, at most twice. A
+product that always answers so still fails.
 """
 
 import asyncio
@@ -40,6 +44,9 @@ RUNBOOKS = tuple(sorted((ROOT / "docs" / "runbooks").glob("*.md")))
 #: It starts one of its own.
 TUTORIAL = "docs/tutorial.md"
 _END = "-- end of the block --"
+#: How often a request is sent again after Kafka was unavailable, and the pause before, seconds.
+_AGAIN, _LATER_S = 2, 5.0
+_QUOTED = re.compile(r"'[^']*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,14 @@ def prints_as_documented(prints: str, output: str) -> bool:
     parts = [r"\s*".join(map(re.escape, part.split())) for part in prints.split("...")]
     parts = [rf"(?<!\d){part}" if part[:1].isdigit() else part for part in parts]  # 3 is not 13
     return re.search(r".*?".join(parts), output, re.DOTALL) is not None
+
+
+def is_to_be_sent_again(text: str, output: str) -> bool:
+    """Return whether a block is one request, whose answer says that Kafka was unavailable and it may be sent again."""
+    commands = _QUOTED.sub("Q", text).replace("\\\n", " ").strip()
+    is_one_request = re.fullmatch(r"curl [^\n;&]*", commands) is not None
+    said = re.sub(r"\s", "", output)
+    return is_one_request and '"reason":"kafka_unavailable"' in said and "Sendtherequestagainlater" in said
 
 
 class PageShell:
@@ -129,6 +144,10 @@ class PageShell:
         limit_s *= PATIENCE
         deadline = time.monotonic() + limit_s
         output = await self._typed(block, limit_s)
+        for _ in range(_AGAIN):
+            if is_to_be_sent_again(block.text, output):
+                await asyncio.sleep(_LATER_S)
+                output = await self._typed(block, limit_s)
         while (
             block.how == "repeated" and not prints_as_documented(block.prints, output) and time.monotonic() < deadline
         ):

@@ -3,8 +3,12 @@
 They are the servers of the tests, on free ports of loopback, with data that is deleted when they stop. Servers that
 `KAFKA_BOOTSTRAP_SERVERS` and `DATABASE_URL` name are used instead. Their addresses are in `.meterbridge/services.env`,
 which a shell can source.
+
+The background process locks the file with its number until it ends, however it ends. A number in an unlocked file is stale,
+and may be another program's.
 """
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -38,7 +42,6 @@ def _start() -> int:
             stderr=log,
             start_new_session=True,
         )
-    _PID.write_text(str(server.pid), encoding="utf-8")
     deadline = time.monotonic() + _START_LIMIT_S
     while not _ADDRESSES.exists():
         if server.poll() is not None or time.monotonic() > deadline:
@@ -65,7 +68,17 @@ def _run() -> int:
     def end(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, end)
+    with _PID.open("a", encoding="utf-8") as held:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held.truncate(0)
+        held.write(str(os.getpid()))
+        held.flush()
+        signal.signal(signal.SIGTERM, end)
+        return _serve()
+
+
+def _serve() -> int:
+    """Run both servers until SIGTERM."""
     kafka = start_kafka(os.environ)
     try:
         postgres = start_postgres(os.environ)
@@ -99,11 +112,15 @@ def _stop() -> int:
 
 
 def _runs() -> bool:
+    """Return whether a process holds the lock of the file."""
     try:
-        os.kill(int(_PID.read_text(encoding="utf-8")), 0)
-    except (FileNotFoundError, ProcessLookupError, ValueError):
+        with _PID.open(encoding="utf-8") as asked:
+            fcntl.flock(asked, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
         return False
-    return True
+    except BlockingIOError:
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class UsageApi:
             self.stored.setdefault(usage["transaction_id"], {"org": request.match_info["org_id"], **usage})
         if fate == SILENT:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.awake.wait(), 30)
+                await asyncio.wait_for(self.awake.wait(), 600)
         if isinstance(fate, str):
             assert request.transport is not None
             request.transport.close()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import connectors
+from tests.support.eventually import PATIENCE
 
 ROOT = Path(connectors.__file__).parent
 #: What writes to a terminal, by its last name or two.
@@ -78,11 +79,11 @@ def test_no_code_writes_csv() -> None:
 
 def test_the_traceback_of_a_bug_cannot_control_the_terminal() -> None:
     program = f"from connectors.cli.terminal import prepare; prepare(['held']); raise KeyError({HOSTILE!r} + chr(27))"
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60 * PATIENCE)
     assert ended.returncode == 1
     assert b"Traceback" in ended.stderr
     program = f"from connectors.cli.terminal import prepare; prepare(['held']); raise ValueError({HOSTILE!r} + chr(27))"
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60 * PATIENCE)
     assert b"pwn" in ended.stderr
     for steering in ("\x1b", "\u202e", "\x07"):
         assert steering not in ended.stderr.decode()
@@ -90,5 +91,5 @@ def test_the_traceback_of_a_bug_cannot_control_the_terminal() -> None:
 
 def test_the_message_of_an_interrupted_command_cannot_control_the_terminal() -> None:
     program = "from connectors.cli import terminal; terminal.when_interrupted(lambda: 'row of ' + chr(27) + ']0;pwn'); terminal._end()"
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60 * PATIENCE)
     assert (ended.returncode, b"pwn" in ended.stderr, b"\x1b" in ended.stderr) == (130, True, False)

@@ -18,6 +18,7 @@ async def test_each_block_times_out_at_its_own_time_and_those_in_time_do_not() -
     loop = asyncio.get_running_loop()
 
     async def wait(begin_s: float, takes_s: float) -> float | None:
+        """The seconds until it timed out; None: it ended."""
         await asyncio.sleep(begin_s)
         begun = loop.time()
         try:
@@ -32,7 +33,7 @@ async def test_each_block_times_out_at_its_own_time_and_those_in_time_do_not() -
     assert fast is None
     for taken in (first, second, late):
         assert taken is not None
-        assert 0.09 < taken < 5
+        assert taken > 0.09
 
 
 async def test_a_cancellation_by_another_task_stays_a_cancellation() -> None:

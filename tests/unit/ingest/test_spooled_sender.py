@@ -107,7 +107,7 @@ async def test_a_record_is_not_confirmed_before_it_is_on_disk(tmp_path: Path) ->
         written = threading.Event()
 
         def append(self, groups: Sequence[Sequence[Record]]) -> list[Unavailable | None]:
-            self.written.wait(10)
+            self.written.wait(10 * PATIENCE)
             return super().append(groups)
 
     file = SlowDisk(tmp_path / "spool.db", MIB)

@@ -31,7 +31,7 @@ class Endless(httpx.AsyncByteStream):
 
 
 def client(answer: httpx.Response) -> LagoClient:
-    http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: answer), timeout=30)
+    http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: answer))
     return LagoClient(http, "http://lago.test", "key")
 
 
@@ -71,7 +71,7 @@ async def test_a_number_of_pages_that_is_too_large_ends_with_the_first_empty_pag
         assert len(asked) < 10
         return httpx.Response(200, json={"events": [], "meta": {"total_pages": 10**9, "total_count": 5}})
 
-    http = httpx.AsyncClient(transport=httpx.MockTransport(answer), timeout=30)
+    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
     lago = LagoClient(http, "http://lago.test", "key")
     assert await lago.events_between("s", "tokens", 0, 10**6, 1000) == []
     assert await lago.read_events_of("s", "tokens", 0, 10**6, 1000, lambda _: None) == MOVED

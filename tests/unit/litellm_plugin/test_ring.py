@@ -117,17 +117,17 @@ def test_a_disk_that_does_not_make_a_new_segment_durable_delays_no_append(
 
     def slow(_folder: Path) -> None:
         begun.set()
-        ended.wait(20)
+        ended.wait(600)
 
     monkeypatch.setattr("meterbridge_litellm.ring.sync_folder", slow)
     ring = rings(tmp_path, Meterbridge(), answer_after=after)
     appending = [threading.Thread(target=ring.append, args=(b"{}",), daemon=True) for _ in range(2)]
     try:
         appending[0].start()
-        assert begun.wait(10)
+        assert begun.wait(10 * PATIENCE)
         appending[1].start()
         for each in appending:
-            each.join(5)
+            each.join(5 * PATIENCE)
         assert not any(each.is_alive() for each in appending)
     finally:
         ended.set()
@@ -136,22 +136,22 @@ def test_a_disk_that_does_not_make_a_new_segment_durable_delays_no_append(
 async def test_all_waiting_records_share_one_fsync(
     tmp_path: Path, rings: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fsyncs: list[int] = []
+    fsyncs, ended = list[int](), list[int]()
     gate = threading.Event()
 
     def slow(file: int) -> None:
         fsyncs.append(file)
-        gate.wait(5)
+        gate.wait(600)
+        ended.append(file)
 
     monkeypatch.setattr(os, "fdatasync", slow)
     ring = rings(tmp_path, Meterbridge(), answer_after="fsync")
     ring.append(b"{}")
     until(lambda: len(fsyncs) == 1)
     futures = [asyncio.get_running_loop().create_future() for _ in range(100)]
-    began = time.monotonic()
     for future in futures:
         ring.append(b"{}", future)
-    assert time.monotonic() - began < 0.5, "append waits for no disk"
+    assert not ended, "append waits for no disk"
     assert not any(future.done() for future in futures)
     gate.set()
     assert all(await asyncio.gather(*futures))
@@ -162,7 +162,7 @@ async def test_a_disk_that_hangs_delays_no_answer_and_nothing_is_posted_before_i
     tmp_path: Path, rings: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, there = threading.Event(), Meterbridge()
-    monkeypatch.setattr(os, "fdatasync", lambda _file: gate.wait(5))
+    monkeypatch.setattr(os, "fdatasync", lambda _file: gate.wait(600))
     ring = rings(tmp_path, there, answer_after="write")
     kept = asyncio.get_running_loop().create_future()
     ring.append(b"{}", kept)

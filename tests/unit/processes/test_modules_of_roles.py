@@ -6,10 +6,13 @@ import sys
 
 import pytest
 
+from tests.support.eventually import PATIENCE
+
 #: Started as a container starts it, up to the point where it would open its ports or fork its children.
 PROGRAM = """
 import json, sys
 from connectors.__main__ import main
+from tests.support.eventually import PATIENCE
 {stop_at}
 try:
     main()
@@ -57,7 +60,7 @@ CREDENTIALS = {
 def modules_of(*words: str, stop_at: str) -> set[str]:
     command = [sys.executable, "-c", PROGRAM.format(stop_at=stop_at), *words]
     ran = subprocess.run(
-        command, capture_output=True, text=True, env={"PATH": "", **CREDENTIALS}, check=False, timeout=60
+        command, capture_output=True, text=True, env={"PATH": "", **CREDENTIALS}, check=False, timeout=60 * PATIENCE
     )
     assert ran.returncode == 0, ran.stderr
     return set(json.loads(ran.stdout.splitlines()[-1]))

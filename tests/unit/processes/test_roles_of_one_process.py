@@ -4,13 +4,13 @@ error of a role that had worked does not.
 
 import subprocess
 import sys
-import time
 
 import pytest
 
 from connectors.config.settings import load_settings
 from connectors.processes.worker import run_worker
 from schemas.errors import ConfigurationError
+from tests.support.eventually import PATIENCE
 
 #: `meter` works, and as a client of Kafka may, it does not end when it is cancelled. `body` is what `sink` does.
 PROGRAM = """
@@ -19,10 +19,11 @@ from connectors.cli.worker import _reported
 from connectors.config.settings import load_settings
 from connectors.processes import worker
 from schemas.errors import ConfigurationError, TopicProblem
+from tests.support.eventually import PATIENCE
 starts = 0
 async def meter(word):
     word.begun("meter")
-    threading.Thread(target=time.sleep, args=(60,)).start()
+    threading.Thread(target=time.sleep, args=(3600,)).start()
     while not word.requested:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0.1)
@@ -39,12 +40,13 @@ raise SystemExit(worker.run_worker(load_settings({{"WORKER_PROCESSES": "one"}}),
 """
 
 
-def _ran(body: str) -> tuple[int, float, str]:
-    """Exit code, seconds, output."""
+def _ran(body: str) -> tuple[int, str]:
+    """Exit code, output. Raises: subprocess.TimeoutExpired: a thread or a role was waited for that sleeps for an hour."""
     program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
-    begun = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=40)
-    return done.returncode, time.monotonic() - begun, done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=40 * PATIENCE
+    )
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -59,24 +61,24 @@ def _ran(body: str) -> tuple[int, float, str]:
 def test_a_role_that_cannot_start_ends_the_process_although_another_role_works(
     error: str, code: int, said: str
 ) -> None:
-    ended, took_s, output = _ran(f"raise {error}")
-    assert (ended, took_s < 20, said in output) == (code, True, True), (ended, took_s, output)
+    ended, output = _ran(f"raise {error}")
+    assert (ended, said in output) == (code, True), (ended, output)
 
 
 @pytest.mark.parametrize("error", ["TopicProblem('topics', 'Topic a is missing')", "ValueError('a bug')"])
 def test_any_error_of_a_role_that_had_worked_restarts_that_role(error: str) -> None:
-    ended, took_s, output = _ran(
-        f"word.begun('sink')\nword.idle('sink')\nif starts < 3: raise {error}\nos.kill(os.getpid(), signal.SIGTERM)\nawait asyncio.sleep(9)"
+    ended, output = _ran(
+        f"word.begun('sink')\nword.idle('sink')\nif starts < 3: raise {error}\nos.kill(os.getpid(), signal.SIGTERM)\nawait asyncio.sleep(3600)"
     )
-    assert (ended, took_s < 20) == (0, True), (ended, took_s, output)
+    assert ended == 0, output
     assert output.count("worker_crashed") == output.count("worker_restarted") == 2, output
 
 
 def test_a_role_that_ends_without_an_error_is_restarted() -> None:
-    ended, took_s, output = _ran(
-        "word.begun('sink')\nword.idle('sink')\nif starts < 2: return 0\nos.kill(os.getpid(), signal.SIGTERM)\nawait asyncio.sleep(9)"
+    ended, output = _ran(
+        "word.begun('sink')\nword.idle('sink')\nif starts < 2: return 0\nos.kill(os.getpid(), signal.SIGTERM)\nawait asyncio.sleep(3600)"
     )
-    assert (ended, took_s < 20, output.count("worker_restarted")) == (0, True, 1), (ended, took_s, output)
+    assert (ended, output.count("worker_restarted")) == (0, 1), (ended, output)
 
 
 @pytest.mark.parametrize("processes", ["one", "per_role"])

@@ -131,7 +131,7 @@ def test_a_child_that_gets_sigterm_before_it_has_handlers_stops(monkeypatch: pyt
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         child = supervisor._start(lambda: time.sleep(20) or 0)
-        child.join(10)
+        child.join(10 * PATIENCE)
         assert child.exitcode == -signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -146,6 +146,6 @@ def test_an_expected_error_of_a_child_is_logged_as_one_sentence(capfd: pytest.Ca
         raise ConfigurationError("PORT", "port 1 cannot be listened on")
 
     child = supervisor._start(lambda: _reported(run))
-    child.join(10)
+    child.join(10 * PATIENCE)
     assert child.exitcode == 2
     assert capfd.readouterr().err.strip() == "meterbridge: port 1 cannot be listened on"

@@ -22,6 +22,7 @@ from connectors.telemetry.traces.ingress import record_headers
 from connectors.telemetry.traces.provider import OUTCOMES, QUEUE, make_provider
 from connectors.telemetry.tracing import Tracing
 from schemas.trace_context import TRACEPARENT
+from tests.support.eventually import PATIENCE
 from tests.support.spans import ALL, Refusing, Seen, parent
 
 
@@ -43,7 +44,7 @@ def test_a_receiver_that_does_not_answer_loses_spans_and_delays_nothing() -> Non
     provider = make_provider(ALL, "1", lambda outcome, spans: counted.update({outcome: spans}), blocked)
     tracer = provider.get_tracer("test")
     tracer.start_span("first").end()
-    assert blocked.begun.wait(30)
+    assert blocked.begun.wait(30 * PATIENCE)
     for _ in range(QUEUE + 10):
         tracer.start_span("more").end()
     assert counted == {"dropped": 11}

@@ -15,6 +15,7 @@ from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import MetricsServer, start_metrics_server
 from connectors.telemetry.worker_health import STUCK_S
 from connectors.telemetry.worker_sensors import WorkerSensors
+from tests.support.eventually import PATIENCE
 from tests.support.ports import free_port
 
 READY, LIVE = "/health/ready", "/health/live"
@@ -45,7 +46,7 @@ def server(sensors: WorkerSensors) -> Iterator[MetricsServer]:
 
 
 def get(server: MetricsServer, path: str) -> tuple[int, object]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5 * PATIENCE)
     connection.request("GET", path)
     answer = connection.getresponse()
     return answer.status, json.loads(answer.read() or b"null")
@@ -88,7 +89,7 @@ def test_a_worker_whose_event_loop_is_blocked_is_not_alive(clock: Clock, server:
 
 
 def test_every_other_path_returns_the_metrics(server: MetricsServer) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5 * PATIENCE)
     connection.request("GET", "/metrics")
     answer = connection.getresponse()
     assert answer.status == 200

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -25,27 +24,26 @@ raise SystemExit(run_until_told(work, word=word))
 """
 
 
-def run_program(body: str) -> tuple[int, float, str]:
-    """Exit code, seconds, and output."""
+def run_program(body: str) -> tuple[int, str]:
+    """Exit code and output. Raises: subprocess.TimeoutExpired: it waits for its work, which takes an hour or never ends."""
     program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
-    begun = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60 * PATIENCE
     )
-    return done.returncode, time.monotonic() - begun, done.stdout + done.stderr
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        "threading.Timer(0.2, ask).start(); await asyncio.to_thread(time.sleep, 30)",
+        "threading.Timer(0.2, ask).start(); await asyncio.to_thread(time.sleep, 3600)",
         "threading.Timer(0.2, ask).start(); await asyncio.Event().wait()",
-        "word.begun(); threading.Timer(0.2, ask).start(); time.sleep(30)",
+        "word.begun(); threading.Timer(0.2, ask).start(); time.sleep(3600)",
         "word.begun(); threading.Timer(0.2, ask).start(); await asyncio.Event().wait()",
         "stop = word.begun(); ask(); await stop.wait(); raise ValueError('closing failed')",
         "stop = word.begun(); ask(); await stop.wait(); return 70",
-        "stop = word.begun(); ask(); await stop.wait(); asyncio.get_running_loop().run_in_executor(None, time.sleep, 30); return 0",
-        "word.begun(); word.idle(); threading.Timer(0.2, ask).start(); await asyncio.to_thread(time.sleep, 30)",
+        "stop = word.begun(); ask(); await stop.wait(); asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600); return 0",
+        "word.begun(); word.idle(); threading.Timer(0.2, ask).start(); await asyncio.to_thread(time.sleep, 3600)",
     ],
     ids=[
         "a start in a thread",
@@ -60,8 +58,8 @@ def run_program(body: str) -> tuple[int, float, str]:
 )
 def test_after_sigterm_a_process_ends_with_0_in_time(body: str) -> None:
     """For every kind of wait and any error while it stops: work that is not durable is repeated by the next process."""
-    code, took_s, said = run_program(body)
-    assert (code, took_s < 10) == (0, True), (took_s, said)
+    code, said = run_program(body)
+    assert code == 0, said
 
 
 @pytest.mark.parametrize(("body", "code"), [("return 70", 70), ("raise ValueError", 1)])
@@ -74,13 +72,13 @@ def test_an_error_ends_the_process_even_if_a_librarys_task_does_not_end() -> Non
     body = """
 async def endless():
     while True:
-        try: await asyncio.sleep(30)
+        try: await asyncio.sleep(3600)
         except asyncio.CancelledError: pass
 task = asyncio.ensure_future(endless())
 await asyncio.sleep(0)
 raise ValueError('broken')"""
-    code, took_s, said = run_program(body)
-    assert (code, took_s < 10, "stop_cut_short" in said, "broken" in said) == (os.EX_SOFTWARE, True, True, True), said
+    code, said = run_program(body)
+    assert (code, "stop_cut_short" in said, "broken" in said) == (os.EX_SOFTWARE, True, True), said
 
 
 @pytest.mark.parametrize(
@@ -89,7 +87,7 @@ raise ValueError('broken')"""
 def test_sigterm_is_handled_while_libraries_are_still_loading(command: str, code: int) -> None:
     """Only for commands that run until they are stopped: a replay that was stopped is not done."""
     program = f"import os, signal\nfrom connectors.cli.terminal import prepare\nprepare([{command!r}])\nos.kill(os.getpid(), signal.SIGTERM)"
-    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == code
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60 * PATIENCE).returncode == code
 
 
 async def test_started_work_is_asked_to_stop_and_other_work_is_cancelled() -> None:
