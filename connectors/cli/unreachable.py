@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from connectors.config.addresses import bare_place, kafka_address, lago_address, postgres_address
+from connectors.config.addresses import KAFKA_RUNS, bare_place, kafka_address, lago_address, postgres_address
 from connectors.config.connections import revealed
 from connectors.config.settings import Settings
 from connectors.config.unanswered import unanswered
@@ -41,7 +41,9 @@ def _sentence(error: MeterbridgeError, settings: Settings) -> str:
     sentence = unanswered(error.reason, error.detail, place)
     if not sentence:
         return f"{error}; asked at {place}"
-    return f"{sentence}: is it running?" if " does not answer" in sentence else sentence
+    if " does not answer" not in sentence:
+        return sentence
+    return f"{sentence}: {KAFKA_RUNS if error.reason in _KAFKA else 'is it running?'}"
 
 
 def _place(error: MeterbridgeError, settings: Settings) -> str:

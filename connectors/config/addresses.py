@@ -1,9 +1,13 @@
 """Returns the address of a dependency and its setting for error messages, never with a password."""
 
 from collections.abc import Callable
+from typing import Final
 from urllib.parse import urlsplit
 
 from schemas.errors import ConfigurationError
+
+#: A listener that speaks another protocol looks like one that is away.
+KAFKA_RUNS: Final = "is it running, and is KAFKA_SECURITY_PROTOCOL the one of this port?"
 
 
 def kafka_away(detail: str, servers: Callable[[], str]) -> str:
@@ -18,7 +22,7 @@ def kafka_away(detail: str, servers: Callable[[], str]) -> str:
         sentence = f"Kafka does not answer at {kafka_address(servers())}"
     except ConfigurationError:
         return ""
-    return f"{sentence} ({detail}): is it running?" if detail else f"{sentence}: is it running?"
+    return f"{sentence} ({detail}): {KAFKA_RUNS}" if detail else f"{sentence}: {KAFKA_RUNS}"
 
 
 def kafka_address(servers: str) -> str:

@@ -29,6 +29,8 @@ def unanswered(reason: str, detail: str, place: str = "") -> str:
         place: the address of the service with its setting; `""` = it is not named.
     """
     service = _SENTENCES.get(reason)
+    if reason == "litellm_db" and detail in _CAUSES:  # any other detail says what is wrong in the database
+        service = "LiteLLM's database does not answer"
     if service is None:
         return ""
     is_name = detail.isidentifier() and not detail.isupper()
