@@ -48,9 +48,7 @@ _BROKER = pytest.StashKey[BrokerForWorkers]()
 
 def pytest_configure(config: pytest.Config) -> None:
     share_certificates()
-    asyncio.set_event_loop_policy(
-        uvloop.EventLoopPolicy()
-    )  # the loop of our processes, see streams/runtime/event_loop.py
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # as in streams/runtime/event_loop.py
     repair_aiokafka()
     config.stash[_NEIGHBOURS] = []
     os.environ.setdefault(RUN, _marker(config))  # the workers have it from the start

@@ -11,8 +11,9 @@ from confluent_kafka import Consumer, TopicPartition
 
 from connectors.access.audit_chain import AuditLine, ChainHead, after, chain_head_of, line_of
 from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.errors import topic_missing
 from connectors.kafka.topic_scan import asked, ended, reader, translated_errors
-from schemas.errors import Unavailable
+from schemas.errors import MeterbridgeError, Unavailable
 
 #: Limits in seconds: for one answer of Kafka, and for reading new lines.
 _ANSWER_S, _READ_S = 5.0, 20.0
@@ -68,15 +69,15 @@ class Tail:
 
     @contextmanager
     def _consuming(self) -> Iterator[Consumer]:
-        """Yield the consumer. After an error, close it; the next call makes a new one. Raises: Unavailable."""
+        """Yield the consumer. After an error, close it; the next call makes a new one. Raises: Unavailable, TopicProblem."""
         try:
             with translated_errors(self._topic):
                 if self._consumer is None:
                     self._consumer = reader(self._kafka)
                     if self._consumer.list_topics(self._topic, timeout=_ANSWER_S).topics[self._topic].error is not None:
-                        raise Unavailable("kafka_unavailable", f"{self._topic} does not exist")
+                        raise topic_missing(self._topic)
                 yield self._consumer
-        except Unavailable:
+        except MeterbridgeError:
             self.close()
             raise
 

@@ -9,6 +9,7 @@ from connectors.cli.sentences import fail
 from connectors.config.connections import kafka_connection, revealed, topic_layout
 from connectors.config.settings import Settings
 from connectors.kafka.admin import check_topics
+from connectors.kafka.errors import in_one
 from connectors.lago.client import LagoClient
 from connectors.processes.account_tables import AccountTables
 from connectors.processes.lagos import open_lagos
@@ -49,7 +50,7 @@ async def own_account_tables(settings: Settings, connections: int) -> AsyncItera
         Unavailable: Kafka does not answer.
     """
     if complaints := await asyncio.to_thread(check_topics, kafka_connection(settings), topic_layout(settings)):
-        raise TopicProblem("topics", " ".join(complaints))
+        raise TopicProblem("topics", in_one(complaints))
     async with AsyncExitStack() as stack:
         lagos = await open_lagos(stack, settings, connections)
         # a command records nothing

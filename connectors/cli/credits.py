@@ -6,7 +6,7 @@ import shlex
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from secrets import token_hex
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import typer
 
@@ -49,6 +49,10 @@ def refund(account: str, amount: str, payment: str, key: str, comment: str, *, a
             f"--of: a payment is named by at most {_MAX_PAYMENT} bytes. Give its id at Stripe, or the `transaction_id` of the purchase.",
             2,
         )
+    _check_account(account)
+    with one_sentence():
+        if asyncio.run(balance_of(postgres_url(settings_of_command()), account)) is None:
+            _no_account(account)
     _move("refund", account, -dollars, "refund", key, comment, None, payment, as_json=as_json)
 
 
@@ -58,9 +62,7 @@ def balance(account: str, *, as_json: bool) -> None:
     with one_sentence():
         found = asyncio.run(balance_of(postgres_url(settings_of_command()), account))
     if found is None:
-        fail(
-            f"no account {account}: no credits were ever granted to it. Is the id right, and is it a user or an org?", 1
-        )
+        _no_account(account)
     grants = [_shown(grant) for grant in found.pop("grants")]
     row = _shown(found)
     say({**row, "grants": grants}, as_json=as_json, table=lambda: table_of_lines([row]))
@@ -96,6 +98,10 @@ def check(*, as_json: bool) -> None:
     say(answer, as_json=as_json, table=lambda: table_of(heads, wrong) if wrong else sentence)
     if wrong:
         raise typer.Exit(1)
+
+
+def _no_account(account: str) -> NoReturn:
+    fail(f"no account {account}: no credits were ever granted to it. Is the id right, and is it a user or an org?", 1)
 
 
 def _move(

@@ -47,6 +47,8 @@ def _into_file(out: Path, written: Callable[[Callable[[str], object]], FocusTota
         with beside.open("w", encoding="utf-8", newline="") as file:
             totals = written(file.write)
         beside.replace(out)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(out)) from error  # the operator did not choose the other name
     finally:
         with suppress(FileNotFoundError):
             beside.unlink()

@@ -11,6 +11,7 @@ _EXPECTED: Final[Mapping[str, str]] = {
     "decimal_parsing": "must be a number, for example 2.5",
     "bool_parsing": "must be 1 or 0",
     "byte_size": "must be a number of bytes, for example 67108864 or 64MiB",
+    "path_not_file": "must be the path of a file that exists and can be read",
     "byte_size_unit": "must be a number of bytes, for example 67108864 or 64MiB",
 }
 

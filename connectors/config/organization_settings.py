@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from connectors.config.complaints import complaint
 from connectors.config.types import HttpUrl, Listed, Secrets
 from schemas.organizations import DEFAULT_LABEL, NAME_PATTERN
 
@@ -82,8 +83,11 @@ def _organizations(value: Any) -> Any:
         organizations = _listed.validate_python(members)
     except ValidationError as invalid:
         first = invalid.errors(include_input=False, include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"should be a list of organisations: {place}: {first['msg']}") from None
+        number, *path = first["loc"] or ("",)
+        place = f"entry {number + 1} {'.'.join(map(str, path))}".strip() if isinstance(number, int) else "the whole"
+        raise ValueError(
+            f"should be a list of organisations: {place}: {complaint(first['type'], first['msg'])}"
+        ) from None
     if len({one.id for one in organizations}) < len(organizations):
         raise ValueError("should have a different id for each organisation")
     if len(organizations) > _MOST:

@@ -39,10 +39,16 @@ def _read(name: str, path: str) -> str:
         with Path(path).open("rb") as file:
             value = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise ConfigurationError(name, f"{name} names a file that cannot be read: {type(error).__name__}") from error
+        raise ConfigurationError(name, f"{name} names a file that cannot be read: {_why(error)}") from error
     if len(value) > _MAX_BYTES:
         raise ConfigurationError(name, f"{name} names a file of more than {_MAX_BYTES >> 10} KiB")
     try:
         return value.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise ConfigurationError(name, f"{name} names a file that is not UTF-8") from error
+
+
+def _why(error: Exception) -> str:
+    """Return the system's words without the path: it may be the value itself in the wrong variable."""
+    words = error.strerror if isinstance(error, OSError) else ""
+    return (words or type(error).__name__).lower()

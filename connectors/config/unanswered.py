@@ -6,6 +6,8 @@ from typing import Final
 
 from schemas.errors import Unavailable
 
+#: A listener that speaks another protocol looks like one that is away.
+KAFKA_RUNS: Final = "is it running, and is KAFKA_SECURITY_PROTOCOL the one of this port?"
 _SENTENCES: Final = {
     "connect": "Lago does not answer",
     "timeout": "Lago does not answer in time",
@@ -36,13 +38,16 @@ def unanswered(reason: str, detail: str, place: str = "") -> str:
             named.
     """
     service = _SENTENCES.get(reason)
+    if reason == "litellm_db" and detail in _CAUSES:  # any other detail says what is wrong in the database
+        service = "LiteLLM's database does not answer"
     if service is None:
         return ""
     is_name = detail.isidentifier() and not detail.isupper()
     if reason.startswith("kafka_") and detail.isupper() and not detail.startswith("_"):
         service = "Kafka does not take the record"  # it answered with a code; librdkafka's own codes begin with _
     cause = _CAUSES.get(detail, "" if is_name else detail)
-    question = ": is it running?" if place and "does not answer" in service else ""
+    runs = KAFKA_RUNS if reason.startswith("kafka_") else "is it running?"
+    question = f": {runs}" if place and "does not answer" in service else ""
     return f"{service}{f' at {place}' if place else ''}{f' ({cause})' if cause else ''}{question}"
 
 

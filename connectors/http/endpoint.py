@@ -4,34 +4,27 @@ The routes and the OpenAPI document are both made from one list of endpoints. A 
 returns the response. This module turns the errors that a handler raises into responses, in the same way for all endpoints.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal, DecimalException
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
-import msgspec
 import structlog
 from aiohttp import web
-from multidict import MultiMapping
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from connectors.config.unanswered import sentence_of
-from connectors.http.field_errors import field_errors
 from connectors.http.problem import Problem, try_again
 from connectors.http.request_limits import MAX_BODY, body_of, check_parts
+from connectors.http.request_models import NothingAsked, parsed, query_of
 from connectors.lago.errors import LagoIntegrationError
-from schemas.decoding import UNDECODABLE
 from schemas.errors import ConfigurationError, LedgerBroken, MeterbridgeError, TopicProblem, Unavailable
 from streams.core.mapping.customer_prefixes import may_adopt
 
 _log = structlog.get_logger(__name__)
 
 _RETRY_S = 5
-_INVALID: Final = "invalid_fields"
-_NAME_CHARS: Final = 100
 _NO_POSTGRES = "DATABASE_URL"
 #: The status of a `Rejected` by its reason; all others are 422. 402: credits are missing; 404: something does not exist; 409: it
 #: conflicts with what exists.
@@ -282,7 +275,7 @@ async def _authorized(
 ) -> AuthorizedRequest:
     authorized = AuthorizedRequest(request, principal, access)
     if endpoint.query is not None or endpoint.scope:
-        authorized.query = _asked(endpoint.query or _NothingAsked, request.query)
+        authorized.query = query_of(endpoint.query or NothingAsked, request.query)
     if endpoint.body is not None:
         authorized.body = parsed(endpoint.body, await body_of(request, endpoint.max_bytes))
     return authorized
@@ -321,88 +314,3 @@ def _lagos(error: LagoIntegrationError) -> Problem:
     if error.status in (401, 403):
         return Problem(502, error.reason, "Lago refuses the LAGO_API_KEY of this server: its operator must correct it")
     return Problem(502, error.reason, error.detail)
-
-
-def parsed(model: type[BaseModel], body: bytes, what: str = "the body") -> BaseModel:
-    """Return the body as its model. The body may be absent if the model requires no field.
-
-    A model with `exact_numbers = True` gets each number with a fraction or an exponent as a Decimal with all its
-    digits; other models get a binary float, which keeps 15 to 17.
-
-    Args:
-        what: how an error calls the body.
-
-    Raises:
-        Problem: 400 if the body is not JSON, with the place of the error; 422 with the names of the wrong fields, never with their values.
-    """
-    nothing = b"" if any(field.is_required() for field in model.model_fields.values()) else b"{}"
-    try:
-        if getattr(model, "exact_numbers", False):
-            return model.model_validate(_with_exact_numbers(body or nothing, what))
-        return model.model_validate_json(body or nothing)
-    except ValidationError as invalid:
-        raise _invalid(model, invalid, body, what) from None
-
-
-def _with_exact_numbers(body: bytes, what: str) -> Any:
-    try:
-        return _exact_json.decode(body)
-    except UNDECODABLE as error:
-        raise _not_json(body, str(error), what) from None
-
-
-def _exact(text: str) -> Decimal:
-    """Return the number; a number whose exponent Decimal does not have is infinite or 0, as in a float."""
-    try:
-        return Decimal(text)
-    except DecimalException:
-        return Decimal(repr(float(text)))
-
-
-_exact_json = msgspec.json.Decoder(Any, float_hook=_exact)
-
-
-def _not_json(body: bytes, said: str, what: str) -> Problem:
-    """Return 400 with the place of the first error, never with what is there.
-
-    Args:
-        said: the message of the library: pydantic counts lines and columns from 1, msgspec bytes from 0.
-    """
-    if not body.strip():
-        return Problem(400, "not_json", f"{what} is empty: send JSON")
-    if (place := _PLACE.search(said)) is None or said.startswith("EOF"):
-        return Problem(400, "not_json", f"{what} is not JSON: it ends too early. Was it cut off?")
-    line, column = place[1] or "1", place[2]
-    if place[3] is not None:
-        before = body[: int(place[3])]
-        line, column = str(before.count(b"\n") + 1), str(len(before) - before.rfind(b"\n"))
-    at = f"line {line}, column {column}" if b"\n" in body else f"column {column}"
-    return Problem(400, "not_json", f"{what} is not JSON: the first error is at {at}")
-
-
-_PLACE: Final = re.compile(r"line (\d+) column (\d+)|byte (\d+)")
-
-
-class _NothingAsked(BaseModel):
-    """The query of an endpoint without query parameters."""
-
-
-def _asked(model: type[BaseModel], given: MultiMapping[str]) -> BaseModel:
-    """Return the query as its model. Raises: Problem 422: a parameter is unknown, wrong, or there more than once: to ignore
-    it would answer another question.
-    """
-    if twice := sorted({name for name in given if len(given.getall(name)) > 1}):
-        message = f"`{twice[0][:_NAME_CHARS]}` is given more than once"
-        raise Problem(422, _INVALID, message, errors=[{"field": twice[0][:_NAME_CHARS], "message": message}])
-    try:
-        return model.model_validate(dict(given), extra="forbid")
-    except ValidationError as invalid:
-        raise _invalid(model, invalid) from None
-
-
-def _invalid(model: type[BaseModel], invalid: ValidationError, body: bytes = b"", what: str = "") -> Problem:
-    first = invalid.errors(include_input=False, include_url=False)[0]
-    if first["type"] == "json_invalid":
-        return _not_json(body, str(first["ctx"]["error"]), what)
-    errors = field_errors(model, invalid)
-    return Problem(422, _INVALID, "; ".join(error["message"] for error in errors), errors=errors)

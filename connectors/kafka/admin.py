@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 LIMIT_S = 20.0
 #: A cluster that does not list its topics within this time is away; a change of topics may take longer.
 _ANSWERS_WITHIN_S = 5.0
+#: The same for the first request of a command: an operator waits for it.
+FIRST_ANSWER_S = 10.0
 #: Beginning of the cluster id of librdkafka's in-process broker (connectors/demo/broker.py). That broker has no
 #: controller, so it answers no requests for settings and topic ids.
 _EMBEDDED = "mockCluster"

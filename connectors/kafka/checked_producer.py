@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 from connectors.config.kafka_connection import KafkaConnection, TopicLayout
 from connectors.kafka.admin import check_topics
 from connectors.kafka.client_config import librdkafka_config
+from connectors.kafka.errors import in_one
 from connectors.kafka.producer import KafkaProducer, Record
 from connectors.kafka.reachability import ANSWER_S, KafkaReachability
 from connectors.kafka.startup import KafkaWait, when_kafka_answers
@@ -42,7 +43,7 @@ class CheckedProducer:
         asking = partial(check_topics, kafka, layout, ANSWER_S, to_start=True)
         complaints = await when_kafka_answers(asking, KafkaWait(kafka.servers))
         if complaints:
-            raise TopicProblem("topics", " ".join(complaints))
+            raise TopicProblem("topics", in_one(complaints))
         self._is_open = True
 
     async def watch(self, kafka: KafkaConnection) -> NoReturn:

@@ -1,6 +1,6 @@
 """Classifies the errors of Kafka libraries: Kafka does not answer, Kafka refuses a request, or Meterbridge has a bug."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aiokafka.errors import (
     BrokerNotAvailableError,
@@ -39,6 +39,16 @@ _OUR_FAULT = (IllegalArgumentError, IllegalStateError, ProducerClosed)
 def topic_missing(name: str) -> TopicProblem:
     """Return the error of a topic that does not exist. Its sentence says what to do. Args: name: the full name."""
     return TopicProblem("topic_missing", f"Topic {name} is missing: run `meterbridge topics create`.")
+
+
+def in_one(sentences: Sequence[str]) -> str:
+    """Return complaints about topics as one text. The missing topics are named in one sentence, not in one each."""
+    begin, end = topic_missing("|").detail.split("|")
+    missing = [one.removeprefix(begin).removesuffix(end) for one in sentences if one.endswith(end)]
+    if len(missing) < 2:  # one has its sentence
+        return " ".join(sentences)
+    others = [one for one in sentences if not one.endswith(end)]
+    return " ".join([f"Topics {', '.join(missing)} {end.strip().replace('is', 'are', 1)}", *others])
 
 
 def says_away(error: BaseException | None) -> bool:

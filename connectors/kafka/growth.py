@@ -9,7 +9,7 @@ from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.admin import LIMIT_S
+from connectors.kafka.admin import FIRST_ANSWER_S, LIMIT_S
 from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.errors import topic_missing
 from connectors.kafka.topic_rules import other_count
@@ -37,7 +37,7 @@ def partition_counts(kafka: KafkaConnection, names: Iterable[str]) -> dict[str, 
         TopicProblem: `topic_missing`. Unavailable: the broker does not answer.
     """
     with translated_errors("list topics"):
-        topics = AdminClient(librdkafka_config(kafka)).list_topics(timeout=LIMIT_S).topics
+        topics = AdminClient(librdkafka_config(kafka)).list_topics(timeout=FIRST_ANSWER_S).topics
     for name in names:
         if name not in topics:
             raise topic_missing(name)

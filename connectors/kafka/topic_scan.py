@@ -11,7 +11,7 @@ from typing import TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.admin import LIMIT_S
+from connectors.kafka.admin import FIRST_ANSWER_S, LIMIT_S
 from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.errors import topic_missing
 from schemas.errors import Unavailable
@@ -64,7 +64,7 @@ def offset_range_of(
         Unavailable: the broker does not answer.
     """
     with closing(reader(kafka, committed=False)) as consumer, translated_errors(topic):
-        partitions = consumer.list_topics(topic, timeout=LIMIT_S).topics[topic]
+        partitions = consumer.list_topics(topic, timeout=FIRST_ANSWER_S).topics[topic]
         if partitions.error is not None:
             raise topic_missing(topic)
         ranges = {

@@ -117,12 +117,13 @@ class UsageThroughKafka:
         from connectors.billing.usage_recorder import KafkaUsage
         from connectors.kafka.admin import check_topics
         from connectors.kafka.client_config import librdkafka_config
+        from connectors.kafka.errors import in_one
         from connectors.kafka.producer import KafkaProducer, producer_config
 
         loop = asyncio.get_running_loop()
         if loop not in self._producers:
             if complaints := await asyncio.to_thread(check_topics, named.connection, named.layout, _ANSWER_S):
-                raise LagoRejected("usage_needs_kafka", " ".join(complaints))
+                raise LagoRejected("usage_needs_kafka", in_one(complaints))
             security = {name: value for name, value in librdkafka_config(named.connection).items() if name != "logger"}
             config = producer_config(named.connection.servers, answer_within_s=named.answer_within_s, security=security)
             for ended in [known for known in self._producers if known.is_closed()]:

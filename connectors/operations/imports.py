@@ -8,8 +8,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from pydantic import BaseModel
 
-from connectors.http.endpoint import parsed
 from connectors.http.problem import Problem
+from connectors.http.request_models import parsed
 from connectors.lago.errors import LagoIntegrationError
 from connectors.operations.row_files import Row
 from schemas.errors import MeterbridgeError, Rejected, Unavailable

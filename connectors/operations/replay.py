@@ -20,7 +20,7 @@ from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan
 from connectors.operations.dead_letters import usage_of
 from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.decoding import UNDECODABLE, decoder
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, TopicProblem
 from schemas.money import ZERO, add, plain, quantum
 from schemas.records import EnrichedUsage
 from streams.state.step_writes import order_in
@@ -120,7 +120,14 @@ class Replay:
                 "--target-topic", f"{target} is written by the product alone: name a topic of your own"
             )
         source = topics.raw if target == topics.raw else topics.enriched
-        offset_range_of(kafka, target)
+        try:
+            offset_range_of(kafka, target)
+        except TopicProblem:
+            if target == topics.raw:
+                raise
+            raise TopicProblem(
+                "topic_missing", f"--target-topic: {target} does not exist: create this topic first."
+            ) from None
         stretch = offset_range_of(kafka, source, since_ms, until_ms)
         return cls(deployment, stretch, source, target, since_ms, until_ms, customer)
 

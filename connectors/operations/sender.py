@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.admin import kafka_errors
+from connectors.kafka.admin import FIRST_ANSWER_S, kafka_errors
 from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.errors import topic_missing
 from connectors.kafka.producer import producer_config
@@ -67,7 +67,7 @@ class CommandProducer:
         """Check that the topic exists. librdkafka would wait half a minute for it, and then report that Kafka does not answer."""
         if topic not in self._topics:
             with kafka_errors("list topics"):
-                self._topics = set(self._producer.list_topics(timeout=_ANSWER_S).topics)
+                self._topics = set(self._producer.list_topics(timeout=FIRST_ANSWER_S).topics)
             if topic not in self._topics:
                 raise topic_missing(topic)
 

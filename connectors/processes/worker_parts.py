@@ -24,6 +24,7 @@ from connectors.config.lago_connections import LagoConnection
 from connectors.config.settings import Settings, load_settings
 from connectors.kafka.admin import LIMIT_S, check_topics, topic_ids
 from connectors.kafka.client_config import aiokafka_config, faust_broker
+from connectors.kafka.errors import in_one
 from connectors.kafka.faust_credentials import faust_credentials
 from connectors.kafka.startup import KafkaWait, when_kafka_answers
 from connectors.lago.client import LagoClient, lago_http
@@ -85,7 +86,7 @@ def parts_of(
     kafka = kafka_connection(settings)
     wrong = check_topics(kafka, topic_layout(settings), limit_s, to_start=True)
     if wrong:
-        raise TopicProblem("topics", " ".join(wrong))
+        raise TopicProblem("topics", in_one(wrong))
     topics = TopicNames.with_prefix(settings.topic_prefix)
     return Components(
         kafka=aiokafka_config(kafka),

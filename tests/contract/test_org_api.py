@@ -63,7 +63,10 @@ async def test_setup_with_another_plan_is_refused_because_it_may_repeat_an_old_r
 
 async def test_setup_with_an_unknown_plan_creates_nothing(api: OrgApi) -> None:
     refused = await api.set_up("nope", 404)
-    assert (refused["reason"], refused["detail"]) == ("plan_not_found", "Lago has no plan 'nope'")
+    assert (refused["reason"], refused["detail"]) == (
+        "plan_not_found",
+        "Lago has no plan 'nope': GET /api/billing/plans lists its plans, `meterbridge lago setup` makes the usual ones",
+    )
     assert (await api.lago.get("/customers")).json()["customers"] == []
     assert api.access.changes == []
 

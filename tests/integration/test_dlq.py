@@ -90,7 +90,7 @@ async def test_filters_and_a_dry_run_touch_only_the_selected_dead_letters(
     stage: Stage, lago: Lago, posting: Components
 ) -> None:
     await dead_events(stage, lago, posting, "e-1", "e-3")
-    for words in (("--reason", "other"), ("--customer", "other"), ("--since", "2100-01-01"), ("--until", "1h")):
+    for words in (("--reason", "timeout"), ("--customer", "other"), ("--since", "2100-01-01"), ("--until", "1h")):
         assert (await meterbridge(stage, "dlq", "requeue", *words, "--dry-run", "--json")).json["count"] == 0
     assert (await meterbridge(stage, "dlq", "requeue", "--dry-run", "--json")).json["count"] == 2
     limited = (await meterbridge(stage, "dlq", "list", "--limit", "1", "--json")).json
@@ -203,7 +203,7 @@ async def test_the_expected_form_of_a_rejected_field_is_shown(
     for form in (f"{name}: {form}" for name, form in expected.items()):
         assert form in text
     if reason == "bad_time":
-        assert shown["last_error"] == f"expected {MOMENT_FORM}"
+        assert shown["last_error"] == f"endTime: expected {MOMENT_FORM}"
 
 
 async def test_a_dismissed_call_stays_dismissed_when_a_replay_sends_it_again(stage: Stage, database: str) -> None:

@@ -112,7 +112,9 @@ async def test_a_missing_topic_ends_the_server_with_its_name(kafka: Kafka, topic
         allow_unauthenticated=True,
     )
     async with serving(settings, PARTS) as served:
-        with pytest.raises(TopicProblem, match=f"{topic_prefix}{RAW.name} is missing: run `meterbridge topics create`"):
+        with pytest.raises(
+            TopicProblem, match=f"Topics {topic_prefix}{RAW.name}, .* are missing: run `meterbridge topics create`"
+        ):
             await asyncio.wait_for(served.life, 20 * PATIENCE)
 
 
@@ -312,7 +314,7 @@ def test_a_command_that_cannot_start_gives_one_sentence(kafka: Kafka, topic_pref
     with process(settings, "serve", "--only", "webhooks") as running:
         _, said = running.communicate(timeout=30 * PATIENCE)
     assert running.returncode == 1
-    assert said.splitlines()[-1].startswith(f"meterbridge: Topic {topic_prefix}{RAW.name} is missing")
+    assert said.splitlines()[-1].startswith(f"meterbridge: Topics {topic_prefix}{RAW.name}, ")
     assert "Traceback" not in said
     with process(settings, "topics", "check") as running:
         _, said = running.communicate(timeout=30 * PATIENCE)

@@ -4,8 +4,8 @@ import pytest
 
 from connectors.api.org_usage import UsageBody
 from connectors.billing.metered_events import metered
-from connectors.http.endpoint import parsed
 from connectors.http.problem import Problem
+from connectors.http.request_models import parsed
 from schemas.errors import Rejected
 
 

@@ -20,6 +20,8 @@ PRICED_BY_LAGO = (
     "without one in the plan Lago stores it and bills nothing."
 )
 
+IF_IT_LASTS = "If it stays so: `curl $LAGO_API_URL/health`, then look for `breaker_opened` in the worker's log."
+
 
 def story(decision: str, usd: str, cents: str, calls: int = 1, status: str = "completed") -> EventStory:
     call = CallRow("i", "p", "acme", decision, "m", "p", 3, Decimal(usd), AT, AT, "c", "r", "0/1")
@@ -46,8 +48,8 @@ def test_an_event_without_an_amount_is_not_called_billed(told: EventStory, sente
 @pytest.mark.parametrize(
     ("status", "sentence"),
     [
-        ("pending", "The event is not at Lago yet."),
-        ("processing", "Lago has not accepted the event yet; it is sent again."),
+        ("pending", f"The event is not at Lago yet. {IF_IT_LASTS}"),
+        ("processing", f"Lago has not accepted the event yet; it is sent again. {IF_IT_LASTS}"),
         (
             "failed",
             "Lago does not bill the event. `meterbridge dlq list` has its dead letter, unless that was dismissed.",

@@ -80,8 +80,11 @@ def test_a_table_shows_the_largest_amounts_of_a_flood_and_the_number_of_customer
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        ([], "nothing is held for 'nobody-*'."),
-        (["--until", "2026-11-20T10:03Z"], "nothing is held for 'nobody-*' of usage that ended by 2026-11-20T10:03Z."),
+        ([], "nothing is held for 'nobody-*': see `meterbridge held list`."),
+        (
+            ["--until", "2026-11-20T10:03Z"],
+            "nothing is held for 'nobody-*' of usage that ended by 2026-11-20T10:03Z: see `meterbridge held list`.",
+        ),
     ],
 )
 def test_the_message_that_nothing_is_held_names_a_time_only_if_one_was_given(

@@ -1,5 +1,8 @@
 """A worker that starts without Lago's key logs it at once."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
@@ -7,6 +10,7 @@ from structlog.testing import capture_logs
 from connectors.cli import worker as worker_module
 from connectors.cli.worker import warn_of_missing
 from connectors.config.settings import Settings
+from connectors.processes.api_access import ApiAccess
 
 WITH_KEY = Settings(lago_api_key=SecretStr("a-key"))
 
@@ -33,3 +37,22 @@ def test_a_worker_logs_the_warning_before_it_runs(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SystemExit):
         worker_module.worker("sink")
     assert order == ["warned", "ran"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "ring", "event", "named"),
+    [
+        (Settings(), object(), "master_key_not_set", "`meterbridge keys create`"),
+        (WITH_KEY, None, "master_key_not_set", "LAGO_API_KEY at /api/customers and /api/billing"),
+        (Settings(), None, "management_closed", "every request is answered 401"),
+    ],
+)
+def test_an_api_without_a_master_key_logs_which_credentials_it_accepts(
+    settings: Settings, ring: object, event: str, named: str
+) -> None:
+    access: Any = SimpleNamespace(_settings=settings, _ring=ring, _users=None)
+    with capture_logs() as lines:
+        ApiAccess._warn_of_no_master_key(access)
+    [line] = lines
+    assert (line["event"], line["log_level"]) == (event, "warning")
+    assert named in line["detail"] and "LITELLM_MASTER_KEY" in line["detail"]

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaException
 
 from connectors.cli.unreachable import with_address
 from connectors.config.settings import Settings, load_settings
-from connectors.config.unanswered import sentence_of
+from connectors.config.unanswered import KAFKA_RUNS, sentence_of
 from connectors.kafka.errors import kafka_sentence
 from connectors.lago.errors import LagoRejected, LagoUnavailable
 from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, Unavailable
@@ -79,7 +79,8 @@ def test_the_message_ends_with_the_address_and_its_setting(error: MeterbridgeErr
 def test_an_unreachable_service_gives_one_sentence_without_an_exception_name(
     error: MeterbridgeError, told: str
 ) -> None:
-    assert with_address(error, settings) == f"{told}: is it running?"
+    runs = KAFKA_RUNS if told.startswith("Kafka") else "is it running?"
+    assert with_address(error, settings) == f"{told}: {runs}"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,9 @@ def test_a_service_that_runs_is_not_asked_for_whether_it_runs(error: Meterbridge
 )
 def test_commands_and_callers_of_http_read_the_same_sentence_but_for_the_address(error: Unavailable) -> None:
     place = re.compile(r" at [A-Z_]+_(URL or POSTGRES_HOST: |URL=|SERVERS=)\S+?(?=:? |: is|$)")
-    command = place.sub("", with_address(error, settings)).removesuffix(": is it running?")
+    command = (
+        place.sub("", with_address(error, settings)).removesuffix(f": {KAFKA_RUNS}").removesuffix(": is it running?")
+    )
     begin, _, setting = sentence_of(error).partition("; if it lasts, the operator must check ")
     assert begin == f"{command}. Send the request again later"
     assert setting.removesuffix(".") in with_address(error, settings)
@@ -132,7 +135,7 @@ def test_commands_and_callers_of_http_read_the_same_sentence_but_for_the_address
 )
 def test_an_unreachable_kafka_gives_one_sentence_for_each_client_library(error: Exception, said: str) -> None:
     result = kafka_sentence(error, servers) or with_address(error, settings)  # type: ignore[arg-type]
-    assert result == f"Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS=kafka-1:9092,kafka-2:9092{said}: is it running?"
+    assert result == f"Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS=kafka-1:9092,kafka-2:9092{said}: {KAFKA_RUNS}"
 
 
 def test_a_refusal_by_kafka_is_reported_as_such_and_our_bug_stays_a_bug() -> None:

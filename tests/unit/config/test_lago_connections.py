@@ -58,7 +58,7 @@ def test_no_error_message_contains_a_key() -> None:
     wrong = listed({"id": "e u", "url": "http://x", "key": "very-secret"})
     with pytest.raises(ConfigurationError) as refused:
         load_settings({"LAGO_ORGANIZATIONS": wrong})
-    assert "very-secret" not in refused.value.detail and "0.id" in refused.value.detail
+    assert "very-secret" not in refused.value.detail and "entry 1 id" in refused.value.detail
 
 
 def test_one_webhook_secret_for_two_organisations_is_refused() -> None:

@@ -14,10 +14,10 @@ from connectors.http.endpoint import (
     as_problem,
     endpoint,
     endpoints_of,
-    parsed,
     routes_of,
 )
 from connectors.http.problem import Problem
+from connectors.http.request_models import parsed
 from connectors.lago.errors import LagoRejected, LagoUnavailable
 from schemas.errors import LedgerBroken, MeterbridgeError, Rejected, TopicProblem, Unavailable
 

@@ -12,8 +12,9 @@ from pydantic import AliasChoices, AwareDatetime, BaseModel, Field, StrictInt, S
 
 from connectors.config.settings import Settings
 from connectors.http import field_errors
-from connectors.http.endpoint import Endpoint, parsed
+from connectors.http.endpoint import Endpoint
 from connectors.http.problem import Problem
+from connectors.http.request_models import parsed
 from connectors.kafka.checked_producer import CheckedProducer
 from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.lago.client import LagoClient

@@ -7,8 +7,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from connectors.config.settings import Settings
-from connectors.http.endpoint import Endpoint, parsed
+from connectors.http.endpoint import Endpoint
 from connectors.http.problem import Problem
+from connectors.http.request_models import parsed
 from connectors.kafka.checked_producer import CheckedProducer
 from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.lago.client import LagoClient

@@ -28,5 +28,5 @@ async def test_a_process_that_is_not_ready_says_why_in_words(reason: str) -> Non
 def test_every_reason_of_the_producer_and_the_server_has_its_sentence() -> None:
     reasons = {found for source in SOURCES for found in REASON.findall((ROOT / source).read_text(encoding="utf-8"))}
     assert {"kafka_timeout", "topics_unchecked", "coordinator_awaited"} <= reasons
-    assert reasons - SENTENCES.keys() <= {"kafka_tables"}, reasons - SENTENCES.keys()
+    assert reasons - SENTENCES.keys() <= {"kafka_producer_failed_for_good"}, reasons - SENTENCES.keys()
     assert "docs/errors.md" in unready("of_a_later_release")

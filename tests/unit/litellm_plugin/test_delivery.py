@@ -258,3 +258,20 @@ def test_a_record_written_while_its_file_is_posted_again_is_kept(
 def test_a_line_that_a_crash_truncated_is_no_record(tmp_path: Path) -> None:
     (tmp_path / "x.aside.ndjson").write_bytes(b'{"a":1}\n{"a":')
     assert kept_in(tmp_path)[:2] == (1, 1)
+
+
+def test_the_command_answers_a_wrong_setting_with_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Earlier it was a traceback; and a folder that does not exist was an empty one."""
+    for name in ("METERBRIDGE_URL", "METERBRIDGE_SECRET", "METERBRIDGE_TOKEN", "METERBRIDGE_RING_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    assert main("status") == 2
+    assert "METERBRIDGE_URL is not set" in capsys.readouterr().err
+    monkeypatch.setenv("METERBRIDGE_URL", "http://localhost:1")
+    monkeypatch.setenv("METERBRIDGE_TOKEN", "0123456789abcdef")
+    monkeypatch.setenv("METERBRIDGE_RING_PATH", str(tmp_path / "nowhere"))
+    assert main("status") == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert "METERBRIDGE_RING_PATH is no folder: " in told.err

@@ -2,7 +2,7 @@
 
 `status` prints the contents of the ring's folder as JSON. `repost` posts the set-aside records again, after the cause
 is fixed, for example a limit of the ingress or of a proxy before it. Both may run while a proxy runs. The exit code is
-0 if no set-aside record is left.
+0 if no set-aside record is left, 1 if one is left, 2 if a setting is wrong.
 """
 
 import json
@@ -59,9 +59,16 @@ def repost(folder: Path, poster: Poster) -> int:
 
 
 def main(command: str) -> int:
-    """Run a command. Raises: ValueError: a setting is missing or wrong."""
-    settings = PluginSettings.of(os.environ)
+    """Run a command; return 2 if a setting is missing or wrong, or the folder does not exist."""
+    try:
+        settings = PluginSettings.of(os.environ)
+    except ValueError as error:
+        return _wrong(str(error))
     folder = Path(settings.ring_path)
+    if not folder.is_dir():
+        return _wrong(
+            f"METERBRIDGE_RING_PATH is no folder: {folder}. Take the value of the proxy, which makes the folder"
+        )
     status_report: dict[str, int] = {}
     if command == "repost":
         with blocking_http(settings.post_timeout) as http:
@@ -69,6 +76,11 @@ def main(command: str) -> int:
     status_report |= status(folder)
     sys.stdout.write(json.dumps(status_report) + "\n")
     return int(status_report["aside_records"] > 0)
+
+
+def _wrong(sentence: str) -> int:
+    sys.stderr.write(f"meterbridge_litellm: {sentence}\n")
+    return 2
 
 
 if __name__ == "__main__":
