@@ -21,6 +21,13 @@ def ends_with(error: BaseException) -> Callable[..., Any]:
     return move
 
 
+def knows(account: dict[str, Any] | None) -> Callable[..., Any]:
+    async def balance(*_: Any) -> dict[str, Any] | None:
+        return account
+
+    return balance
+
+
 @pytest.mark.parametrize("error", [Unavailable("postgres_away", "ConnectionResetError"), KeyboardInterrupt()])
 @pytest.mark.parametrize("words", [("grant", "user:ada", "25"), ("refund", "user:ada", "25")])
 @pytest.mark.parametrize("key", [None, "invoice-7"])
@@ -31,9 +38,23 @@ def test_the_key_is_named_under_which_a_repeat_moves_the_credits_once(
     monkeypatch.setattr(command, "CommandProducer", lambda _kafka: None)
     targets: list[dict[str, str]] = []
     monkeypatch.setattr(command, "audited", lambda *given, **_: targets.append(given[3]))
+    monkeypatch.setattr(command, "balance_of", knows({"grants": []}))
     monkeypatch.setattr(command, "add_credits", ends_with(error))
     more = () if key is None else ("--key", key)
     result = CliRunner().invoke(app, ["credits", *words, *more], env={"COLUMNS": "200", "DATABASE_URL": URL})
     (target,) = targets
     assert result.exit_code != 0 and key in (None, target["key"])
     assert f"Repeat with --key {target['key']}, which moves them once." in result.output
+
+
+def test_a_refund_of_an_account_that_does_not_exist_is_refused_before_its_audit_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Earlier a misspelt account was told "-5, balance 0", with exit code 0."""
+    monkeypatch.setattr(command, "settings_of_command", lambda: load_settings({"DATABASE_URL": URL}))
+    lines: list[object] = []
+    monkeypatch.setattr(command, "audited", lambda *given, **_: lines.append(given))
+    monkeypatch.setattr(command, "balance_of", knows(None))
+    result = CliRunner().invoke(app, ["credits", "refund", "user:nobody", "5"], env={"COLUMNS": "200"})
+    assert (result.exit_code, lines) == (1, [])
+    assert "no account user:nobody: no credits were ever granted to it" in result.output
