@@ -189,7 +189,15 @@ async def test_every_answer_is_sent_after_the_fixed_delay(monkeypatch: pytest.Mo
     assert waits == [0.5] * 5
 
 
-async def test_a_request_without_an_answer_does_not_delay_the_shutdown() -> None:
+async def test_a_request_without_an_answer_does_not_delay_the_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its wait ends by itself: it is not cancelled at the end of the server's patience."""
+    wait, ended = Injection.wait, list[float]()
+
+    async def noted(injection: Injection, seconds: float) -> None:
+        await wait(injection, seconds)
+        ended.append(seconds)
+
+    monkeypatch.setattr(Injection, "wait", noted)
     async with lago_sandbox() as lago:
         await lago.fault(kind="slow", seconds=3600)
         waiting = asyncio.create_task(lago.post(event()))
@@ -198,6 +206,7 @@ async def test_a_request_without_an_answer_does_not_delay_the_shutdown() -> None
                 await asyncio.sleep(0.01)
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):  # no answer, and no end of the client's patience
         await waiting
+    assert ended == [3600]
 
 
 @pytest.mark.parametrize("kind", ["truncate", "trickle"])
