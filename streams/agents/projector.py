@@ -14,6 +14,7 @@ import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 
 from schemas.errors import Rejected, TopicProblem, Unavailable
+from schemas.reasons import POSTGRES_SLOW
 from streams.core.delivery.backoff import RetryPolicy
 from streams.runtime.offsets import standing
 
@@ -23,6 +24,8 @@ log = structlog.get_logger(__name__)
 PROJECT_LIMIT = 4000
 #: Number of ticks without a fetch batch after which the partition counts as read to its end.
 _QUIET_TICKS = 2
+#: After this many timeouts in a row, records are written in smaller parts: together they may take too long every time.
+_SLOW_TIMES = 2
 T = TypeVar("T")
 
 
@@ -45,6 +48,10 @@ class PartitionPosition(NamedTuple):
 
     topic_id: str
     next: int
+
+
+class _TooManyAtOnce(Exception):
+    """Postgres did not write these records in time, several times."""
 
 
 class Projection(Protocol):
@@ -93,6 +100,7 @@ class ProjectWork:
     _next: int = field(default=0, init=False)
     _asking: bool = field(default=False, init=False)
     _quiet: int = field(default=0, init=False)
+    _at_once: int = field(default=PROJECT_LIMIT, init=False)
     _logged: set[str] = field(default_factory=set, init=False)
 
     async def open(self) -> int:
@@ -114,17 +122,22 @@ class ProjectWork:
         return place.next
 
     async def process(self, records: Sequence[ConsumerRecord]) -> int:
-        """Project records, in transactions of at most `PROJECT_LIMIT` records.
+        """Project records, in transactions of at most `PROJECT_LIMIT` records, and of fewer while these take too long.
 
         Raises:
             Unavailable: `stale_projector`: another process has moved the position meanwhile. The partition must be
                 opened again.
         """
         self._quiet = 0
-        for start in range(0, len(records), PROJECT_LIMIT):
-            part = records[start : start + PROJECT_LIMIT]
+        while records:
+            part = records[: self._at_once]
             self.sensors.projecting(self.tp.topic, self.tp.partition, part[0].timestamp)
-            await self._project(part)
+            try:
+                await self._project(part)
+                self._at_once = min(self._at_once + self._at_once // 8 + 1, PROJECT_LIMIT)
+            except _TooManyAtOnce:
+                self._at_once = max(1, min(self._at_once, len(part)) // 2)
+            records = [record for record in records if record.offset >= self._next]
         return self._next
 
     async def punctuate(self) -> None:
@@ -144,7 +157,9 @@ class ProjectWork:
     async def _project(self, records: Sequence[ConsumerRecord]) -> None:
         following = records[-1].offset + 1
         try:
-            projected = await self._patiently(lambda: self.projection.project(self.tp, self._next, following, records))
+            projected = await self._patiently(
+                lambda: self.projection.project(self.tp, self._next, following, records), len(records)
+            )
         except Rejected as refusal:
             if len(records) > 1:
                 for half in (records[: len(records) // 2], records[len(records) // 2 :]):
@@ -169,9 +184,9 @@ class ProjectWork:
             see = "meterbridge db unprojected"
             log.error("record_not_projected", **self._place(), reason=reason, from_offset=offset, see=see)
 
-    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Repeat `ask` until Postgres answers."""
-        failures = 0
+    async def _patiently(self, ask: Callable[[], Awaitable[T]], count: int = 1) -> T:
+        """Repeat `ask`, which is about `count` records, until Postgres answers. Raises: _TooManyAtOnce."""
+        failures = slow = 0
         while True:
             try:
                 self._asking = True
@@ -181,6 +196,9 @@ class ProjectWork:
                 self.sensors.projection_failed(error.reason)
                 if failures == 1:
                     log.warning("projection_held", **self._place(), reason=error.reason, detail=error.detail)
+                slow = slow + 1 if error.reason == POSTGRES_SLOW else 0
+                if count > 1 and slow >= _SLOW_TIMES:
+                    raise _TooManyAtOnce from error
             else:
                 if failures:
                     log.info("projection_resumed", **self._place(), failures=failures)

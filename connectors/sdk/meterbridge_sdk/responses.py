@@ -4,11 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
 from meterbridge_sdk.errors import BillingUnavailable
+
+#: Bytes of an unpacked response; Meterbridge's own to an SDK have some kilobytes. A wrong address may answer without an end.
+MAX_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,20 @@ class CurrentUsage:
     currency: str
     amount_cents: int
     units: Mapping[str, Decimal]
+
+
+async def bounded_response(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """Send a request; return the response with its whole body. Raises: httpx.RequestError: also for more than `MAX_BYTES`."""
+    response, body = await http.send(request, stream=True), bytearray()
+    try:
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > MAX_BYTES:
+                raise httpx.ReadError(f"the response has more than {MAX_BYTES} bytes", request=request)
+    finally:
+        await response.aclose()
+    headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
+    return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
 
 
 def shown_url(url: httpx.URL) -> str:

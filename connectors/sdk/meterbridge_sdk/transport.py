@@ -12,7 +12,7 @@ from typing import Final
 import httpx
 
 from meterbridge_sdk.errors import BillingError, BillingRejected, BillingUnauthorized, BillingUnavailable
-from meterbridge_sdk.responses import json_object, shown_url
+from meterbridge_sdk.responses import bounded_response, json_object, shown_url
 from meterbridge_sdk.retries import backoff_s, retry_after_s
 from meterbridge_sdk.wire import Route
 
@@ -94,9 +94,10 @@ class Transport:
     ) -> tuple[httpx.Response | BillingError, float]:
         """Return the response or the error, and the seconds that the response asks to wait."""
         headers = {**self._headers, **({"Content-Type": "application/json"} if content is not None else {})}
+        request = self._http.build_request(method, self._url + path, content=content, headers=headers)
         try:
             async with asyncio.timeout(self._timeout_s):
-                response = await self._http.request(method, self._url + path, content=content, headers=headers)
+                response = await bounded_response(self._http, request)
         except (httpx.ConnectTimeout, httpx.PoolTimeout):
             return BillingUnavailable("timeout", f"no connection to {self._place} in time: {_CHECK}"), 0.0
         except (httpx.TimeoutException, TimeoutError):

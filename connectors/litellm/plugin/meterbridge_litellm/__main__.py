@@ -13,7 +13,7 @@ from pathlib import Path
 
 from meterbridge_litellm.aside import files_of, kept_in, records_of, wait_for_writer
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.http_clients import blocking_http
+from meterbridge_litellm.http_clients import BlockingHttp
 from meterbridge_litellm.posting import Poster
 from meterbridge_litellm.settings import PluginSettings
 
@@ -71,7 +71,7 @@ def main(command: str) -> int:
         )
     status_report: dict[str, int] = {}
     if command == "repost":
-        with blocking_http(settings.post_timeout) as http:
+        with BlockingHttp(settings.post_timeout) as http:
             status_report["posted"] = repost(folder, Poster(settings, Counts(), http))
     status_report |= status(folder)
     sys.stdout.write(json.dumps(status_report) + "\n")

@@ -18,7 +18,7 @@ import httpx
 from meterbridge_litellm.admission import Admission
 from meterbridge_litellm.calls import PASS_THROUGH, Calls, call_id_of
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.http_clients import AsyncHttp, blocking_http
+from meterbridge_litellm.http_clients import AsyncHttp, BlockingHttp
 from meterbridge_litellm.levels import read as read_levels
 from meterbridge_litellm.posting import Poster
 from meterbridge_litellm.record import record
@@ -59,7 +59,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
     def _start(self) -> None:
         closing = threading.Event()
         self._closing = closing
-        http = blocking_http(self._settings.post_timeout)
+        http = BlockingHttp(self._settings.post_timeout)
         self._ring = Ring(self._settings, self.counts, Poster(self._settings, self.counts, http, closing.is_set).post)
 
     def _start_in_child(self) -> None:

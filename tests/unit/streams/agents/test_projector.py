@@ -25,6 +25,8 @@ class Tables:
         self.next = 0
         self.offsets: list[int] = []
         self.away = 0
+        self.too_many = 10_000
+        self.sizes: list[int] = []
         self.bad: set[int] = set()
         self.asked: list[float] = []
         self.aside: list[tuple[int, str]] = []
@@ -36,6 +38,9 @@ class Tables:
         if self.away:
             self.away -= 1
             raise Unavailable("postgres_away")
+        self.sizes.append(len(records))
+        if len(records) >= self.too_many:
+            raise Unavailable("postgres_slow")
         if self.bad & {record.offset for record in records}:
             raise Rejected("row_refused", "CheckViolationError 23514")
         if expected != self.next:
@@ -117,6 +122,35 @@ def test_while_postgres_is_unavailable_no_row_counts_as_refused() -> None:
     assert run_virtually(bench.work.process(records(0, 1, 2))) == 3
     assert (bench.tables.offsets, bench.tables.aside) == ([0, 2], [(1, "CheckViolationError 23514")])
     assert bench.sensors.failures == {"postgres_away": 3}
+
+
+def test_records_that_take_postgres_too_long_together_are_written_in_smaller_parts() -> None:
+    """Before this, the same 4000 records were sent again for ever, and none behind them became a row."""
+    bench = ProjectorSetup()
+    bench.tables.too_many, bench.tables.bad = 700, {3, 3999}
+    total = 2 * PROJECT_LIMIT
+    assert run_virtually(bench.work.process(records(*range(total)))) == total
+    assert sorted([*bench.tables.offsets, 3, 3999]) == list(range(total))
+    assert [offset for offset, _ in bench.tables.aside] == [3, 3999]
+    assert bench.tables.sizes.count(PROJECT_LIMIT) == 2, "what took too long is not tried again and again"
+    assert sum(size >= 700 for size in bench.tables.sizes) < len(bench.tables.sizes) / 2
+    bench.tables.too_many, bench.tables.sizes = 10_000, []
+    run_virtually(bench.work.process(records(*range(total, 12 * PROJECT_LIMIT))))
+    assert max(bench.tables.sizes) == PROJECT_LIMIT, "it is fast again"
+
+
+def test_one_record_that_takes_postgres_too_long_is_waited_for() -> None:
+    bench = ProjectorSetup()
+
+    async def life() -> int:
+        bench.tables.too_many = 1
+        work = asyncio.ensure_future(bench.work.process(records(0, 1, 2)))
+        await asyncio.sleep(60)
+        assert not work.done() and set(bench.tables.sizes[3:]) == {1}
+        bench.tables.too_many = 10
+        return await work
+
+    assert run_virtually(life()) == 3
 
 
 def test_offsets_may_have_gaps_and_batches_are_bounded() -> None:
