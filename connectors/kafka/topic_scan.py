@@ -129,7 +129,7 @@ def scan_stretches(
                 passed(max(0, after - at[number]))
                 at[number] = after
                 if not is_end and offset < end:
-                    yield message
+                    yield _with_headers(kafka, message)
                 if after >= end:
                     left[number].popleft()
                     if left[number]:
@@ -139,6 +139,17 @@ def scan_stretches(
             for number in further:
                 at[number] = left[number][0][0]
                 consumer.seek(TopicPartition(topic, number, at[number]))
+
+
+def _with_headers(kafka: KafkaConnection, message: Message) -> Message:
+    """Return a message whose headers can be read. Raises: Unavailable."""
+    try:
+        message.headers()
+    except SystemError:
+        from connectors.kafka.odd_headers import read_again
+
+        return read_again(kafka, message)
+    return message
 
 
 def header_of(message: Message, name: str) -> str:

@@ -4,6 +4,7 @@ The body is a list with one `StandardLoggingPayload`, which has the metered fiel
 sign a body, so it sends a token. The canary can do both.
 """
 
+import asyncio
 import hmac
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -15,6 +16,7 @@ import httpx
 import msgspec
 
 from connectors.config.addresses import bare_url
+from connectors.lago.bounded_response import bounded_response
 from schemas.moments import SECOND_US
 from streams.core.delivery.canary import CanaryCall
 
@@ -102,9 +104,11 @@ class CanaryPost:
         """Post the call once; return why the ingress did not accept it, `""` = the call is durable there."""
         body = body_of(call, self._customer, self._party, self._cost_usd)
         headers = {"Content-Type": "application/json", **self._credential.headers(body, now_us // SECOND_US)}
+        request = self._http.build_request("POST", self._url, content=body, headers=headers)
         try:
-            answer = await self._http.post(self._url, content=body, headers=headers)
-        except httpx.RequestError as error:
+            async with asyncio.timeout(self._http.timeout.read):
+                answer = await bounded_response(self._http, request)
+        except (httpx.RequestError, TimeoutError) as error:
             return f"{self._place} does not answer: {type(error).__name__}"
         if answer.status_code != HTTPStatus.ACCEPTED:
             return f"{self._place} answered {answer.status_code}"

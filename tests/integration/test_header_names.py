@@ -14,6 +14,8 @@ from tests.support.header_names import put_with_odd_header
 from tests.support.kafka import Kafka
 from tests.support.stage import Stage
 
+AT_MS = 1_700_000_000_000
+
 
 @pytest.fixture
 def stage(kafka: Kafka, topic_prefix: str) -> Stage:
@@ -46,7 +48,7 @@ async def test_the_meter_counts_such_a_call_and_those_behind_it(kafka: Kafka, st
     at = time.time_ns() // 1000
     calls = [raw(0, slp(number, at_us=at), received_us=at) for number in range(6)]
     stage.put(calls[:2])
-    odd = [(call.key or b"", call.value) for call in calls[2:4]]
+    odd = [(call.key or b"", call.value or b"") for call in calls[2:4]]
     await put_with_odd_header(kafka.bootstrap, stage.topics.raw, odd, at_ms=calls[2].timestamp)
     stage.put(calls[4:])
     async with stage.running("meter", stage.parts()):
@@ -55,6 +57,9 @@ async def test_the_meter_counts_such_a_call_and_those_behind_it(kafka: Kafka, st
 
 
 async def test_a_command_reads_such_a_record(kafka: Kafka, stage: Stage) -> None:
-    await put_with_odd_header(kafka.bootstrap, stage.topics.customers, [mapping("odd")])
-    [message] = scan(stage.connection, offset_range_of(stage.connection, stage.topics.customers))
-    assert header_of(message, "manifest") == ""
+    await put_with_odd_header(kafka.bootstrap, stage.topics.customers, [mapping("odd")], at_ms=AT_MS)
+    [message] = list(scan(stage.connection, offset_range_of(stage.connection, stage.topics.customers)))
+    assert [header_of(message, name) for name in ("manifest", "\ufffd\ufffd\ufffdQ")] == ["", "of a sender"]
+    assert message.headers() == message.headers()
+    read = message.topic(), message.partition(), message.offset(), message.key(), message.value(), message.timestamp()
+    assert read == (stage.topics.customers, 0, 0, *mapping("odd"), (1, AT_MS))

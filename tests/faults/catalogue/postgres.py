@@ -169,16 +169,4 @@ ROWS = (
             "integration/test_credit_corrections.py::test_a_held_call_that_a_rebuilt_ledger_counts_for_its_payer_is_debited",
         ),
     ),
-    Row(
-        217,
-        "records that Postgres never writes in time together",
-        "a batch whose statement reaches its time limit at every attempt, while parts of it do not; then a single record that does",
-        (LOST, TWICE, GOES_ON),
-        "after two timeouts it is written in smaller parts, which grow again when Postgres is fast; a single record is waited for",
-        (
-            "unit/streams/agents/test_projector.py::test_records_that_take_postgres_too_long_together_are_written_in_smaller_parts",
-            "unit/streams/agents/test_projector.py::test_one_record_that_takes_postgres_too_long_is_waited_for",
-        ),
-        simulated="a Postgres in memory with a limit of records in virtual time",
-    ),
 )

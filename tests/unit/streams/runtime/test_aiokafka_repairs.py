@@ -107,7 +107,7 @@ def batch(offset: int, packed: int = 0, name: bytes = b"name", producer: int = -
     for number in range(3):
         at, value = offset + number, None if number else b"v"
         builder.append(number, 1, b"k%d" % at, value, [(written, b"x"), ("other", None)])
-    made = builder.build()
+    made: bytearray = builder.build()
     made[:8] = offset.to_bytes(8)
     return made
 
