@@ -1,7 +1,6 @@
 """All roles in one process: an error of one role restarts that role, and the others continue."""
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.faults.steps import worker
 from tests.support.calls import Raw, raw_value, slp
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
+from tests.support.log_lines import log_lines
 from tests.support.posting import event, limit_records, put, statuses
 from tests.support.sandbox import lago_sandbox
 from tests.support.stage import Stage
@@ -29,8 +29,7 @@ _TOO_LONG = b"no event, and its dead letter is too long for the topic: " + b"x" 
 
 
 def _lines(process: Process, name: str) -> list[dict[str, Any]]:
-    said = process.log.read_text().splitlines()
-    return [line for line in map(json.loads, said) if line["event"] == name]
+    return [line for line in log_lines(process.log) if line["event"] == name]
 
 
 def _starts(process: Process) -> dict[str, int]:

@@ -6,7 +6,6 @@ is stopped while its libraries load has its own interpreter; the others are fork
 """
 
 import asyncio
-import json
 import os
 import re
 import signal
@@ -25,6 +24,7 @@ import pytest
 from tests.support import guard, warm
 from tests.support.eventually import PATIENCE, eventually, soon
 from tests.support.kafka import Kafka, MavenKafka
+from tests.support.log_lines import log_lines
 from tests.support.ports import free_port
 from tests.support.stage import Stage
 from tests.support.wire import wire
@@ -70,8 +70,7 @@ class Running:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the lines about an event."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in lines if line["event"] == name]
+        return [line for line in log_lines(self.log) if line["event"] == name]
 
     def told_to_stop(self) -> int:
         """Send SIGTERM; returns its exit code. Raises: subprocess.TimeoutExpired: it does not end in time."""

@@ -1,7 +1,6 @@
 """`meterbridge worker` as a process: its log, and how it ends when it is asked to."""
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -10,7 +9,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
@@ -22,6 +20,7 @@ from streams.runtime.run import run_role
 from tests.support import guard
 from tests.support.eventually import PATIENCE, eventually, within
 from tests.support.kafka import Kafka
+from tests.support.log_lines import log_lines
 from tests.support.ports import free_port
 from tests.support.stage import Stage
 
@@ -48,10 +47,6 @@ def worker(only: str, environ: Mapping[str, str]) -> Iterator[tuple[subprocess.P
             guard.release(process.pid)
 
 
-def lines(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-
-
 def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
@@ -75,10 +70,10 @@ def test_a_worker_logs_its_partitions_once_it_works_on_them(kafka: Kafka, topic_
         "TOPIC_PREFIX": topic_prefix,
     }
     with worker("meter", environ) as (process, log):
-        opened = eventually(lambda: [line for line in lines(log) if line["event"] == "partitions_opened"], 30)[-1]
+        opened = eventually(lambda: [line for line in log_lines(log) if line["event"] == "partitions_opened"], 30)[-1]
         assert (opened["role"], opened["assigned"]) == ("meter", 2)
-        eventually(lambda: any(line.get("opened") == [0, 1] for line in lines(log)))
-        assert {line["role"] for line in lines(log) if "role" in line} == {"meter"}, "of `--only` and no other"
+        eventually(lambda: any(line.get("opened") == [0, 1] for line in log_lines(log)))
+        assert {line["role"] for line in log_lines(log) if "role" in line} == {"meter"}, "of `--only` and no other"
         process.send_signal(signal.SIGTERM)
         assert process.wait(10 * PATIENCE) == 0, log.read_text()
 

@@ -46,9 +46,9 @@ class Wire:
     async def reset(self) -> None:
         """Reset every present connection; new ones pass."""
         for end in list(self._ends):
-            raw = end.get_extra_info("socket")
-            with contextlib.suppress(OSError):
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            if (raw := end.get_extra_info("socket")) is not None:  # uvloop has none for a closed connection
+                with contextlib.suppress(OSError):
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             end.transport.abort()
         ways = list(self._ways)
         for way in ways:

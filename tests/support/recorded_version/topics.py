@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 from confluent_kafka.admin import AdminClient
 
 from schemas.topics import CATALOGUE
+from tests.support.eventually import eventually
 
 _LIMIT_S = 30.0
 _ROLES = ("meter", "sink", "retry", "project")
@@ -169,7 +171,18 @@ def commit_offsets(bootstrap: str, group: str, at: Mapping[tuple[str, int], int]
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
     with closing(consumer):
         places = [TopicPartition(topic, partition, offset) for (topic, partition), offset in at.items()]
+        eventually(partial(_committed, consumer, places), every_s=0.1)
+
+
+def _committed(consumer: Consumer, places: list[TopicPartition]) -> bool:
+    """Return whether the broker took the offsets; False = it has not loaded the group yet, or just lost it."""
+    try:
         consumer.commit(offsets=places, asynchronous=False)
+    except KafkaException as error:
+        if error.args[0].code() in (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS):
+            return False
+        raise
+    return True
 
 
 def _text(value: bytes | None) -> str | None:
