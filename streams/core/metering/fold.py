@@ -157,6 +157,7 @@ class Fold:
         | no usage in the record     | -                     | rejected                                       |
         | SETTLED, UNTOLD            | any                   | duplicate; another cost is also kept aside     |
         | COSTLESS                   | not billed            | duplicate                                      |
+        | COSTLESS                   | from a cache, no cost | duplicate: counted by an older release         |
         | NEVER, may be forgotten    | any                   | rejected: beyond_horizon                       |
         | NEVER, COSTLESS            | billed, implausible   | rejected: implausible_cost                     |
         | NEVER, COSTLESS            | failed, carried       | counted: the success after it has its cost     |
@@ -196,7 +197,7 @@ class Fold:
             decision = decide(usage, policy)
             if (price := None if rates is None else rated(usage, decision, rates)) and decision not in BILLED:
                 decision = BILLABLE
-            if tag != NEVER and (tag != COSTLESS or decision not in BILLED):
+            if tag != NEVER and (tag != COSTLESS or decision not in BILLED or (usage.cache_hit and not cost)):
                 _repeat(changes, duplicate, record, usage, differs_in_cost=differs(tag, cost) and not usage.carried)
                 if usage.job is identity:
                     memory.told_again(usage, tag, clock_ms)

@@ -17,9 +17,11 @@ from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.mapping.resolve import Resolver
+from streams.core.metering import fold
 from streams.core.metering.close_window import coalesce, due_windows, release, seal
 from streams.core.metering.fold import Fold
 from streams.core.metering.grouping import unnamed, with_group_names
+from streams.core.metering.known_identities import COSTLESS
 from streams.core.metering.lago_event import event_of
 from streams.core.pricing.cards import Rates
 from tests.support.calls import NOON, Raw, raw, slp
@@ -209,6 +211,23 @@ def test_a_call_that_a_policy_excluded_is_not_billed_when_it_is_repeated_under_a
     assert line.decisions["duplicate"] == 2 and sum(line.decisions.values()) == 4
     assert all(event.properties["requests"] == "1" for event in line.events)
     assert len(line.events) == (1 if line.decisions["billable"] else 0)
+
+
+@pytest.mark.parametrize("rates", [None, Rates([card(entry(input="1", per_request="3"))])], ids=["", "rated"])
+def test_an_answer_from_the_cache_that_an_older_release_did_not_bill_is_not_billed_when_it_is_repeated(
+    rates: Rates | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That release kept such a call open, as one without a price: its state lasts for the dedupe retention."""
+    line, answer = Line(), slp(1, cost="0", cache_hit=True)
+    with monkeypatch.context() as older:
+        older.setattr(fold, "tag_of", lambda _usage, _decision: COSTLESS)
+        line.fold(PLAIN, answer, rates=rates)
+    line.log.taken_over(NOON)
+    new = replace(PLAIN, bill_cache_hits=True)
+    line.fold(new, answer, rates=rates)
+    line.settle(new)
+    assert line.decisions == {"cache_hit": 1, "duplicate": 1}
+    assert line.events == []
 
 
 POLICIES = [
