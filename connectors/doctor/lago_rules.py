@@ -62,13 +62,13 @@ def _plans(lago: SeenLago, own: Settings) -> Iterator[Finding]:
     """Check all plans that charge the metric, because any org may be on them."""
     if lago.metric is None:
         return
-    charging = {
-        plan: [charge.charge_model for charge in plan.charges if charge.billable_metric_code == own.lago_event_code]
+    charging = [
+        (plan, [charge.charge_model for charge in plan.charges if charge.billable_metric_code == own.lago_event_code])
         for plan in lago.plans
-    }
-    if not any(charging.values()):
+    ]
+    if not any(models for _, models in charging):
         yield Finding("plan_missing", f"No plan of Lago's charges {own.lago_event_code}.")
-    for plan, models in charging.items():
+    for plan, models in charging:
         if models and plan.amount_currency != CURRENCY:
             yield Finding("plan_currency", f"The plan {plan.code} is in {plan.amount_currency}.")
         for model in models:

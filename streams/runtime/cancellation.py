@@ -7,6 +7,10 @@ import asyncio
 from collections.abc import Collection
 from typing import Any, Final
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 #: How often a task is cancelled before it is left alone.
 _TIMES: Final = 5
 
@@ -27,7 +31,7 @@ async def end(tasks: Collection[asyncio.Future[Any]], limit_s: float = 5.0) -> N
     or beside the one that took its place.
 
     Once is not enough: a task whose awaited work ends at the moment of the cancellation may never see that (`asyncio.wait_for` of Python
-    3.11 returns the result instead).
+    3.11 returns the result instead). A task that does not end within the limit is left alone and logged.
     """
     for _ in range(_TIMES):
         going_on = {task for task in tasks if not task.done()}
@@ -36,3 +40,7 @@ async def end(tasks: Collection[asyncio.Future[Any]], limit_s: float = 5.0) -> N
         for task in going_on:
             task.cancel()
         await asyncio.wait(going_on, timeout=limit_s / _TIMES)
+    for task in tasks:
+        if not task.done():
+            work = task.get_coro() if isinstance(task, asyncio.Task) else task
+            log.warning("task_left_running", task=getattr(work, "__qualname__", type(work).__name__))

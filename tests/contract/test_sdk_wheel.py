@@ -27,7 +27,6 @@ import asyncio, json, os, sys
 import schemas, streams, connectors
 import meterbridge_sdk
 from meterbridge_sdk.asgi import OrgBillingMiddleware
-from tests.support.eventually import PATIENCE
 
 async def service(scope, receive, send):
     scope["state"]["user"] = {"id": "user_1", "org_id": "org_1"}
