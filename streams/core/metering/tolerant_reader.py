@@ -304,12 +304,13 @@ def form_of(path: str) -> str:
 
 
 def forms_of(paths: str) -> dict[str, str]:
-    """Return what is accepted in each of some fields, by path.
+    """Return what is accepted in each of some fields, by path; empty if the detail is a sentence.
 
     Args:
-        paths: the detail of a refused call: paths of `PartialCall.bad`, with a comma between them.
+        paths: the detail of a refused call: paths of `PartialCall.bad`, with a comma between them; or a sentence.
     """
-    return {path: form for path in paths.split(", ") if (form := form_of(path))}
+    forms = {path: form_of(path) for path in paths.split(", ")}
+    return forms if all(forms.values()) else {}
 
 
 _FIELDS: dict[type[msgspec.Struct], dict[str, Any]] = {}

@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from schemas.errors import Rejected
 from schemas.moments import MOMENT_FORM, parse_us
 from schemas.money import AMOUNT_FORM, parse_amount
 from schemas.wire import Call, CloudEvent
-from streams.core.metering.tolerant_reader import PartialCall, form_of, loose_json
+from streams.core.metering.customer_key import check_one_customer
+from streams.core.metering.tolerant_reader import PartialCall, form_of, forms_of, loose_json
 
 #: A value that no reader of a required field accepts.
 WRONG: list[Any] = [[]]
@@ -72,3 +74,10 @@ def test_a_number_of_seconds_is_not_written_out(sent: str) -> None:
     kept = msgspec.json.encode(PartialCall(tree, Call).kept)
     assert len(kept) < 100
     assert 0 <= msgspec.json.decode(kept)["metadata"]["usage_object"]["seconds"] <= 1
+
+
+def test_the_names_of_fields_in_a_sentence_are_no_paths() -> None:
+    with pytest.raises(Rejected) as refused:
+        check_one_customer(Call(customer_id="a", end_user="b"))
+    assert forms_of(refused.value.detail) == {}
+    assert list(forms_of("customer_id, end_user")) == ["customer_id", "end_user"]
