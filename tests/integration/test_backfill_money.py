@@ -256,7 +256,7 @@ async def test_a_price_list_identifies_calls_by_their_ids(world: World, stage: S
     (key, *_) = [one.key() for one in stage.read(stage.topics.raw) if b"4.5" in one.value()]
     assert key == b"acme"
     first, priced = (line for line in stage.values(stage.topics.enriched) if line["request_id"] == one["id"])
-    price = ("offset", "decision", "cost_usd", "part", "held", "org_id", "external_subscription_id")
+    price = ("offset", "decision", "cost_usd", "part", "ledger", "held", "org_id", "external_subscription_id")
     same = [{name: value for name, value in line.items() if name not in price} for line in (first, priced)]
     assert same[0] == same[1], "model, tokens, times and key stay those of the log"
 
