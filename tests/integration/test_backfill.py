@@ -195,7 +195,7 @@ async def test_lines_that_are_no_calls_are_reported_and_do_not_affect_others(
     assert done.code == 1, "a script has to see it"
     assert (result["missing"], result["usd"], sum(result["refused"].values())) == (1, "0.25", 3)
     assert (result["where"][0], result["where"][-1]) == (
-        "line 1 (the JSON is invalid at byte 1 of the element): not_json",
+        "line 1 (the JSON is invalid at byte 1 of the element, where it ends: was it cut off?): not_json",
         "line 4, request b (the cost is -1 USD, below 0): negative_cost",
     )
     assert done.code == 1

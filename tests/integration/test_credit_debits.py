@@ -170,8 +170,8 @@ async def test_debits_of_an_uncommitted_batch_do_not_exist(url: str, monkeypatch
     await give(url, "user:acme", "10")
     await prepaid_since(url, SINCE)
 
-    async def fails(connection: Any, found: Any, kinds: Any) -> None:
-        await debits.debit(connection, found, kinds)
+    async def fails(connection: Any, *given: Any) -> None:
+        await debits.debit(connection, *given)
         raise RuntimeError
 
     with monkeypatch.context() as patched:
