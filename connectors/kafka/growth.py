@@ -45,15 +45,20 @@ def partition_counts(kafka: KafkaConnection, names: Iterable[str]) -> dict[str, 
 
 
 def check_ledger_topics(kafka: KafkaConnection, topics: TopicNames, partitions: int) -> None:
-    """Check that the topics of the ledgers exist and have this number of partitions. With more of them a part of the
-    ledgers would not be read. With fewer, a client waits for the missing ones, as if Kafka did not answer.
+    """Check that the topics of the ledgers exist, and that the raw topic has this number of partitions, each with its ledger.
+    With more of them a part of the ledgers would not be read. With fewer, a client waits for the missing ones, as if Kafka did not
+    answer. The changelog may have more: `topics expand` that was refused or interrupted has grown it first.
 
     Raises:
         TopicProblem: `topic_missing`, `partitions_changed`. Unavailable: the broker does not answer.
     """
-    for name, count in partition_counts(kafka, (topics.raw, topics.changelog)).items():
-        if count != partitions:
-            raise TopicProblem("partitions_changed", other_count(name, count, partitions))
+    counts = partition_counts(kafka, (topics.raw, topics.changelog))
+    for name, fits in (
+        (topics.raw, counts[topics.raw] == partitions),
+        (topics.changelog, counts[topics.changelog] >= partitions),
+    ):
+        if not fits:
+            raise TopicProblem("partitions_changed", other_count(name, counts[name], partitions))
 
 
 def grow(kafka: KafkaConnection, counts: Mapping[str, int]) -> list[str]:
