@@ -123,19 +123,22 @@ async def test_the_log_agrees_with_the_ledger_and_held_usage_with_its_windows(ur
 
 @pytest.mark.parametrize("decision", ["billable", "failed_with_cost", "carried"])
 async def test_a_failed_call_without_a_cost_gets_the_row_of_its_copy_with_a_cost(url: str, decision: str) -> None:
-    free = usage(1, decision="failed_call", cost_usd=Decimal(0), status="failure")
+    free = usage(1, decision="failed_call", cost_usd=Decimal(0), status="failure", part="", ledger=PREFIX)
     async with Writer(url) as writer:
-        await writer.put(TOPICS.enriched, free, usage(1, decision=decision, status="failure"), free)
+        await writer.put(TOPICS.enriched, free, usage(1, decision=decision, status="failure", offset=2), free)
     assert await rows(url, "SELECT decision, cost_usd > 0 FROM llm_usage_log") == [(decision, True)]
 
 
 @pytest.mark.parametrize("at_once", [False, True])
 async def test_an_attempt_that_a_rebuilt_ledger_bills_is_billed_in_the_tables(url: str, at_once: bool) -> None:
-    rows_of = usage(1, decision="carried", status="failure"), usage(1, decision="failed_with_cost", status="failure")
+    """Also after the topic has been read again, whose last record is that of the rebuilt ledger."""
+    rows_of = (
+        usage(1, decision="carried", status="failure", part="", ledger=PREFIX),
+        usage(1, decision="failed_with_cost", status="failure"),
+    )
     async with Writer(url) as writer:
-        for batch in [rows_of] if at_once else [[row] for row in rows_of]:
+        for batch in 2 * [rows_of] if at_once else [[row] for row in 2 * rows_of]:
             await writer.put(TOPICS.enriched, *batch)
-        await writer.put(TOPICS.enriched, rows_of[0])
     assert await rows(url, "SELECT decision, part <> '' FROM llm_usage_log") == [("failed_with_cost", True)]
 
 
