@@ -46,7 +46,8 @@ class Wire:
     async def reset(self) -> None:
         """Reset every present connection; new ones pass."""
         for end in list(self._ends):
-            if (raw := end.get_extra_info("socket")) is not None:  # uvloop has none for a closed connection
+            raw = end.get_extra_info("socket")
+            if raw is not None and raw.fileno() >= 0:  # uvloop has no socket, or a closed one, for a closed connection
                 with contextlib.suppress(OSError):
                     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             end.transport.abort()
