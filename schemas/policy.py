@@ -24,7 +24,7 @@ class MeterPolicy:
         grace_us: how long after its end a window waits for late calls.
         quiet_us, late_us: a window of the past is sealed when no call has come for `quiet_us`, and at the latest after
         `late_us`. dedupe_retention_us: how far back a repeated call is recognised. group_by: extra `Usage` fields in a
-        window's key, out of `schemas.usage.GROUP_FIELDS`. cost_decimals: decimals of a dollar to which a cost is
+        window's key, out of `schemas.normalised_call.GROUP_FIELDS`. cost_decimals: decimals of a dollar to which a cost is
         rounded. bill_cache_hits, bill_byok, bill_own_subscriptions, bill_silent_experiments: whether such calls are
         billed. max_usd_per_call, max_usd_per_token: dollars above which a cost is implausible, so that the call is
         rejected. event_code: the billable metric's code in Lago. coalesce_us: age at which held windows are merged: one

@@ -15,6 +15,7 @@ from schemas.errors import Rejected
 from schemas.ledger import Position, Window
 from schemas.moments import MAX_US, parse_us
 from schemas.money import ZERO
+from schemas.normalised_call import token_counts
 from schemas.records import (
     AuditRecord,
     DeliveryAttempt,
@@ -25,7 +26,6 @@ from schemas.records import (
     Rejection,
     WriteOff,
 )
-from schemas.usage import token_counts
 
 #: One above the largest integers of Postgres: `integer`, `bigint`.
 _INT4, _INT8 = 1 << 31, 1 << 63

@@ -7,8 +7,8 @@ from pydantic import BaseModel, Field
 
 from connectors.config.types import BillOrSkip, Dollars, Listed, Lower, MaybeSeconds, WindowSeconds, out_of
 from schemas.money import MOST_COST_DECIMALS
+from schemas.normalised_call import GROUP_FIELDS
 from schemas.policy import OutOfPeriodPolicy
-from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 

@@ -18,7 +18,7 @@ from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from connectors.http.problem import CLOSES, Problem
-from connectors.http.unauthenticated import UnauthenticatedConnections
+from connectors.http.unauthenticated_limits import UnauthenticatedConnections
 from schemas.reasons import SILENT
 
 #: Limits: bytes of the request line and of each header; number of headers.

@@ -35,9 +35,9 @@ from schemas.wire import (
     StoredCloudEvent,
 )
 from streams.core.metering.call_kinds import READS
+from streams.core.metering.call_rejections import NOT_A_CALL, vet
 from streams.core.metering.customer_key import customer_of, matters_less, shape_of
 from streams.core.metering.json_budget import Budget
-from streams.core.metering.required_fields import NOT_A_CALL, vet
 from streams.core.metering.tolerant_reader import WRONG_TYPE, PartialCall
 
 

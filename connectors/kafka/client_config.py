@@ -1,4 +1,5 @@
-"""How clients connect to Kafka: translates a `KafkaConnection` for librdkafka, aiokafka and Faust, and no other option.
+"""How clients connect to Kafka: translates a `KafkaConnection` for librdkafka and aiokafka, and no other option. For Faust it
+makes the brokers' URL only; Faust's credentials are in faust_credentials.py, its options in streams/app.py.
 
 PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL are supported, with PLAIN or SCRAM, and with the certificate of the client (mTLS).
 Host names in certificates are verified.

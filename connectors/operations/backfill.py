@@ -27,11 +27,11 @@ from connectors.operations.usage_log import LogCheck, LogJudgement, caught_up, l
 from connectors.postgres.pool import Database
 from schemas.decoding import decoder
 from schemas.money import quantum
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from schemas.wire import BACKFILL, RawRecord
+from streams.core.metering.call_rejections import NOT_A_CALL
 from streams.core.metering.decisions import UNPRICED
 from streams.core.metering.matching import KNOWN, MISSING, OTHER_COST, PRICED
-from streams.core.metering.required_fields import NOT_A_CALL
 from streams.runtime import clock
 
 BATCH = 500

@@ -7,8 +7,8 @@ from typing import Any, Final
 from connectors.operations.replay import Amount, by_customer, total
 from schemas.moments import HOUR_US, to_iso
 from schemas.money import ZERO, add, plain
+from schemas.normalised_call import Usage
 from schemas.plurals import numbered
-from schemas.usage import Usage
 from streams.core.metering.matching import LoggedCall
 
 #: Number of ids that are kept of each kind. Counts and sums cover all calls.

@@ -24,9 +24,9 @@ from schemas.bounded_name import bounded_name
 from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.money import from_cents, quantum
+from schemas.normalised_call import Usage
 from schemas.records import LagoEvent, Rejection
 from schemas.topics import TopicNames
-from schemas.usage import Usage
 from streams.core.delivery.dead_letter_headers import (
     ATTEMPTS,
     AUDIT_ID,

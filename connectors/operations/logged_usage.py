@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from connectors.postgres.pool import Database
 from schemas.moments import to_datetime
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from streams.core.metering.call_kinds import JOBS, READABLE, kind_of
 from streams.core.metering.spend_log_ids import names_a_job
 

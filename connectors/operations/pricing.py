@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from connectors.operations.dead_letters import usage_of
 from schemas.moments import to_iso
-from schemas.usage import TOKENS, Usage
+from schemas.normalised_call import TOKENS, Usage
 from schemas.wire import FLAT, SLP
 from streams.core.metering.identity import identity_of
 from streams.core.metering.matching import LoggedCall, LoggedDetails

@@ -23,11 +23,11 @@ from schemas.errors import Rejected
 from schemas.ledger import Job
 from schemas.moments import SECOND_US, parse_us
 from schemas.money import EXACT, ZERO, quantum
+from schemas.normalised_call import Usage
 from schemas.plurals import numbered
 from schemas.ranges import counts, dollars, written
 from schemas.reasons import WRITTEN_OFF
 from schemas.records import LagoEvent, Manifest, Receipt
-from schemas.usage import Usage
 from streams.core.metering.batch_identities import HOUR_MS, tag_of
 from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, FAILED_WITH_COST
 from streams.core.metering.failed_attempts import after_carried, mark_of, own_cost, without_attempts

@@ -11,7 +11,7 @@ from connectors.operations.usage_log import LogCheck, LogJudgement, caught_up, l
 from connectors.postgres.pool import Database
 from schemas.errors import ConfigurationError
 from schemas.money import ZERO, add, quantum
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from streams.core.metering.matching import MISSING, CopyVerdict
 
 BATCH = 500

@@ -17,9 +17,9 @@ from connectors.operations.unread import committed_of
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.moments import to_datetime, to_us
+from schemas.normalised_call import Usage
 from schemas.plurals import numbered
 from schemas.policy import MeterPolicy
-from schemas.usage import Usage
 from streams.core.metering.matching import (
     APART_US,
     MISSING,

@@ -18,9 +18,9 @@ from schemas.bounded_name import bounded_name
 from schemas.decoding import DAMAGE, UNDECODABLE, decoder
 from schemas.moments import MAX_US
 from schemas.money import ZERO
+from schemas.normalised_call import TOKENS
 from schemas.reasons import WRITTEN_OFF
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
-from schemas.usage import TOKENS
 from schemas.wire import Call, RawRecord
 from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
 from streams.core.delivery.receipt_states import (

@@ -24,7 +24,7 @@ from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.connections import BoundedRunner
 from connectors.http.health import Dependency, Health, Probe, lago_probe, postgres_probe, redis_probe
 from connectors.http.middleware import RequestTracker, create_app
-from connectors.http.unauthenticated import UnauthenticatedConnections, own_bounds
+from connectors.http.unauthenticated_limits import UnauthenticatedConnections, own_bounds
 from connectors.ingest.near_paths import naming_paths
 from connectors.ingest.spool import Spool
 from connectors.kafka.checked_producer import CheckedProducer, kafka_probe

@@ -11,7 +11,7 @@ from connectors.config.connections import all_revealed
 from connectors.config.settings import Settings
 from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.rate_limit import SenderRateLimiter
-from connectors.http.unauthenticated import UnauthenticatedConnections
+from connectors.http.unauthenticated_limits import UnauthenticatedConnections
 from connectors.ingest.auth import WebhookAuth, check_exposure
 from connectors.ingest.call_context import ContextFields
 from connectors.ingest.routes import IngressDeps, ingress_routes

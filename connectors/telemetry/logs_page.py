@@ -38,7 +38,7 @@ _OTHERS: Final = ("connectors/sdk/", "connectors/litellm/plugin/")
 #: Events whose name is not a literal at the call, by module and expression.
 _EVENTS: Final = {
     **dict.fromkeys(
-        (("connectors/http/unauthenticated.py", name) for name in ("event", "logged")),
+        (("connectors/http/unauthenticated_limits.py", name) for name in ("event", "logged")),
         ("wrong_credentials", "request_malformed", "connections_full"),
     ),
     ("connectors/lago/event_store.py", "event"): ("event_store_unknown", "event_store_assumed"),
@@ -56,7 +56,7 @@ _SPREAD: Final = {
         *("lago_id", "status", "payment_status", "invoice_type", "number", "currency", "total_amount_cents"),
     ),
     ("connectors/cli/running.py", "did_you_mean"): ("did_you_mean",),
-    ("connectors/http/unauthenticated.py", "more"): ("error",),
+    ("connectors/http/unauthenticated_limits.py", "more"): ("error",),
     ("connectors/kafka/startup.py", "cause"): ("reason", "detail"),
     ("connectors/lago/event_store.py", "more"): ("store",),
     ("connectors/postgres/projection.py", "doubled"): ("bridge", "job", "copy"),

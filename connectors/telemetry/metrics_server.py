@@ -24,7 +24,7 @@ from connectors.telemetry.worker_health import WorkerHealth
 from schemas.reasons import FULL, FULL_OF_ONE, SILENT
 
 #: Maximum number of connections that are served at the same time, in total and for one address.
-#: `connectors.http.unauthenticated` reserves twice as many file descriptors, because a closed connection keeps its
+#: `connectors.http.unauthenticated_limits` reserves twice as many file descriptors, because a closed connection keeps its
 #: descriptor until its thread has ended.
 MOST, MOST_OF_ONE = 16, 8
 #: Seconds from the accepted connection to the last byte of the response. Prometheus' default time limit of a scrape is ten

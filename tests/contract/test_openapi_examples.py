@@ -13,7 +13,7 @@ from connectors.api.openapi.examples import EXAMPLES
 from connectors.api.openapi.usage_bodies import USAGE_BODIES
 from connectors.ingest.routes import ROUTES
 from connectors.ingest.store import ElementStore, StoreOutcome
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from schemas.wire import Call, RawRecord
 from streams.core.metering.normalise import normalise
 from tests.contract.compatibility.breaks import Json

@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from tests.faults.catalogue import growth, kafka, lago, postgres, processes, records, upgrades
-from tests.faults.catalogue import input as bad_input
-from tests.faults.catalogue.meaning import RULES
-from tests.faults.catalogue.row import Row
+from tests.faults.matrix_rows import growth, kafka, lago, postgres, processes, records, upgrades
+from tests.faults.matrix_rows import input as bad_input
+from tests.faults.matrix_rows.meaning import RULES
+from tests.faults.matrix_rows.row import Row
 from tests.faults.page import page
 from tests.faults.results import RESULTS
 

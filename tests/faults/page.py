@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import fsum
 from typing import Any
 
-from tests.faults.catalogue.meaning import Rule
-from tests.faults.catalogue.row import Check, Row
+from tests.faults.matrix_rows.meaning import Rule
+from tests.faults.matrix_rows.row import Check, Row
 
 Results = Mapping[str, Mapping[str, Any]]
 

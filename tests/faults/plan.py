@@ -1,6 +1,6 @@
 """The plan of faults: drawn from a seed, equal for equal seeds, and with enough faults of every kind.
 
-A minute of load contains the whole catalogue below; a longer run is a sequence of such minutes, each drawn again.
+A minute of load contains all kinds of faults below; a longer run is a sequence of such minutes, each drawn again.
 """
 
 from collections.abc import Iterable, Sequence

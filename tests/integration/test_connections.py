@@ -17,7 +17,7 @@ from connectors.http import connections
 from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.connections import MAX_HEADERS, MAX_LINE, BoundedRunner, admitted
 from connectors.http.middleware import RequestTracker
-from connectors.http.unauthenticated import Bounds, UnauthenticatedConnections
+from connectors.http.unauthenticated_limits import Bounds, UnauthenticatedConnections
 from schemas.reasons import FULL, FULL_OF_ONE, SILENT
 from tests.support.eventually import PATIENCE, within
 

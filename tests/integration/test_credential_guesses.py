@@ -6,7 +6,7 @@ import httpx
 import pytest
 import structlog
 
-from connectors.http.unauthenticated import bounds_of
+from connectors.http.unauthenticated_limits import bounds_of
 from connectors.processes.server import API, WEBHOOKS, serving
 from tests.support.ingress import USAGE
 from tests.support.kafka import Kafka

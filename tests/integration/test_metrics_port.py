@@ -15,7 +15,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from connectors.http.unauthenticated import FULL, FULL_OF_ONE
+from connectors.http.unauthenticated_limits import FULL, FULL_OF_ONE
 from connectors.telemetry.metrics_server import MAX_HEAD, MOST, MOST_OF_ONE, MetricsServer, Places, start_metrics_server
 from tests.support.eventually import PATIENCE
 
@@ -26,7 +26,7 @@ HEAD = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
 PROCESS = """
 import sys, time
 from prometheus_client import CollectorRegistry, Gauge
-from connectors.http.unauthenticated import FULL, FULL_OF_ONE
+from connectors.http.unauthenticated_limits import FULL, FULL_OF_ONE
 from connectors.telemetry.metrics_server import start_metrics_server
 from tests.support.eventually import PATIENCE
 registry = CollectorRegistry()

@@ -18,9 +18,9 @@ from connectors.operations.delivered import PostedEvent
 from connectors.operations.last_invoice import Life
 from schemas.customers import OrgRecord
 from schemas.moments import parse_us, to_datetime
+from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
-from schemas.usage import Usage
 from streams.core.delivery.after_end import AGAIN
 from streams.core.metering.matching import LoggedCall, verdict
 from tests.model import history as h

@@ -4,8 +4,8 @@ from decimal import Decimal
 from typing import Any
 
 from schemas.money import quantum
+from schemas.normalised_call import Usage
 from schemas.rates import Entry, Factors, RateCard
-from schemas.usage import Usage
 from streams.core.pricing.price import PriceInput, entry_of, priced_by, tariff_of
 from tests.support.calls import NOON
 

@@ -9,7 +9,7 @@ from itertools import islice
 
 from schemas.ledger import Attempts, Job
 from schemas.moments import HOUR_US
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from streams.core.metering.decisions import PRICEABLE, UNBILLED
 from streams.core.metering.known_identities import COSTLESS, NEVER, SETTLED, UNTOLD, fingerprint, pack_identities
 from streams.core.metering.ledger_state import LedgerState

@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from schemas.usage import Usage, token_counts
+from schemas.normalised_call import Usage, token_counts
 from schemas.wire import Call, CallMetadata, Count, TokenDetails, UsageObject
 from streams.core.metering.call_kinds import INFERENCE, JOBS, KINDS, READABLE, kind_of, plain_name
 from streams.core.metering.flags import is_yes

@@ -8,9 +8,9 @@ import msgspec
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.ledger import Position, Rated, Window, WindowKey, window_key
 from schemas.money import EXACT, ZERO
+from schemas.normalised_call import TOKENS
 from schemas.policy import MeterPolicy
 from schemas.records import Receipt
-from schemas.usage import TOKENS
 from streams.core.mapping.billing_periods import Billed, billed
 from streams.core.mapping.organizations import organization_of, unreachable
 from streams.core.mapping.resolve import UNKNOWN_RATE, Target, held_for, resolve_held, resolve_org

@@ -1,7 +1,7 @@
 """The decision code of each call. It says whether the call is billed."""
 
+from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
-from schemas.usage import Usage
 from streams.core.metering.call_kinds import MANAGEMENT, MEDIA
 
 BILLABLE = "billable"

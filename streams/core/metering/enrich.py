@@ -7,8 +7,8 @@ import msgspec
 from schemas.ledger import RateKey, Window
 from schemas.moments import SECOND_US, to_datetime
 from schemas.money import EXACT
+from schemas.normalised_call import Usage
 from schemas.records import EnrichedUsage
-from schemas.usage import Usage
 from streams.core.mapping.resolve import Target
 from streams.core.metering.lago_event import transaction_id
 

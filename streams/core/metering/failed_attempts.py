@@ -15,7 +15,7 @@ import msgspec
 from schemas.ledger import Attempts, FailedAttempt
 from schemas.moments import HOUR_US
 from schemas.money import ZERO, add
-from schemas.usage import TOKENS, Usage, token_counts
+from schemas.normalised_call import TOKENS, Usage, token_counts
 from streams.core.metering.decisions import FAILED_WITH_COST
 from streams.core.metering.identity import identity_of
 from streams.core.metering.matching import NOISE

@@ -15,9 +15,9 @@ from schemas.bounded_name import bounded_name
 from schemas.errors import Rejected
 from schemas.ledger import HELD_LENGTH_US, Position, Rated, RateKey, Sum, Window, WindowKey
 from schemas.money import EXACT, ZERO, quantum
+from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
 from schemas.records import Rejection
-from schemas.usage import Usage
 from schemas.wire import FLAT, SLP
 from streams.core.mapping.resolve import Target
 from streams.core.metering.batch_identities import HOUR_MS, BatchIdentities, tag_of

@@ -4,8 +4,8 @@ lost ledger. Pure.
 
 from schemas.ledger import Position
 from schemas.moments import HOUR_US
+from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
-from schemas.usage import Usage
 from streams.core.metering.batch_identities import JOB_HORIZON_US
 from streams.core.metering.normalise import FUTURE_US
 

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from schemas.money import ZERO
+from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
-from schemas.usage import Usage
 from streams.core.metering.call_kinds import JOBS
 from streams.core.metering.call_meaning import SEALED
 from streams.core.metering.decisions import BILLED, LOST, METERED, PRICEABLE, decide
@@ -40,7 +40,7 @@ MISSING, KNOWN, PRICED, OTHER_COST, UNCLEAR = "missing", "known", "priced", "oth
 
 
 class LoggedDetails(NamedTuple):
-    """What a row of the usage log knows of a call besides its ids; the names are those of `schemas.usage.Usage`.
+    """What a row of the usage log knows of a call besides its ids; the names are those of `schemas.normalised_call.Usage`.
 
     Fields:
         end_us: microseconds since 1970 UTC; 0 = not known.

@@ -6,7 +6,7 @@ from decimal import Decimal
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us
 from schemas.money import ZERO, quantise
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from schemas.wire import (
     BACKFILL,
     CLOUDEVENT,

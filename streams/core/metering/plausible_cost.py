@@ -5,8 +5,8 @@ them.
 from decimal import Decimal
 
 from schemas.money import EXACT, ZERO
+from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
-from schemas.usage import Usage
 from streams.core.metering.call_kinds import JOB, MEDIA
 
 #: The reason of the rejection. An operator overrules it with the same text in `accepted`.

@@ -1,6 +1,6 @@
 """Decides which calls a rate card prices: billed calls, and calls that are unbilled only because LiteLLM has no price."""
 
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from streams.core.metering.call_kinds import INFERENCE, MEDIA, UNKNOWN
 from streams.core.metering.decisions import BILLED, UNPRICED, ZERO_COST
 from streams.core.pricing.cards import Price, Rates

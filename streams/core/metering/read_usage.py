@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from schemas.customer_id import key_hash
 from schemas.errors import Rejected
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from schemas.wire import ENVELOPE_VERSION, RULES, Call, Metered, RawRecord
 from streams.core.metering.normalise import normalise, unknown_version
 from streams.core.metering.tolerant_reader import AMOUNTS, PartialCall, clean, loose_json

@@ -1,7 +1,7 @@
 """Puts calls and metered events into windows; a window becomes an event of Lago."""
 
 from schemas.ledger import Window
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from streams.core.mapping.resolve import Target
 from streams.core.metering.step_changes import Changes
 

@@ -19,7 +19,7 @@ _AS_IT_IS = Entry()
 
 
 class PriceInput(Protocol):
-    """The input of a price; `schemas.usage.Usage` explains the fields.
+    """The input of a price; `schemas.normalised_call.Usage` explains the fields.
 
     LiteLLM's `tokens_input` includes cached and written tokens, and `tokens_output` includes reasoning.
     """

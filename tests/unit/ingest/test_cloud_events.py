@@ -12,8 +12,8 @@ import pytest
 
 from connectors.ingest.raw_record import customer_of_rest, strip
 from connectors.ingest.rejection_record import InvalidElement
+from schemas.normalised_call import Usage
 from schemas.reasons import BAD_NUMBER, NOT_AN_OBJECT, NOT_JSON, WRONG_TYPE
-from schemas.usage import Usage
 from schemas.wire import CLOUDEVENT, FLAT, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.identity import identity_of

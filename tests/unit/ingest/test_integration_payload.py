@@ -12,7 +12,7 @@ import pytest
 
 from connectors.ingest.raw_record import strip
 from connectors.ingest.rejection_record import InvalidElement
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from schemas.wire import FLAT, INTEGRATION, LAGO, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.normalise import normalise

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.catalogue.meaning import RULES
-from tests.faults.catalogue.row import LOST, MONEY, TWICE, Check, Row
 from tests.faults.matrix import CHAPTERS, PAGE, ROWS, written
+from tests.faults.matrix_rows.meaning import RULES
+from tests.faults.matrix_rows.row import LOST, MONEY, TWICE, Check, Row
 from tests.faults.page import page
 from tests.faults.results import Recorder
 

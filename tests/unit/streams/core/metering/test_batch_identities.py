@@ -7,8 +7,8 @@ import pytest
 
 from schemas.ledger import Job, Position
 from schemas.moments import HOUR_US
+from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
-from schemas.usage import Usage
 from streams.core.metering.batch_identities import HOUR_MS, BatchIdentities, tag_of
 from streams.core.metering.decisions import BILLABLE, BYOK, CACHE_HIT, OWN_SUBSCRIPTION, PRICEABLE, SILENT_EXPERIMENT
 from streams.core.metering.known_identities import COSTLESS, SETTLED, UNTOLD

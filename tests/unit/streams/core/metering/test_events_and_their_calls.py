@@ -12,8 +12,8 @@ from multidict import CIMultiDict
 
 from connectors.ingest.cloud_events import event_of
 from connectors.ingest.store import ElementStore, StoreOutcome
+from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
-from schemas.usage import Usage
 from schemas.wire import CLOUDEVENT, FLAT, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.decisions import CACHE_HIT, OWN_SUBSCRIPTION, SILENT_EXPERIMENT, decide

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from schemas.ledger import FailedAttempt
 from schemas.moments import SECOND_US
-from schemas.usage import TOKENS
+from schemas.normalised_call import TOKENS
 from streams.core.metering.fold import Fold
 from streams.core.metering.step_changes import apply
 from streams.core.pricing.cards import Rates

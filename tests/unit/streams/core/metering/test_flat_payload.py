@@ -10,7 +10,7 @@ import pytest
 
 from connectors.ingest.raw_record import strip
 from schemas.moments import parse_us
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from schemas.wire import FLAT, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.normalise import normalise

@@ -6,8 +6,8 @@ import pytest
 
 from schemas.ledger import Position
 from schemas.moments import HOUR_US, SECOND_US
+from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
-from schemas.usage import Usage
 from streams.core.metering.batch_identities import JOB_HORIZON_US
 from streams.core.metering.forgotten_calls import may_be_forgotten, oldest_us
 from streams.core.metering.normalise import FUTURE_US

@@ -13,7 +13,7 @@ from connectors.ingest.raw_record import strip
 from connectors.ingest.rejection_record import InvalidElement
 from schemas.errors import Rejected
 from schemas.ledger import Position
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from schemas.wire import FLAT, INTEGRATION, METERED, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.fold import Fold

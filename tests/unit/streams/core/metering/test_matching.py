@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
-from schemas.usage import Usage
 from streams.core.metering.call_meaning import SEALED
 from streams.core.metering.decisions import (
     BILLABLE,

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US, MAX_US, SECOND_US
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from schemas.wire import ENVELOPE_VERSION, RawRecord
 from streams.core.metering.identity import identity_of
 from streams.core.metering.normalise import FUTURE_US, normalise

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from schemas.wire import RawRecord
 from streams.core.metering.normalise import normalise
 from tests.support.calls import NOON, raw_value

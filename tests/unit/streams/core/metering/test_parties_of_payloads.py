@@ -10,7 +10,7 @@ import pytest
 
 from connectors.ingest.raw_record import strip
 from schemas.money import quantum
-from schemas.usage import Usage
+from schemas.normalised_call import Usage
 from schemas.wire import FLAT, INTEGRATION
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.read_usage import usage_of

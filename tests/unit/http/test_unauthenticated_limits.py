@@ -9,7 +9,7 @@ import structlog.testing
 from aiohttp.test_utils import make_mocked_request
 
 from connectors.http.client_address import ClientAddressPolicy
-from connectors.http.unauthenticated import SLOWED_S, Bounds, UnauthenticatedConnections
+from connectors.http.unauthenticated_limits import SLOWED_S, Bounds, UnauthenticatedConnections
 from schemas.reasons import FULL, FULL_OF_ONE
 
 

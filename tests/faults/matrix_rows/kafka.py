@@ -1,6 +1,6 @@
 """Kafka is killed, down, frozen or disconnected, or its topics have changed."""
 
-from tests.faults.catalogue.row import BOOKS, EXACT, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
+from tests.faults.matrix_rows.row import BOOKS, EXACT, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
 _CUT = (
     "faults/test_kafka_unavailable.py::"

@@ -1,6 +1,6 @@
 """Hostile, damaged or unusual input, which must not affect other input. The tests measure how long other senders and probes waited, the peak of memory, and lost calls of others."""
 
-from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
+from tests.faults.matrix_rows.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
 _STRANGER = "faults/test_unauthenticated_clients.py::test_a_client_without_a_credential_delays_no_other_sender"
 _LONGER = "`SECONDS=60`, and held to 250 ms"

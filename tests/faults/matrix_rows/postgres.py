@@ -1,6 +1,6 @@
 """Postgres is down, slow or crashed. It stores projections, which do not affect bills, and prepaid credits, which are money."""
 
-from tests.faults.catalogue.row import GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
+from tests.faults.matrix_rows.row import GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
 ROWS = (
     Row(

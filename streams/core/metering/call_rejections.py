@@ -1,4 +1,4 @@
-"""Checks the required fields of a call: identity, time, cost and customer. All other fields are details.
+"""Rejects a call by its required fields: identity, time, cost and customer. All other fields are details.
 
 The ingress checks them, so that its response names calls that the meter could never bill. `normalise` refuses the same
 calls.

@@ -1,6 +1,6 @@
 """Records that are invalid, too large, repeated or late."""
 
-from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
+from tests.faults.matrix_rows.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
 ROWS = (
     Row(

@@ -1,6 +1,6 @@
 """Our own processes are killed, frozen or stopped, are too many, or have a wrong clock."""
 
-from tests.faults.catalogue.row import BOOKS, EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
+from tests.faults.matrix_rows.row import BOOKS, EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
 
 _EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_with_any_kills_freezes_and_disconnections"
 _MORE = "`make soak` draws a new minute of all faults for each of MINUTES"

@@ -1,6 +1,6 @@
 """Faults of Lago: it is unavailable, limits requests, does not recognise repeats, or refuses single events; with either event store."""
 
-from tests.faults.catalogue.row import EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
+from tests.faults.matrix_rows.row import EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
 
 _EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_with_any_kills_freezes_and_disconnections"
 _ORGANIZATIONS = "faults/test_lago_organizations.py"

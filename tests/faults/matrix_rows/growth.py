@@ -1,6 +1,6 @@
 """Growth and loss: topics get more partitions, ledgers are lost, a disk is restored."""
 
-from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
+from tests.faults.matrix_rows.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
 _REBUILD = "integration/test_ledger_rebuild.py::"
 

@@ -3,7 +3,7 @@
 An upgrade under load is no row, because it needs both versions: `make upgrade` (docs/upgrade.md).
 """
 
-from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, TWICE, Row
+from tests.faults.matrix_rows.row import BOOKS, GOES_ON, LOST, MONEY, TWICE, Row
 
 ROWS = (
     Row(
