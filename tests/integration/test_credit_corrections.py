@@ -106,6 +106,24 @@ async def test_the_debit_of_a_call_that_a_rebuilt_ledger_does_not_bill_is_given_
     assert await net_balances(url, "org:org") == [Decimal(8)]
 
 
+@pytest.mark.parametrize("written_off", [False, True])
+async def test_tables_that_are_filled_anew_move_no_credits_before_the_end_of_a_part(
+    url: str, *, written_off: bool
+) -> None:
+    """The call is projected before the event or the write-off, as with small batches."""
+    call = held(1, customer_id="ada", id_kind="user", billed_usd=Decimal(2), rate="r1")
+    async with Writer(url) as writer:
+        for _ in range(2):
+            await rows(url, "TRUNCATE projector_offsets, llm_usage_log, usage_parts")
+            assert await writer.put(TOPICS.enriched, call)
+            if written_off:
+                await project(url, TOPICS.receipts, receipt("written_off", 5))
+            else:
+                await project(url, TOPICS.events, event(**RATED, rate_factor="0.5"), manifest=manifest())
+            assert await net_balances(url, "user:ada") == [Decimal(10 if written_off else 9)]
+            assert await rows(url, "SELECT count(*) FROM credit_transactions WHERE account = 'user:ada'") == [(3,)]
+
+
 async def test_a_user_stays_the_payer_for_any_org(url: str) -> None:
     await project(url, TOPICS.enriched, held(1, customer_id="ada", id_kind="user"))
     await project(url, TOPICS.events, event(), manifest=manifest())
