@@ -75,7 +75,14 @@ class DeadLetterHandlers:
         # for a requeue; only one runs at a time, because it scans the topics of dead letters.
         self._requeuing, self._previewing = asyncio.Lock(), asyncio.Lock()
 
-    @endpoint("POST", "/webhooks/retry", "dead_letters:write", body=RetryBody, answers={200: Requeued, 202: Requeued})
+    @endpoint(
+        "POST",
+        "/webhooks/retry",
+        "dead_letters:write",
+        body=RetryBody,
+        refuses={422: ("unknown_reason",)},
+        answers={200: Requeued, 202: Requeued},
+    )
     async def retry(self, authorized: AuthorizedRequest) -> web.Response:
         """Requeue dead letters: send their events to Lago, and their calls to the meter, again."""
         body: RetryBody = authorized.body

@@ -24,6 +24,9 @@ MAX_ROWS, MAX_BYTES = 10_000, 8 << 20
 #: reading them takes seconds.
 MAX_LINES: Final = 200_000
 _AT_ONCE = 100
+#: A column that every row has, and the sentence to a CSV file that is read as JSON.
+_A_COLUMN: Final = b"litellm_customer_id"
+_AS_CSV: Final = "the row is no JSON object. If the body is CSV, send it with the header `Content-Type: text/csv`"
 _CHUNK, _CHUNK_S = 1 << 16, 30.0
 
 
@@ -84,7 +87,7 @@ def import_endpoint(mappings: Mappings) -> Endpoint:
         await mappings.ready()
         job = Import(MappingRows(mappings, guard, dry_run=authorized.query.dry_run), _AT_ONCE, refusing=refusing)
         read = rows(_chunks(authorized.request), kind, columns_of(MappingRow), required=required_of(MappingRow))
-        done = await job.run(_bounded(read))
+        done = await job.run(_bounded(read if kind == CSV else _csv_named(read)))
         return web.Response(body=msgspec.json.encode(done.as_object()), content_type="application/json")
 
     return Endpoint(
@@ -124,6 +127,13 @@ async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
         await asyncio.sleep(
             0
         )  # chunks that have already arrived are read without a pause, so other requests need a turn
+
+
+async def _csv_named(rows: AsyncIterator[Row]) -> AsyncIterator[Row]:
+    """Yield the rows of JSON. The header of a CSV file is refused with the Content-Type that it needs."""
+    async for row in rows:
+        is_header = row.body[:1] not in (b"{", b"[") and _A_COLUMN in row.body
+        yield Row(row.line, b"", "not_json", _AS_CSV) if is_header else row
 
 
 async def _bounded(rows: AsyncIterator[Row]) -> AsyncIterator[Row]:

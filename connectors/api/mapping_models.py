@@ -2,7 +2,7 @@
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from unicodedata import normalize
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -12,6 +12,12 @@ from connectors.billing.mappings import MappingResult
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.moments import to_iso
 from schemas.organizations import external_id_of
+
+
+_UNKNOWN_ORG: Final = (
+    "Lago has no customer with this `lago_customer_id`: is it right? "
+    "Usage is held until Lago has the customer, with a subscription"
+)
 
 
 def _from_cursor(text: str) -> str:
@@ -87,6 +93,7 @@ class MappingShown(VersionShown):
         upcoming: versions that apply later, the next one first.
         corrected: after a change: the mistaken version that this one replaced, from its beginning on; null =
             none.
+        warning: after a POST: what is probably wrong with the mapping, for people; null = nothing is known to be.
     """
 
     litellm_customer_id: str
@@ -96,6 +103,7 @@ class MappingShown(VersionShown):
     held_reason: str | None
     upcoming: list[VersionShown]
     corrected: VersionShown | None
+    warning: str | None
 
 
 class MappingPage(BaseModel):
@@ -155,6 +163,7 @@ def mapping_shown(mapped: MappingResult, may_see: Callable[[str], bool]) -> dict
         "held_reason": mapped.target.held or None,
         "upcoming": [_fields(other) for other in later],
         "corrected": None if mapped.corrected is None else _fields(mapped.corrected),
+        "warning": _UNKNOWN_ORG if mapped.unknown_org else None,
     }
 
 

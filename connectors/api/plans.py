@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt
 from connectors.api.org_models import Id, Name, PlanShown, answer, plan_shown
 from connectors.api.organization_choice import OrganizationQuery
 from connectors.billing.org_billing import OrgBilling
+from connectors.config.misspelt_names import meant_by
 from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewCharge, NewPlan
@@ -123,26 +124,29 @@ async def _resolved(billing: OrgBilling, body: PlanBody) -> NewPlan:
         amount_currency=body.amount_currency,
         pay_in_advance=body.pay_in_advance,
         description=body.description or UNSET,
-        charges=tuple([await _charge(billing, charge) for charge in body.charges]),
+        charges=tuple([await _charge(billing, charge, place) for place, charge in enumerate(body.charges)]),
     )
 
 
-async def _charge(billing: OrgBilling, charge: ChargeBody) -> NewCharge:
+async def _charge(billing: OrgBilling, charge: ChargeBody, place: int) -> NewCharge:
     return NewCharge(
-        billable_metric_id=await _metric_id(billing, charge.billable_metric_id),
+        billable_metric_id=await _metric_id(billing, charge.billable_metric_id, place),
         charge_model=charge.charge_model,
         properties=charge.properties,
         invoice_display_name=charge.invoice_display_name or UNSET,
     )
 
 
-async def _metric_id(billing: OrgBilling, named: str) -> str:
-    """Return Lago's id of a metric; `named` is the metric's code or its id."""
-    metric = await billing.directory.metric(named)
+async def _metric_id(billing: OrgBilling, named: str, place: int) -> str:
+    """Return Lago's id of a metric; `named` is the metric's code or its id, in the charge at this place from 0."""
+    if (metric := await billing.directory.metric(named)) is not None:
+        return metric.lago_id
+    metrics = await billing.lago.metrics()
+    metric = next((metric for metric in metrics if metric.lago_id == named), None)
     if metric is None:
-        metric = next((metric for metric in await billing.lago.metrics() if metric.lago_id == named), None)
-    if metric is None:
-        raise LagoRejected("unknown_metric", "a charge names a metric that is neither a code nor an id in Lago")
+        near = meant_by(named, [metric.code for metric in metrics])
+        detail = f"`charges.{place}.billable_metric_id`: Lago has no billable metric with the code or the id {named!r}"
+        raise LagoRejected("unknown_metric", f"{detail}: did you mean {near!r}?" if near else detail)
     return metric.lago_id
 
 

@@ -47,6 +47,7 @@ class MappingResult:
 
     Fields:
         corrected: the mistaken version that `version` replaces from its beginning on; None = none.
+        unknown_org: Lago was asked, and has no customer with the org's id.
     """
 
     record: CustomerRecord
@@ -55,6 +56,7 @@ class MappingResult:
     created: bool = False
     changed: bool = False
     corrected: MappingVersion | None = None
+    unknown_org: bool = False
 
 
 class MappingGuard(Protocol):
@@ -214,10 +216,10 @@ class Mappings:
         """
         await self.ready()
         self.check(request.litellm_customer_id, guard := guard or NoGuard())
-        org_id = request.lago_customer_id
-        if ask_lago and not self._discovery.knows(org_id, request.external_subscription_id):
-            named = request.external_subscription_id
-            await self._discovery.learn(org_id, [named] if named else ())
+        org_id, named, unknown_org = request.lago_customer_id, request.external_subscription_id, False
+        if ask_lago and not self._discovery.knows(org_id, named):
+            answers = await self._discovery.learn(org_id, [named] if named else ())
+            unknown_org = answers and await self._discovery.is_unknown(org_id)
         unknown = await self._unknown(request) if ask_lago and request.correct is None else frozenset[str]()
 
         def make(known: Known, now_us: int) -> tuple[CustomerRecord, MappingVersion | None]:
@@ -226,7 +228,7 @@ class Mappings:
 
         made = await self._change(request.litellm_customer_id, request, make, guard)
         self._discovery.mapped(made.version)
-        return made
+        return replace(made, unknown_org=unknown_org)
 
     def check(self, customer_id: str, guard: MappingGuard) -> None:
         """Ask the guard whether the caller may change this customer. The tables must be `ready`. Raises: the errors of

@@ -18,7 +18,7 @@ def unknown_names(names: Iterable[str], known: Collection[str]) -> tuple[str, ..
 
 
 def meant_by(name: str, known: Collection[str]) -> str:
-    """Return the setting that was probably meant; `""` if none is similar."""
+    """Return the known name that was probably meant; `""` if none is similar."""
     return next(iter(get_close_matches(name, known, 1, _GUESS)), "")
 
 

@@ -21,6 +21,8 @@ _OF_EVENTS: Final = (
 #: The product's own reasons (docs/errors.md). Dead letters can also have Lago's codes as reasons.
 KNOWN: Final = frozenset({*INGRESS_REASONS, *INGRESS_RULE_REASONS, *_OF_METER, *_OF_EVENTS})
 _OF_HTTP: Final = re.compile(r"http_\d{3}")
+#: How many characters of an unknown reason are repeated. Over HTTP it may be as long as a body.
+_SHOWN: Final = 60
 
 
 def unknown_reason(deployment: Deployment, kind: str, reason: str) -> str:
@@ -34,6 +36,6 @@ def unknown_reason(deployment: Deployment, kind: str, reason: str) -> str:
     if reason in reasons:
         return ""
     known = sorted(KNOWN | reasons)
-    near = get_close_matches(reason, known, 1)
+    near = get_close_matches(reason[:_SHOWN], known, 1)
     meant = f"did you mean {near[0]}? " if near else ""
-    return f"no dead letter has the reason {reason!r}: {meant}Reasons are {', '.join(known)}."
+    return f"no dead letter has the reason {reason[:_SHOWN]!r}: {meant}Reasons are {', '.join(known)}."

@@ -3,11 +3,13 @@
 import asyncio
 
 from connectors.config.deployment import Deployment
+from connectors.operations.dead_letter_reasons import unknown_reason
 from connectors.operations.dead_letters import BOTH, EVENTS, DeadLetter, Filters, found_letters
 from connectors.operations.requeue import requeuer
 from connectors.operations.requeue_judge import RequeueJudge, RequeueResult
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
+from schemas.errors import Rejected
 
 
 class DeadLetterService:
@@ -31,11 +33,14 @@ class DeadLetterService:
             The result, and how many dead letters the filters matched.
 
         Raises:
+            Rejected: `unknown_reason`: no dead letter can have this reason; the detail suggests a similar one.
             Unavailable: Kafka or Postgres does not answer.
             ConfigurationError: the deployment has no Postgres, and rejected calls are asked for.
         """
         if kind == BOTH and self._database is None:
             kind = EVENTS  # refused calls need a check against the usage log
+        if sentence := await asyncio.to_thread(unknown_reason, self._deployment, kind, filters.reason):
+            raise Rejected("unknown_reason", sentence)
 
         def letters_now() -> list[DeadLetter]:
             return list(found_letters(self._deployment, kind, filters, limit))

@@ -166,9 +166,14 @@ async def test_a_plans_charge_may_name_its_metric_by_lagos_id(api: OrgApi) -> No
 
 
 async def test_a_plan_with_an_unknown_metric_is_refused_with_an_explanation(api: OrgApi) -> None:
-    charges = [PREMIUM["charges"][0] | {"billable_metric_id": "ai_usage_metric_id"}]
+    """The answer names the charge and the metric, because a plan may have a hundred charges."""
+    charges = [PREMIUM["charges"][0], PREMIUM["charges"][0] | {"billable_metric_id": "ai_usag"}]
     refused = await api.ask("POST", "/api/billing/plans", 422, json=PREMIUM | {"charges": charges})
-    assert refused["reason"] == "unknown_metric"
+    says = "`charges.1.billable_metric_id`: Lago has no billable metric with the code or the id 'ai_usag'"
+    assert (refused["reason"], refused["detail"]) == ("unknown_metric", f"{says}: did you mean 'ai_usage'?")
+    charges[1]["billable_metric_id"] = "tokens"
+    refused = await api.ask("POST", "/api/billing/plans", 422, json=PREMIUM | {"charges": charges})
+    assert refused["detail"] == says.replace("ai_usag", "tokens")
 
 
 async def test_an_existing_plan_that_differs_is_a_conflict(api: OrgApi) -> None:

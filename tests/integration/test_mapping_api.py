@@ -291,7 +291,7 @@ async def test_a_named_subscription_is_looked_up_and_its_period_recorded(
 
 async def test_a_mapping_is_accepted_while_lago_is_unavailable(server: Server) -> None:
     created = json_of(await server.map(), 201)
-    assert (created["subscription"], created["held_reason"]) == (None, "no_subscription")
+    assert (created["subscription"], created["held_reason"], created["warning"]) == (None, "no_subscription", None)
 
 
 async def test_the_answer_to_an_inactive_mapping_says_that_usage_is_held(server: Server) -> None:

@@ -41,8 +41,9 @@ async def test_a_mapping_to_an_org_that_lago_does_not_know_is_corrected_by_the_n
     await lago.subscribe("sub_1", "org_1")
     typo = json_of(await server.map(org="org-typo"), 201)
     assert (typo["held_reason"], typo["corrected"]) == ("no_subscription", None)
+    assert "Lago has no customer" in typo["warning"]
     right = json_of(await server.map(org="org_1"))
-    assert right["corrected"]["lago_customer_id"] == "org-typo"
+    assert (right["corrected"]["lago_customer_id"], right["warning"]) == ("org-typo", None)
     assert (right["subscription"], right["effective_from"]) == ("sub_1", typo["effective_from"])
     assert [one["lago_customer_id"] for one in await versions(server)] == ["org_1"]
     assert json_of(await server.map(org="org_1"))["corrected"] is None

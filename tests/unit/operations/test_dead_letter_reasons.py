@@ -2,8 +2,15 @@
 
 import ast
 from pathlib import Path
+from typing import Any, cast
 
+import pytest
+
+from connectors.operations import dead_letter_reasons
 from connectors.operations.dead_letter_reasons import KNOWN
+from connectors.operations.dead_letter_service import DeadLetterService
+from connectors.operations.dead_letters import BOTH, Filters
+from schemas.errors import Rejected
 from schemas.reasons import INGRESS_REASONS, INGRESS_RULE_REASONS
 from tests.support.pages import whole_page
 from tests.support.reasons_of_code import calls, reason_texts
@@ -59,3 +66,17 @@ def test_every_reason_of_an_ingress_rule_has_a_counter_that_starts_at_zero() -> 
 
 def test_every_known_reason_is_explained() -> None:
     assert [reason for reason in sorted(KNOWN) if f"`{reason}`" not in whole_page("errors.md")] == []
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_requeue_over_http_of_a_reason_that_no_dead_letter_has_is_refused(
+    monkeypatch: pytest.MonkeyPatch, *, dry_run: bool
+) -> None:
+    """As the command refuses it: `0 requeued` would look like success."""
+    monkeypatch.setattr(dead_letter_reasons, "found_letters", lambda *_: [])
+    service = DeadLetterService(cast("Any", None), None)
+    for reason, said in (("negativ_cost", "did you mean negative_cost?"), ("z" * 100_000, f"{'z' * 60!r}: Reasons are")):
+        with pytest.raises(Rejected) as refused:
+            await service.requeue(BOTH, Filters(reason), 1, "", "key", dry_run=dry_run)
+        assert refused.value.reason == "unknown_reason" and said in refused.value.detail
+        assert len(refused.value.detail) < 2000
