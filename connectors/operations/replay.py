@@ -143,6 +143,11 @@ class Replay:
                 totals.customers.setdefault(key, Amount()).count(*usage)
         return totals
 
+    def names(self) -> set[str]:
+        """Return the customer ids of all calls in the range, not only of the selected customer."""
+        records = replace(self, customer="")._records(self.stretch, lambda _offsets: None)
+        return {(message.key() or b"").decode(errors="replace") for message in records}
+
     def run(
         self,
         sender: CommandProducer,
