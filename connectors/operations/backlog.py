@@ -19,6 +19,8 @@ BEHIND_S = 600.0
 _WORDS = {"meter": ("call", "not counted", "meter"), "project": ("record", "not in Postgres", "projector")}
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
+_NONE = Unread(0, 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
@@ -30,7 +32,7 @@ class Backlog:
 
     topic: str
     role: str
-    unread: Unread = Unread(0, 0.0)
+    unread: Unread = _NONE
     runs: bool = True
 
     @property

@@ -21,10 +21,18 @@ SELECT EXISTS (SELECT FROM organisations WHERE org_id = $1)
 """
 _ACCOUNT: Final = "SELECT EXISTS (SELECT FROM user_credits WHERE account = $1)"
 #: A misspelt id differs by few letters, so ids of other lengths are not compared.
-_LIKE: Final = "length({id}) BETWEEN length($1) - 2 AND length($1) + 2 ORDER BY {id} LIMIT 20000"
-_CUSTOMERS: Final = "SELECT litellm_customer_id FROM customer_records WHERE " + _LIKE.format(id="litellm_customer_id")
-_ORGS: Final = "SELECT org_id FROM organisations WHERE " + _LIKE.format(id="org_id")
-_ACCOUNTS: Final = "SELECT account FROM user_credits WHERE " + _LIKE.format(id="account")
+_CUSTOMERS: Final = """
+SELECT litellm_customer_id FROM customer_records
+WHERE length(litellm_customer_id) BETWEEN length($1::text) - 2 AND length($1::text) + 2 ORDER BY 1 LIMIT 20000
+"""
+_ORGS: Final = """
+SELECT org_id FROM organisations
+WHERE length(org_id) BETWEEN length($1::text) - 2 AND length($1::text) + 2 ORDER BY 1 LIMIT 20000
+"""
+_ACCOUNTS: Final = """
+SELECT account FROM user_credits
+WHERE length(account) BETWEEN length($1::text) - 2 AND length($1::text) + 2 ORDER BY 1 LIMIT 20000
+"""
 _USER, _OF_ORG = "user:", "org:"
 
 

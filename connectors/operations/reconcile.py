@@ -13,8 +13,8 @@ from connectors.kafka.admin import topic_ids
 from connectors.kafka.retention import retention_s
 from connectors.kafka.topic_scan import OffsetRange, header_of, number_in_header, offset_range_of, scan
 from connectors.lago.client import LagoClient
-from connectors.operations.backlog import BEHIND_S, Backlog, not_projected, uncounted
 from connectors.operations.backfill_report import BackfillReport, Hour
+from connectors.operations.backlog import BEHIND_S, Backlog, not_projected, uncounted
 from connectors.operations.damaged_records import DamagedRecords
 from connectors.operations.dead_letters import EVENTS, Filters, may_be_in_lago, unresolved
 from connectors.operations.ledgers import ledgers_of

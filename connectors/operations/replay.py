@@ -145,8 +145,11 @@ class Replay:
 
     def names(self) -> set[str]:
         """Return the customer ids of all calls in the range, not only of the selected customer."""
-        records = replace(self, customer="")._records(self.stretch, lambda _offsets: None)
-        return {(message.key() or b"").decode(errors="replace") for message in records}
+        return {
+            (message.key() or b"").decode(errors="replace")
+            for message in scan(self.deployment.kafka, self.stretch)
+            if order_in(message.headers(), message.value()) is None
+        }
 
     def run(
         self,

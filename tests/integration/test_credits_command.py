@@ -61,14 +61,18 @@ async def test_a_grant_that_cannot_be_audited_is_not_made(url: str, monkeypatch:
 
 async def test_credits_for_an_id_that_nothing_has_need_a_word(url: str, audit: list[tuple[Any, ...]]) -> None:
     """Earlier a misspelt org got an account of its own, and the org that was meant no credits."""
-    row = "(org_id, name, email, plan, currency, status, subscription_id, limits, periods, updated_at, \"offset\")"
-    await rows(url, f"INSERT INTO organisations {row} VALUES ('acme-inc', '', '', '', '', '', '', '{{}}', '[]', now(), 0)")
+    row = '(org_id, name, email, plan, currency, status, subscription_id, limits, periods, updated_at, "offset")'
+    await rows(
+        url, f"INSERT INTO organisations {row} VALUES ('acme-inc', '', '', '', '', '', '', '{{}}', '[]', now(), 0)"
+    )
     mapped = "(litellm_customer_id, versions, created_at, updated_at, \"offset\") VALUES ('ada', '[]', now(), now(), 0)"
     await rows(url, f"INSERT INTO customer_records {mapped}")
     for typo, meant in (("org:acme-incc", "did you mean org:acme-inc?"), ("user:adda", "did you mean user:ada?")):
         refused = await credits_command(url, "grant", typo, "1")
         assert refused.exit_code == 1, refused.output
-        assert f"no account, org or customer {typo} is known: {meant} To make a new account, add --new." in refused.stderr
+        assert (
+            f"no account, org or customer {typo} is known: {meant} To make a new account, add --new." in refused.stderr
+        )
     unlike = await credits_command(url, "grant", "user:zed", "1")
     assert "no account, org or customer user:zed is known. To make a new account, add --new." in unlike.stderr
     assert (audit, await rows(url, "SELECT count(*) FROM user_credits")) == ([], [(0,)])

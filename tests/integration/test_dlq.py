@@ -246,7 +246,10 @@ async def test_explain_finds_a_rejected_call_by_each_of_its_ids(stage: Stage, da
     place = listed["dead_letter"]
     for one in ("chatcmpl-7", "call-7"):
         found = await meterbridge(stage, "explain", "--request", one, DATABASE_URL=database)
-        assert found.code == 0 and f"chatcmpl-7 -> rejected: negative_cost (the cost is below 0), dead letter {place}, see" in found.out
+        assert (
+            found.code == 0
+            and f"chatcmpl-7 -> rejected: negative_cost (the cost is below 0), dead letter {place}, see" in found.out
+        )
     as_json = await meterbridge(stage, "explain", "--request", "call-7", "--json", DATABASE_URL=database)
     assert as_json.json == {"calls": [], "rejected": [listed]} and listed["call"] == "chatcmpl-7"
     away = {"DATABASE_URL": database, "TOPIC_PREFIX": "absent."}

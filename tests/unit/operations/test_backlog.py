@@ -24,7 +24,9 @@ def test_only_records_that_nobody_reads_soon_wait_for_a_person(unread: Unread, r
 
 def test_the_sentence_names_number_age_and_the_missing_process() -> None:
     assert Backlog("raw", "meter").sentence == ""
-    assert Backlog("raw", "meter", Unread(2, 3.4)).sentence == "2 calls in raw are not counted yet, the oldest is 3 s old"
+    assert (
+        Backlog("raw", "meter", Unread(2, 3.4)).sentence == "2 calls in raw are not counted yet, the oldest is 3 s old"
+    )
     assert Backlog("receipts", "project", Unread(1, 90_000), runs=False).sentence == (
         "1 record in receipts is not in Postgres yet, the oldest is 25.0 h old, and no projector runs: "
         "`meterbridge worker --only project`"

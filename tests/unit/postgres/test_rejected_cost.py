@@ -26,7 +26,7 @@ def in_a_list(rejection: Rejection) -> Decimal | None:
     record: Any = SimpleNamespace(
         value=lambda: msgspec.json.encode(rejection),
         key=lambda: b"acme",
-        headers=lambda: [],
+        headers=list,
         partition=lambda: 0,
         offset=lambda: 1,
         timestamp=lambda: (1, AT_US // 1000),
