@@ -178,9 +178,11 @@ async def reconcile_tables(deployment: Deployment, database: Database, report: R
     report.tables = await notes_of(database)
     report.complaints += report.tables.complaints
     report.notes += unbilled_text(report.tables)
+    decisive = (deployment.topics.enriched, deployment.topics.rejected)  # the complaints above are made of them
     for behind in await not_projected(deployment, database):
-        if behind.unread.records:
-            found = report.complaints if behind.unread.oldest_s > BEHIND_S else report.notes
+        if behind.sentence:
+            is_old = behind.unread.oldest_s > BEHIND_S
+            found = report.complaints if is_old and behind.topic in decisive else report.notes
             found.append(f"{behind.sentence}. The tables do not have them")
 
 
