@@ -16,6 +16,7 @@ from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
 from connectors.config.settings import Settings
 from connectors.operations.accepted_refusals import ACCEPTABLE
+from connectors.operations.backlog import uncounted_sentence
 from connectors.operations.dead_letter_reasons import unknown_reason
 from connectors.operations.dead_letters import (
     BOTH,
@@ -104,7 +105,7 @@ def _nothing(deployment: Deployment, kind: str, filters: Filters) -> str:
     """Say that a selection has matched nothing, and what is open besides: its value may be misspelt."""
     others = list(found_letters(deployment, BOTH, Filters())) if (kind, filters) != (BOTH, Filters()) else []
     if not others:
-        return "There are no open dead letters."
+        return f"There are no open dead letters.{uncounted_sentence(deployment)}"
     customers = {dead_letter.customer for dead_letter in others}
     meant = did_you_mean(filters.customer, customers, ID_ALIKE) if filters.customer not in ("", *customers) else ""
     are = numbered(len(others), "other is", "others are")

@@ -12,6 +12,7 @@ from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
+from connectors.operations.backlog import uncounted_sentence
 from connectors.operations.ledgers import Held, held_of
 from connectors.operations.near_names import ID_ALIKE, did_you_mean
 from connectors.operations.reason_sentences import meanings
@@ -29,10 +30,12 @@ _SHOWN = 1000
 def list_held(customer: str, match: str, *, as_json: bool) -> None:
     """Run `meterbridge held list`."""
     with one_sentence():
-        read = _read(deployment_of(settings_of_command()), quiet=as_json)
+        deployment = deployment_of(settings_of_command())
+        read = _read(deployment, quiet=as_json)
+        unread = "" if read or as_json else uncounted_sentence(deployment)
         held = [usage for usage in read if customer in ("", usage.customer)]
         held = matching(held, match) if match else held
-    nothing = _nothing(read, " and ".join(repr(one) for one in (customer, match) if one), customer)
+    nothing = _nothing(read, " and ".join(repr(one) for one in (customer, match) if one), customer) + unread
     say(_answer(held), as_json=as_json, table=lambda: _table(held, nothing=nothing))
 
 

@@ -83,6 +83,16 @@ def uncounted(deployment: Deployment, raw: OffsetRange, counted_to: Mapping[int,
     return _backlog(deployment, "meter", [behind])[0]
 
 
+def uncounted_sentence(deployment: Deployment) -> str:
+    """Say, after an empty list, which calls may still enter it; `""` = all are counted. The function blocks.
+
+    Raises:
+        TopicProblem, Unavailable: see `offset_range_of`.
+    """
+    behind = uncounted(deployment, offset_range_of(deployment.kafka, deployment.topics.raw))
+    return f" {behind.sentence}." if behind.sentence else ""
+
+
 async def unread_for_explaining(deployment: Deployment, database: Database) -> list[Backlog]:
     """Return what the meter and the projector have not read: a call or an event in it is not in the tables yet.
 

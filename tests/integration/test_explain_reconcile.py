@@ -336,12 +336,16 @@ async def test_calls_that_nobody_reads_do_not_add_up(stage: Stage) -> None:
     result = await meterbridge(stage, "reconcile", "--json")
     assert (result.code, result.json["adds_up"]) == (1, False), result.out
     assert (result.json["uncounted"]["records"], result.json["uncounted"]["role_runs"]) == (3, False)
+    for words, empty in (("held", "Nothing is held."), ("dlq", "There are no open dead letters.")):
+        listed = (await meterbridge(stage, words, "list")).out
+        assert listed.startswith(f"{empty} 3 calls in {stage.topics.raw} are not counted yet, ")
     (complaint,) = result.json["complaints"]
     assert complaint.startswith(f"3 calls in {stage.topics.raw} are not counted yet, the oldest is ")
     assert complaint.endswith("no meter runs: `meterbridge worker --only meter`. They are in no sum here")
     async with stage.running("meter", stage.parts()):
         await soon(lambda: stage.sensors.calls.get("billable") == 3, limit_s=20)
         result = await meterbridge(stage, "reconcile", "--json")
+    assert "not counted" not in (await meterbridge(stage, "dlq", "list")).out
     assert (result.code, result.json["uncounted"]) == (0, {"records": 0, "oldest_seconds": 0.0, "role_runs": True})
 
 
