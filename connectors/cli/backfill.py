@@ -24,6 +24,7 @@ from connectors.operations.backfill import Backfill
 from connectors.operations.backfill_report import BackfillReport, no_price_yet
 from connectors.operations.backfill_report import report_as_object as filled_as_json
 from connectors.operations.call_files import csv_rows, json_lines
+from connectors.operations.reason_sentences import meanings
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
@@ -175,6 +176,7 @@ def _table(report: dict[str, Any], done: BackfillReport, dry_run: bool) -> Any:
     if done.unpriced:
         lines.append(no_price_yet(done))
     lines += [f"refused: {place}" for place in done.where]
+    lines += meanings(done.refused).splitlines()
     rows = [(name, amount.calls, amount.tokens, plain(amount.usd)) for name, amount in sorted(done.missing.items())]
     title = "\n".join(map(shown, lines))
     return table_of(("customer", "calls", "tokens", "USD"), rows, title) if rows else title

@@ -11,11 +11,13 @@ from typing import Any, Final, NoReturn
 import typer
 
 from connectors.cli.base import duration_s, say, table_of, table_of_lines
+from connectors.cli.optional_database import ask_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail, print_error
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.credits.idempotency_keys import key_of_parts
 from connectors.operations.audit_record import audited
+from connectors.operations.known_ids import known_account
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.credits import add_credits, balance_of, checked, transactions_of
 from schemas.errors import Rejected, Unavailable
@@ -29,13 +31,21 @@ _MOST: Final = Decimal(10**12)
 _DAY: Final = timedelta(days=1)
 
 
-def grant(account: str, amount: str, kind: str, expires: str, key: str, comment: str, *, as_json: bool) -> None:
+def grant(
+    account: str, amount: str, kind: str, expires: str, key: str, comment: str, *, new: bool, as_json: bool
+) -> None:
     """Run `meterbridge credits grant`."""
     if kind not in _KINDS:
         fail(f"--type: {kind!r} is not a type of credits. Give one of {', '.join(_KINDS)}.", 2)
     dollars = _dollars(amount)
     if dollars < 0 and kind != "adjustment":
-        fail("only an adjustment may be below 0; money that was paid back is `credits refund`.", 2)
+        fail(
+            f"AMOUNT: {amount} is below 0, and only an adjustment may be below 0; money that was paid back is `credits refund`.",
+            2,
+        )
+    _check_account(account)
+    if not new:
+        _check_known(account)
     _move("grant", account, dollars, kind, key, comment, _expiry(expires), as_json=as_json)
 
 
@@ -74,7 +84,10 @@ def transactions(account: str, limit: int, offset: int, *, as_json: bool) -> Non
     """Run `meterbridge credits transactions`."""
     _check_account(account)
     with one_sentence():
-        found = asyncio.run(transactions_of(postgres_url(settings_of_command()), account, limit, offset))
+        url = postgres_url(settings_of_command())
+        found = asyncio.run(transactions_of(url, account, limit, offset))
+        if not found and asyncio.run(balance_of(url, account)) is None:
+            _no_account(account)
     rows = [_shown(row) for row in found]
     say(
         {"transactions": rows},
@@ -98,6 +111,15 @@ def check(*, as_json: bool) -> None:
     say(answer, as_json=as_json, table=lambda: table_of(heads, wrong) if wrong else sentence)
     if wrong:
         raise typer.Exit(1)
+
+
+def _check_known(account: str) -> None:
+    """End the command if neither the account is known nor the org or the customer that it would belong to."""
+    with one_sentence():
+        found = ask_database(settings_of_command(), lambda database: known_account(database, account))
+    if not found.known:
+        meant = f": {found.meant}" if found.meant else "."
+        fail(f"no account, org or customer {account} is known{meant} To make a new account, add --new.", 1)
 
 
 def _no_account(account: str) -> NoReturn:

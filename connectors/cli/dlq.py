@@ -1,9 +1,10 @@
 """`meterbridge dlq`: events that Lago refused and calls that could not be billed: list, show, requeue, dismiss them."""
 
 import asyncio
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from rich.console import Group
 
@@ -15,6 +16,7 @@ from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
 from connectors.config.settings import Settings
 from connectors.operations.accepted_refusals import ACCEPTABLE
+from connectors.operations.backlog import uncounted_sentence
 from connectors.operations.dead_letter_reasons import unknown_reason
 from connectors.operations.dead_letters import (
     BOTH,
@@ -26,6 +28,8 @@ from connectors.operations.dead_letters import (
     found_letters,
     may_be_in_lago,
 )
+from connectors.operations.near_names import ID_ALIKE, did_you_mean
+from connectors.operations.reason_sentences import meanings
 from connectors.operations.requeue import requeuer
 from connectors.operations.requeue_judge import RequeueJudge, RequeueResult
 from connectors.operations.sender import CommandProducer
@@ -33,6 +37,7 @@ from schemas.moments import to_iso
 from schemas.money import ZERO, plain, total
 from schemas.plurals import numbered
 
+_ID = re.compile(rf"({'|'.join(KINDS)})/[0-9]+/[0-9]+")
 #: The numbers of a `RequeueResult` that are printed.
 _OUTCOMES = ("requeued", "dismissed", "known", "impossible", "unaccepted")
 #: The member of a dead letter that says whether Lago may have it.
@@ -58,28 +63,53 @@ def list_dead_letters(
         dead_letters = list(_matching(deployment, kind, filters))
         by_reason = _sums(dead_letters)
         lines = [dead_letter_line(dead_letter) for dead_letter in dead_letters[:limit]]
+        nothing = "" if dead_letters or as_json else _nothing(deployment, kind, filters)
     answer = {"dead_letters": lines, "by_reason": by_reason, "count": len(dead_letters)}
     doubtful = sum(map(may_be_in_lago, dead_letters))
-    say(answer, as_json=as_json, table=lambda: _table(dead_letters[:limit], by_reason, len(dead_letters), doubtful))
+    say(
+        answer,
+        as_json=as_json,
+        table=lambda: nothing or _table(dead_letters[:limit], by_reason, len(dead_letters), doubtful),
+    )
 
 
 def show(dead_letter: str, *, as_json: bool) -> None:
     """Run `meterbridge dlq show`."""
     with one_sentence():
-        kind = dead_letter.partition("/")[0]
-        if kind not in KINDS:
-            fail(
-                f"{dead_letter!r} is not the id of a dead letter. Give one that `meterbridge dlq list` prints, for example events/0/17.",
-                2,
-            )
+        kind = _kind_of(dead_letter)
         match = next(_matching(deployment_of(settings_of_command()), kind, Filters(dead_letter=dead_letter)), None)
     if match is None:
-        closed = "it was requeued or dismissed, or the id is wrong; see `meterbridge dlq list`"
-        fail(f"no dead letter {dead_letter} is open: {closed}.", 1)
+        _not_open(dead_letter)
     value = match.value.decode(errors="replace")
     errors = {"first_error": match.first_error, "last_error": match.last_error, "expected": expected_forms(match)}
     answer = {**dead_letter_line(match), **errors, "value": value}
     say(answer, as_json=as_json, table=lambda: table_of(("", ""), [(name, _cell(v)) for name, v in answer.items()]))
+
+
+def _kind_of(dead_letter: str) -> str:
+    """Return the kind of a dead letter by its id; end the command if the text is no id."""
+    if _ID.fullmatch(dead_letter) is None:
+        fail(
+            f"{dead_letter!r} is not the id of a dead letter. Give one that `meterbridge dlq list` prints, for example events/0/17.",
+            2,
+        )
+    return dead_letter.partition("/")[0]
+
+
+def _not_open(dead_letter: str) -> NoReturn:
+    closed = "it was requeued or dismissed, or the id is wrong; see `meterbridge dlq list`"
+    fail(f"no dead letter {dead_letter} is open: {closed}.", 1)
+
+
+def _nothing(deployment: Deployment, kind: str, filters: Filters) -> str:
+    """Say that a selection has matched nothing, and what is open besides: its value may be misspelt."""
+    others = list(found_letters(deployment, BOTH, Filters())) if (kind, filters) != (BOTH, Filters()) else []
+    if not others:
+        return f"There are no open dead letters.{uncounted_sentence(deployment)}"
+    customers = {dead_letter.customer for dead_letter in others}
+    meant = did_you_mean(filters.customer, customers, ID_ALIKE) if filters.customer not in ("", *customers) else ""
+    are = numbered(len(others), "other is", "others are")
+    return f"No open dead letter matches; {are} open{f': {meant}' if meant else '.'}"
 
 
 def _cell(value: Any) -> str:
@@ -176,18 +206,28 @@ def _check_kind(kind: str) -> None:
 
 
 def _act(action: _Action, *, dry_run: bool, as_json: bool) -> None:
+    if action.filters.dead_letter:
+        _kind_of(action.filters.dead_letter)
     with one_sentence():
         settings = settings_of_command()
-        _check_reason(deployment_of(settings), action.kind, action.filters.reason)
+        deployment = deployment_of(settings)
+        _check_reason(deployment, action.kind, action.filters.reason)
         if dry_run:
-            dead_letters = list(_matching(deployment_of(settings), action.kind, action.filters, action.limit))
+            dead_letters = list(_matching(deployment, action.kind, action.filters, action.limit))
+            if action.filters.dead_letter and not dead_letters:
+                _not_open(action.filters.dead_letter)
             sums = _sums(dead_letters)
             done = asyncio.run(_previewed(action, settings, dead_letters))
-            answer = {"dry_run": True, "count": len(dead_letters), "by_reason": sums, **_counts(done)}
-            say(answer, as_json=as_json, table=lambda: _dry_run(action, dead_letters, sums, done))
         else:
+            dead_letters, sums = [], {}
             done = asyncio.run(_acted(action, settings, quiet=as_json))
-            say(_counts(done), as_json=as_json, table=lambda: _done_text(done))
+        some = any(getattr(done, name) for name in _OUTCOMES)
+        nothing = "" if some or as_json else _nothing(deployment, action.kind, action.filters)
+        if dry_run:
+            answer = {"dry_run": True, "count": len(dead_letters), "by_reason": sums, **_counts(done)}
+            say(answer, as_json=as_json, table=lambda: nothing or _dry_run(action, dead_letters, sums, done))
+        else:
+            say(_counts(done), as_json=as_json, table=lambda: nothing or _done_text(done))
 
 
 def _counts(done: RequeueResult) -> dict[str, Any]:
@@ -206,6 +246,7 @@ def _done_text(done: RequeueResult) -> str:
         text += f"\n{events} may be in Lago, which then bills this usage: look for the transaction ids there."
     if done.impossible:
         text += f"\nImpossible as they are ({reasons}): send a corrected call, or give them up: `meterbridge dlq dismiss --comment WHY`."
+        text += f"\n{meanings(done.reasons)}".rstrip()
     return text
 
 
@@ -235,6 +276,8 @@ async def _acted(action: _Action, settings: Settings, *, quiet: bool) -> Requeue
     with optional_database(settings) as database:
         async with requeuer(deployment, CommandProducer(deployment.kafka), database, action.trusted_us) as at:
             dead_letters = await asyncio.to_thread(lambda: list(_matching(deployment, kind, filters, action.limit)))
+            if filters.dead_letter and not dead_letters:
+                _not_open(filters.dead_letter)
             more = {"trust_log_from": action.trust_log_from or "", "accept": action.accept}
             audit_id = await at.audit(name, dead_letters, kind, filters, comment, **more)
             with progress(name, len(dead_letters), quiet=quiet) as on_progress:
@@ -288,16 +331,13 @@ def _sums(dead_letters: Iterable[DeadLetter]) -> dict[str, dict[str, Any]]:
 
 
 def _table(dead_letters: list[DeadLetter], by_reason: dict[str, dict[str, Any]], count: int, doubtful: int = 0) -> Any:
-    if not count:
-        return "There are no open dead letters."
     sums = ", ".join(f"{one['count']} {reason} ({one['usd']} USD)" for reason, one in by_reason.items())
     lines = [dead_letter_line(dead_letter) for dead_letter in dead_letters]
     for line in lines:  # the table would be too wide: `dlq show` and --json have it
         del line[_MAY_BE_IN_LAGO]
     table = table_of_lines(lines, f"{numbered(count, 'dead letter')}: {sums}")
-    if not doubtful:
-        return table
-    events = numbered(doubtful, "event")
-    return Group(
-        table, f"Of these, {events} may be in Lago: `--may-be-in-lago` shows them, `--not-in-lago` the others."
-    )
+    below = [meanings(by_reason)] if meanings(by_reason) else []
+    if doubtful:
+        events = numbered(doubtful, "event")
+        below.append(f"Of these, {events} may be in Lago: `--may-be-in-lago` shows them, `--not-in-lago` the others.")
+    return Group(table, *below)

@@ -15,6 +15,7 @@ from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.settings import load_settings
+from connectors.operations.backlog import unread_for_explaining
 from connectors.operations.dead_letters import DeadLetter
 from connectors.operations.explain import (
     HELD,
@@ -29,6 +30,8 @@ from connectors.operations.explain import (
     usd_of,
     without_event,
 )
+from connectors.operations.known_ids import known_principal
+from connectors.operations.reason_sentences import SENTENCES
 from connectors.operations.rejected_lookup import open_with_id
 from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
@@ -84,8 +87,8 @@ def explain(
     if transaction_id is not None:
         if story is None:
             fail(
-                f"no event {transaction_id}: it is not sealed or not projected yet, or the id is wrong. Repeat it in a "
-                "minute, while `meterbridge worker --only project` runs; for a call's id use --request.",
+                f"no event {transaction_id}: {_waiting()}it is not sealed yet, or the id is wrong. Repeat it in a minute; "
+                "for a call's id use --request.",
                 1,
             )
         say(_as_object(story), as_json=as_json, table=lambda: _proof(story))
@@ -108,6 +111,17 @@ def _ask(question: Callable[[Database, str], Awaitable[T]]) -> T:
     return ask_database(settings, lambda database: question(database, settings.lago_event_code))
 
 
+def _waiting() -> str:
+    """Say what the meter and the projector have not read yet, as the first of several causes; `""` = nothing."""
+    deployment = deployment_of(load_settings())
+    with one_sentence():
+        try:
+            behind = _ask(lambda database, _code: unread_for_explaining(deployment, database))
+        except (Unavailable, TopicProblem) as error:
+            return f"what is not read yet cannot be seen ({error.detail.removesuffix('.')}); or "
+    return "".join(f"{one.sentence}; or " for one in behind if one.sentence)
+
+
 def _rejected(request: str, *, is_logged: bool) -> list[DeadLetter] | None:
     """Return the open dead letters with an id; None = they cannot be read.
 
@@ -126,8 +140,8 @@ def _rejected(request: str, *, is_logged: bool) -> list[DeadLetter] | None:
             )
     if not found and not is_logged:
         fail(
-            f"no call {request}: it never arrived; or its post was refused (`webhook_requests_total`); or it is not "
-            "projected yet; or it was rejected, and its dead letter was dismissed, or has no id. Look for the call in "
+            f"no call {request}: {_waiting()}it never arrived; or its post was refused (`webhook_requests_total`); "
+            "or it was rejected, and its dead letter was dismissed, or has no id. Look for the call in "
             "`meterbridge dlq list`, then in LiteLLM; `meterbridge backfill` sends what never arrived.",
             1,
         )
@@ -145,9 +159,13 @@ def _whereabouts_of_all(calls: list[tuple[CallRow, EventStory | None]], rejected
 
 def _rejections(rejected: list[DeadLetter]) -> str:
     return "\n".join(
-        f"{shown(one.call_ids[0])} -> rejected: {one.reason}, dead letter {one.id}, see `meterbridge dlq show {one.id}`"
+        f"{shown(one.call_ids[0])} -> rejected: {_with_meaning(one.reason)}, dead letter {one.id}, see `meterbridge dlq show {one.id}`"
         for one in rejected
     )
+
+
+def _with_meaning(reason: str) -> str:
+    return f"{reason} ({SENTENCES[reason]})" if reason in SENTENCES else reason
 
 
 def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json: bool) -> None:
@@ -163,8 +181,13 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
             )
         )
     if not seen.calls:
+        with one_sentence():
+            known = _ask(lambda database, _code: known_principal(database, customer))
+        if not known.known:
+            meant = known.meant or "is it the id that LiteLLM knows, or the org?"
+            fail(f"no customer and no org {customer!r} is known: {_waiting()}{meant}", 1)
         between = f"from {since:%Y-%m-%d %H:%M:%S} to {until:%Y-%m-%d %H:%M:%S} UTC"
-        fail(f"no call of {customer} ended {between}: look wider with --around.", 1)
+        fail(f"no call of {customer} ended {between}: {_waiting()}look wider with --around.", 1)
     in_doubt = seen.calls
     events = {of.last.transaction_id: _as_object(of.last, calls=False) for _, of in in_doubt if of is not None}
     answer = {

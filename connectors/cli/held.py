@@ -5,13 +5,17 @@ import sys
 from typing import Any
 
 import typer
+from rich.console import Group
 
 from connectors.cli.base import moment_us, progress, say, table_of_lines
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
+from connectors.operations.backlog import uncounted_sentence
 from connectors.operations.ledgers import Held, held_of
+from connectors.operations.near_names import ID_ALIKE, did_you_mean
+from connectors.operations.reason_sentences import meanings
 from connectors.operations.sender import CommandProducer
 from connectors.operations.write_off import matching, order_write_off, order_write_off_of_all
 from schemas.moments import to_iso
@@ -26,13 +30,13 @@ _SHOWN = 1000
 def list_held(customer: str, match: str, *, as_json: bool) -> None:
     """Run `meterbridge held list`."""
     with one_sentence():
-        held = [
-            usage
-            for usage in _read(deployment_of(settings_of_command()), quiet=as_json)
-            if customer in ("", usage.customer)
-        ]
+        deployment = deployment_of(settings_of_command())
+        read = _read(deployment, quiet=as_json)
+        unread = "" if read or as_json else uncounted_sentence(deployment)
+        held = [usage for usage in read if customer in ("", usage.customer)]
         held = matching(held, match) if match else held
-    say(_answer(held), as_json=as_json, table=lambda: _table(held))
+    nothing = _nothing(read, " and ".join(repr(one) for one in (customer, match) if one), customer) + unread
+    say(_answer(held), as_json=as_json, table=lambda: _table(held, nothing=nothing))
 
 
 def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool, dry_run: bool, as_json: bool) -> None:
@@ -46,8 +50,10 @@ def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool,
         read = _read(deployment, until_us, quiet=as_json)
         held = matching(read, match) if match else [usage for usage in read if usage.customer == customer]
         if not held:
+            names = {usage.customer for usage in read}
             up_to = "" if until == "0s" else f" of usage that ended by {until}"
-            fail(f"nothing is held for {match or customer!r}{up_to}: see `meterbridge held list`.", 1)
+            meant = f"{did_you_mean(customer, names, ID_ALIKE)} ".lstrip() if customer else ""
+            fail(f"nothing is held for {match or customer!r}{up_to}: {meant}`meterbridge held list` shows what is.", 1)
         if asks:
             dry_run = not _agreed(held, as_json=as_json)
         audit_id = ""
@@ -101,9 +107,20 @@ def _line(held: Held) -> dict[str, Any]:
     }
 
 
-def _table(held: list[Held], title: str = "") -> Any:
-    if not held:
+def _nothing(read: list[Held], asked: str, customer: str) -> str:
+    """Say that nothing is held, and of a selection what is held besides: its value may be misspelt."""
+    if not asked or not read:
         return "Nothing is held."
+    names = {usage.customer for usage in read}
+    meant = did_you_mean(customer, names, ID_ALIKE) if customer else ""
+    others = numbered(len(names), "customer")
+    return f"Nothing is held for {asked}. Usage of {others} is held{f': {meant}' if meant else '.'}"
+
+
+def _table(held: list[Held], title: str = "", nothing: str = "Nothing is held.") -> Any:
+    if not held:
+        return nothing
     if len(held) > _SHOWN:
         title = f"{title + '. ' if title else ''}The {_SHOWN} highest of {len(held)}; --json prints all."
-    return table_of_lines([_line(usage) for usage in held[:_SHOWN]], title)
+    table = table_of_lines([_line(usage) for usage in held[:_SHOWN]], title)
+    return Group(table, meanings(usage.reason for usage in held[:_SHOWN]))

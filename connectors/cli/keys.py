@@ -15,10 +15,11 @@ from connectors.api.keys import MAX_OVERLAP_HOURS, Prefix, key_shown
 from connectors.cli.base import duration_s, say, table_of
 from connectors.cli.optional_database import ask_database
 from connectors.cli.running import one_sentence, settings_of_command
-from connectors.cli.sentences import fail
+from connectors.cli.sentences import fail, print_error
 from connectors.config.connections import deployment_of
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited, who
+from connectors.operations.known_ids import known_org
 from connectors.operations.sender import CommandProducer
 
 T = TypeVar("T")
@@ -45,6 +46,8 @@ def create(
     with one_sentence():
         settings = settings_of_command()
         _with_store(settings, lambda store: _recorded(settings, "keys.create", [key], lambda: store.add(key)))
+        for org_id in org or ():
+            _warn_of_unknown(settings, org_id)
     _say_made(key, token, as_json=as_json)
 
 
@@ -91,6 +94,14 @@ def revoke(key_id: str, *, as_json: bool) -> None:
         settings = settings_of_command()
         row = key_shown(_with_store(settings, ended), _now())
     say(row, as_json=as_json, table=lambda: _table([row]))
+
+
+def _warn_of_unknown(settings: Settings, org_id: str) -> None:
+    """Print a sentence if no org has this id: a key may be made before its org, but the id may also be misspelt."""
+    found = ask_database(settings, lambda database: known_org(database, org_id))
+    if not found.known:
+        meant = f": {found.meant}" if found.meant else "."
+        print_error(f"meterbridge: the key is restricted to {org_id}, an org that is not known{meant}")
 
 
 def _prefixes(given: list[str] | None) -> list[str] | None:

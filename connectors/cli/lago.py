@@ -27,6 +27,7 @@ from connectors.operations.after_end import (
 from connectors.operations.after_invoice import NotInvoiced, not_invoiced
 from connectors.operations.audit_record import audited
 from connectors.operations.delivered import DeliveredRows, lost_pages
+from connectors.operations.known_ids import known_org
 from connectors.operations.last_invoice import STILL_ARRIVING
 from connectors.operations.rebilling import Rebilling, receipts_are_read
 from connectors.operations.sender import CommandProducer
@@ -80,6 +81,9 @@ async def _billed_again(
     """Return the lost events, and whether Lago answered all requests."""
     lago_key(settings)
     with Database(postgres_url(settings), size=1) as database:
+        if also.org and not (found := await known_org(database, also.org)).known:
+            meant = f": {found.meant}" if found.meant else "."
+            fail(f"--org: no org {also.org!r} is known{meant}", 1)
         async with own_account_tables(settings, 1) as account_tables:
             await receipts_are_read(deployment_of(settings), database)
             tables = account_tables.customers.table, account_tables.orgs.table

@@ -22,6 +22,8 @@ from schemas.moments import to_iso
 from streams.state.ledger_rebuild import SOUND
 from streams.state.ledger_restart import EARLIEST, LATEST, RestartPlan, RestartPosition
 
+_NOTHING = "no ledger is lost or halted, so there is nothing to do, and nothing was changed."
+
 
 def init(since: str, comment: str, partition: int | None, *, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Run `meterbridge ledger init`."""
@@ -32,8 +34,10 @@ def init(since: str, comment: str, partition: int | None, *, yes: bool, dry_run:
         lines, wrong = asyncio.run(_done(deployment, partitions, restart_at, comment, do=yes and not dry_run))
     answer = {"ledgers": lines, "done": yes and not dry_run}
     say(answer, as_json=as_json, table=lambda: table_of_lines(lines))
-    if wrong or not any(line["next"] != "" for line in lines):
+    if wrong:
         raise typer.Exit(1)
+    if not any(line["next"] != "" for line in lines):
+        fail(_NOTHING, 1)
 
 
 def rebuild(comment: str, partition: int | None, *, accept_gaps: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
@@ -48,8 +52,10 @@ def rebuild(comment: str, partition: int | None, *, accept_gaps: bool, yes: bool
     answer = {"ledgers": lines, "done": do}
     say(answer, as_json=as_json, table=lambda: table_of_lines(lines))
     lost = [line for line in lines if line["state"] != SOUND]
-    if not lost or (any(line["gaps"] for line in lost) and not accept_gaps):
-        raise typer.Exit(1)
+    if not lost:
+        fail(_NOTHING, 1)
+    if any(line["gaps"] for line in lost) and not accept_gaps:
+        fail("the topics do not have all data any more: see the column gaps. --accept-gaps rebuilds without it.", 1)
 
 
 async def _rebuilt(

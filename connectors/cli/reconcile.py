@@ -13,6 +13,7 @@ from connectors.cli.backfill import litellm_database
 from connectors.cli.base import moment_us, progress, say
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.config.connections import deployment_of, postgres_url
+from connectors.config.deployment import Deployment
 from connectors.config.settings import Settings
 from connectors.operations.backfill_report import Hour
 from connectors.operations.backfill_report import report_as_object as filled_as_json
@@ -58,7 +59,7 @@ async def _reconciled(
         return await reconcile_ledgers(deployment, on_progress, None)
     with Database(postgres_url(settings), size=1) as database:
         report = await reconcile_ledgers(deployment, on_progress, database)
-        await _tables(database, report, enabled=with_tables)
+        await _tables(deployment, database, report, enabled=with_tables)
         if lago:
             async with AsyncExitStack() as stack:
                 await reconcile_lago(database, await open_lagos(stack, settings, 1), report, settings.lago_event_code)
@@ -67,12 +68,12 @@ async def _reconciled(
     return report
 
 
-async def _tables(database: Database, report: ReconciliationReport, *, enabled: bool) -> None:
+async def _tables(deployment: Deployment, database: Database, report: ReconciliationReport, *, enabled: bool) -> None:
     """Read the tables. The ledgers are checked without Postgres; if it does not answer, only the details of unbilled
     calls are missing.
     """
     try:
-        await reconcile_tables(database, report)
+        await reconcile_tables(deployment, database, report)
     except Unavailable as error:
         if enabled:
             raise
@@ -113,6 +114,7 @@ def _as_object(report: ReconciliationReport) -> dict[str, Any]:
         "dead_usd": plain(report.dead_usd),
         "doubtful_events": report.doubtful_events,
         "doubtful_usd": plain(report.doubtful_usd),
+        "uncounted": None if report.uncounted is None else report.uncounted.as_object(),
         **unbilled_json(report.tables),
         "litellm": None if report.litellm is None else filled_as_json(report.litellm),
         "notes": report.notes,
@@ -129,10 +131,11 @@ def _text(report: ReconciliationReport) -> str:
         f"{answer['written_off_usd']} USD written off, {numbered(report.unbilled_calls, 'call')} NOT billed "
         f"({answer['unbilled_usd']} USD), {numbered(report.duplicate_calls, 'repeat')}{_carried(report)}, {report.rejected_calls} refused by the meter{compared}."
     )
+    so_far = " so far" if report.uncounted is not None and report.uncounted.unread.records else ""
     heads = (
         ["It does NOT add up:", *report.complaints, f"In all: {total}"]
         if report.complaints
-        else [f"It adds up: {total}"]
+        else [f"It adds up{so_far}: {total}"]
     )
     return "\n".join(map(shown, [*heads, *lines(report.misdirected), *report.notes]))
 

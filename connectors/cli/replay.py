@@ -8,6 +8,7 @@ from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.operations.audit_record import audited
+from connectors.operations.near_names import ID_ALIKE, did_you_mean
 from connectors.operations.replay import RangeContents, Replay, by_customer
 from connectors.operations.sender import CommandProducer
 from schemas.money import plain
@@ -35,18 +36,35 @@ def replay(
         if dry_run:
             with progress("reading", planned.stretch.offsets, quiet=as_json) as passed:
                 contents = planned.contents(passed)
-            say(_answer(contents), as_json=as_json, table=lambda: _table(contents))
+            none = not (as_json or contents.customers or contents.unreadable)
+            nothing = _nothing(planned) if none else ""
+            say(_answer(contents), as_json=as_json, table=lambda: nothing or _table(contents))
             return
         sender = CommandProducer(deployment.kafka)
         audited(deployment, sender, "replay", planned.asked(), reason=comment, count=planned.stretch.offsets)
         with progress("replaying", planned.stretch.offsets, quiet=as_json) as passed:
             count = planned.run(sender, checkpoint, passed)
+        nothing = "" if as_json or count else _nothing(planned)
     answer = {"target_topic": planned.target_topic, "records": count}
     say(
         answer,
         as_json=as_json,
-        table=lambda: f"{numbered(count, 'record was', 'records were')} sent into {planned.target_topic}.",
+        table=lambda: nothing or f"{numbered(count, 'record was', 'records were')} sent into {planned.target_topic}.",
     )
+
+
+def _nothing(planned: Replay) -> str:
+    """Say that there is no call, and of a customer whether others have some: the id may be misspelt. `""` = there are
+    calls, which an earlier run has sent.
+    """
+    names = planned.names()
+    if not names:
+        return "There is no call in this time."
+    if planned.customer in ("", *names):
+        return ""
+    meant = did_you_mean(planned.customer, names, ID_ALIKE)
+    others = numbered(len(names), "other customer has", "other customers have")
+    return f"There is no call of {planned.customer!r} in this time; {others} some{f': {meant}' if meant else '.'}"
 
 
 def _answer(contents: RangeContents) -> dict[str, Any]:

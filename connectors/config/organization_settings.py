@@ -64,6 +64,7 @@ class LagoOrganization(BaseModel):
         return self
 
 
+_EXAMPLE = '[{"id": "eu", "url": "https://lago.example", "key_file": "/run/secrets/lago-eu"}]'
 _listed = TypeAdapter(list[LagoOrganization])
 
 
@@ -76,8 +77,10 @@ def _organizations(value: Any) -> Any:
 
     try:
         read = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError("should be a list in JSON or YAML") from None
+    except yaml.YAMLError as wrong:
+        mark = getattr(wrong, "problem_mark", None)
+        place = "" if mark is None else f", it cannot be read at line {mark.line + 1}, column {mark.column + 1}"
+        raise ValueError(f"should be a list in JSON or YAML{place}; for example {_EXAMPLE}") from None
     members = read.get("organizations") if isinstance(read, dict) and set(read) == {"organizations"} else read
     try:
         organizations = _listed.validate_python(members)
@@ -86,7 +89,7 @@ def _organizations(value: Any) -> Any:
         number, *path = first["loc"] or ("",)
         place = f"entry {number + 1} {'.'.join(map(str, path))}".strip() if isinstance(number, int) else "the whole"
         raise ValueError(
-            f"should be a list of organisations: {place}: {complaint(first['type'], first['msg'])}"
+            f"should be a list of organisations: {place}: {complaint(first['type'], first['msg'])}; for example {_EXAMPLE}"
         ) from None
     if len({one.id for one in organizations}) < len(organizations):
         raise ValueError("should have a different id for each organisation")

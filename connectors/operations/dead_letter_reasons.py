@@ -3,11 +3,11 @@ success.
 """
 
 import re
-from difflib import get_close_matches
 from typing import Final
 
 from connectors.config.deployment import Deployment
 from connectors.operations.dead_letters import Filters, found_letters
+from connectors.operations.near_names import did_you_mean
 from schemas.reasons import INGRESS_REASONS, INGRESS_RULE_REASONS
 
 #: Reasons of the meter alone.
@@ -36,6 +36,5 @@ def unknown_reason(deployment: Deployment, kind: str, reason: str) -> str:
     if reason in reasons:
         return ""
     known = sorted(KNOWN | reasons)
-    near = get_close_matches(reason[:_SHOWN], known, 1)
-    meant = f"did you mean {near[0]}? " if near else ""
+    meant = f"{did_you_mean(reason[:_SHOWN], known)} ".lstrip()
     return f"no dead letter has the reason {reason[:_SHOWN]!r}: {meant}Reasons are {', '.join(known)}."

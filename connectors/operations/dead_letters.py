@@ -19,11 +19,12 @@ from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.topic_scan import OffsetRange, header_of, number_in_header, offset_range_of, scan, whole_number
 from connectors.operations.dismissed import Dismissed
 from connectors.operations.reread import read_again
+from connectors.postgres.rejected_cost import cost_of
 from connectors.postgres.rejected_ids import ids_of
 from schemas.bounded_name import bounded_name
 from schemas.decoding import decoder
 from schemas.errors import Rejected
-from schemas.money import from_cents, quantum
+from schemas.money import from_cents
 from schemas.normalised_call import Usage
 from schemas.records import LagoEvent, Rejection
 from schemas.topics import TopicNames
@@ -79,7 +80,8 @@ class DeadLetter:
     Fields:
         id: `events/<partition>/<offset>` or `calls/<partition>/<offset>`.
         at_ms: timestamp of the dead letter's record, milliseconds since 1970 UTC.
-        usd: the amount of the event or the cost of the call, dollars; None = it cannot be read.
+        usd: the amount of the event or the cost of the call, dollars, also if it is what was refused; None = it cannot be
+            read.
         stored: the refused call as the raw topic has or would have it; empty if too little of the call is left.
         call_ids: ids of a refused call, see `ids_of`; empty for an event.
     """
@@ -150,13 +152,12 @@ def unresolved(
     stretch = offset_range_of(kafka, topic_of(kind, topics), filters.since_ms if kind == EVENTS else None)
     done = _resolved(kafka, stretch, passed)
     dismissed = Dismissed({place for place, how in done.items() if how in DISMISSING} if kind == CALLS else ())
-    unit = quantum(deployment.policy.cost_decimals)
     for message in scan(kafka, stretch, passed):
         if dismissed.is_copy(message) or message.timestamp()[1] < (filters.since_ms or 0):
             continue
         if header_of(message, RESOLVES) or (message.partition(), message.offset()) in done:
             continue
-        dead_letter = dead_letter_of(kind, message, unit, deployment.customer_id_fields)
+        dead_letter = dead_letter_of(kind, message, deployment.customer_id_fields)
         if selected(dead_letter, filters):
             yield dead_letter
 
@@ -180,9 +181,7 @@ def rejected_with_id(deployment: Deployment, call_id: str) -> list[DeadLetter]:
     return [one for one in unresolved(deployment, CALLS, Filters()) if bounded_name(call_id) in one.call_ids]
 
 
-def dead_letter_of(
-    kind: str, message: Message, unit: Decimal, fields: tuple[str, ...] = CUSTOMER_ID_FIELDS
-) -> DeadLetter:
+def dead_letter_of(kind: str, message: Message, fields: tuple[str, ...] = CUSTOMER_ID_FIELDS) -> DeadLetter:
     """Read a dead letter from a record of the dead-letter or the rejected topic; `fields`: `CUSTOMER_ID_FIELDS`."""
     key = message.key()
     bare = DeadLetter(
@@ -194,7 +193,7 @@ def dead_letter_of(
         tuple((name, bytes(content or b"")) for name, content in message.headers() or ()),
         message.timestamp()[1],
     )
-    return _dead_event(bare) if kind == EVENTS else _refused_call(bare, unit, fields)
+    return _dead_event(bare) if kind == EVENTS else _refused_call(bare, fields)
 
 
 def _dead_event(bare: DeadLetter) -> DeadLetter:
@@ -221,7 +220,7 @@ def _dead_event(bare: DeadLetter) -> DeadLetter:
     )
 
 
-def _refused_call(bare: DeadLetter, unit: Decimal, fields: tuple[str, ...]) -> DeadLetter:
+def _refused_call(bare: DeadLetter, fields: tuple[str, ...]) -> DeadLetter:
     customer = bare.key.decode(errors="replace") if bare.key else ""
     try:
         refused = _rejection(bare.value)
@@ -230,12 +229,11 @@ def _refused_call(bare: DeadLetter, unit: Decimal, fields: tuple[str, ...]) -> D
     stored = bytes(refused.call) if refused.stage == "meter" and isinstance(refused.call, msgspec.Raw) else b""
     if refused.stage == "ingress" and (again := read_again(refused, fields)) is not None:
         customer, stored = again
-    usage = usage_of(stored, customer, unit)
     return replace(
         bare,
         reason=refused.reason,
         customer=customer,
-        usd=usage.cost if usage is not None else None,
+        usd=cost_of(refused),
         last_error=refused.detail,
         stored=stored,
         call_ids=ids_of(refused),

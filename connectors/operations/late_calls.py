@@ -26,7 +26,7 @@ from connectors.operations.sender import CommandProducer
 from connectors.operations.usage_log import records_in
 from connectors.postgres.pool import Database
 from schemas.decoding import decoder
-from schemas.money import ZERO, add, plain, quantum
+from schemas.money import ZERO, add, plain
 from streams.runtime import clock
 
 log = structlog.get_logger(__name__)
@@ -197,12 +197,12 @@ class LateCalls:
         """Read the dead letters at `offsets`, as many as fit into memory; return them and the last offset that was
         read.
         """
-        missing, unit, size = set(offsets), quantum(self.deployment.policy.cost_decimals), 0
+        missing, size = set(offsets), 0
         dead_letters: list[DeadLetter] = []
         for message in self._messages(topic, partition, offsets):
             if message.offset() not in missing:
                 continue
-            dead_letters.append(dead_letter_of(CALLS, message, unit, self.deployment.customer_id_fields))
+            dead_letters.append(dead_letter_of(CALLS, message, self.deployment.customer_id_fields))
             size += len(dead_letters[-1].value)
             if size > _MOST_BYTES:
                 return dead_letters, dead_letters[-1].offset

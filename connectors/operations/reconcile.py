@@ -9,10 +9,12 @@ from decimal import Decimal
 
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.admin import topic_ids
 from connectors.kafka.retention import retention_s
 from connectors.kafka.topic_scan import OffsetRange, header_of, number_in_header, offset_range_of, scan
 from connectors.lago.client import LagoClient
 from connectors.operations.backfill_report import BackfillReport, Hour
+from connectors.operations.backlog import BEHIND_S, Backlog, not_projected, uncounted
 from connectors.operations.damaged_records import DamagedRecords
 from connectors.operations.dead_letters import EVENTS, Filters, may_be_in_lago, unresolved
 from connectors.operations.ledgers import ledgers_of
@@ -47,6 +49,9 @@ SELECT count(DISTINCT seal_seq), COALESCE(sum(calls), 0), COALESCE(sum(amount_ce
 WHERE event IS NOT NULL AND raw_partition = $1 AND seal_seq < $2 AND starts_with(part, $3) AND seal_seq >= $4
 """
 
+#: The last offset of a partition whose records expired may be a transaction marker.
+_MARKER = 1
+
 
 @dataclass(slots=True)
 class ReconciliationReport:
@@ -67,6 +72,7 @@ class ReconciliationReport:
         subscriptions_not_compared: see `LagoComparison.not_compared`.
         carried_calls, carried_usd: failed attempts whose cost is billed with the successful call after them. They are
             not in `unbilled_calls`.
+        uncounted: stored calls that are in no sum, because no meter has read them yet.
     """
 
     received: int = 0
@@ -95,6 +101,7 @@ class ReconciliationReport:
     subscriptions_not_compared: int = 0
     carried_calls: int = 0
     carried_usd: Decimal = ZERO
+    uncounted: Backlog | None = None
 
 
 async def reconcile_ledgers(
@@ -107,6 +114,7 @@ async def reconcile_ledgers(
         database: has the events that have expired in the topic. Without it, or while it does not answer, their sums are
             not compared.
     """
+    raw = await asyncio.to_thread(offset_range_of, deployment.kafka, deployment.topics.raw)
     ledgers = await ledgers_of(deployment, passed)
     stretch = await asyncio.to_thread(offset_range_of, deployment.kafka, deployment.topics.events)
     expired_ms = await asyncio.to_thread(_expired_ms, deployment.kafka, stretch)
@@ -124,6 +132,11 @@ async def reconcile_ledgers(
         report.complaints += ledger_discrepancies(number, one.position, one.windows.values(), emitted[number])
         if note_about_sums := uncompared(number, one.position, emitted[number]):
             report.notes.append(note_about_sums)
+    # A ledger of another topic of this name has counted nothing of this one.
+    topic_id = (await asyncio.to_thread(topic_ids, deployment.kafka, [raw.topic]))[raw.topic]
+    positions = {number: one.position for number, one in ledgers.items() if one.position.topic_id == topic_id}
+    counted_to = {number: position.next for number, position in positions.items()}
+    await asyncio.to_thread(_count_uncounted, deployment, raw, counted_to, report)
     await asyncio.to_thread(_count_dead_letters, deployment, report)
     return report
 
@@ -160,11 +173,17 @@ async def reconcile_litellm(
     report.notes += notes_about_calls(comparison)
 
 
-async def reconcile_tables(database: Database, report: ReconciliationReport) -> None:
+async def reconcile_tables(deployment: Deployment, database: Database, report: ReconciliationReport) -> None:
     """Add the calls that are not billed, or billed twice, according to the tables. Raises: Unavailable."""
     report.tables = await notes_of(database)
     report.complaints += report.tables.complaints
     report.notes += unbilled_text(report.tables)
+    decisive = (deployment.topics.enriched, deployment.topics.rejected)  # the complaints above are made of them
+    for behind in await not_projected(deployment, database):
+        if behind.sentence:
+            is_old = behind.unread.oldest_s > BEHIND_S
+            found = report.complaints if is_old and behind.topic in decisive else report.notes
+            found.append(f"{behind.sentence}. The tables do not have them")
 
 
 async def _older(
@@ -213,6 +232,21 @@ def _take(kafka: KafkaConnection, stretch: OffsetRange, emitted: dict[int, Emitt
             emitted[number].take(seal_seq, manifest.count, cents, at_ms)
     for totals in emitted.values():
         totals.settle()
+
+
+def _count_uncounted(
+    deployment: Deployment, raw: OffsetRange, counted_to: Mapping[int, int], report: ReconciliationReport
+) -> None:
+    """Report the calls that were stored before the ledgers were read and are not in them. A meter that runs always has a
+    few; they are a complaint only if nobody reads them.
+    """
+    behind = report.uncounted = uncounted(deployment, raw, counted_to)
+    if behind.sentence:
+        found = report.complaints if behind.is_stuck else report.notes
+        found.append(f"{behind.sentence}. They are in no sum here")
+    for number, (start, _) in raw.ranges.items():
+        if (lost := start - counted_to.get(number, start)) > _MARKER:
+            report.complaints.append(f"partition {number}: {lost} offsets left {raw.topic} before they were counted")
 
 
 def _count_dead_letters(deployment: Deployment, report: ReconciliationReport) -> None:

@@ -14,7 +14,6 @@ from connectors.operations.dead_letters import CALLS, DeadLetter, dead_letter_of
 from connectors.operations.usage_log import records_in
 from connectors.postgres.pool import Database
 from schemas.bounded_name import bounded_name
-from schemas.money import quantum
 
 #: Records that are at most so many offsets apart are read together: reading so many takes about as long as one more request.
 _APART: Final = 5_000
@@ -65,14 +64,14 @@ async def _open_places(deployment: Deployment, database: Database, name: str) ->
 
 
 def _letters(deployment: Deployment, places: dict[int, list[int]]) -> Iterator[DeadLetter]:
-    topic, unit = deployment.topics.rejected, quantum(deployment.policy.cost_decimals)
+    topic = deployment.topics.rejected
     wanted = {(number, offset) for number, offsets in places.items() for offset in offsets}
     if not wanted:
         return
     stretches = {number: _together(offsets) for number, offsets in places.items()}
     for message in scan_stretches(deployment.kafka, topic, stretches):
         if (message.partition(), message.offset()) in wanted:
-            yield dead_letter_of(CALLS, message, unit, deployment.customer_id_fields)
+            yield dead_letter_of(CALLS, message, deployment.customer_id_fields)
 
 
 def _together(offsets: Iterable[int]) -> list[tuple[int, int]]:

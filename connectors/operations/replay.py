@@ -143,6 +143,14 @@ class Replay:
                 totals.customers.setdefault(key, Amount()).count(*usage)
         return totals
 
+    def names(self) -> set[str]:
+        """Return the customer ids of all calls in the range, not only of the selected customer."""
+        return {
+            (message.key() or b"").decode(errors="replace")
+            for message in scan(self.deployment.kafka, self.stretch)
+            if order_in(message.headers(), message.value()) is None
+        }
+
     def run(
         self,
         sender: CommandProducer,

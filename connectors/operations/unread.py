@@ -60,18 +60,38 @@ def oldest_waiting_s(deployment: Deployment) -> dict[str, float]:
 
 
 def _unread(kafka: KafkaConnection, topic: str, group: str) -> Unread:
-    whole = offset_range_of(kafka, topic)
+    return records_after(kafka, unread_by(kafka, group, offset_range_of(kafka, topic)))
+
+
+def unread_by(kafka: KafkaConnection, group: str, whole: OffsetRange) -> OffsetRange:
+    """Return the part of `whole` after the committed offsets of a consumer group; all of it if the group has none.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
     config = {**librdkafka_config(kafka), "group.id": group, "enable.auto.commit": False}
-    with translated_errors(topic), closing(Consumer(config)) as member:
-        committed = committed_of(member, [TopicPartition(topic, number) for number in whole.ranges])
-    now_ms, oldest_ms, records = time.time_ns() // 1_000_000, None, 0
+    with translated_errors(whole.topic), closing(Consumer(config)) as member:
+        committed = committed_of(member, [TopicPartition(whole.topic, number) for number in whole.ranges])
+    ranges = {}
     for position in committed:
         start, end = whole.ranges[position.partition]
-        at = max(start, position.offset)
+        ranges[position.partition] = (max(start, position.offset), end)
+    return OffsetRange(whole.topic, ranges)
+
+
+def records_after(kafka: KafkaConnection, stretch: OffsetRange) -> Unread:
+    """Return how many records a range has that was not read yet, and how old the oldest one is.
+
+    Raises:
+        Unavailable: see `scan`.
+    """
+    now_ms, oldest_ms, records = time.time_ns() // 1_000_000, None, 0
+    for number, (start, end) in stretch.ranges.items():
         # The first offsets may be transaction markers. A partition with nothing but markers has no unread record.
-        first = next(scan(kafka, OffsetRange(topic, {position.partition: (at, end)})), None) if at < end else None
+        one = OffsetRange(stretch.topic, {number: (start, end)})
+        first = next(scan(kafka, one), None) if start < end else None
         if first is not None:
-            records += end - at
+            records += end - start
             made_ms = first.timestamp()[1]
             oldest_ms = made_ms if oldest_ms is None else min(oldest_ms, made_ms)
     return Unread(records, 0.0 if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000))

@@ -5,7 +5,7 @@ Postgres accepts no NUL in text or JSON. In the records NUL can only be an escap
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from decimal import Decimal, DecimalException
+from decimal import Decimal
 from operator import attrgetter
 from re import compile as re_compile
 from typing import Any, NamedTuple, Protocol
@@ -13,15 +13,15 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from connectors.postgres.call_details import details_of
+from connectors.postgres.rejected_cost import cost_of
 from connectors.postgres.rejected_ids import ids_of
 from schemas.bounded_name import bounded_name
-from schemas.decoding import DAMAGE, UNDECODABLE, decoder
+from schemas.decoding import DAMAGE, decoder
 from schemas.moments import MAX_US
-from schemas.money import ZERO
+from schemas.money import ZERO, plain
 from schemas.normalised_call import TOKENS
 from schemas.reasons import WRITTEN_OFF
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
-from schemas.wire import Call, RawRecord
 from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
 from streams.core.delivery.receipt_states import (
     COMPLETED,
@@ -32,7 +32,6 @@ from streams.core.delivery.receipt_states import (
     takes_back,
 )
 from streams.core.metering.call_kinds import JOBS
-from streams.core.metering.cost_fields import claims_of
 from streams.core.metering.decisions import BILLED, CARRIED, METERED
 from streams.core.metering.lago_event import is_rated
 from streams.core.metering.spend_log_ids import alias_of, names_a_job
@@ -44,8 +43,6 @@ _decode_event = decoder(LagoEvent)
 _decode_manifest = decoder(Manifest)
 _decode_receipt = decoder(Receipt)
 _decode_rejection = decoder(Rejection)
-_decode_raw = decoder(RawRecord)
-_decode_call = decoder(Call)
 #: The columns between the org and the cost, and the columns after the cost.
 _what_it_was = attrgetter(
     *("external_subscription_id", "model", "provider", "call_type"),
@@ -63,8 +60,6 @@ _MONTH, _ORG, _SUBSCRIPTION, _COST, _HELD, _BILLED, _RATE, _PRICE = 1, 10, 11, 2
 _KNOWN = (*STATUSES, WRITTEN_OFF)
 _INT8 = 1 << 63
 _MAX_MS = MAX_US // 1000
-#: A rejected call may name any cost; only a plausible one is stored, in dollars.
-_COST_LIMIT = Decimal(10**12)
 #: A timestamp in an event; any other text is ignored.
 _MOMENT = re_compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
@@ -362,28 +357,11 @@ def _rejected_row(record: KafkaRecord) -> tuple[Any, ...]:
         bounded_name(rejection.reason),
         rejection.detail,
         key_of(record),
-        _rejected_cost(rejection),
+        None if (cost := cost_of(rejection)) is None else plain(cost),
         None if rejection.offset < 0 else rejection.offset,
         rejection.content_digest,
         msgspec.json.encode(ids_of(rejection)).decode(),
     )
-
-
-def _rejected_cost(rejection: Rejection) -> str | None:
-    """Return the cost in dollars, if the call has one in any of the fields that the meter reads. The meter stores the
-    whole envelope, the ingress only the element.
-    """
-    if rejection.call is msgspec.UNSET:
-        return None
-    try:
-        call = _decode_raw(rejection.call).call if rejection.stage == "meter" else _decode_call(rejection.call)
-        claims = claims_of(call)
-    except (*UNDECODABLE, DecimalException):
-        return None
-    for cost in claims:
-        if cost.is_finite() and cost.copy_abs() < _COST_LIMIT and cost.adjusted() > -30:
-            return format(cost, "f")
-    return None
 
 
 def without_nul(value: bytes) -> bytes:

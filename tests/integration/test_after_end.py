@@ -50,6 +50,8 @@ async def test_an_event_posted_after_an_end_is_billed_again_once(world: World) -
     assert (done.code, {one["on"] for one in done.json}) == (0, {"sub-b"}), done.err
     await until(world.url, FAILED, lambda count: count == len(done.json))
     await until(world.url, COMPLETED, lambda count: count == 5)
+    unknown = await world.command("lago", "rebill", "--org", "org-aa")
+    assert unknown.code == 1 and "--org: no org 'org-aa' is known" in unknown.err
     again = await world.command("lago", "rebill")
     assert (again.code, again.json) == (0, []), again.err
     await world.billed_cents(5)

@@ -38,7 +38,7 @@ async def credits_command(url: str, *words: str) -> Any:
 
 
 async def test_credits_are_granted_once_for_a_key_after_the_audit_line(url: str, audit: list[tuple[Any, ...]]) -> None:
-    words = ("grant", "user:ada", "25.50", "--expires", "90d", "--key", "k", "--comment", "welcome", "--json")
+    words = ("grant", "user:ada", "25.50", "--new", "--expires", "90d", "--key", "k", "--comment", "welcome", "--json")
     first, second = [json.loads((await credits_command(url, *words)).stdout) for _ in range(2)]
     assert first == second and (first["balance"], first["amount"], first["audit_id"]) == ("25.5", "25.5", "a1")
     assert audit == [("credits.grant", "user:ada", "k", Decimal("25.50"))] * 2
@@ -55,8 +55,39 @@ async def test_a_grant_that_cannot_be_audited_is_not_made(url: str, monkeypatch:
         raise RuntimeError
 
     monkeypatch.setattr("connectors.cli.credits.audited", away)
-    assert isinstance((await credits_command(url, "grant", "user:ada", "1")).exception, RuntimeError)
+    assert isinstance((await credits_command(url, "grant", "user:ada", "1", "--new")).exception, RuntimeError)
     assert await rows(url, "SELECT count(*) FROM user_credits") == [(0,)]
+
+
+async def test_credits_for_an_id_that_nothing_has_need_a_word(url: str, audit: list[tuple[Any, ...]]) -> None:
+    """Earlier a misspelt org got an account of its own, and the org that was meant no credits."""
+    row = '(org_id, name, email, plan, currency, status, subscription_id, limits, periods, updated_at, "offset")'
+    await rows(
+        url, f"INSERT INTO organisations {row} VALUES ('acme-inc', '', '', '', '', '', '', '{{}}', '[]', now(), 0)"
+    )
+    mapped = "(litellm_customer_id, versions, created_at, updated_at, \"offset\") VALUES ('ada', '[]', now(), now(), 0)"
+    await rows(url, f"INSERT INTO customer_records {mapped}")
+    for typo, meant in (("org:acme-incc", "did you mean org:acme-inc?"), ("user:adda", "did you mean user:ada?")):
+        refused = await credits_command(url, "grant", typo, "1")
+        assert refused.exit_code == 1, refused.output
+        assert (
+            f"no account, org or customer {typo} is known: {meant} To make a new account, add --new." in refused.stderr
+        )
+    unlike = await credits_command(url, "grant", "user:zed", "1")
+    assert "no account, org or customer user:zed is known. To make a new account, add --new." in unlike.stderr
+    assert (audit, await rows(url, "SELECT count(*) FROM user_credits")) == ([], [(0,)])
+    for account_name, word in (("org:acme-inc", ()), ("user:ada", ()), ("user:zed", ("--new",)), ("user:zed", ())):
+        result = await credits_command(url, "grant", account_name, "1", *word)
+        assert result.exit_code == 0, result.output
+    typo = await credits_command(url, "grant", "user:zedd", "1")
+    assert "did you mean user:zed?" in typo.stderr
+
+
+async def test_transactions_of_an_account_that_does_not_exist_are_refused(url: str) -> None:
+    """Earlier a misspelt account "had no transactions", with exit code 0."""
+    await give(url, "org:acme", "10")
+    result = await credits_command(url, "transactions", "org:acmee")
+    assert result.exit_code == 1 and "no account org:acmee: no credits were ever granted to it" in result.stderr
 
 
 async def test_a_refund_removes_credits(url: str, audit: list[tuple[Any, ...]]) -> None:
@@ -118,15 +149,15 @@ OURS = ("call:00ff", "call:00ff:1", "calls:x", "settle:chat-1", "stripe:purchase
 async def test_an_operators_key_never_equals_a_key_of_ours(url: str, audit: list[tuple[Any, ...]]) -> None:
     """With the key of a call the call would not be debited; with that of a payment the payment would bring nothing."""
     for key in OURS:
-        assert (await credits_command(url, "grant", "user:ada", "1", "--key", key)).exit_code == 0
-        assert (await credits_command(url, "grant", "user:ada", "1", "--key", key)).exit_code == 0
+        assert (await credits_command(url, "grant", "user:ada", "1", "--new", "--key", key)).exit_code == 0
+        assert (await credits_command(url, "grant", "user:ada", "1", "--new", "--key", key)).exit_code == 0
     assert [line[2] for line in audit[::2]] == list(OURS)
     await reserve(url, "user:ada", "1", "chat-1")
     assert (await rows(url, "SELECT success, new_balance FROM settle_reservation('chat-1', 1)")) == [(True, 4)]
     assert (await rows(url, "SELECT new_balance FROM add_user_credits('ada', 9, 'purchase', 'stripe', 'ch_1')")) == [
         (13,)
     ]
-    await credits_command(url, "grant", "user:ada", "1", "--key", "mine")
+    await credits_command(url, "grant", "user:ada", "1", "--new", "--key", "mine")
     keys = "SELECT idempotency_key FROM credit_transactions ORDER BY created_at DESC LIMIT 1"
     assert await rows(url, keys) == [("7:command:4:mine",)]
 
@@ -157,6 +188,8 @@ async def test_balance_and_transactions_are_shown(url: str) -> None:
         (("grant", "user:ada", "1e"), "AMOUNT: '1e' is not a number. Give dollars"),
         (("grant", "user:ada", "0"), "AMOUNT: 0 is not possible. Give dollars other than 0 and below 1000000000000"),
         (("grant", "user:ada", "--", "-1"), "only an adjustment may be below 0"),
+        (("grant", "user:ada", "-1", "--key", "k"), "AMOUNT: -1 is below 0, and only an adjustment may be below 0"),
+        (("refund", "user:ada", "-.5"), "AMOUNT: -.5 is below 0. Give the amount without its sign"),
         (("grant", "user:ada", "1", "--type", "gift"), "--type: 'gift' is not a type of credits. Give one of bonus"),
         (("refund", "user:ada", "--", "-1"), "AMOUNT: -1 is below 0. Give the amount without its sign"),
         (("refund", "user:ada", "1", "--of", "x" * 256), "--of: a payment is named by at most 255 bytes."),

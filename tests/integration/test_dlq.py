@@ -246,7 +246,10 @@ async def test_explain_finds_a_rejected_call_by_each_of_its_ids(stage: Stage, da
     place = listed["dead_letter"]
     for one in ("chatcmpl-7", "call-7"):
         found = await meterbridge(stage, "explain", "--request", one, DATABASE_URL=database)
-        assert found.code == 0 and f"chatcmpl-7 -> rejected: negative_cost, dead letter {place}, see" in found.out
+        assert (
+            found.code == 0
+            and f"chatcmpl-7 -> rejected: negative_cost (the cost is below 0), dead letter {place}, see" in found.out
+        )
     as_json = await meterbridge(stage, "explain", "--request", "call-7", "--json", DATABASE_URL=database)
     assert as_json.json == {"calls": [], "rejected": [listed]} and listed["call"] == "chatcmpl-7"
     away = {"DATABASE_URL": database, "TOPIC_PREFIX": "absent."}
@@ -255,3 +258,31 @@ async def test_explain_finds_a_rejected_call_by_each_of_its_ids(stage: Stage, da
     await meterbridge(stage, "dlq", "dismiss", "--id", place, "--comment", "a test")
     gone = await meterbridge(stage, "explain", "--request", "call-7", DATABASE_URL=database)
     assert gone.code == 1 and "its dead letter was dismissed" in gone.err
+
+
+async def test_a_selection_that_matches_nothing_says_so(stage: Stage) -> None:
+    """Earlier a requeue of a dismissed dead letter printed five zeros, with exit code 0."""
+    stage.put([raw(0, slp(number, cost="2000000"), customer=name) for number, name in enumerate(("acme", "beta"))])
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: len(stage.read(stage.topics.rejected)) == 2, limit_s=20)
+
+    async def said(*words: str) -> tuple[int, str]:
+        done = await meterbridge(stage, "dlq", *words)
+        return done.code, (done.out + done.err).strip()
+
+    letters = (await meterbridge(stage, "dlq", "list", "--json")).json["dead_letters"]
+    assert {one["usd"] for one in letters} == {"2000000"}
+    place = next(one["dead_letter"] for one in letters if one["customer"] == "beta")
+    for words in (("list",), ("requeue",), ("requeue", "--dry-run"), ("dismiss", "--dry-run")):
+        matches = await said(*words, "--customer", "acmee")
+        assert matches == (0, "No open dead letter matches; 2 others are open: did you mean acme?"), words
+    assert (await said("dismiss", "--id", place, "--comment", "a test"))[0] == 0
+    for words in (("requeue",), ("requeue", "--dry-run"), ("dismiss", "--comment", "again")):
+        code, sentence = await said(*words, "--id", place)
+        assert code == 1 and f"no dead letter {place} is open: it was requeued or dismissed" in sentence, words
+        assert (await said(*words, "--id", "17"))[0] == 2
+    audited = [line["action"] for line in stage.values(stage.topics.audit)]
+    assert len(audited) == 2, "a requeue of --customer acmee, and the dismissal"
+    assert (await said("list", "--customer", "beta")) == (0, "No open dead letter matches; 1 other is open.")
+    assert (await said("dismiss", "--customer", "acme", "--comment", "a test"))[0] == 0
+    assert (await said("list", "--customer", "beta")) == (0, "There are no open dead letters.")

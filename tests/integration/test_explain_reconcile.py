@@ -81,6 +81,14 @@ async def test_a_customers_question_is_answered_without_sql(world: BilledDay) ->
     assert (await world.run("explain", "--customer", "acme")).code == 2
 
 
+async def test_a_customer_that_is_not_known_is_named(world: BilledDay) -> None:
+    """Earlier a misspelt customer had "no call" at that time."""
+    result = await world.run("explain", "--customer", "acmee", "--at", "0s")
+    assert result.code == 1 and "no customer and no org 'acmee' is known: " in result.err, result.err
+    result = await world.run("explain", "--customer", "acme", "--at", "2h")
+    assert "no call of acme ended from " in result.err
+
+
 async def test_unbilled_calls_are_shown_even_if_the_sum_is_right(world: BilledDay) -> None:
     result = await world.run("reconcile")
     assert (result.code, result.json["adds_up"], result.json["unbilled_calls"]) == (0, True, 2)
@@ -320,3 +328,58 @@ async def test_without_postgres_only_the_ledgers_are_compared(stage: Stage) -> N
     result = await meterbridge(stage, "reconcile", "--json")
     assert (result.code, result.json["held_usd"]) == (0, "0.039")
     assert (await meterbridge(stage, "explain", "x")).code == 2
+
+
+async def test_calls_that_nobody_reads_do_not_add_up(stage: Stage) -> None:
+    """Earlier `reconcile` said that all adds up, and nothing of calls that lay unread while no worker ran."""
+    stage.put(calls(range(3), "ghost", cost="0.013"))
+    result = await meterbridge(stage, "reconcile", "--json")
+    assert (result.code, result.json["adds_up"]) == (1, False), result.out
+    assert (result.json["uncounted"]["records"], result.json["uncounted"]["role_runs"]) == (3, False)
+    for words, empty in (("held", "Nothing is held."), ("dlq", "There are no open dead letters.")):
+        listed = (await meterbridge(stage, words, "list")).out
+        assert listed.startswith(f"{empty} 3 calls in {stage.topics.raw} are not counted yet, ")
+    (complaint,) = result.json["complaints"]
+    assert complaint.startswith(f"3 calls in {stage.topics.raw} are not counted yet, the oldest is ")
+    assert complaint.endswith("no meter runs: `meterbridge worker --only meter`. They are in no sum here")
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: stage.sensors.calls.get("billable") == 3, limit_s=20)
+        result = await meterbridge(stage, "reconcile", "--json")
+    assert "not counted" not in (await meterbridge(stage, "dlq", "list")).out
+    assert (result.code, result.json["uncounted"]) == (0, {"records": 0, "oldest_seconds": 0.0, "role_runs": True})
+
+
+async def test_calls_that_left_the_topic_uncounted_do_not_add_up(stage: Stage) -> None:
+    stage.put(calls(range(1), "ghost"))
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: stage.sensors.calls.get("billable") == 1, limit_s=20)
+    stage.put(calls(range(1, 4), "ghost"))
+    admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
+    for future in admin.delete_records([TopicPartition(stage.topics.raw, 0, 4)]).values():
+        future.result()
+    result = await meterbridge(stage, "reconcile", "--json")
+    assert (result.code, result.json["complaints"]) == (
+        1,
+        [f"partition 0: 3 offsets left {stage.topics.raw} before they were counted"],
+    )
+
+
+async def test_a_call_that_nobody_has_read_is_explained_by_the_process_that_is_missing(
+    stage: Stage, database: str
+) -> None:
+    stage.put(calls(range(1), "ghost"))
+
+    async def said() -> list[str]:
+        asked = (("--request", "call-0"), ("--customer", "ghost", "--at", "0s"), ("unknown-event",))
+        results = [await meterbridge(stage, "explain", *words, DATABASE_URL=database) for words in asked]
+        assert {one.code for one in results} == {1}
+        return [one.err for one in results]
+
+    for sentence in await said():
+        assert f"1 call in {stage.topics.raw} is not counted yet" in sentence and "and no meter runs: " in sentence
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: stage.sensors.calls.get("billable") == 1, limit_s=20)
+    for sentence in await said():
+        assert f"1 record in {stage.topics.enriched} is not in Postgres yet" in sentence
+        assert "and no projector runs: `meterbridge worker --only project`; or " in sentence
+        assert "not counted yet" not in sentence

@@ -67,16 +67,21 @@ async def becomes(wanted: int, server: Server, token: str, path: str = "/webhook
 
 
 async def keys_command(url: str, settings: Settings, *words: str, code: int = 0) -> Any:
-    """The answer of `meterbridge keys`, as JSON."""
+    """The answer of `meterbridge keys`, as JSON; of a refused command what it printed."""
+    result = await keys_run(url, settings, *words)
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout) if code == 0 else result.stderr
+
+
+async def keys_run(url: str, settings: Settings, *words: str) -> Any:
+    """Run `meterbridge keys` with `--json`."""
     environ = {
         "DATABASE_URL": url,
         "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
         "TOPIC_PREFIX": settings.topic_prefix,
         "LOG_LEVEL": "ERROR",
     }
-    result = await asyncio.to_thread(CliRunner().invoke, app, ["keys", *words, "--json"], env=environ)
-    assert result.exit_code == code, result.output
-    return json.loads(result.stdout) if code == 0 else result.stderr
+    return await asyncio.to_thread(CliRunner().invoke, app, ["keys", *words, "--json"], env=environ)
 
 
 async def test_a_key_does_what_its_scopes_say_until_it_is_revoked(server: Server, stage: Stage) -> None:
@@ -132,6 +137,19 @@ async def test_a_key_created_rotated_or_revoked_elsewhere_is_known_within_second
     assert [one for one in actions if one.startswith("keys.")] == [
         *("keys.create", "keys.create", "keys.rotate", "keys.revoke")
     ]
+
+
+async def test_a_key_for_an_org_that_is_not_known_is_made_with_a_warning(url: str, settings: Settings) -> None:
+    """It may be made before its org; a misspelt id would be noticed only when the key sees nothing."""
+    columns = '(org_id, name, email, plan, currency, status, subscription_id, limits, periods, updated_at, "offset")'
+    await rows(
+        url, f"INSERT INTO organisations {columns} VALUES ('org_acme', '', '', '', '', '', '', '{{}}', '[]', now(), 0)"
+    )
+    words = ("create", "--name", "n", "--scope", "stats:read", "--org", "org_acme")
+    assert "not known" not in (await keys_run(url, settings, *words)).stderr
+    made = await keys_run(url, settings, *words, "--org", "org_acmee")
+    assert (made.exit_code, json.loads(made.stdout)["orgs"]) == (0, ["org_acme", "org_acmee"])
+    assert "restricted to org_acmee, an org that is not known: did you mean org_acme?" in made.stderr
 
 
 async def test_a_rotated_key_is_valid_for_the_overlap_and_not_longer(server: Server) -> None:

@@ -67,6 +67,16 @@ async def test_only_the_selected_time_and_customer_are_sent_again(stage: Stage) 
     assert done.json["records"] == 3
 
 
+async def test_a_customer_without_calls_is_named(stage: Stage) -> None:
+    """Earlier a replay of a misspelt customer "sent 0 records"."""
+    assert (await meterbridge(stage, "replay", *SINCE)).out == "There is no call in this time.\n"
+    stage.put([*calls(range(2)), *calls(range(2, 4), "beta")])
+    for more in ((), ("--dry-run",)):
+        done = await meterbridge(stage, "replay", *SINCE, "--customer", "acmee", *more)
+        sentence = "There is no call of 'acmee' in this time; 2 other customers have some: did you mean acme?\n"
+        assert (done.code, done.out) == (0, sentence), done.err
+
+
 async def test_enriched_calls_go_to_another_topic_without_an_effect_on_billing(stage: Stage, topic_prefix: str) -> None:
     mine = f"{topic_prefix}warehouse"
     admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})

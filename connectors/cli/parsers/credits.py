@@ -33,9 +33,12 @@ def grant(
     ] = "",
     key: Key = "",
     comment: Comment = "",
+    new: Annotated[
+        bool, typer.Option("--new", help="Make the account even if no usage, mapping or org has this id yet.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Add credits to an account; the account is made if it does not exist."""
+    """Add credits to an account. The first credits make it; an id that nothing else has needs --new."""
 
 
 @credits_group.command(epilog="Example: meterbridge credits refund user:ada 10 --key invoice-7 --comment cancelled")

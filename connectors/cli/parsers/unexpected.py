@@ -16,6 +16,8 @@ from typer.core import TyperCommand, TyperGroup
 #: Between two sentences: `e.g. x` is none.
 _END: Final = re.compile(r"(?<=\.) (?=[A-Z])")
 
+#: A number below 0 as an argument.
+_BELOW_ZERO: Final = re.compile(r"-\.?[0-9]")
 
 #: Options that may be empty or only white space, and those that name a file: its name may have any bytes.
 _MAY_BE_EMPTY: Final = frozenset({"comment"})
@@ -36,6 +38,8 @@ class CommandParser(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words behind the command. Raises: UsageError: some are left, or a value is empty or not UTF-8."""
         ctx.allow_extra_args = True
+        # Otherwise `-5` would be an unknown option, and the answer nothing about amounts.
+        ctx.ignore_unknown_options = any(_BELOW_ZERO.match(word) for word in args)
         try:
             left = super().parse_args(ctx, args)
         except typer.BadParameter as wrong:

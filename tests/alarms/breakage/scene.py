@@ -108,7 +108,7 @@ class Scene:
     async def grant(self, account: str, dollars: int) -> None:
         """Give prepaid credits."""
         await self.command(
-            "credits", "grant", account, str(dollars), "--comment", "trial", "--key", f"{account}-{dollars}"
+            "credits", "grant", account, str(dollars), "--comment", "trial", "--key", f"{account}-{dollars}", "--new"
         )
 
     async def written_off(self, customer: str) -> None:

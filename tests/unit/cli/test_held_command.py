@@ -93,3 +93,18 @@ def test_the_message_that_nothing_is_held_names_a_time_only_if_one_was_given(
     code, result = run("write-off", "--match", "nobody-*", "--comment", "x", *more)
     assert (code, ordered) == (1, [])
     assert sentence in " ".join(result.split())
+
+
+def test_a_selection_that_matches_nothing_says_what_is_held_besides(ordered: list[tuple[str, int]]) -> None:
+    """Earlier a misspelt customer got the answer that nothing is held."""
+    assert not ordered
+    result = run("list", "--customer", "acmee")
+    assert result == (0, "Nothing is held for 'acmee'. Usage of 1502 customers is held: did you mean acme?\n")
+    assert run("list", "--match", "zz*") == (0, "Nothing is held for 'zz*'. Usage of 1502 customers is held.\n")
+    code, sentence = run("write-off", "--customer", "acmee", "--comment", "x")
+    assert code == 1 and "nothing is held for 'acmee': did you mean acme? `meterbridge held list` shows" in sentence
+
+
+def test_a_reason_is_explained_below_the_list(ordered: list[tuple[str, int]]) -> None:
+    assert not ordered
+    assert "no_mapping: the customer has no mapping." in run("list", "--customer", "unattributed:k")[1]

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from connectors.cli import credits as command
 from connectors.cli.main import app
 from connectors.config.settings import load_settings
+from connectors.operations.known_ids import KnownId
 from schemas.errors import Unavailable
 
 URL = "postgresql://localhost:1/none"
@@ -39,6 +40,7 @@ def test_the_key_is_named_under_which_a_repeat_moves_the_credits_once(
     targets: list[dict[str, str]] = []
     monkeypatch.setattr(command, "audited", lambda *given, **_: targets.append(given[3]))
     monkeypatch.setattr(command, "balance_of", knows({"grants": []}))
+    monkeypatch.setattr(command, "ask_database", lambda *_: KnownId(known=True))
     monkeypatch.setattr(command, "add_credits", ends_with(error))
     more = () if key is None else ("--key", key)
     result = CliRunner().invoke(app, ["credits", *words, *more], env={"COLUMNS": "200", "DATABASE_URL": URL})

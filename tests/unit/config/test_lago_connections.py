@@ -54,6 +54,20 @@ def test_without_the_setting_only_the_default_organisation_exists() -> None:
     assert settings.meter_policy().organizations == ()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        ("[{", "must be a list in JSON or YAML, it cannot be read at line 1, column 3; for example [{"),
+        ("[1]", "must be a list of organisations: entry 1: "),
+    ],
+)
+def test_a_list_that_cannot_be_read_names_the_place_and_an_example(wrong: str, place: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings({"LAGO_ORGANIZATIONS": wrong})
+    assert place in refused.value.detail
+    assert refused.value.detail.endswith('"key_file": "/run/secrets/lago-eu"}]')
+
+
 def test_no_error_message_contains_a_key() -> None:
     wrong = listed({"id": "e u", "url": "http://x", "key": "very-secret"})
     with pytest.raises(ConfigurationError) as refused:

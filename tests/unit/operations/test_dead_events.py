@@ -7,7 +7,6 @@ import msgspec
 import pytest
 
 from connectors.operations.dead_letters import EVENTS, dead_letter_of
-from schemas.money import quantum
 from tests.support.projection import event
 
 
@@ -41,6 +40,6 @@ def test_an_event_without_an_amount_can_be_sent_again(cents: str, usd: str) -> N
     """Older releases post events that others measured with an empty amount; such a dead letter was named malformed."""
     sent = msgspec.structs.replace(event(), precise_total_amount_cents=cents)
     record: Any = Refused(msgspec.json.encode(sent))
-    found = dead_letter_of(EVENTS, record, quantum())
+    found = dead_letter_of(EVENTS, record)
     assert (found.transaction_id, found.subscription, found.reason) == (sent.transaction_id, "sub", "no_charge")
     assert found.usd == Decimal(usd)
