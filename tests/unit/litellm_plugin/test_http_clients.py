@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from meterbridge_litellm.http_clients import AsyncHttp, BlockingHttp
-from tests.support.eventually import within
+from tests.support.eventually import PATIENCE, within
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
 
@@ -57,10 +57,27 @@ async def test_a_response_that_comes_byte_by_byte_is_given_up_in_time(
             await asked(url, 0.3)
 
 
-async def test_a_call_does_not_wait_for_a_head_that_comes_byte_by_byte() -> None:
+@pytest.mark.parametrize("asked", [one_call, in_thread])
+async def test_neither_a_call_nor_a_post_waits_for_a_head_that_comes_byte_by_byte(
+    asked: Callable[..., "asyncio.Future[None]"],
+) -> None:
+    """In an earlier version such a head held the thread that posts records without end."""
     async with serving(b"X-A: b\r\n", 0.02, HEAD[:-2]) as url, within(10):
         with pytest.raises(httpx.ReadTimeout):
-            await one_call(url, 0.3)
+            await asked(url, 0.3)
+
+
+async def test_a_client_posts_again_after_a_response_that_was_too_slow() -> None:
+    answer = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}"
+
+    def posts(slow: str, quick: str) -> int:
+        with BlockingHttp(PATIENCE) as http:
+            with pytest.raises(httpx.ReadTimeout):
+                http.post(slow, content=b"[]", timeout=0.3)
+            return http.post(quick, content=b"[]").status_code
+
+    async with serving(b"X", 0.02, HEAD[:-2]) as slow, serving(answer, 3600, b"") as quick, within(10):
+        assert await asyncio.to_thread(posts, slow, quick) == 202
 
 
 @pytest.mark.parametrize("asked", [one_call, in_thread])

@@ -36,7 +36,24 @@ def test_each_setting_is_read_from_its_variable_with_its_type() -> None:
         ({"METERBRIDGE_RING_PATH": " "}, "METERBRIDGE_RING_PATH"),
         ({"METERBRIDGE_SECRET": ""}, "METERBRIDGE_TOKEN"),
         ({"METERBRIDGE_RING_MAX_BYTES": "much"}, "METERBRIDGE_RING_MAX_BYTES"),
-        ({"METERBRIDGE_RING_MAX_BYTES": "1"}, "METERBRIDGE_RING_MAX_BYTES must be at least 4194304 bytes"),
+        ({"METERBRIDGE_RING_MAX_BYTES": "1"}, "METERBRIDGE_RING_MAX_BYTES must be between 4194304 and"),
+        ({"METERBRIDGE_URL": "localhost:8080"}, "METERBRIDGE_URL must be an address such as http://ingress:8080"),
+        ({"METERBRIDGE_URL": "http://m:port"}, "METERBRIDGE_URL must be an address"),
+        (
+            {"METERBRIDGE_URL": "http://m/webhook/litellm/usage"},
+            "METERBRIDGE_URL must be an address .* without /webhook",
+        ),
+        ({"METERBRIDGE_API_URL": "api.example"}, "METERBRIDGE_API_URL must be an address"),
+        ({"METERBRIDGE_TOKEN": "Bearer abcdef"}, "METERBRIDGE_TOKEN must be one line of ASCII, without Bearer"),
+        ({"METERBRIDGE_API_KEY": "a\nb: cdef"}, "METERBRIDGE_API_KEY must be one line"),
+        ({"METERBRIDGE_KEEP": "tags,meta-data"}, "METERBRIDGE_KEEP must be tags or metadata"),
+        ({"METERBRIDGE_ASIDE_MAX_BYTES": "-5000"}, "METERBRIDGE_ASIDE_MAX_BYTES must be between 0 and"),
+        ({"METERBRIDGE_ESTIMATE_USD": "sNaN"}, "METERBRIDGE_ESTIMATE_USD must be between 0 and 1000000000 dollars"),
+        *(
+            ({f"METERBRIDGE_{name}": wrong}, f"METERBRIDGE_{name} must be between")
+            for name in ("ANSWER_WAIT", "FLUSH_SECONDS", "STOP_SECONDS", "POST_TIMEOUT", "API_TIMEOUT", "FAIL_OPEN_USD")
+            for wrong in ("-0.5", "nan", "1e99")
+        ),
         ({"METERBRIDGE_ESTIMATE_USD": "cheap"}, "METERBRIDGE_ESTIMATE_USD"),
         ({"METERBRIDGE_ANSWER_AFTER": "soon"}, "METERBRIDGE_ANSWER_AFTER must be one of fsync"),
         ({"METERBRIDGE_RESERVE_SECONDS": "86401"}, "METERBRIDGE_RESERVE_SECONDS must be between 1 and 86400 seconds"),
@@ -49,6 +66,22 @@ def test_a_missing_or_wrong_variable_is_named_without_its_value(change: dict[str
         PluginSettings.of({**NEEDED, **change})
     assert "the-secret" not in str(result.value)
     assert not [value for value in change.values() if len(value) > 3 and value in str(result.value)]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://m.example", "http://127.0.0.1:8080/", "http://proxy/billing", "http://[::1]:80"]
+)
+def test_an_address_with_a_port_or_a_prefix_is_taken(url: str) -> None:
+    assert PluginSettings.of({**NEEDED, "METERBRIDGE_URL": url}).url == url
+
+
+def test_a_folder_that_cannot_be_made_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an earlier version the proxy ended with `FileNotFoundError: '/proc/ring'`."""
+    for name, value in {**NEEDED, "METERBRIDGE_RING_PATH": "/proc/ring"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="METERBRIDGE_RING_PATH must be a folder that this process can make") as result:
+        _ = meterbridge_litellm.handler
+    assert "/proc/ring" not in str(result.value)
 
 
 def test_the_page_has_every_variable_with_its_default() -> None:

@@ -5,7 +5,11 @@ reads only so much of a response, and only for so long.
 """
 
 import asyncio
+import contextlib
+import math
+import socket
 import ssl
+import threading
 import time
 from typing import Any, Final
 
@@ -15,27 +19,83 @@ import httpx
 MAX_BYTES: Final = 4 << 20
 _TOO_LONG: Final = f"the response has more than {MAX_BYTES} bytes"
 _TOO_SLOW: Final = "the response did not end in time"
+#: Events of httpcore with a new connection: its "trace" extension.
+_OPENED: Final = ("connection.connect_tcp.complete", "connection.start_tls.complete")
 
 
 class BlockingHttp(httpx.Client):
-    """A client for threads. `timeout_s`: limit between two bytes, and of the body of a response."""
+    """A client for one thread. `timeout_s`: limit of a whole request.
+
+    httpx limits only the time between two bytes. So a second thread cuts the connection of a request that is late. It is started
+    with the client: a process that ends can start none.
+    """
 
     def __init__(self, timeout_s: float, **options: Any) -> None:
         super().__init__(timeout=timeout_s, trust_env=False, verify=_authorities(), **options)
-        self._body_s = timeout_s
+        self._changed = threading.Condition()  # protects the following attributes
+        self._ends = math.inf
+        self._late = self._closed = False
+        self._sockets: list[socket.socket] = []
+        threading.Thread(target=self._cut_late_ones, name="meterbridge-deadline", daemon=True).start()
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """See httpx. Raises: httpx.ReadTimeout, ReadError: also for a body that is too slow or too large."""
-        response = super().send(request, **{**options, "stream": True})
-        ends, body = time.monotonic() + self._body_s, bytearray()
+        """See httpx. Raises: httpx.ReadTimeout, ReadError: also for a response that is too slow or too large."""
+        request.extensions = {**request.extensions, "trace": self._opened}
+        with self._changed:
+            self._ends, self._late = time.monotonic() + request.extensions["timeout"]["read"], False
+            self._changed.notify()
+        try:
+            return self._sent(request, options)
+        except httpx.TransportError as error:
+            if not self._late:
+                raise
+            raise httpx.ReadTimeout(_TOO_SLOW, request=request) from error
+        finally:
+            with self._changed:
+                self._ends = math.inf
+
+    def close(self) -> None:
+        """See httpx."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        super().close()
+
+    def _sent(self, request: httpx.Request, options: dict[str, Any]) -> httpx.Response:
+        response, body = super().send(request, **{**options, "stream": True}), bytearray()
         try:
             for piece in response.iter_bytes():
                 _add(body, piece, request)
-                if time.monotonic() > ends:
-                    raise httpx.ReadTimeout(_TOO_SLOW, request=request)
         finally:
             response.close()
+        if self._late:  # the end of the connection may look like the end of the body
+            raise httpx.ReadTimeout(_TOO_SLOW, request=request)
         return _whole(response, body)
+
+    def _opened(self, event: str, info: dict[str, Any]) -> None:
+        """Remember the socket of a new connection; httpcore calls this."""
+        if event not in _OPENED or (opened := info["return_value"].get_extra_info("socket")) is None:
+            return
+        with self._changed:
+            self._sockets = [one for one in self._sockets if one.fileno() >= 0] + [opened]
+            if self._late:
+                self._cut()
+
+    def _cut_late_ones(self) -> None:
+        with self._changed:
+            while not self._closed:
+                left_s = self._ends - time.monotonic()
+                if left_s <= 0:
+                    self._ends, self._late = math.inf, True
+                    self._cut()
+                else:
+                    self._changed.wait(None if left_s == math.inf else left_s)
+
+    def _cut(self) -> None:
+        for one in self._sockets:
+            with contextlib.suppress(OSError):  # it is closed
+                # Not the method of `ssl.SSLSocket`, which takes the object away that the other thread reads with.
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
 
 
 class AsyncHttp(httpx.AsyncClient):

@@ -15,9 +15,8 @@ from typing import Any, Final, NamedTuple
 import httpx
 
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.settings import PluginSettings
+from meterbridge_litellm.settings import PATH, PluginSettings
 
-PATH: Final = "/webhook/litellm/usage"
 _LONGEST_PAUSE_S: Final = 30.0
 #: Statuses that can be caused by a record. 500 is an error of the server, so it counts only if it repeats.
 _REFUSED: Final = frozenset({400, 413})

@@ -21,7 +21,7 @@ from meterbridge_litellm.aside import sync_folder
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.delivery import Post, RingDelivery
 from meterbridge_litellm.lane import RingPosition, frame, new_lane
-from meterbridge_litellm.settings import FSYNC, SEGMENT_BYTES, PluginSettings
+from meterbridge_litellm.settings import FSYNC, RING_PATH, SEGMENT_BYTES, PluginSettings
 
 #: A record, and the future with the result whether it was stored.
 Entry = tuple[bytes, "asyncio.Future[bool] | None"]
@@ -42,14 +42,18 @@ class Ring:
         post: posts records; see `meterbridge_litellm.posting.Poster.post`.
 
     Raises:
-        OSError: the folder cannot be made or written.
+        ValueError: the folder cannot be made or written. The message names the variable, not its value.
     """
 
     def __init__(self, settings: PluginSettings, counts: Counts, post: Post) -> None:
         self._settings, self._counts = settings, counts
         self._folder = Path(settings.ring_path)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lane = new_lane(self._folder)
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lane = new_lane(self._folder)
+        except OSError as error:
+            why = (error.strerror or type(error).__name__).lower()
+            raise ValueError(f"{RING_PATH} must be a folder that this process can make and write: {why}") from None
         self._delivery = RingDelivery(settings, counts, self._lane, post)
         self._lock = threading.Lock()  # protects the following attributes, up to the events
         self._queue: deque[Entry] = deque()

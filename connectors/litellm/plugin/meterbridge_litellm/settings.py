@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 #: When the client gets its response: after the record is on disk, after the kernel has the record (`kill -9` loses
 #: nothing), or at once.
 FSYNC, WRITE, AT_ONCE = "fsync", "write", "none"
 SEGMENT_BYTES: Final = 1 << 20
 OFF, FREE = "off", "free"
-_DAY_S: Final = 86_400
+RING_PATH: Final = "METERBRIDGE_RING_PATH"
+#: The ingress's path for usage, which is added to `url`.
+PATH: Final = "/webhook/litellm/usage"
+_HOUR_S, _DAY_S, _MOST_BYTES, _MOST_USD = 3600, 86_400, 1 << 50, 10**9
 #: The maximum time for which a revoked key is still used, seconds.
 _KEY_S: Final = 60
 _CHOICES: Final = {
@@ -20,6 +24,25 @@ _CHOICES: Final = {
     "fail": ("closed", "open"),
     "own_keys": (OFF, "billed", FREE),
 }
+#: The least and the greatest value of each number, and its unit. NaN is in no range.
+_RANGES: Final = {
+    "ring_max_bytes": (4 * SEGMENT_BYTES, _MOST_BYTES, "bytes"),
+    "aside_max_bytes": (0, _MOST_BYTES, "bytes"),
+    "answer_wait": (0, _HOUR_S, "seconds"),
+    "flush_seconds": (0, _HOUR_S, "seconds"),
+    "stop_seconds": (0, _HOUR_S, "seconds"),
+    "post_timeout": (0.1, _HOUR_S, "seconds"),
+    "api_timeout": (0.01, _HOUR_S, "seconds"),
+    "estimate_usd": (0, _MOST_USD, "dollars"),
+    "fail_open_usd": (0, _MOST_USD, "dollars"),
+    "fail_open_account_usd": (0, _MOST_USD, "dollars"),
+    "reserve_seconds": (1, _DAY_S, "seconds"),
+    "levels_seconds": (1, _DAY_S, "seconds"),
+    "own_key_seconds": (0, _KEY_S, "seconds"),
+}
+_ADDRESSES: Final = ("url", "api_url")
+_BEARERS: Final = ("token", "api_key")
+_KEPT: Final = ("tags", "metadata")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +111,18 @@ class PluginSettings:
                 raise ValueError(f"{_variable(name)} must be one of {', '.join(allowed)}")
         if not self.secret and not self.token:
             raise ValueError(f"{_variable('secret')} and {_variable('token')} are not set; set one of them")
-        if self.ring_max_bytes < 4 * SEGMENT_BYTES:
-            raise ValueError(f"{_variable('ring_max_bytes')} must be at least {4 * SEGMENT_BYTES} bytes")
-        if not 1 <= self.reserve_seconds <= _DAY_S:
-            raise ValueError(f"{_variable('reserve_seconds')} must be between 1 and {_DAY_S} seconds")
-        if not 1 <= self.levels_seconds <= _DAY_S:
-            raise ValueError(f"{_variable('levels_seconds')} must be between 1 and {_DAY_S} seconds")
-        if not 0 <= self.own_key_seconds <= _KEY_S:
-            raise ValueError(f"{_variable('own_key_seconds')} must be between 0 and {_KEY_S} seconds")
+        for name, (least, most, unit) in _RANGES.items():
+            if not _within(getattr(self, name), least, most):
+                raise ValueError(f"{_variable(name)} must be between {least} and {most} {unit}")
+        for name in _ADDRESSES:
+            if (given := getattr(self, name)) and not _is_address(given):
+                raise ValueError(f"{_variable(name)} must be an address such as http://ingress:8080, without {PATH}")
+        for name in _BEARERS:
+            given = getattr(self, name)
+            if not given.isascii() or not given.isprintable() or given.lower().startswith("bearer "):
+                raise ValueError(f"{_variable(name)} must be one line of ASCII, without Bearer before it")
+        if self.keep and not {part.strip() for part in self.keep.split(",")} <= {*_KEPT, ""}:
+            raise ValueError(f"{_variable('keep')} must be {' or '.join(_KEPT)}, or both with a comma")
         if self.asks and not self.api_key:
             raise ValueError(f"{_variable('api_key')} is not set; set it to a key of the management API")
 
@@ -105,3 +132,21 @@ _TEXTS: Final = ("url", "ring_path")
 
 def _variable(name: str) -> str:
     return f"METERBRIDGE_{name.upper()}"
+
+
+def _within(number: float | Decimal, least: float, most: float) -> bool:
+    try:
+        return least <= number <= most
+    except InvalidOperation:  # Decimal's NaN
+        return False
+
+
+def _is_address(text: str) -> bool:
+    """Return whether a text is `http://host` or `https://host`, with a port and a prefix of a proxy if need be."""
+    try:
+        place = urlsplit(text)
+        _ = place.port  # raises ValueError: it is no number
+    except ValueError:
+        return False
+    named = place.scheme in {"http", "https"} and place.hostname and not place.query and not place.fragment
+    return bool(named and text.isprintable() and " " not in text and not place.path.rstrip("/").endswith(PATH))
