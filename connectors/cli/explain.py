@@ -248,7 +248,7 @@ def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int, abs
             call.tokens_input,
             call.tokens_output,
             _amount_of(call),
-            without_event(call) if of is None else f"{of.last.transaction_id} ({_state(of.last)})",
+            without_event(call) if of is None else f"{of.last.transaction_id} ({_state(of.last)}{_as_of(of.last)})",
         )
         for call, of in calls[:_SHOWN]
     ]
@@ -277,6 +277,7 @@ def _as_object(story: EventStory, *, calls: bool = True) -> dict[str, Any]:
         "reason": story.reason,
         "sealed_at": story.sealed_at,
         "processed_at": story.processed_at,
+        "billed_at": story.billed_at,
         "calls_found": len(story.calls),
         "usd_of_calls": plain(story.usd_of_calls),
         "proved": story.proved,
@@ -330,7 +331,11 @@ def _headline(story: EventStory) -> str:
     why = f" ({_why_of(story)})" if story.reason else ""
     to = f" for subscription {story.subscription} of {story.org_id}" if story.subscription else ""
     instead = f", instead of {story.instead_of}" if story.instead_of else ""
-    return shown(f"{story.transaction_id}: {story.status}{why}{to}{instead}")
+    return shown(f"{story.transaction_id}: {story.status}{why}{to}{_as_of(story)}{instead}")
+
+
+def _as_of(story: EventStory) -> str:
+    return f", billed as of {story.billed_at:%Y-%m-%d %H:%M:%S} UTC" if story.is_shifted else ""
 
 
 def verdict(story: EventStory) -> str:

@@ -20,7 +20,7 @@ HELD: Final = "held"
 #: The payer's factor is read as in migrations/0017_call_debits.sql.
 _EVENT = r"""
 SELECT transaction_id, external_subscription_id, org_id, amount_cents, calls, status, attempts, reason, sealed_at,
-       processed_at, maybe_sent, event->>'timestamp' AS billed_at, event #>> '{properties,instead_of}' AS instead_of,
+       processed_at, billed_at, maybe_sent, event #>> '{properties,instead_of}' AS instead_of,
        CASE WHEN NOT event->'properties' ? 'transaction_id' AND event #>> '{properties,rate_factor}' ~ '^[0-9]{1,9}(\.[0-9]{1,9})?$'
            THEN event #>> '{properties,rate_factor}' END AS rate_factor,
        (SELECT other.transaction_id FROM lago_events other WHERE other.transaction_id = this.transaction_id || '-again')
@@ -126,6 +126,7 @@ class EventStory:
             for one that never becomes one.
         reason: of a part that was written off, the id of the audit line; of a held part, why it is held.
         reason_is_past: `reason` is the one of the moment at which the held part was counted, and may have changed.
+        billed_at: the moment that the event has in Lago, which decides its invoice; None if its text is no moment.
         instead_of: id of the event that this event replaces, `""` = none.
         again: the event that replaces this event.
         factor: the payer's factor, from the rate card.
@@ -142,6 +143,7 @@ class EventStory:
     reason: str = ""
     sealed_at: datetime | None = None
     processed_at: datetime | None = None
+    billed_at: datetime | None = None
     calls: list[CallRow] = field(default_factory=list)
     instead_of: str = ""
     again: "EventStory | None" = None
@@ -171,6 +173,12 @@ class EventStory:
         """Whether the event has the same number of calls and exactly the same sum."""
         cents = EXACT.multiply(self.usd_of_calls, _HUNDRED)
         return len(self.calls) == self.claimed_calls and cents == self.cents
+
+    @property
+    def is_shifted(self) -> bool:
+        """Whether Lago bills it as of a moment after its last call: see law 11 of docs/owed.md."""
+        ends = [call.ended_at for call in self.calls]
+        return self.billed_at is not None and bool(ends) and max(ends) < self.billed_at
 
     @property
     def proved(self) -> bool:
@@ -380,6 +388,7 @@ def _story(row: Any) -> EventStory:
         row["reason"] or "",
         row["sealed_at"],
         row["processed_at"],
+        row["billed_at"],
         instead_of=row["instead_of"] or "",
         factor=Decimal(row["rate_factor"] or 1),
         maybe_sent=row["maybe_sent"],

@@ -13,7 +13,7 @@ from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
 from streams.core.delivery.event_states import EventStateCounter, totals
 from tests.support.database import rows
 from tests.support.history import PREFIX, TOPICS, TopicRecord, history
-from tests.support.pages import whole_page
+from tests.support.pages import DOCS, whole_page
 from tests.support.projection import Writer, event, in_order, manifest, queue, receipt, usage
 
 
@@ -194,7 +194,8 @@ async def test_pending_is_the_same_number_in_every_place(url: str) -> None:
 async def test_every_query_on_the_page_about_the_database_can_be_run(url: str) -> None:
     """A user who copies one gets an answer, not an error."""
     await in_order(url, history(4, calls=200))
-    questions = re.findall(r"```sql\n(.*?)```", whole_page("database.md"), re.DOTALL)
+    pages = whole_page("database.md") + (DOCS / "close-month.md").read_text("utf-8")
+    questions = re.findall(r"```sql\n(.*?)```", pages, re.DOTALL)
     assert len(questions) >= 6
     answers = [await rows(url, question) for question in questions]
     [(_, reason, calls, usd, _)] = answers[3]

@@ -35,7 +35,8 @@ _BLOCK = re.compile(
 )
 #: Typed in this order in the installation that README.md starts.
 PAGES = (
-    *("README.md", "docs/credits.md", "docs/rates.md", "docs/provider-keys.md", "docs/analytics.md"),
+    *("README.md", "docs/daily-work.md", "docs/close-month.md"),
+    *("docs/credits.md", "docs/rates.md", "docs/provider-keys.md", "docs/analytics.md"),
     *("docs/access.md", "docs/ingress.md", "docs/mapping.md", "docs/operations.md", "docs/orgs.md", "docs/sdk.md"),
     *("docs/canary.md", "docs/stuck-usage.md", "docs/ledgers.md", "docs/upgrade.md"),
 )

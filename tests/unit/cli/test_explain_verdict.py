@@ -8,7 +8,7 @@ import pytest
 
 from connectors.cli import explain
 from connectors.cli.base import say
-from connectors.cli.explain import _whereabouts, verdict
+from connectors.cli.explain import _headline, _whereabouts, verdict
 from connectors.operations.dead_letters import DeadLetter
 from connectors.operations.explain import HELD, CallRow, EventStory
 from streams.core.metering.decisions import METERED
@@ -21,6 +21,9 @@ PRICED_BY_LAGO = (
 )
 
 IF_IT_LASTS = "If it stays so: `curl $LAGO_API_URL/health`, then look for `breaker_opened` in the worker's log."
+
+
+MIDNIGHT = datetime(2026, 12, 1, tzinfo=UTC)
 
 
 def story(decision: str, usd: str, cents: str, calls: int = 1, status: str = "completed") -> EventStory:
@@ -43,6 +46,27 @@ def story(decision: str, usd: str, cents: str, calls: int = 1, status: str = "co
 )
 def test_an_event_without_an_amount_is_not_called_billed(told: EventStory, sentence: str) -> None:
     assert verdict(told) == sentence
+
+
+@pytest.mark.parametrize(
+    ("billed_at", "usd", "headline"),
+    [
+        (MIDNIGHT, "0.02", "call-1: completed, billed as of 2026-12-01 00:00:00 UTC"),
+        (AT, "0.02", "call-1: completed"),
+        (AT.replace(minute=0), "0.02", "call-1: completed"),
+        (None, "0.02", "call-1: completed"),
+        (MIDNIGHT, None, "call-1: completed"),
+    ],
+)
+def test_usage_that_is_billed_in_a_later_period_says_from_when(
+    billed_at: datetime | None, usd: str | None, headline: str
+) -> None:
+    """It is on a later invoice than its calls show. Without a call in the log nothing is known of it."""
+    told = story("billable", usd or "0", "2")
+    told.billed_at = billed_at
+    if usd is None:
+        told.calls = []
+    assert _headline(told) == headline
 
 
 @pytest.mark.parametrize(
