@@ -32,15 +32,26 @@ async def end(tasks: Collection[asyncio.Future[Any]], limit_s: float = 5.0) -> N
 
     Once is not enough: a task whose awaited work ends at the moment of the cancellation may never see that (`asyncio.wait_for` of Python
     3.11 returns the result instead). A task that does not end within the limit is left alone and logged.
+
+    The caller may be a task that is ended so itself, and is cancelled again meanwhile: that only makes the next attempt come earlier.
+
+    Raises:
+        CancelledError: the caller was cancelled; raised when the tasks have ended or are left alone.
     """
+    cancelled: asyncio.CancelledError | None = None
     for _ in range(_TIMES):
         going_on = {task for task in tasks if not task.done()}
         if not going_on:
-            return
+            break
         for task in going_on:
             task.cancel()
-        await asyncio.wait(going_on, timeout=limit_s / _TIMES)
+        try:
+            await asyncio.wait(going_on, timeout=limit_s / _TIMES)
+        except asyncio.CancelledError as error:
+            cancelled = error
     for task in tasks:
         if not task.done():
             work = task.get_coro() if isinstance(task, asyncio.Task) else task
             log.warning("task_left_running", task=getattr(work, "__qualname__", type(work).__name__))
+    if cancelled is not None:
+        raise cancelled
