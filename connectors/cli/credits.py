@@ -44,9 +44,10 @@ def grant(
             2,
         )
     _check_account(account)
+    ends = _expiry(expires)
     if not new:
         _check_known(account)
-    _move("grant", account, dollars, kind, key, comment, _expiry(expires), as_json=as_json)
+    _move("grant", account, dollars, kind, key, comment, ends, as_json=as_json)
 
 
 def refund(account: str, amount: str, payment: str, key: str, comment: str, *, as_json: bool) -> None:
