@@ -1,14 +1,14 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS), and Prometheus' promtool (or apt-get, which fetches it).
 .DEFAULT_GOAL := help
-.PHONY: help demo services services-stop test serverless faults check fmt bench latency soak trial scale-trial plugin-trial litellm-matrix stripe-trial upgrade mutants fuzz ready reliability balance-trial clickhouse-test alarms-trial deploy-test chart chart-test lock sbom venv
+.PHONY: help demo services services-stop test serverless beside faults with-servers in-turn check fmt bench latency soak trial scale-trial plugin-trial litellm-matrix stripe-trial upgrade mutants fuzz ready reliability balance-trial clickhouse-test alarms-trial deploy-test chart chart-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 # Hundreds of processes load the same modules: without compiled files each would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 #: The folders of tests that need a Kafka or a Postgres. All others but the fault tests need none.
 WITH_SERVERS = tests/integration tests/e2e
-#: What the fault tests print; `make test` shows it after the tests that run beside them.
-FAULTS_LOG = .cache/faults.log
+#: What the tests without servers print; `make test` shows it after the tests that run beside them.
+SERVERLESS_LOG = .cache/serverless.log
 # Processes of the tests, for two cores: they mostly wait. Each has a Postgres of its own, and those of the fault tests a Kafka.
 WORKERS ?= 6
 FAULT_WORKERS ?= 5
@@ -38,19 +38,26 @@ services-stop: venv ## end them, and delete their data
 
 test: venv ## everything CI runs: the checks, then all tests on a real Kafka (ARGS="-k window" to choose)
 	$(MAKE) -j 2 check ready
-	rm -f $(FAULTS_LOG)
-	$(MAKE) -j 2 serverless faults; code=$$?; cat $(FAULTS_LOG); exit $$code
-	.venv/bin/pytest -o testpaths="$(WITH_SERVERS)" -m "not faults and not alone" -n $(WORKERS) --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
+	$(MAKE) -j 2 beside in-turn; code=$$?; cat $(SERVERLESS_LOG); exit $$code
 	.venv/bin/pytest -m alone $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 
-# Fault tests mostly wait. Tests without servers run in these pauses: they have no time limits that this breaks. A path in ARGS
-# chooses its tests, so testpaths, and not a path, says which folders a run has otherwise.
+# Tests with servers often wait. Tests without servers run in these pauses: they have no time limits that this breaks. A path in
+# ARGS chooses its tests, so testpaths, and not a path, says which folders a run has otherwise.
 serverless: venv
 	.venv/bin/pytest $(addprefix --ignore=,$(WITH_SERVERS)) -m "not faults and not alone" -n 2 --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 
+beside:
+	@mkdir -p $(dir $(SERVERLESS_LOG))
+	@nice -n 5 $(MAKE) serverless > $(SERVERLESS_LOG) 2>&1
+
+in-turn: # a failure in the first ones does not hide those of the others
+	@code=0; for part in faults with-servers; do $(MAKE) $$part || code=1; done; exit $$code
+
 faults: venv
-	@mkdir -p $(dir $(FAULTS_LOG))
-	.venv/bin/pytest -m "faults and not alone" -n $(FAULT_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS) > $(FAULTS_LOG) 2>&1 || [ $$? = $(NOTHING_CHOSEN) ]
+	.venv/bin/pytest -m "faults and not alone" -n $(FAULT_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
+
+with-servers: venv
+	.venv/bin/pytest -o testpaths="$(WITH_SERVERS)" -m "not faults and not alone" -n $(WORKERS) --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 
 # Beside the checks, which take one processor. The last line compiles the tests once: their workers would each do it.
 ready: venv
