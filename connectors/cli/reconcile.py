@@ -13,6 +13,7 @@ from connectors.cli.backfill import litellm_database
 from connectors.cli.base import moment_us, progress, say
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.config.connections import deployment_of, postgres_url
+from connectors.config.deployment import Deployment
 from connectors.config.settings import Settings
 from connectors.operations.backfill_report import Hour
 from connectors.operations.backfill_report import report_as_object as filled_as_json
@@ -58,7 +59,7 @@ async def _reconciled(
         return await reconcile_ledgers(deployment, on_progress, None)
     with Database(postgres_url(settings), size=1) as database:
         report = await reconcile_ledgers(deployment, on_progress, database)
-        await _tables(database, report, enabled=with_tables)
+        await _tables(deployment, database, report, enabled=with_tables)
         if lago:
             async with AsyncExitStack() as stack:
                 await reconcile_lago(database, await open_lagos(stack, settings, 1), report, settings.lago_event_code)
@@ -67,12 +68,12 @@ async def _reconciled(
     return report
 
 
-async def _tables(database: Database, report: ReconciliationReport, *, enabled: bool) -> None:
+async def _tables(deployment: Deployment, database: Database, report: ReconciliationReport, *, enabled: bool) -> None:
     """Read the tables. The ledgers are checked without Postgres; if it does not answer, only the details of unbilled
     calls are missing.
     """
     try:
-        await reconcile_tables(database, report)
+        await reconcile_tables(deployment, database, report)
     except Unavailable as error:
         if enabled:
             raise
