@@ -95,6 +95,8 @@ class Position(msgspec.Struct, array_like=True, gc=False):
         forwarded: number of records that were forwarded.
         summed_from: number of the first part in the sums of the counters and in `margin`. A lost ledger is begun again
             with the parts that are still in `billing.lago.events`.
+        recounted_to: of a rebuilt ledger, the offset up to which the lost one had counted. Calls below it may be counted
+            again.
     """
 
     next: int = 0
@@ -114,6 +116,7 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     grown_from: int = 0
     forwarded: int = 0
     summed_from: int = 1
+    recounted_to: int = 0
 
 
 class FailedAttempt(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -11,7 +11,8 @@ from schemas.money import ZERO
 class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
     """A value of `litellm.usage.enriched`: one record a call, also for calls that are not billed.
 
-    A repeated delivery has no record; a rejected call is in `litellm.usage.rejected`.
+    A repeated delivery has no record; a rejected call is in `litellm.usage.rejected`. It has a record here, too, if the
+    lost ledger of its partition may have counted it.
 
     Fields:
         identity: hex of the call's identity.

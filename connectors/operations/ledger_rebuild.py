@@ -105,8 +105,10 @@ async def rebuild(deployment: Deployment, partition: int, why: str, *, accept_ga
                 count=summary.waiting,
             )
             position = await asyncio.to_thread(_position, deployment, place, partition, evidence)
+            position.recounted_to = summary.stood
             hour = evidence.newest_ms // HOUR_MS
-            await write_anew(writer, place, partition, found.keys, position, evidence.seen, evidence.jobs, hour)
+            seen, jobs, withdrawn = evidence.seen, evidence.jobs, evidence.withdrawn
+            await write_anew(writer, place, partition, found.keys, position, seen, jobs, hour, withdrawn)
             return replace(summary, audit_id=audit_id)
     except ProducerFenced:
         raise Rejected("ledger_moved", "a worker was started meanwhile: stop it, and repeat") from None

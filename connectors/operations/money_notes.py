@@ -14,7 +14,7 @@ _DAYS: Final = 35
 _MOST: Final = 20
 _UNBILLED: Final = """
 SELECT decision, model, count(*), COALESCE(sum(cost_usd), 0), COALESCE(sum(total_tokens), 0)
-FROM llm_usage_log WHERE part = '' AND month >= date_trunc('month', now() - interval '35 days')::date
+FROM llm_usage_log WHERE part = '' AND decision <> 'rejected' AND month >= date_trunc('month', now() - interval '35 days')::date
 GROUP BY decision, model ORDER BY 3 DESC
 """
 _REFUSED: Final = """
@@ -31,6 +31,22 @@ FROM doubled_calls d CROSS JOIN LATERAL (
     WHERE d.kind = 'job' AND u.identity IN (d.identity, d.other) AND u.part <> ''
 ) AS c
 WHERE d.found_at > now() - interval '{_DAYS} days' ORDER BY d.found_at, d.request_id LIMIT 1000
+"""  # noqa: S608  # our own number
+#: Events of which the usage log has fewer calls than they bill, after a rebuilt ledger has counted a call of their parts elsewhere.
+_RECOUNTED: Final = f"""
+SELECT e.part, e.calls, c.found
+FROM (
+    SELECT DISTINCT COALESCE(p.released_in, p.part) AS part
+    FROM corrected_parts m JOIN usage_parts p ON p.part = m.part
+    WHERE m.recounted AND m.found_at > now() - interval '{_DAYS} days'
+) AS s
+JOIN usage_parts e ON e.part = s.part AND e.event IS NOT NULL
+CROSS JOIN LATERAL (
+    SELECT count(*) AS found
+    FROM (SELECT e.part UNION SELECT q.part FROM usage_parts q WHERE q.released_in = e.part) AS w
+    JOIN llm_usage_log u ON u.part = w.part AND u.part <> ''
+) AS c
+WHERE c.found < e.calls ORDER BY e.part LIMIT 1000
 """  # noqa: S608  # our own number
 
 
@@ -73,6 +89,23 @@ async def notes_of(database: Database) -> Notes:
         notes.complaints += _differing(notes.refused, await connection.fetch(_DIFFERS))
         notes.complaints += _doubled(await connection.fetch(_DOUBLED))
     return notes
+
+
+async def recounted_elsewhere(database: Database) -> list[str]:
+    """Return sentences about events whose calls a rebuilt ledger has counted again in other parts, or rejected.
+
+    The projector must have written all enriched calls and events, because the rows of an event's calls may come after it. Raises: Unavailable.
+    """
+    async with database.connection() as connection:
+        events = await connection.fetch(_RECOUNTED)
+    sentences = [
+        f"the event {part} bills {numbered(calls, 'call')}, and the usage log has {found} of them: a rebuilt ledger has counted the others "
+        "again. Look for them with `meterbridge explain`, and credit what is billed twice in Lago"
+        for part, calls, found in events[:_MOST]
+    ]
+    if len(events) > _MOST:
+        sentences.append(f"and {len(events) - _MOST} more events whose calls were counted again")
+    return sentences
 
 
 def _differing(refused: list[tuple[str, int, Decimal]], rows: list[Any]) -> list[str]:

@@ -6,6 +6,7 @@ written off, the call has left the ledger; otherwise it was open or held (docs/a
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from sys import intern
@@ -18,7 +19,7 @@ from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of,
 from connectors.operations.damaged_records import DamagedRecords
 from connectors.operations.ledger_init import sealed_before
 from schemas.bounded_name import bounded_name
-from schemas.decoding import decoder
+from schemas.decoding import Unreadable, decoder
 from schemas.errors import Rejected
 from schemas.ledger import Job
 from schemas.moments import SECOND_US, parse_us
@@ -27,9 +28,9 @@ from schemas.normalised_call import Usage
 from schemas.plurals import numbered
 from schemas.ranges import counts, dollars, written
 from schemas.reasons import WRITTEN_OFF
-from schemas.records import LagoEvent, Manifest, Receipt
+from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt
 from streams.core.metering.batch_identities import HOUR_MS, tag_of
-from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, FAILED_WITH_COST
+from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, FAILED_WITH_COST, REJECTED
 from streams.core.metering.failed_attempts import after_carried, mark_of, own_cost, without_attempts
 from streams.core.metering.known_identities import SETTLED
 from streams.core.metering.lago_event import part_prefix
@@ -64,6 +65,7 @@ _counted = decoder(_Counted, _check)
 _event = decoder(LagoEvent)
 _manifest = decoder(Manifest)
 _receipt = decoder(Receipt)
+_usage = decoder(EnrichedUsage)
 
 
 @dataclass(slots=True)
@@ -80,6 +82,8 @@ class Evidence:
         forgot_us: a call that ended before this moment may have been counted although the topics do not show it,
             microseconds since 1970 UTC; 0 = no call.
         gaps: sentences about what the topics do not show any more.
+        refused: offsets of calls that were open or held and cannot be read any more: the new ledger rejects them.
+        withdrawn: keys and values for the enriched topic, which say so.
     """
 
     next: int
@@ -91,6 +95,8 @@ class Evidence:
     emitted: EmittedTotals = field(default_factory=EmittedTotals)
     forgot_us: int = 0
     gaps: list[str] = field(default_factory=list)
+    refused: set[int] = field(default_factory=set)
+    withdrawn: list[tuple[bytes | None, bytes]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -113,6 +119,13 @@ class _Calls:
     attempts: set[int] = field(default_factory=set)
     first: int = -1
     first_ms: int = 0
+
+    def forget(self, offset: int) -> None:
+        """Forget a call that an earlier rebuilt ledger has rejected."""
+        self.settled.pop(offset, None)
+        self.noted.pop(offset, None)
+        self.waiting.pop(offset, None)
+        self.attempts.discard(offset)
 
 
 def evidence_of(
@@ -158,6 +171,8 @@ def evidence_of(
         )
     begin = max(raw_begin, calls.first)
     _remember(deployment, evidence, OffsetRange(topics.raw, {partition: (begin, committed)}), calls, evidence.next)
+    if evidence.refused:
+        evidence.withdrawn = _withdrawn(deployment, partition, enriched, evidence.refused, prefix)
     evidence.emitted = sealed_before(deployment, partition, damaged)
     evidence.gaps += damaged.sentences()
     return evidence
@@ -229,7 +244,9 @@ def _read_calls(
         if calls.first < 0:
             calls.first, calls.first_ms = call.offset, message.timestamp()[1]
         # The last record of a call is decisive, because an earlier rebuild may have counted the call again.
-        if gone is None or not call.part or call.part in gone:
+        if call.decision == REJECTED:
+            calls.forget(call.offset)
+        elif gone is None or not call.part or call.part in gone:
             calls.settled[call.offset] = intern(call.decision)
             calls.waiting.pop(call.offset, None)
             calls.attempts.discard(call.offset)
@@ -245,6 +262,22 @@ def _read_calls(
             calls.strays.add(call.offset)
     calls.strays &= calls.waiting.keys()
     return calls
+
+
+def _withdrawn(
+    deployment: Deployment, partition: int, whole: tuple[int, int], refused: set[int], prefix: str
+) -> list[tuple[bytes | None, bytes]]:
+    """Return the last enriched records of these calls, as rejected."""
+    last: dict[int, tuple[bytes | None, bytes]] = {}
+    for message in scan(deployment.kafka, OffsetRange(deployment.topics.enriched, {partition: whole})):
+        with suppress(Unreadable):
+            usage = _usage(message.value())
+            if usage.offset in refused:
+                usage = msgspec.structs.replace(usage, decision=REJECTED, part="", held="", ledger=prefix)
+                usage.org_id = usage.external_subscription_id = usage.rate = ""
+                usage.billed_usd = usage.price_usd = None
+                last[usage.offset] = message.key(), msgspec.json.encode(usage)
+    return list(last.values())
 
 
 def _remember(
@@ -285,6 +318,8 @@ def _remember(
                     if mark in again:
                         _carry_nothing(evidence, mark, again[mark])
         except Rejected:  # it was readable by the rules of an earlier release
+            if not decision:
+                evidence.refused.add(offset)
             if decision or offset in calls.attempts:
                 evidence.gaps.append(f"the call at offset {offset} of partition {partition} cannot be read any more")
             continue

@@ -18,7 +18,7 @@ from connectors.operations.backlog import BEHIND_S, Backlog, not_projected, unco
 from connectors.operations.damaged_records import DamagedRecords
 from connectors.operations.dead_letters import EVENTS, Filters, may_be_in_lago, unresolved
 from connectors.operations.ledgers import ledgers_of
-from connectors.operations.money_notes import Notes, notes_of, unbilled_text
+from connectors.operations.money_notes import Notes, notes_of, recounted_elsewhere, unbilled_text
 from connectors.operations.reconcile_lago import compare_with_lago, organizations_with_events
 from connectors.operations.reconcile_litellm import (
     call_discrepancies,
@@ -26,6 +26,7 @@ from connectors.operations.reconcile_litellm import (
     notes_about_calls,
 )
 from connectors.operations.unplaceable_usage import Misdirected, note
+from connectors.operations.usage_log import placed, records_in, unprojected
 from connectors.postgres.pool import Database
 from schemas.decoding import decoder
 from schemas.errors import Unavailable
@@ -176,6 +177,11 @@ async def reconcile_litellm(
 async def reconcile_tables(deployment: Deployment, database: Database, report: ReconciliationReport) -> None:
     """Add the calls that are not billed, or billed twice, according to the tables. Raises: Unavailable."""
     report.tables = await notes_of(database)
+    topics, kafka = (deployment.topics.events, deployment.topics.enriched), deployment.kafka
+    ranges = [await asyncio.to_thread(offset_range_of, kafka, topic) for topic in topics]
+    left = [unprojected(whole, await placed(database, whole.topic)) for whole in ranges]
+    if not sum([await asyncio.to_thread(records_in, kafka, whole) for whole in left]):
+        report.complaints += await recounted_elsewhere(database)
     report.complaints += report.tables.complaints
     report.notes += unbilled_text(report.tables)
     decisive = (deployment.topics.enriched, deployment.topics.rejected)  # the complaints above are made of them

@@ -20,6 +20,7 @@ from schemas.reasons import BRIDGE, COPY, JOB, REPEATED, ROW_REFUSED, UNREADABLE
 from schemas.tables import AUDIT, CREDITS, CUSTOMERS, DELIVERIES, EVENTS, ORGS, RECEIPTS, REJECTED, USAGE
 from schemas.topics import TopicNames
 from streams.agents.projector import PartitionPosition, Projected
+from streams.core.metering import decisions
 from streams.core.metering.customer_key import PINNED_BY_KEY
 
 log = structlog.get_logger(__name__)
@@ -100,9 +101,9 @@ _ORGS_GONE: Final = """
 DELETE FROM organisations AS o USING unnest($1::text[], $2::bigint[]) AS gone (key, at)
 WHERE o.org_id = gone.key AND o."offset" < gone.at
 """
-#: Indexes of columns: the month in usage rows, the state in receipt rows, and in event rows whether a rate card priced
-#: the event.
-_MONTH, _STATUS, _RATED = 1, 1, -1
+#: Indexes of columns: month and decision in usage rows, the state in receipt rows, and in event rows whether a rate card
+#: priced the event.
+_MONTH, _DECISION, _STATUS, _RATED = 1, 6, 1, -1
 
 
 class PostgresProjection:
@@ -169,16 +170,17 @@ class PostgresProjection:
                 return None
             if table == USAGE and tp.partition not in self._timed:
                 await connection.execute(_FIRST_SEEN, tp.partition, _sane_ms(records[0].timestamp))
-            written, again = await write(connection, tp.partition, rows) if rows else 0, []
-            if table == USAGE and written < len(rows):
-                again = await _recounted(connection, tp.partition, rows)
-                written += len(again)
+            written = await write(connection, tp.partition, rows) if rows and table != USAGE else 0
+            again: list[tuple[Any, ...]] = []
+            if table == USAGE:
+                written, again = await _write_calls(connection, tp.partition, rows)
             doubled = await _doubled(connection, rows, written) if table == USAGE and rows else {}
             corrections = await self._corrected(connection, tp, expected, following, rows)
             if corrections is None:
                 return None
             await self._keep(connection, tp, range(expected, following), UNREADABLE, aside)
-            debited = await debit(connection, rows, self._user_kinds, again) if table == USAGE and rows else None
+            latest = list({(row[0], row[_MONTH]): row for row in rows}.values()) if table == USAGE else []
+            debited = await debit(connection, latest, self._user_kinds, again) if latest else None
             await connection.execute("COMMIT")
         if table == USAGE:
             self._timed.add(tp.partition)
@@ -266,6 +268,22 @@ async def _write_usage(connection: Any, partition: int, rows: list[tuple[Any, ..
     *columns, offsets, _ledgers = zip(*sorted(rows, key=itemgetter(0, 1)), strict=True)
     written: int = await connection.fetchval(_USAGE_SQL, *columns, partition, offsets)
     return written
+
+
+async def _write_calls(
+    connection: Any, partition: int, found: list[tuple[Any, ...]]
+) -> tuple[int, list[tuple[Any, ...]]]:
+    """Write calls, those that a rebuilt ledger has rejected before those that came since. Return the number of written rows,
+    and the rows of the calls that a rebuilt ledger has counted again or rejected.
+    """
+    written, again = 0, []
+    refused = [row for row in found if row[_DECISION] == decisions.REJECTED]
+    for some in (refused, [row for row in found if row[_DECISION] != decisions.REJECTED]):
+        new = await _write_usage(connection, partition, some) if some else 0
+        recounted = await _recounted(connection, partition, some) if new < len(some) else []
+        written += new + len(recounted)
+        again += recounted
+    return written, again
 
 
 async def _recounted(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -1,9 +1,10 @@
 -- Takes calls out of parts in which they will never be billed as they are: a rebuilt ledger has counted them again
--- (docs/adr/0043), with another result, in other parts or as not billed, because a mapping or a setting has changed meanwhile. Which
--- calls these are, `is_recounted` of rows.py decides. usage.sql then writes them anew. Returns these calls. Stores their new parts,
--- because the events of these may bill another org than the one that was debited. No call of an event is counted again, so an event
--- of the old part, if there is one, is that of the calls that were counted in it again. Only a part that is named by the identity of
--- its call does not show its ledger: if it has an event, or was given up, it keeps its call.
+-- (docs/adr/0043), with another result, in other parts or as not billed, or has rejected them, because a mapping or a setting has
+-- changed meanwhile. Which calls these are, `is_recounted` of rows.py decides. usage.sql then writes them anew. Returns these calls.
+-- Stores their new parts, because the events of these may bill another org than the one that was debited. No call of an event is
+-- counted again, so an event of the old part, if there is one, is that of the calls that were counted in it again: `reconcile` checks
+-- this in the parts that are stored as `recounted`. Only a part that is named by the identity of its call does not show its ledger: if
+-- it has an event, or was given up, it keeps its call.
 WITH again AS MATERIALIZED (
     SELECT log.identity, log.month, log.part, log.held, log.cost_usd, given.part AS counted_in, given.held AS held_now
     FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[]) AS given (identity, month, part, held)
@@ -28,7 +29,12 @@ WITH again AS MATERIALIZED (
     ) AS s
     WHERE p.part = s.part
 ), to_correct AS (
-    INSERT INTO corrected_parts (part, done)
-    SELECT DISTINCT counted_in, true FROM again WHERE counted_in <> '' ORDER BY 1 ON CONFLICT DO NOTHING
+    INSERT INTO corrected_parts AS c (part, done, recounted)
+    SELECT s.part, true, bool_or(s.was_left) FROM (
+        SELECT counted_in AS part, false AS was_left FROM again WHERE counted_in <> ''
+        UNION ALL SELECT part, part <> counted_in FROM again
+    ) AS s
+    GROUP BY s.part ORDER BY s.part
+    ON CONFLICT (part) DO UPDATE SET recounted = true, found_at = now() WHERE EXCLUDED.recounted
 )
 SELECT identity, month::text FROM again

@@ -32,7 +32,7 @@ from streams.core.delivery.receipt_states import (
     takes_back,
 )
 from streams.core.metering.call_kinds import JOBS
-from streams.core.metering.decisions import BILLED, CARRIED, METERED
+from streams.core.metering.decisions import BILLED, CARRIED, METERED, REJECTED
 from streams.core.metering.lago_event import is_rated
 from streams.core.metering.spend_log_ids import alias_of, names_a_job
 from streams.state.step_writes import MANIFEST, SEAL_SEQ
@@ -86,7 +86,7 @@ class Rows(NamedTuple):
     """The rows of one batch.
 
     Fields:
-        rows: all with different keys.
+        rows: all with different keys; see `usage_rows`.
         aside: the records that could not be read.
     """
 
@@ -104,8 +104,7 @@ class Resolved(NamedTuple):
 
 
 class CountedCall(NamedTuple):
-    """What a ledger has decided about a call, from a usage row or from its row in the usage log. Everything else in a row is
-    the same whenever the same record of the raw topic is counted.
+    """What a ledger has decided about a call. Everything else in a row is the same whenever its raw record is counted.
 
     Fields:
         offset: the call's place in its partition of the raw topic.
@@ -128,17 +127,22 @@ class CountedCall(NamedTuple):
 
 def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Rows of `litellm.usage.enriched` for usage.sql. If a call was counted first and its cost billed later, the result
-    has only the row with the cost; if a rebuilt ledger has counted it again, the later row.
+    has only the row with the cost; if a rebuilt ledger has counted it again, the later row. If that ledger has rejected
+    it, the result may also have the row of a later copy; the rejected rows come first.
     """
     result = read_rows(records, _usage_row)
-    rows: dict[tuple[bytes, str], tuple[Any, ...]] = {}
+    rows, refused = dict[Any, tuple[Any, ...]](), dict[Any, tuple[Any, ...]]()
     for row in result.rows:
-        before = rows.setdefault((row[0], row[1]), row)
-        if before is not row and (
-            _weight(row[_DECISION]) > _weight(before[_DECISION]) or is_recounted(_counted(before), _counted(row))
-        ):
-            rows[row[0], row[1]] = row
-    return Rows(list(rows.values()), result.aside)
+        key = row[0], row[_MONTH]
+        before = rows.get(key)
+        again = before is None or is_recounted(_counted(before), _counted(row))
+        if row[_DECISION] == REJECTED:
+            refused[key] = row
+            if again:
+                rows.pop(key, None)
+        elif before is None or again or _weight(row[_DECISION]) > _weight(before[_DECISION]):
+            rows[key] = row
+    return Rows([*refused.values(), *rows.values()], result.aside)
 
 
 def _weight(decision: str) -> int:
@@ -151,8 +155,7 @@ def is_recounted(before: CountedCall, after: CountedCall) -> bool:
     does: it counts the calls of open and held windows, by the mappings and settings of today. It may not bill them.
 
     Args:
-        before, after: of the same call and partition. Two topics may have the call at the same offset. So the parts must have one
-            name, or be of one ledger.
+        before, after: of one call and partition. Two topics may have it at one offset: the parts must have one name or ledger.
     """
     if not before.part or before.offset != after.offset or before._replace(ledger=after.ledger) == after:
         return False
@@ -294,7 +297,7 @@ def _event_row(record: KafkaRecord) -> tuple[tuple[Any, ...], list[str]]:
         None,
         text.decode(),
         event.external_subscription_id,
-        _bounded(event.properties.get("org_id")),
+        None if (org_id := event.properties.get("org_id")) is None else bounded_name(org_id),
         event.properties.get("user_id"),
         event.precise_total_amount_cents or None,
         *((None,) * 5 if manifest is None else _manifest_columns(manifest)),
@@ -303,10 +306,6 @@ def _event_row(record: KafkaRecord) -> tuple[tuple[Any, ...], list[str]]:
         is_rated(event),
     )
     return row, [] if manifest is None else _released(part, manifest)
-
-
-def _bounded(name: str | None) -> str | None:
-    return None if name is None else bounded_name(name)
 
 
 def _manifest_columns(manifest: Manifest) -> tuple[Any, ...]:

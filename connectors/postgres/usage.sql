@@ -1,6 +1,6 @@
 -- Calls, and their held parts. A call that has a row already changes nothing, unless it was not billed before and is billed
--- now, as itself or with the success after it (`carried`). One without a decision is that of recounted.sql. The result is the number
--- of written rows.
+-- now, as itself or with the success after it (`carried`). One without a decision is that of recounted.sql; one that a rebuilt
+-- ledger has rejected came again since. The result is the number of written rows.
 WITH new AS (
     INSERT INTO llm_usage_log AS log (
         identity, month, started_at, ended_at, recorded_at, alias, decision, status, customer_id, id_kind, org_id,
@@ -63,7 +63,7 @@ WITH new AS (
         AND log.decision NOT IN ('billable', 'failed_with_cost', 'metered'))
         OR (EXCLUDED.decision = 'carried' AND log.decision NOT IN ('billable', 'failed_with_cost', 'carried', 'metered'))
         OR (EXCLUDED.decision = 'metered' AND log.decision = 'lost')
-        OR log.decision = ''
+        OR log.decision IN ('', 'rejected')
     RETURNING part, customer_id, id_kind, org_id, held, cost_usd, recorded_at, raw_offset
 ), held AS (
     INSERT INTO usage_parts AS p (

@@ -1,6 +1,6 @@
 """Writes a lost or damaged ledger again, after it has fenced the meter's own producer (docs/adr/0043)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -57,6 +57,7 @@ async def write_anew(
     seen: Mapping[bytes, int],
     jobs: Mapping[bytes, Job],
     hour: int,
+    withdrawn: Iterable[tuple[bytes | None, bytes]] = (),
 ) -> None:
     """Replace a ledger. It has no position until the last transaction, so an unfinished ledger is never read as
     complete.
@@ -65,6 +66,7 @@ async def write_anew(
         writer: a started writer with the meter's transactional id of the partition.
         old: the existing keys.
         hour: the hour under which the identities are remembered, hours since 1970 UTC.
+        withdrawn: keys and values of enriched records about calls that the ledger will reject.
     """
     topic, source = place.topics.changelog, TopicPartition(place.topics.raw, partition)
     await writer.commit([Write(topic, partition, POSITION_KEY, None)], source, None, place.group)
@@ -73,7 +75,8 @@ async def write_anew(
     writes += [Write(topic, partition, key, value) for key, value in fresh.items()]
     for part in in_parts(writes):
         await writer.commit(part, source, None, place.group)
-    last = [Write(topic, partition, *record) for record in records_of(Changes(position))]
+    last = [Write(place.topics.enriched, partition, key, value) for key, value in withdrawn]
+    last += [Write(topic, partition, *record) for record in records_of(Changes(position))]
     await writer.commit(last, source, position.next, place.group)
 
 

@@ -88,21 +88,27 @@ async def test_a_held_call_that_a_rebuilt_ledger_counts_for_its_payer_is_debited
 
 
 @pytest.mark.parametrize("event_first", [False, True])
+@pytest.mark.parametrize("decision", ["byok", "rejected"])
+@pytest.mark.parametrize("at_once", [False, True])
 async def test_the_debit_of_a_call_that_a_rebuilt_ledger_does_not_bill_is_given_back(
-    url: str, *, event_first: bool
+    url: str, decision: str, *, event_first: bool, at_once: bool
 ) -> None:
-    """BYOK_POLICY=skip was set since then. A copy that is billed in the end, as after a change of the rate card, is debited."""
+    """BYOK_POLICY=skip was set since then, or MAX_USD_PER_CALL was lowered. A copy that is billed in the end is debited."""
     bought = {"org_id": "org", "cost_usd": Decimal(1)}
     await project(url, TOPICS.enriched, usage(7, **bought), usage(8, **bought), usage(9, **bought, part="9" * 32))
     assert await net_balances(url, "org:org") == [Decimal(7)]
     if event_first:
         await project(url, TOPICS.events, event(), manifest=manifest())
-    unbilled = {"cost_usd": Decimal(1), "decision": "byok", "part": "", "ledger": PREFIX}
-    await project(url, TOPICS.enriched, usage(7, **bought), usage(8, **unbilled), usage(9, **unbilled))
+    unbilled = {"cost_usd": Decimal(1), "decision": decision, "part": "", "ledger": PREFIX}
+    again = [usage(7, **bought), usage(8, **unbilled), usage(9, **unbilled)]
+    copy = usage(8, **{**bought, "offset": 20, "part": f"{PREFIX}20"})
+    if not at_once:
+        await project(url, TOPICS.enriched, *again)
     if not event_first:
         await project(url, TOPICS.events, event(), manifest=manifest())
-    assert await net_balances(url, "org:org") == [Decimal(9)]
-    await project(url, TOPICS.enriched, usage(8, **{**bought, "offset": 20, "part": f"{PREFIX}20"}))
+    if not at_once:
+        assert await net_balances(url, "org:org") == [Decimal(9)]
+    await project(url, TOPICS.enriched, *(again if at_once else []), copy)
     assert await net_balances(url, "org:org") == [Decimal(8)]
 
 

@@ -8,17 +8,15 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from connectors.kafka.admin import create_topics
 from connectors.operations.ledger_rebuild import rebuild
 from connectors.operations.ledger_totals import positions_of
 from schemas.ledger import WINDOW_PREFIX
 from streams.runtime.transactions import TransactionalWriter
 from tests.support.calls import raw, slp
 from tests.support.command import meterbridge
-from tests.support.eventually import PATIENCE, eventually
+from tests.support.eventually import PATIENCE
 from tests.support.expanded import CENTS, GHOSTS, Growing
 from tests.support.kafka import Kafka
-from tests.support.values import topics_of
 
 
 @pytest.fixture
@@ -26,15 +24,6 @@ def growing(kafka: Kafka, topic_prefix: str) -> Growing:
     growing = Growing(kafka.bootstrap, topic_prefix, 2, 4)
     growing.clock.go()
     return growing
-
-
-def destroy_changelog(growing: Growing) -> None:
-    """Deletes the topic as by mistake and creates it again."""
-    admin = AdminClient({"bootstrap.servers": growing.bootstrap})
-    name = growing.stage.topics.changelog
-    admin.delete_topics([name])[name].result()
-    eventually(lambda: name not in admin.list_topics(timeout=10 * PATIENCE).topics)
-    create_topics(*topics_of(growing.stage.settings))
 
 
 async def rebuilt(growing: Growing, *words: str) -> Any:
@@ -83,7 +72,7 @@ async def test_a_ledger_lost_at_a_random_moment_of_a_random_history_bills_each_c
             0, slp(n, at_us=call.timestamp * 1000, cost="0.5"), customer="customer-1", received_us=call.timestamp * 1000
         )
     before = growing.billed()[0]
-    destroy_changelog(growing)
+    growing.lose_changelog()
     done = await rebuilt(growing)
     assert done.code == 0, done.out + done.err
     assert {line["state"] for line in done.json["ledgers"]} == {"ledger_missing"}
@@ -115,7 +104,7 @@ async def test_a_rebuilt_ledger_knows_its_calls_in_every_step_of_one_life(growin
     """The first step is what was read again; the repeats come in later ones."""
     growing.stage.put([*growing.calls(range(40)), *growing.calls(range(1000, 1012), GHOSTS)])
     await growing.meter(until=52, sealed=True)
-    destroy_changelog(growing)
+    growing.lose_changelog()
     assert (await rebuilt(growing)).code == 0
     growing.stage.sensors.calls.clear()
     async with growing.stage.running("meter", growing.parts()):
@@ -144,7 +133,7 @@ async def test_what_a_failed_attempt_has_cost_is_billed_once_after_a_rebuild(
     for number, record in enumerate(both):
         growing.stage.put([record])
         await growing.meter(until=1, sealed=number == 0 or sealed)
-    destroy_changelog(growing)
+    growing.lose_changelog()
     assert (await rebuilt(growing)).code == 0
     beside = slp(9003, at_us=at, status="failure", cost="0.125", litellm_call_id="call-x")
     growing.stage.put([*both, raw(0, beside, customer="customer-1", received_us=at)])
@@ -160,7 +149,7 @@ async def test_an_interrupted_rebuild_is_repeated_and_no_worker_uses_half_of_it(
 ) -> None:
     growing.stage.put([*growing.calls(range(40)), *growing.calls(range(1000, 1012), GHOSTS)])
     await growing.meter(until=52, sealed=True)
-    destroy_changelog(growing)
+    growing.lose_changelog()
     commit, left = TransactionalWriter.commit, [commits]
 
     async def dying(self: TransactionalWriter, *values: Any, **more: Any) -> Any:
@@ -186,7 +175,7 @@ async def test_a_grown_deployment_is_restored_with_what_its_ledgers_had_from_the
     growing.grown()
     growing.put_by_new_clients([*growing.calls(range(60, 100)), *growing.calls(range(1000, 1008), GHOSTS)])
     await growing.meter(until=48)
-    destroy_changelog(growing)
+    growing.lose_changelog()
     assert (await rebuilt(growing)).code == 0
     assert {number: one.grown_from for number, one in positions_of(growing.stage.deployment).items()} == {
         0: 2,
@@ -205,7 +194,7 @@ async def test_if_the_topics_no_longer_contain_everything_it_refuses_and_says_wh
     admin = AdminClient({"bootstrap.servers": growing.bootstrap})
     for future in admin.delete_records([TopicPartition(growing.stage.topics.enriched, n, 10) for n in (0, 1)]).values():
         future.result()
-    destroy_changelog(growing)
+    growing.lose_changelog()
     refused = await rebuilt(growing)
     assert (refused.code, "enriched calls below offset" in refused.err) == (1, True), refused.err
     assert positions_of(growing.stage.deployment) == {}

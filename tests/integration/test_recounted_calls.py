@@ -10,8 +10,9 @@ import pytest
 
 from connectors.operations.explain import HELD, story_of_event
 from connectors.operations.held_usage import UnmappedUsage
-from connectors.operations.money_notes import notes_of
+from connectors.operations.money_notes import notes_of, recounted_elsewhere
 from connectors.postgres.pool import Database
+from schemas.records import Manifest
 from tests.support.database import rows
 from tests.support.history import PREFIX, TOPICS
 from tests.support.projection import Writer, emptied, event, manifest, snapshot, usage
@@ -110,6 +111,75 @@ async def test_calls_that_are_counted_again_as_not_billed_are_in_no_part(
             await writer.put(TOPICS.enriched, *batch)
     assert await rows(url, "SELECT part, held, decision, org_id FROM llm_usage_log") == [("", "", "byok", "")]
     assert await rows(url, "SELECT 1 FROM held_parts") == []
+
+
+REJECTED = {"decision": "rejected", "part": "", "ledger": PREFIX}
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("before", [WHERE, {"held": "no_mapping"}, {**WHERE, "part": "7" * 32}])
+async def test_a_call_that_a_rebuilt_ledger_rejects_is_in_no_part_and_is_counted_anew_once_it_comes_again(
+    url: str, before: dict[str, Any], together: bool
+) -> None:
+    """MAX_USD_PER_CALL was lowered since then. The row stayed billable, and once the call was sent again it was called counted twice."""
+    first, second, again = usage(7, **before), usage(7, **REJECTED), usage(7, **WHERE, offset=30, part=f"{PREFIX}30")
+    async with Writer(url) as writer:
+        for batch in [[first, second]] if together else ([first], [second], [first], [second]):
+            await writer.put(TOPICS.enriched, *batch)
+        assert await rows(url, "SELECT part, held, decision, org_id FROM llm_usage_log") == [("", "", "rejected", "")]
+        assert await rows(url, "SELECT 1 FROM held_parts") == []
+        for batch in [[first, second, again]] if together else ([second, again], [first, second], [again]):
+            await writer.put(TOPICS.enriched, *batch)
+    assert await rows(url, "SELECT part, decision, raw_offset FROM llm_usage_log") == [(f"{PREFIX}30", "billable", 30)]
+    with Database(url, size=1) as database:
+        assert (await notes_of(database)).complaints == []
+
+
+async def test_a_rejected_call_that_comes_again_and_is_not_billed_has_that_decision(url: str) -> None:
+    async with Writer(url) as writer:
+        for value in (usage(7, **WHERE), usage(7, **REJECTED), usage(7, **NOT_BILLED, offset=30)):
+            await writer.put(TOPICS.enriched, value)
+    assert await rows(url, "SELECT decision, raw_offset FROM llm_usage_log") == [("byok", 30)]
+
+
+async def test_a_rejected_measurement_is_counted_anew_once_it_comes_again(url: str) -> None:
+    own = f"{7:032x}"
+    measured = usage(7, decision="metered", part=own, held="no_subscription", ledger=PREFIX, cost_usd=Decimal(0))
+    async with Writer(url) as writer:
+        for value in (measured, usage(7, **REJECTED), msgspec.structs.replace(measured, offset=30)):
+            await writer.put(TOPICS.enriched, value)
+    assert await rows(url, "SELECT part, decision, raw_offset FROM llm_usage_log") == [(own, "metered", 30)]
+    assert await rows(url, "SELECT calls FROM held_parts") == [(1,)]
+
+
+@pytest.mark.parametrize("event_first", [False, True])
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("again", [{**WHERE, "part": f"{PREFIX}8"}, REJECTED], ids=["elsewhere", "rejected"])
+async def test_a_call_of_an_event_that_is_counted_again_is_a_complaint(
+    url: str, again: dict[str, Any], *, released: bool, event_first: bool
+) -> None:
+    """Only a wrong rebuild does this. The row moved to the new part without a word."""
+    sealed, windows = (event(9), manifest(7, first=9)) if released else (event(7), manifest())
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(7, **WHERE), usage(8, **WHERE))
+        if event_first:
+            await writer.put(TOPICS.events, sealed, manifest=windows)
+        await writer.put(TOPICS.enriched, usage(8, **again))
+        if not event_first:
+            await writer.put(TOPICS.events, sealed, manifest=windows)
+    with Database(url, size=1) as database:
+        [complaint] = await recounted_elsewhere(database)
+    assert complaint.startswith(f"the event {sealed.transaction_id} bills 2 calls, and the usage log has 1 of them")
+
+
+async def test_a_call_that_leaves_a_part_before_it_is_an_event_is_no_complaint(url: str) -> None:
+    one = msgspec.json.encode(Manifest(0, 7, 7, 1))
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(7, **WHERE), usage(8, **WHERE))
+        await writer.put(TOPICS.enriched, usage(7, **WHERE), usage(8, **NOT_BILLED))
+        await writer.put(TOPICS.events, event(7), manifest=one)
+    with Database(url, size=1) as database:
+        assert await recounted_elsewhere(database) == []
 
 
 async def test_a_call_of_another_topic_is_not_withdrawn(url: str) -> None:

@@ -7,15 +7,18 @@ from decimal import Decimal
 from typing import Any
 
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 
+from connectors.kafka.admin import create_topics
 from connectors.operations.unread import unread
 from schemas.moments import SECOND_US
 from streams.components import Components
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, eventually, soon
 from tests.support.partition_states import is_all_sealed
 from tests.support.stage import Stage
+from tests.support.values import topics_of
 
 NAMES = tuple(f"customer-{number}" for number in range(12))
 GHOSTS = ("ghost-1", "ghost-2", "ghost-3", "ghost-4")
@@ -112,6 +115,13 @@ class Growing:
     def grown(self) -> None:
         """Configure all processes with the new number from now on."""
         self.stage = Stage(self.bootstrap, self.prefix, self.new)
+
+    def lose_changelog(self) -> None:
+        """Delete the topic as by mistake, and create it again."""
+        admin, name = AdminClient({"bootstrap.servers": self.bootstrap}), self.stage.topics.changelog
+        admin.delete_topics([name])[name].result()
+        eventually(lambda: name not in admin.list_topics(timeout=10 * PATIENCE).topics)
+        create_topics(*topics_of(self.stage.settings))
 
     def billed(self) -> tuple[int, Decimal]:
         """Calls and cents of all events."""

@@ -108,7 +108,8 @@ def _usage_of(changes: Changes, offset: int) -> EnrichedUsage | None:
     place = bisect_left(enriched, offset, key=lambda pair: _place(pair[1]).offset)
     if place == len(enriched) or _place(enriched[place][1]).offset != offset:
         return None
-    return _usage(enriched[place][1])
+    usage = _usage(enriched[place][1])
+    return None if usage.decision == REJECTED else usage
 
 
 def _about(usage: EnrichedUsage) -> dict[str, Value]:

@@ -6,9 +6,11 @@ from schemas.errors import Rejected
 from schemas.money import check_cost, from_cents, quantise, quantum
 from schemas.wire import Call
 
-#: Amounts that are equal at this precision count as the same amount, because senders round and binary floats are
+#: Amounts that differ by less count as the same amount, because senders round, each in its way, and binary floats are
 #: inexact.
 _SAME = quantum()
+#: Amounts are compared at this precision, because a sender may write any number of digits.
+_FINE = quantum(24)
 
 
 def amount_of(call: Call) -> Decimal | None:
@@ -54,6 +56,7 @@ def _one_of(call: Call) -> Decimal | None:
     amounts = claims_of(call)
     for amount in amounts:
         check_cost(amount)
-    if len({quantise(amount, _SAME) for amount in amounts}) > 1:
+    compared = [quantise(amount, _FINE) for amount in amounts]
+    if compared and max(compared) - min(compared) >= _SAME:
         raise Rejected("contradicting_cost", "two fields hold different amounts")
     return amounts[0] if amounts else None

@@ -17,6 +17,7 @@ SILENT_EXPERIMENT = "silent_experiment"
 CARRIED = "carried"
 METERED = "metered"
 DUPLICATE = "duplicate"
+#: In the usage log: a lost ledger had counted the call, and the rebuilt one has rejected it (docs/adr/0043).
 REJECTED = "rejected"
 #: Only in the usage log: the call was counted, and its topics were lost before an event billed it (docs/adr/0053).
 LOST = "lost"

@@ -168,7 +168,8 @@ class Fold:
         | NEVER                      | not billed            | counted                                        |
 
         A record whose time is days ahead of the clock is rejected, unless it is a duplicate. A call without a cost that a
-        rate card prices is billed, and settles its identity.
+        rate card prices is billed, and settles its identity. A rebuilt ledger also writes an enriched record for a call
+        that it does not bill and that the lost ledger may have billed, see `Position.recounted_to`.
         """
         policy, position, lead_ms, enrich = self._policy, ledger.position, self._lead_ms, self._enricher
         usages, newest_ms = self._read_all(records, position.clock_ms, latest_ms)
@@ -201,6 +202,8 @@ class Fold:
                 _repeat(changes, duplicate, record, usage, differs_in_cost=differs(tag, cost) and not usage.carried)
                 if usage.job is identity:
                     memory.told_again(usage, tag, clock_ms)
+                if tag == COSTLESS and cost and record.offset < position.recounted_to and decision in UNBILLED:
+                    enriched.append((record.key, enrich(usage, record.offset, decision, None, None)))
                 continue
             if usage.end_us < ended_us and tag == NEVER and may_be_forgotten(usage, policy, clock_ms, position):
                 _reject(changes, rejected, record, _OLD, cost)
@@ -209,11 +212,13 @@ class Fold:
                 _reject(changes, rejected, record, _AHEAD, cost)
                 continue
             if cost > self._plausible and decision in BILLED and implausible(usage, policy):
-                _reject(changes, rejected, record, Rejected(IMPLAUSIBLE_COST, f"{cost:f} USD"), cost)
+                self._refuse(changes, rejected, record, Rejected(IMPLAUSIBLE_COST, f"{cost:f} USD"), usage)
                 changes.noticed.doubt(IMPLAUSIBLE_COST, cost)
                 continue
             if price is not None and price.usd > policy.max_usd_per_call and implausible(usage, policy, price.usd):
-                _reject(changes, rejected, record, Rejected(IMPLAUSIBLE_COST, f"billed at {price.usd:f} USD"), cost)
+                self._refuse(
+                    changes, rejected, record, Rejected(IMPLAUSIBLE_COST, f"billed at {price.usd:f} USD"), usage
+                )
                 changes.noticed.doubt(IMPLAUSIBLE_COST, cost)
                 continue
             mark = mark_of(usage) if usage.carried or decision == FAILED_WITH_COST else b""
@@ -255,7 +260,7 @@ class Fold:
                 code = usage.metered.code if usage.metered is not None else ""
                 target = resolve(usage.customer_id, usage.end_us, usage.id_kind, code)
                 if target.held and room <= 0:
-                    _reject(changes, rejected, record, Rejected(TOO_MANY_HELD))
+                    self._refuse(changes, rejected, record, Rejected(TOO_MANY_HELD), usage)
                     continue
                 room -= bool(target.held)
                 window = add_metered_event(changes, usage, target, record.offset)
@@ -278,6 +283,11 @@ class Fold:
         changes.position.next, changes.position.clock_ms = records[-1].offset + 1, clock_ms
         memory.write(changes, records[0].offset, policy.dedupe_retention_us, max(newest_ms, clock_ms) // HOUR_MS)
         return changes
+
+    def _refuse(self, changes: Changes, rejected: Sum, record: Record, refusal: Rejected, usage: Usage) -> None:
+        _reject(changes, rejected, record, refusal, usage.cost)
+        if record.offset < changes.position.recounted_to:
+            changes.enriched.append((record.key, self._enricher(usage, record.offset, REJECTED, None, None)))
 
     def _oldest_us(self, clock_ms: int, position: Position) -> int:
         return oldest_us(self._policy, clock_ms, position)

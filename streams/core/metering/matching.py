@@ -17,7 +17,7 @@ from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
 from streams.core.metering.call_kinds import JOBS
 from streams.core.metering.call_meaning import SEALED
-from streams.core.metering.decisions import BILLED, LOST, METERED, PRICEABLE, decide
+from streams.core.metering.decisions import BILLED, LOST, METERED, PRICEABLE, REJECTED, decide
 from streams.core.metering.spend_log_ids import alias_of, base_of, names_a_job
 
 #: The largest difference between two starts of one call, microseconds. The database rounds to milliseconds.
@@ -124,7 +124,7 @@ def verdict(copy: Usage, rows: Iterable[LoggedCall], policy: MeterPolicy) -> Cop
     if any(row.details is not None and row.details.byok for row in same):
         copy = msgspec.structs.replace(copy, byok=True)  # it is sent so, see connectors/operations/pricing.py
     decision = decide(copy, policy)
-    lost = [row for row in same if row.decision == LOST]
+    lost = [row for row in same if row.decision in {LOST, REJECTED}]
     if lost and decision in {*BILLED, METERED}:
         return CopyVerdict(PRICED, lost[0])
     if all(row.decision in PRICEABLE for row in same) and decision in BILLED:

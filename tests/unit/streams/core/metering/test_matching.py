@@ -19,6 +19,7 @@ from streams.core.metering.decisions import (
     FAILED_CALL,
     FAILED_WITH_COST,
     LOST,
+    REJECTED,
     UNPRICED,
     ZERO_COST,
 )
@@ -172,8 +173,10 @@ def test_a_call_without_a_match_is_missing_and_with_a_possible_match_is_unclear(
     assert verdict(copy(call_id=""), [late, logged_call()], POLICY).word == KNOWN
 
 
-def test_a_call_lost_before_it_was_billed_is_sent_and_one_billed_elsewhere_is_not() -> None:
-    lost = logged_call(decision=LOST, billed=False)
+@pytest.mark.parametrize("decision", [LOST, REJECTED])
+def test_a_call_lost_before_it_was_billed_is_sent_and_one_billed_elsewhere_is_not(decision: str) -> None:
+    """A rebuilt ledger has rejected a call that the lost one had counted: its dead letter can be requeued."""
+    lost = logged_call(decision=decision, billed=False)
     assert verdict(copy(), [lost], POLICY) == (PRICED, lost)
     assert verdict(copy(cost=Decimal(0)), [lost], POLICY).word == KNOWN
     assert verdict(copy(), [lost, logged_call()], POLICY).word == KNOWN

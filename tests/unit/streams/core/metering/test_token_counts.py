@@ -1,11 +1,14 @@
 """Token counts are whole numbers from 0 to 10**12; costs in two fields must agree."""
 
-from decimal import Decimal
+from decimal import ROUND_HALF_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, localcontext
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from schemas.errors import Rejected
+from schemas.money import EXACT
 from schemas.wire import Call, CallMetadata, CloudEvent, CloudEventData, LagoProperties, TokenDetails, UsageObject
 from streams.core.metering.cost_fields import amount_of
 from streams.core.metering.token_counts import MAX_TOKENS, OddCount, count_of, with_sound_counts
@@ -112,6 +115,15 @@ def test_two_costs_must_be_equal(place: str) -> None:
         with pytest.raises(Rejected) as refused:
             amount_of(two(other))
         assert refused.value.reason == "contradicting_cost"
+
+
+@given(st.decimals(0, 1_000_000, places=16), st.sampled_from([ROUND_HALF_EVEN, ROUND_HALF_UP, ROUND_HALF_DOWN]))
+@example(Decimal("0.0000012345665"), ROUND_HALF_UP)
+def test_a_cost_and_the_same_rounded_by_its_sender_are_equal(cost: Decimal, rounding: str) -> None:
+    """Both were rounded half to even before they were compared, so half of a picodollar more or less made two amounts of them."""
+    rounded = cost.quantize(Decimal("1E-12"), rounding)
+    with localcontext(EXACT):
+        assert amount_of(Call(spend=cost, response_cost=rounded)) == cost
 
 
 def test_without_a_cost_there_is_none() -> None:
