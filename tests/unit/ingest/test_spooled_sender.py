@@ -325,11 +325,11 @@ async def test_a_bug_in_writing_is_raised_to_its_caller_and_not_to_the_next_one(
 
 async def test_a_page_that_cannot_be_read_does_not_stop_the_records_behind_it(tmp_path: Path) -> None:
     """In an earlier version nothing behind it was ever sent, and every new record went into the spool until it was full."""
-    path, kafka = tmp_path / "spool.db", ScriptedKafka()
-    before = SpoolFile(path, MIB)
-    before.append([[record(number, 200) for number in range(500)]])
+    path, kafka = tmp_path / "spool.db", ScriptedKafka(limit=MIB)
+    before = SpoolFile(path, 64 * MIB)
+    before.append([[record(number, 20_000) for number in range(500)]])  # more than SQLite keeps in memory
     before.close()
-    spool = await Spool.at(path, MIB)
+    spool = await Spool.at(path, 64 * MIB)
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 2 // 4096 * 4096)
         file.write(b"\xa5" * 4096)

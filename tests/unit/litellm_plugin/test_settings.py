@@ -39,7 +39,10 @@ def test_each_setting_is_read_from_its_variable_with_its_type() -> None:
         ({"METERBRIDGE_RING_MAX_BYTES": "1"}, "METERBRIDGE_RING_MAX_BYTES must be between 4194304 and"),
         ({"METERBRIDGE_URL": "localhost:8080"}, "METERBRIDGE_URL must be an address such as http://ingress:8080"),
         ({"METERBRIDGE_URL": "http://m:port"}, "METERBRIDGE_URL must be an address"),
-        ({"METERBRIDGE_URL": "http://m/webhook/litellm/usage"}, "METERBRIDGE_URL must be an address .* without /webhook"),
+        (
+            {"METERBRIDGE_URL": "http://m/webhook/litellm/usage"},
+            "METERBRIDGE_URL must be an address .* without /webhook",
+        ),
         ({"METERBRIDGE_API_URL": "api.example"}, "METERBRIDGE_API_URL must be an address"),
         ({"METERBRIDGE_TOKEN": "Bearer abcdef"}, "METERBRIDGE_TOKEN must be one line of ASCII, without Bearer"),
         ({"METERBRIDGE_API_KEY": "a\nb: cdef"}, "METERBRIDGE_API_KEY must be one line"),
@@ -65,7 +68,9 @@ def test_a_missing_or_wrong_variable_is_named_without_its_value(change: dict[str
     assert not [value for value in change.values() if len(value) > 3 and value in str(result.value)]
 
 
-@pytest.mark.parametrize("url", ["https://m.example", "http://127.0.0.1:8080/", "http://proxy/billing", "http://[::1]:80"])
+@pytest.mark.parametrize(
+    "url", ["https://m.example", "http://127.0.0.1:8080/", "http://proxy/billing", "http://[::1]:80"]
+)
 def test_an_address_with_a_port_or_a_prefix_is_taken(url: str) -> None:
     assert PluginSettings.of({**NEEDED, "METERBRIDGE_URL": url}).url == url
 
