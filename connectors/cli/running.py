@@ -5,18 +5,26 @@ line.
 """
 
 import logging
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
 
-from connectors.cli.sentences import fail
+from connectors.cli.sentences import fail, print_error
 from connectors.cli.unreachable import with_address
+from connectors.config.addresses import kafka_address
+from connectors.config.connections import kafka_connection, topic_layout
 from connectors.config.misspelt_names import meant_by
 from connectors.config.settings import VARIABLES, Settings, load_settings
+from connectors.config.unanswered import unanswered
 from connectors.kafka.errors import kafka_sentence
 from connectors.telemetry.logs import configure_logging
-from schemas.errors import ConfigurationError, MeterbridgeError, TopicProblem
+from schemas.errors import ConfigurationError, MeterbridgeError, TopicProblem, Unavailable
+
+#: How long a broker may take to accept a connection, seconds, before a person is told that it does not.
+_CONNECTS_WITHIN_S = 2.0
 
 _log = structlog.get_logger(__name__)
 
@@ -55,7 +63,7 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
     except ConfigurationError as error:
         fail(error.detail, 2)
     except TopicProblem as error:
-        fail(error.detail, 1)
+        fail(f"{error.detail} {_of_another_prefix(error)}".strip(), 1)
     except MeterbridgeError as error:
         fail(with_address(error, load_settings), 1)
     except expected as error:
@@ -66,6 +74,40 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
         if sentence := kafka_sentence(error, lambda: load_settings().kafka_bootstrap_servers):
             fail(sentence, 1)
         raise
+
+
+def say_if_kafka_is_away(settings: Settings) -> None:
+    """Tell a person at a terminal in one sentence that no broker can be connected to. The process waits for Kafka, as it does in a
+    container, where only its log says so.
+    """
+    if not sys.stderr.isatty():
+        return
+    why = ""
+    for server in settings.kafka_bootstrap_servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECTS_WITHIN_S).close()
+        except (OSError, ValueError) as error:
+            why = type(error).__name__
+        else:
+            return
+    place = kafka_address(settings.kafka_bootstrap_servers)
+    print_error(
+        f"meterbridge: {unanswered('kafka_unavailable', why, place)} This process waits for it; Ctrl+C ends it."
+    )
+
+
+def _of_another_prefix(error: TopicProblem) -> str:
+    """Return a sentence if a topic is missing because `TOPIC_PREFIX` is another one; `""` if it is not, or Kafka does not say so."""
+    if error.reason != "topic_missing":
+        return ""
+    from connectors.kafka.admin import topics_elsewhere
+
+    settings = load_settings()
+    try:
+        return topics_elsewhere(kafka_connection(settings), topic_layout(settings))
+    except (Unavailable, TopicProblem):  # the error itself is the sentence
+        return ""
 
 
 def chosen(only: str, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import sys
 
 from connectors.cli.parsers.parts import SERVED
-from connectors.cli.running import chosen, one_sentence, settings_of_command
+from connectors.cli.running import chosen, one_sentence, say_if_kafka_is_away, settings_of_command
 from connectors.processes.server import run_serve
 
 
@@ -11,4 +11,6 @@ def serve(only: str) -> None:
     """Run `meterbridge serve`."""
     parts = chosen(only, SERVED)
     with one_sentence():
-        sys.exit(run_serve(settings_of_command(asks_once=False), parts))
+        settings = settings_of_command(asks_once=False)
+        say_if_kafka_is_away(settings)
+        sys.exit(run_serve(settings, parts))

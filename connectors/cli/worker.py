@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 import structlog
 
 from connectors.cli.parsers.parts import ROLES
-from connectors.cli.running import chosen, one_sentence, settings_of_command
+from connectors.cli.running import chosen, one_sentence, say_if_kafka_is_away, settings_of_command
 from connectors.cli.sentences import exit_code_of
 from connectors.config.settings import Settings
 from connectors.processes.worker import run_worker
@@ -23,6 +23,7 @@ def worker(only: str | None) -> None:
         settings = settings_of_command(asks_once=False)
         run = roles or roles_of(settings)
         warn_of_missing(settings, run)
+        say_if_kafka_is_away(settings)
         sys.exit(run_worker(settings, run, _reported))
 
 

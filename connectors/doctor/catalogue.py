@@ -65,6 +65,7 @@ KINDS: Final = {code: kind for kinds in BY_SUBJECT.values() for code, kind in ki
 #: Titles of docs/doctor.md, by the subject in findings.toml.
 _TITLES: Final = {
     "litellm": "LiteLLM",
+    "endpoint": "The address to which LiteLLM posts",
     "versions": "LiteLLM's version",
     "own": "Meterbridge's own settings",
     "provider_keys": "Users' provider keys",
@@ -78,7 +79,7 @@ _HEAD: Final = """\
 <!-- Written by `python -m connectors.doctor.catalogue`; change connectors/doctor/findings.toml or catalogue.py. -->
 
 `meterbridge doctor --config config.yaml` reads a configuration of LiteLLM's proxy, or asks a running one (`--url`, by
-default `LITELLM_API_URL` with `LITELLM_MASTER_KEY`), the environment of Meterbridge, Kafka's topics and rights (where `KAFKA_BOOTSTRAP_SERVERS` is
+default `LITELLM_API_URL` with `LITELLM_MASTER_KEY`), the address to which it posts, the environment of Meterbridge, Kafka's topics and rights (where `KAFKA_BOOTSTRAP_SERVERS` is
 set), Lago (unless `--no-lago`), and the stored provider keys (where `PROVIDER_KEYS_SECRET` is set).
 It changes nothing. It prints its findings. Where LiteLLM's configuration has a finding or could not be read, it also prints the configuration, the
 environment and the order of stopping LiteLLM that lose least: calls that LiteLLM has collected since its last flush are lost with its process.

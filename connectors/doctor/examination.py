@@ -8,10 +8,11 @@ from typing import Any, Final, TypeVar
 import httpx
 
 from connectors.config.addresses import bare_url, kafka_address
-from connectors.config.connections import lago_connections, revealed
+from connectors.config.connections import environment_of_others, lago_connections, revealed
 from connectors.config.lago_connections import LagoConnection
 from connectors.config.settings import Settings
 from connectors.doctor.catalogue import LITELLM, Finding, Severity
+from connectors.doctor.endpoint_rules import judge_endpoints
 from connectors.doctor.kafka_rules import is_named, judge_topics
 from connectors.doctor.lago_rules import SeenLago, judge_lago
 from connectors.doctor.litellm_rules import judge_litellm
@@ -135,7 +136,10 @@ async def examine(
         key = revealed(own.litellm_master_key)
         running, unread = await _read(ask_proxy(http, url, key))
     known = proxy or running
-    findings = [*_both(proxy, running), *(judge_litellm(_merged(proxy, running), own) if known else ())]
+    findings = list(_both(proxy, running))
+    if known:
+        seen = replace(_merged(proxy, running), surroundings=environment_of_others())
+        findings += [*judge_litellm(seen, own), *await judge_endpoints(seen, http)]
     differs = not known or any(finding.code in LITELLM for finding in findings)
     patients.append(
         ExaminedPart(

@@ -10,8 +10,8 @@ from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding
 from connectors.doctor.version_rules import judge_version
 from connectors.ingest.auth import WebhookAuth
-from connectors.litellm.recommended import NEEDED_BY_SPEND_LOGS, SAFE_VERSION
-from connectors.litellm.seen import FAILURE, SUCCESS, Callback, CallbackKind, Proxy, is_unseen
+from connectors.litellm.recommended import AUTHORIZATION, NEEDED_BY_SPEND_LOGS, SAFE_VERSION
+from connectors.litellm.seen import ENVIRON, FAILURE, SUCCESS, Callback, CallbackKind, Proxy, is_unseen
 
 SHORTEST_TIMEOUT_S: Final = 10
 LONGEST_TIMEOUT_S: Final = 120
@@ -130,11 +130,33 @@ def _credentials(proxy: Proxy, own: Settings) -> Findings:
         sent = (callback.headers or {}).get("authorization")
         if not sent:
             yield Finding("auth_missing", f"{callback.name} sends no Authorization header.")
-        elif tokens and not is_unseen(sent) and WebhookAuth(tokens=tokens).token_sender(sent) is None:
-            yield Finding(
-                "token_unknown",
-                f"The Authorization header of {callback.name} contains none of the tokens in WEBHOOK_TOKEN.",
-            )
+        else:
+            yield from _token(proxy, callback.name, sent, WebhookAuth(tokens=tokens))
+
+
+def _token(proxy: Proxy, name: str, sent: str, auth: WebhookAuth) -> Findings:
+    """Check the value of an Authorization header, which may be in the environment."""
+    value, where = proxy.value_of(sent), ""
+    if is_unseen(sent):
+        where = f", which is {sent.removeprefix(ENVIRON)} of the environment,"
+    if value is None and sent.removeprefix(ENVIRON) != AUTHORIZATION:
+        yield Finding(
+            "header_unseen",
+            f"The Authorization header of {name}{where} is not visible here, and is not {AUTHORIZATION}.",
+        )
+    elif value is not None and auth.has_other_scheme(value):
+        yield Finding(
+            "bearer_missing", f"The Authorization header of {name}{where} has a token without Bearer before it."
+        )
+    elif value is not None and not auth.is_open and auth.token_sender(value) is None:
+        yield Finding(
+            "token_unknown", f"The Authorization header of {name}{where} contains none of the tokens in WEBHOOK_TOKEN."
+        )
+
+
+def _words(proxy: Proxy, _own: Settings) -> Findings:
+    for sentence in proxy.misspelt:
+        yield Finding("word_misspelt", sentence)
 
 
 def _what_is_heard(proxy: Proxy, _own: Settings) -> Findings:
@@ -197,6 +219,7 @@ _RULES: Final[tuple[Callable[[Proxy, Settings], Findings], ...]] = (
     _ways_to_us,
     _built_in,
     _what_sends_nothing,
+    _words,
     _what_was_not_made,
     _entries,
     _credentials,

@@ -62,11 +62,21 @@ class WebhookAuth:
         scheme, _, credentials = authorization.partition(" ")
         if scheme.lower() != "bearer":
             return None
-        given, index = credentials.strip().encode("utf-8", "surrogateescape"), -1
+        index = self._place(credentials.strip())
+        return f"token {index}" if index >= 0 else None
+
+    def has_other_scheme(self, authorization: str | None) -> bool:
+        """Return whether the header ends with a valid token, but does not begin with `Bearer`. Only who knows the token can learn that."""
+        words = (authorization or "").split()
+        return bool(words) and words[0].lower() != "bearer" and self._place(words[-1]) >= 0
+
+    def _place(self, credentials: str) -> int:
+        """The place of the token; -1 = it is not valid."""
+        given, index = credentials.encode("utf-8", "surrogateescape"), -1
         for place, token in enumerate(self._tokens):
             if hmac.compare_digest(given, token):
                 index = place
-        return f"token {index}" if index >= 0 else None
+        return index
 
     def may_be_signed(self, headers: Mapping[str, str]) -> bool:
         """Return whether a signature could admit the sender, so that the body must be read before it is refused."""

@@ -173,7 +173,7 @@ class _Ingress:
                     "too_many_refused", "this address had too many refused requests recently", _GUESSING_RETRY_S
                 )
             return _Proof(auth.signing_sender, headers)
-        raise _unknown_sender()
+        raise _unknown_sender(with_other_scheme=auth.has_other_scheme(headers.get(AUTHORIZATION)))
 
     def _keep_pace(self, sender: str) -> None:
         pace = self._deps.pace
@@ -250,6 +250,8 @@ def _explained(detail: str) -> str:
     return f"{told}; and {numbered(len(forms) - _EXPLAINED, 'more field')}" if len(forms) > _EXPLAINED else told
 
 
-def _unknown_sender() -> Problem:
+def _unknown_sender(*, with_other_scheme: bool = False) -> Problem:
     detail = "neither a known token (`Authorization: Bearer <one of WEBHOOK_TOKEN>`) nor a valid signature"
+    if with_other_scheme:
+        detail = "the token is known, but `Bearer` and a space are missing before it: send `Authorization: Bearer <one of WEBHOOK_TOKEN>`"
     return Problem(401, "unknown_sender", detail, {"WWW-Authenticate": "Bearer"})

@@ -33,6 +33,7 @@ class Spool:
         self._puts: list[_Put] = []
         self._writing: asyncio.Task[None] | None = None
         self._filled = asyncio.Event()
+        self._unsettled: list[Sequence[Record]] = []  # writes that are not finished
         self.records = self.bytes = 0
         self.oldest_ms: int | None = None
         self.refusing = ""
@@ -64,7 +65,8 @@ class Spool:
                 f"SPOOL_PATH {path} holds {counts}, which TOPIC_PREFIX does not name: start the ingress with the "
                 "prefix they were taken under, and change it once meterbridge_spool_records is 0",
             )
-        spool._count(left.records, left.bytes, left.oldest_ms)
+        spool._file.salvaged = left
+        spool._recount()
         return spool
 
     async def put(self, records: Sequence[Record]) -> None:
@@ -76,6 +78,7 @@ class Spool:
         future = asyncio.get_running_loop().create_future()
         self._count(len(records), _size_of(records), records[0][3])
         self._puts.append((records, future))
+        self._unsettled.append(records)
         if self._writing is None:
             self._writing = asyncio.ensure_future(self._write())
         await future
@@ -138,6 +141,7 @@ class Spool:
     def _settle(self, records: Sequence[Record], future: "asyncio.Future[None]", failed: Exception | None) -> None:
         """Finish one write. The write also counts if its caller no longer waits."""
         self.refusing = failed.reason if isinstance(failed, Unavailable) else ""
+        self._unsettled.remove(records)
         if failed is not None:
             self._count(-len(records), -_size_of(records))
         if future.done():
@@ -156,11 +160,25 @@ class Spool:
             self._filled.set()
         else:
             self._filled.clear()
+            self.bytes = 0
             self.oldest_ms = None
             self.refusing = ""
 
     async def _run(self, what: Callable[..., _T], *arguments: object) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, what, *arguments)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, what, *arguments)
+        finally:
+            self._recount()
+
+    def _recount(self) -> None:
+        """Count again what is in the file after a part of it could not be read."""
+        if (left := self._file.salvaged) is None:
+            return
+        self._file.salvaged = None
+        self.records = self.bytes = 0
+        self._count(left.records, left.bytes, left.oldest_ms)
+        for records in self._unsettled:
+            self._count(len(records), _size_of(records), records[0][3])
 
 
 def _size_of(records: Sequence[Record]) -> int:

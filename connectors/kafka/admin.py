@@ -4,7 +4,7 @@ A worker checks the topics before it starts: with a missing topic, Faust would l
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from connectors.kafka.errors import topic_missing
 from connectors.kafka.topic_rules import Complaint, other_count
 from connectors.kafka.topic_rules import complaints as complaints_of
 from schemas.errors import TopicProblem, Unavailable
-from schemas.topics import CATALOGUE, Topic, has_right_count, partition_count, topic_config
+from schemas.topics import CATALOGUE, EVENTS, RAW, Topic, has_right_count, partition_count, topic_config
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +28,8 @@ LIMIT_S = 20.0
 _ANSWERS_WITHIN_S = 5.0
 #: The same for the first request of a command: an operator waits for it.
 FIRST_ANSWER_S = 10.0
+#: How many other prefixes a sentence names.
+_MOST_PREFIXES = 3
 #: Beginning of the cluster id of librdkafka's in-process broker (connectors/demo/broker.py). That broker has no
 #: controller, so it answers no requests for settings and topic ids.
 _EMBEDDED = "mockCluster"
@@ -108,9 +110,34 @@ def wrong_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = L
         present.append(topic)
         if not has_right_count(topic, partitions[name], layout.partitions):
             complaints.append(Complaint("partitions", other_count(name, partitions[name], expected), stops=True))
+    if elsewhere := _another_prefix(partitions, layout.prefix):
+        complaints.append(Complaint("prefix", elsewhere, stops=True))
     if _embedded(cluster):
         return complaints
     return complaints + _wrong_settings(admin, cluster, present, layout, limit_s)
+
+
+def topics_elsewhere(kafka: KafkaConnection, layout: TopicLayout) -> str:
+    """Return a sentence if none of the topics exists, and those of another `TOPIC_PREFIX` do; otherwise `""`.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    return _another_prefix(_partitions(_metadata(_admin(kafka), LIMIT_S)), layout.prefix)
+
+
+def _another_prefix(existing: Collection[str], prefix: str) -> str:
+    if any(prefix + topic.name in existing for topic in CATALOGUE):
+        return ""
+    found = (name.removesuffix(RAW.name) for name in existing if name.endswith(RAW.name))
+    others = sorted(other for other in found if other + EVENTS.name in existing)
+    if not others:
+        return ""
+    named = " or ".join(f"TOPIC_PREFIX={other}" if other else "no TOPIC_PREFIX" for other in others[:_MOST_PREFIXES])
+    return (
+        f"But there are topics of {named}, while TOPIC_PREFIX is {prefix or 'not set'}: if you mean those, correct TOPIC_PREFIX. "
+        "`meterbridge topics create` would make other, empty ones."
+    )
 
 
 def topic_ids(kafka: KafkaConnection, names: Iterable[str], limit_s: float = LIMIT_S) -> dict[str, str]:

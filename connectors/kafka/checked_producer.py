@@ -26,6 +26,8 @@ class CheckedProducer:
     def __init__(self, producer: KafkaProducer) -> None:
         self._producer = producer
         self._is_open = False
+        #: Set once the topics are right, or Kafka did not answer a question about them.
+        self.asked = asyncio.Event()
         self._watch = KafkaReachability()
 
     def shut_because(self) -> str:
@@ -40,11 +42,17 @@ class CheckedProducer:
         Raises:
             TopicProblem: `topics`: a sentence for each topic that is missing or wrong.
         """
+
+        async def ask_again(pause_s: float) -> None:
+            self.asked.set()
+            await asyncio.sleep(pause_s)
+
         asking = partial(check_topics, kafka, layout, ANSWER_S, to_start=True)
-        complaints = await when_kafka_answers(asking, KafkaWait(kafka.servers))
+        complaints = await when_kafka_answers(asking, KafkaWait(kafka.servers), ask_again)
         if complaints:
             raise TopicProblem("topics", in_one(complaints))
         self._is_open = True
+        self.asked.set()
 
     async def watch(self, kafka: KafkaConnection) -> NoReturn:
         """Check until cancelled whether Kafka answers, for `shut_because`. The result refuses no record; a caller may

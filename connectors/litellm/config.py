@@ -7,15 +7,10 @@ from typing import Any, Final
 
 import yaml
 
-from connectors.litellm.seen import BOTH, FAILURE, SUCCESS, Callback, CallbackKind, Proxy, is_unseen, kind_of
+from connectors.litellm.misspelt_words import misspelt_words
+from connectors.litellm.seen import LISTS, Callback, CallbackKind, Proxy, is_unseen, kind_of
 from schemas.errors import ConfigurationError
 
-#: Settings that list callbacks, and the calls that those callbacks get.
-LISTS: Final = {
-    "callbacks": BOTH,
-    "success_callback": frozenset({SUCCESS}),
-    "failure_callback": frozenset({FAILURE}),
-}
 #: Environment variables with the address of a callback, by kind, if `callback_settings` has none.
 _ADDRESS: Final = {
     CallbackKind.GENERIC: "GENERIC_LOGGER_ENDPOINT",
@@ -45,6 +40,7 @@ def proxy_of(config: Mapping[str, Any]) -> Proxy:
         lago_webhook_url=_names(config, "lago_webhook_url"),
         environment=environment,
         nameless=tuple(name for name in LISTS if _holds_other_than_names(settings.get(name))),
+        misspelt=tuple(misspelt_words(config)),
     )
 
 

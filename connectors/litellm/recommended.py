@@ -25,6 +25,8 @@ EXCLUDED: Final = (
 #: every call (`KeyError` in litellm/proxy/spend_tracking/spend_tracking_utils.py, 1.90 to 1.110.2) and writes no row.
 NEEDED_BY_SPEND_LOGS: Final = "model_map_information"
 ENDPOINT: Final = f"http://localhost:8080{USAGE_PATH}"
+#: The variable of LiteLLM's environment with the header.
+AUTHORIZATION: Final = "METERBRIDGE_AUTHORIZATION"
 
 _YAML: Final = """\
 litellm_settings:
@@ -38,7 +40,7 @@ callback_settings:
     callback_type: generic_api
     endpoint: {endpoint}
     headers:
-      Authorization: os.environ/METERBRIDGE_AUTHORIZATION  # "Bearer " and one of WEBHOOK_TOKEN
+      Authorization: os.environ/{authorization}  # "Bearer " and one of WEBHOOK_TOKEN
     max_retries: {max_retries}                        # the default is 0, and LiteLLM keeps nothing it could not send
     retry_delay: 1
     timeout: {timeout_s}
@@ -59,4 +61,10 @@ STOPPING: Final = (
 
 def working_yaml(endpoint: str = ENDPOINT) -> str:
     """Return the configuration for LiteLLM 1.108 or later that sends usage to `endpoint`."""
-    return _YAML.format(excluded=", ".join(EXCLUDED), endpoint=endpoint, max_retries=MAX_RETRIES, timeout_s=TIMEOUT_S)
+    return _YAML.format(
+        excluded=", ".join(EXCLUDED),
+        endpoint=endpoint,
+        authorization=AUTHORIZATION,
+        max_retries=MAX_RETRIES,
+        timeout_s=TIMEOUT_S,
+    )

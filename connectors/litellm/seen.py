@@ -14,6 +14,12 @@ SUCCESS: Final = "success"
 FAILURE: Final = "failure"
 BOTH: Final = frozenset({SUCCESS, FAILURE})
 
+#: Settings that list callbacks, and the calls that those callbacks get.
+LISTS: Final = {
+    "callbacks": BOTH,
+    "success_callback": frozenset({SUCCESS}),
+    "failure_callback": frozenset({FAILURE}),
+}
 #: Paths of the ingress to which LiteLLM's callbacks can send usage.
 USAGE_PATH: Final = "/webhook/litellm/usage"
 OPENMETER_PATH: Final = "/openmeter"
@@ -75,6 +81,8 @@ class Proxy:
         lago_webhook_url: whether the file has a `lago_webhook_url` anywhere.
         environment: the environment variables that the file sets.
         nameless: the settings whose lists contain values that are not names.
+        misspelt: a sentence for each word of the file that is probably misspelt.
+        surroundings: the environment in which the proxy is examined. LiteLLM may have the same.
     """
 
     callbacks: tuple[Callback, ...] = ()
@@ -84,6 +92,15 @@ class Proxy:
     lago_webhook_url: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     nameless: tuple[str, ...] = ()
+    misspelt: tuple[str, ...] = ()
+    surroundings: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def value_of(self, text: str) -> str | None:
+        """Return a value of the file; None = it is in an environment variable that is not known here."""
+        if not is_unseen(text):
+            return text
+        variable = text.removeprefix(ENVIRON)
+        return self.environment.get(variable, self.surroundings.get(variable))
 
     def of(self, kind: CallbackKind) -> tuple[Callback, ...]:
         """Return the callbacks of one kind."""

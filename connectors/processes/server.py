@@ -67,11 +67,13 @@ class RunningServer:
 
     Fields:
         ports: by part; two parts may share one.
+        asked: set once the topics are right, or Kafka did not answer a question about them.
         ready: set once topics are right and tables are read.
         life: ends only if the server cannot continue, with the error.
     """
 
     ports: dict[str, int]
+    asked: asyncio.Event
     ready: asyncio.Event
     life: asyncio.Future[None]
 
@@ -88,9 +90,13 @@ def run_serve(settings: Settings, parts: Collection[str]) -> int:
         async with serving(settings, parts) as served:
             stop = word.begun()
             collect_seldom()
-            _log.info("serving", host=settings.host, **served.ports)
-            stopping = asyncio.ensure_future(stop.wait())
+            stopping, asked = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(served.asked.wait())
             ending: set[asyncio.Future[Any]] = {stopping, served.life}
+            # With a missing topic the process ends, so it does not say before that it serves.
+            await asyncio.wait({asked, *ending}, return_when=asyncio.FIRST_COMPLETED)
+            if asked.done():
+                _log.info("serving", host=settings.host, **served.ports)
+            asked.cancel()
             await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             if served.life.done():
@@ -177,7 +183,9 @@ async def serving(
             for port, names in listeners.items()
         }
         taken = await stack.enter_async_context(_listening(apps, settings, listeners, tracker, unauthenticated))
-        yield RunningServer({name: taken[port] for port, names in listeners.items() for name in names}, ready, life)
+        yield RunningServer(
+            {name: taken[port] for port, names in listeners.items() for name in names}, gate.asked, ready, life
+        )
 
 
 @asynccontextmanager

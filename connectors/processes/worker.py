@@ -18,8 +18,8 @@ from connectors.kafka.startup import KafkaWait
 from connectors.processes.arenas import few_arenas
 from connectors.processes.restart_pace import RestartPace
 from connectors.processes.shared_memory import prepare
-from connectors.processes.supervisor import supervise
-from schemas.errors import ConfigurationError, MeterbridgeError
+from connectors.processes.supervisor import Refuse, supervise
+from schemas.errors import ConfigurationError, MeterbridgeError, TopicProblem
 from streams.app import ROLES
 from streams.runtime.cancellation import end, is_own_cancellation
 from streams.runtime.event_loop import run_loop
@@ -34,6 +34,8 @@ from streams.runtime.shutdown import StopSignal, run_until_told
 log = structlog.get_logger(__name__)
 
 PROJECT = "project"
+#: Errors of what the operator has set up. They do not pass by themselves, so a role that finds them when it begins ends.
+_WRONG = (ConfigurationError, TopicProblem)
 #: Period at which a worker checks whether its partitions have changed, seconds.
 _LOOK_S = 0.5
 #: Time limit for the tasks beside a role to end, seconds.
@@ -43,7 +45,7 @@ _BESIDE_S = 1.0
 def run_worker(
     settings: Settings, roles: Sequence[str], reported: Callable[[Callable[[], int]], int] = lambda run: run()
 ) -> int:
-    """Run roles until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop, 2 if a setting is wrong, such as a port in use.
+    """Run roles until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop.
 
     The metrics ports of several roles are METRICS_PORT and the next ones.
 
@@ -51,7 +53,9 @@ def run_worker(
         reported: calls what runs a role, and turns an error that is expected into a message and an exit code.
 
     Raises:
-        ConfigurationError: the projector is one of the roles, and there is no Postgres; there are not enough ports behind METRICS_PORT.
+        ConfigurationError: the projector is one of the roles, and there is no Postgres; there are not enough ports behind METRICS_PORT; a
+            role in a process of its own cannot begin, because of a port in use, for example.
+        TopicProblem: the same, because of a topic.
     """
     if PROJECT in roles:
         postgres_url(settings)
@@ -64,7 +68,21 @@ def run_worker(
     own = {role: settings.model_copy(update={"metrics_port": port}) for role, port in ports.items()}
     if len(roles) == 1 or settings.worker_processes == "one":
         return _run_here(own, reported)
-    return supervise({role: partial(_run_here, {role: own[role]}, reported) for role in roles}, partial(prepare, roles))
+    return supervise(
+        {role: partial(_run_child, {role: own[role]}, reported) for role in roles}, partial(prepare, roles)
+    )
+
+
+def _run_child(roles: Mapping[str, Settings], reported: Callable[[Callable[[], int]], int], refuse: Refuse) -> int:
+    """Run a role in a process of its own; its parent reports why it cannot begin, once for all roles. The exit code."""
+
+    def to_parent(run: Callable[[], int]) -> int:
+        try:
+            return run()
+        except _WRONG as error:
+            return refuse(error)
+
+    return _run_here(roles, lambda run: reported(partial(to_parent, run)))
 
 
 def _run_here(roles: Mapping[str, Settings], reported: Callable[[Callable[[], int]], int]) -> int:
@@ -129,12 +147,23 @@ async def _run_role(settings: Settings, role: str, word: StopSignal, *, alone: b
     """Run a role until the stop signal or an error ends it, and again while Kafka is away; the exit code.
 
     Kafka may answer one of the clients and not the other, because of a name or a certificate that only one of them accepts. So
-    the role does not begin again at once each time.
+    the role does not begin again at once each time. A role that has worked, alone in its process, begins again also if a topic is
+    missing then: a broker that has just started may not list all of them.
+
+    Raises:
+        ConfigurationError, TopicProblem: what the role needs is wrong, and it has not worked in this process yet, or is not alone.
     """
     awaited, clock = KafkaWait(settings.kafka_bootstrap_servers), asyncio.get_running_loop().time
     pace = RestartPace(clock())
     while True:
-        crash = await _run_until_crash(settings, role, word, awaited, alone=alone)
+        crash: BaseException | None
+        try:
+            crash = await _run_until_crash(settings, role, word, awaited, alone=alone)
+            passes = says_away(crash)
+        except _WRONG as error:
+            if not (alone and word.has_ever_begun(role)):
+                raise
+            crash, passes = error, True
         if crash is None:
             log.info("worker_stopped", role=role)
             return 0
@@ -143,12 +172,13 @@ async def _run_role(settings: Settings, role: str, word: StopSignal, *, alone: b
             return 0
         if isinstance(crash, _PartitionFailed):  # it is in the log
             return EXIT_FATAL
-        if not says_away(crash):
+        if not passes:
             log.critical("worker_crashed", role=role, error=repr(crash))
             return EXIT_FATAL
         log.warning("worker_begins_again", role=role, error=repr(crash))
         forget_frozen()
-        awaited.log_waiting(crash)
+        if says_away(crash):
+            awaited.log_waiting(crash)
         await asyncio.sleep(pace.wait_s(clock()))
         pace.restarted(clock())
 

@@ -94,7 +94,11 @@ async def examined(
     own: Settings = load_settings({**GOOD, **({"LAGO_API_URL": lago.url} if lago else {}), **changes})
     async with httpx.AsyncClient(trust_env=False, timeout=5 * PATIENCE) as http:
         report = await examine(own, http, config, url, with_lago=lago is not None)
-    return report, {finding.code for finding in report.findings} - BY_SUBJECT["versions"].keys()
+    apart = {
+        *BY_SUBJECT["versions"],
+        "endpoint_unanswered",
+    }  # no ingress runs at the address of the working configuration
+    return report, {finding.code for finding in report.findings} - apart
 
 
 @pytest.fixture
@@ -129,6 +133,33 @@ async def test_the_file_and_the_running_proxy_are_judged_together(config: Path) 
         assert (await examined(url, config))[1] == {"callback_not_loaded", "old_version"}
     async with proxy(LAGO, ["LagoLogger", "GenericAPILogger"]) as url:
         assert (await examined(url, config))[1] == {"other_config_runs"}
+
+
+async def test_the_address_to_which_litellm_posts_is_asked(tmp_path: Path) -> None:
+    """In an earlier version an endpoint with a wrong port had no finding."""
+
+    async def usage(_: web.Request) -> web.Response:
+        return web.Response()
+
+    async def found_at(port: int, path: str = USAGE_PATH) -> set[str]:
+        file = tmp_path / "config.yaml"
+        file.write_text(working_yaml(f"http://127.0.0.1:{port}{path}"))
+        async with httpx.AsyncClient(trust_env=False, timeout=5 * PATIENCE) as http:
+            report = await examine(load_settings(GOOD), http, file, None, with_lago=False)
+        return {finding.code for finding in report.findings} & BY_SUBJECT["endpoint"].keys()
+
+    application = web.Application()
+    application.add_routes([web.post(USAGE_PATH, usage)])
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        port = int(runner.addresses[0][1])
+        assert await found_at(port) == set()
+        assert await found_at(port, f"/elsewhere{USAGE_PATH}") == {"endpoint_not_ours"}
+    finally:
+        await runner.cleanup()
+    assert await found_at(free_port()) == {"endpoint_unanswered"}
 
 
 async def test_the_proxy_reports_its_environment_variables(tmp_path: Path) -> None:

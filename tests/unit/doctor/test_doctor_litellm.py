@@ -101,6 +101,15 @@ def beside(name: str, **environment: str) -> Callable[[Config], None]:
     return change
 
 
+def headers_in_the_file(value: str) -> Callable[[Config], None]:
+    """The header is in a variable that the file itself sets."""
+
+    def change(config: Config) -> None:
+        config["environment_variables"] = {"METERBRIDGE_AUTHORIZATION": value}
+
+    return change
+
+
 def _apply(settings: Config, changes: Config) -> None:
     settings.update(changes)
     for name in [name for name, value in changes.items() if value is None]:
@@ -119,7 +128,23 @@ WRONG: list[tuple[Callable[[Config], None], set[str]]] = [
     (entry(headers=None), {"endpoint_or_headers_missing", "auth_missing"}),
     (entry(endpoint=None), {"endpoint_or_headers_missing", "callback_unseen"}),
     (entry(headers={"Authorization": "Bearer other"}), {"token_unknown"}),
-    (entry(headers={"Authorization": "new"}), {"token_unknown"}),
+    (entry(headers={"Authorization": "new"}), {"bearer_missing"}),
+    (entry(headers={"Authorization": "Token old"}), {"bearer_missing"}),
+    (entry(headers={"Authorization": "os.environ/METERBRIDGE_AUTH"}), {"header_unseen"}),
+    (headers_in_the_file("new"), {"bearer_missing"}),
+    (headers_in_the_file("Bearer other"), {"token_unknown"}),
+    (entry(endpoint="http://mb:8080/webhook/litelm/usage"), {"nothing_reaches_us", "word_misspelt"}),
+    (entry(endpoint="http://mb:8080"), {"nothing_reaches_us", "word_misspelt"}),
+    (entry(max_retries=None, max_retry=5), {"max_retries_0", "word_misspelt"}),
+    (entry(callback_type=None, callback_typ="generic_api"), {"nothing_reaches_us", "word_misspelt"}),
+    (entry(callback_type="generic-api"), {"nothing_reaches_us", "word_misspelt"}),
+    (entry(headers={"Authorisation": "Bearer new"}), {"auth_missing", "word_misspelt"}),
+    (setting(callbacks=["meterbrige"]), {"nothing_reaches_us", "word_misspelt"}),
+    (setting(callbacks=None, callback=["meterbridge"]), {"nothing_reaches_us", "word_misspelt"}),
+    (
+        lambda config: config.update(litellm_setting=config.pop("litellm_settings")),
+        {"nothing_reaches_us", "no_log_open", "word_misspelt"},
+    ),
     (entry(endpoint=ELSEWHERE), {"nothing_reaches_us"}),
     (entry(endpoint="os.environ/WHERE"), {"callback_unseen"}),
     (entry(event_types=["llm_api_success"]), {"failures_unheard"}),
@@ -179,7 +204,10 @@ RIGHT: list[Callable[[Config], None]] = [
     entry(max_retries="os.environ/RETRIES", timeout="os.environ/TIMEOUT"),
     entry(endpoint="https://billing.example/mb/webhook/litellm/usage/"),
     entry(event_types=["llm_api_success", "llm_api_failure"]),
+    headers_in_the_file("Bearer old"),
     setting(callbacks="meterbridge"),
+    setting(service_callbacks=["prometheus_system"], cache=True, set_verbose=False),
+    lambda config: config.update(router_settings={}, guardrails=[], general_settings={"master_key": "x"}),
     setting(callbacks=None, success_callback=["meterbridge"], failure_callback=["meterbridge"]),
     setting(callbacks=["meterbridge", "langfuse", "prometheus", "our_code.handler"]),
     setting(generic_logger_headers={"Authorization": "Bearer new"}),
@@ -203,6 +231,36 @@ def test_a_configuration_that_loses_nothing_has_no_finding(change: Callable[[Con
     config = working()
     change(config)
     assert codes(proxy_of(config)) == set()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("Bearer new", set()), ("new", {"bearer_missing"}), ("Bearer other", {"token_unknown"})]
+)
+def test_a_header_is_checked_if_the_doctor_has_the_variable_too(value: str, said: set[str]) -> None:
+    config = working()
+    entry(headers={"Authorization": "os.environ/OUR_HEADER"})(config)
+    assert codes(replace(proxy_of(config), surroundings={"OUR_HEADER": value})) == said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (setting(callbacks=["meterbrige"]), ("meterbrige", "meterbridge")),
+        (entry(max_retries=None, max_retry=5), ("callback_settings.meterbridge.max_retry", "max_retries")),
+        (entry(endpoint="http://mb:8080/webhook/litelm/usage"), ("/webhook/litelm/usage", "/webhook/litellm/usage")),
+        (
+            entry(headers={"Authorization": "os.environ/METERBRIDGE_AUTH"}),
+            ("METERBRIDGE_AUTH of", "METERBRIDGE_AUTHORIZATION"),
+        ),
+    ],
+)
+def test_a_finding_names_the_wrong_word_and_the_right_one(
+    change: Callable[[Config], None], words: tuple[str, str]
+) -> None:
+    config = working()
+    change(config)
+    said = " ".join(finding.sentence for finding in judge_litellm(proxy_of(config), OWN))
+    assert all(word in said for word in words), said
 
 
 def test_headers_for_all_callbacks_replace_the_callbacks_own() -> None:

@@ -92,6 +92,9 @@ async def test_a_401_says_how_the_header_must_be(authorization: str) -> None:
     status, result = await _answer(CALL, authorization)
     assert (status, result["reason"]) == (401, "unknown_sender")
     assert "`Authorization: Bearer <one of WEBHOOK_TOKEN>`" in result["detail"]
+    assert ("the token is known, but `Bearer` and a space are missing" in result["detail"]) == (
+        "other" not in authorization
+    )
 
 
 @pytest.mark.parametrize("reason", ["topics_unchecked", "kafka_unavailable"])

@@ -243,3 +243,18 @@ def test_a_body_in_pieces_has_the_same_signature_as_the_whole(form: str, size: i
     assert AUTH.signing_sender(headers, iter(pieces)) == AUTH.signing_sender(headers, BODY) is not None
     assert AUTH.signing_sender(headers, iter([*pieces, b" "])) is None
     assert AUTH.signing_sender(headers, iter(pieces[:-1])) is None
+
+
+@pytest.mark.parametrize(
+    "header", ["old-token", " new-token", "Token old-token", "Bearer: new-token", "Basic x new-token"]
+)
+def test_a_token_without_its_scheme_is_known_but_admits_nobody(header: str) -> None:
+    assert AUTH.has_other_scheme(header)
+    assert AUTH.token_sender(header) is None
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", " ", "other", "Token other", "Bearer old-token", "Bearer other", "old-toke"]
+)
+def test_no_other_header_says_that_only_the_scheme_is_wrong(header: str | None) -> None:
+    assert not AUTH.has_other_scheme(header)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from connectors.ingest.spool_file import SPOOL_FULL, SpoolFile, SpoolTotals
 from connectors.kafka.producer import Record
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, Unavailable
 
 MIB = 1 << 20
 
@@ -220,3 +220,82 @@ def test_no_other_user_of_the_machine_can_read_the_file(path: Path) -> None:
         os.umask(before)
     assert len(rights) == 2
     assert set(rights.values()) == {0o600}
+
+
+def overwritten(path: Path, *numbers: int) -> int:
+    """Overwrite the pages of the closed spool that have these records; return how many records of 500 can then not be read."""
+    data = bytearray(path.read_bytes())
+    for number in numbers:
+        page = (
+            data.rindex(f"customer-{number}{number} ".encode()) // 4096 * 4096
+        )  # its key and the beginning of its value
+        data[page : page + 4096] = b"\xa5" * 4096
+    path.write_bytes(data)
+    copied = path.with_name("copied")
+    shutil.copy(path, copied)
+    database, lost = sqlite3.connect(copied), 0
+    for number in range(1, 501):
+        try:
+            database.execute("SELECT value FROM spool WHERE id = ?", (number,)).fetchone()
+        except sqlite3.DatabaseError:
+            lost += 1
+    database.close()
+    for left in path.parent.glob("copied*"):
+        left.unlink()
+    return lost
+
+
+@pytest.mark.parametrize("damaged", [[0], [200], [100, 300], [499], [50, 499]])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_can_be_read_of_a_damaged_file_is_returned_and_the_file_is_kept(
+    path: Path, damaged: list[int], restarted: bool
+) -> None:
+    """In an earlier version a page that could not be read stopped the spool for ever, with all records behind it."""
+    put = [record(number, 200) for number in range(500)]
+    file = opened(path)
+    file.append([put])
+    file.close()
+    lost = overwritten(path, *damaged)
+    assert 0 < lost < 100
+    file = opened(path)
+    if restarted:
+        assert file.totals().records == 500 - lost
+    found = drained(file, at_once=7)
+    assert len(found) == 500 - lost
+    assert found == [one for one in put if one in found]
+    [kept] = path.parent.glob("spool.db.damaged-*")
+    assert b"\xa5" * 4096 in kept.read_bytes()
+    assert file.append([[record(1)]]) == [None]
+    assert drained(file) == [record(1)]
+    file.close()
+
+
+def test_a_damaged_file_takes_records_and_tells_what_is_left(path: Path) -> None:
+    file = opened(path)
+    file.append([[record(number, 200) for number in range(500)]])
+    file.close()
+    lost = overwritten(path, 499)  # new records belong beside the last one
+    file = opened(path)
+    assert file.append([[record(500, 200)]]) == [None]
+    assert file.salvaged == SpoolTotals(500 - lost, 200 * (500 - lost), 1_000)
+    assert drained(file)[-1] == record(500, 200)
+    file.close()
+
+
+def test_without_room_for_a_copy_a_damaged_file_stays_as_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = opened(path)
+    file.append([[record(number, 200) for number in range(500)]])
+    file.close()
+    overwritten(path, 0)
+    before, file = path.read_bytes(), opened(path)
+
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("connectors.ingest.spool_salvage.os.link", no_room)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="spool_failed"):
+            file.oldest(10, MIB)
+    file.close()
+    assert path.read_bytes() == before
+    assert [one.name for one in path.parent.iterdir()] == ["spool.db"]

@@ -321,3 +321,29 @@ async def test_a_bug_in_writing_is_raised_to_its_caller_and_not_to_the_next_one(
         await sender_setup.spool.put([("raw", "\ud800", b"", 0)])
     await sender_setup.spool.put([record(1)])
     assert sender_setup.spool.records == 1
+
+
+async def test_a_page_that_cannot_be_read_does_not_stop_the_records_behind_it(tmp_path: Path) -> None:
+    """In an earlier version nothing behind it was ever sent, and every new record went into the spool until it was full."""
+    path, kafka = tmp_path / "spool.db", ScriptedKafka(limit=MIB)
+    before = SpoolFile(path, 64 * MIB)
+    before.append([[record(number, 20_000) for number in range(500)]])  # more than SQLite keeps in memory
+    before.close()
+    spool = await Spool.at(path, 64 * MIB)
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2 // 4096 * 4096)
+        file.write(b"\xa5" * 4096)
+    draining = asyncio.ensure_future(SpooledSender(kafka, spool, "rejected", lambda: 7_000).drain())
+    try:
+        await soon(lambda: (spool.records, spool.bytes, spool.oldest_ms) == (0, 0, None))
+    finally:
+        await cancel(draining)
+        await spool.close()
+    assert 450 < len(kafka.stored) < 500
+    assert [one[3] for one in kafka.stored] == sorted(one[3] for one in kafka.stored)
+    assert {kafka.stored[0][3], kafka.stored[-1][3]} == {0, 499}
+    assert _kept(path) == 1
+
+
+def _kept(path: Path) -> int:
+    return len(list(path.parent.glob(f"{path.name}.damaged-*")))

@@ -8,8 +8,11 @@ import sys
 import pytest
 
 from connectors.config.settings import load_settings
+from connectors.processes import worker
+from connectors.processes.restart_pace import RestartPace
 from connectors.processes.worker import run_worker
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, TopicProblem
+from streams.runtime.shutdown import StopSignal
 from tests.support.eventually import PATIENCE
 
 #: `meter` works, and as a client of Kafka may, it does not end when it is cancelled. `body` is what `sink` does.
@@ -87,3 +90,34 @@ def test_a_worker_without_a_port_for_each_role_does_not_start(processes: str) ->
     settings = load_settings({"METRICS_PORT": "65534", "WORKER_PROCESSES": processes})
     with pytest.raises(ConfigurationError, match="METRICS_PORT 65534 is too high: 3 roles"):
         run_worker(settings, ["meter", "sink", "retry"], lambda _run: 0)
+
+
+async def test_a_role_alone_in_its_process_begins_again_if_a_topic_is_not_listed_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A broker that has just started may not list all topics. A role that has not worked yet ends instead: someone must create them."""
+    word, begins = StopSignal(), list[bool]()
+    missing = TopicProblem("topics", "Topic a is missing")
+
+    async def run(*_: object, **__: object) -> None:
+        begins.append(word.has_ever_begun("meter"))
+        if len(begins) == 2:
+            raise missing
+        word.begun("meter")
+        if len(begins) == 1:
+            raise missing
+
+    monkeypatch.setattr(worker, "_run_until_crash", run)
+    monkeypatch.setattr(RestartPace, "wait_s", lambda *_: 0.0)
+    assert await worker._run_role(load_settings({}), "meter", word) == 0
+    assert begins == [False, True, True]
+
+
+async def _cannot(*_: object, **__: object) -> None:
+    raise TopicProblem("topics", "Topic a is missing")
+
+
+async def test_a_role_that_never_worked_ends_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_run_until_crash", _cannot)
+    with pytest.raises(TopicProblem):
+        await worker._run_role(load_settings({}), "meter", StopSignal())

@@ -7,12 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from connectors.config.settings import Settings
 from connectors.processes import supervisor
+from connectors.processes import worker as worker_module
 from connectors.processes.restart_pace import RestartPace
+from schemas.errors import ConfigurationError, MeterbridgeError, TopicProblem, Unavailable
 from tests.support.eventually import PATIENCE, eventually
 from tests.support.ports import free_port
 
@@ -93,25 +97,44 @@ class Ended:
         self.is_alive = lambda: False
 
 
-@pytest.mark.parametrize(("codes", "code", "starts"), [([2], 2, 1), ([70, 2, 2], 0, 4), ([1, 1], 0, 3)])
-def test_only_a_child_that_cannot_begin_because_of_a_setting_ends_the_worker(
-    codes: list[int], code: int, starts: int, monkeypatch: pytest.MonkeyPatch
+class Told:
+    """What a child that cannot begin has sent."""
+
+    def recv(self) -> tuple[type[TopicProblem], str, str]:
+        return TopicProblem, "topics", "Topic a is missing"
+
+    def close(self) -> None:
+        pass
+
+
+CANNOT = supervisor.CANNOT_BEGIN
+
+
+@pytest.mark.parametrize(
+    ("codes", "raises", "starts"), [([CANNOT], True, 1), ([70, CANNOT, CANNOT], False, 4), ([1, 1], False, 3)]
+)
+def test_only_a_child_that_cannot_begin_at_its_first_start_ends_the_worker(
+    codes: list[int], raises: bool, starts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A child that was started before had the same settings, so what is wrong with them now may pass."""
+    """A child that was started before had the same settings and topics, so what is wrong with them now may pass."""
     started: list[int] = []
 
-    def start(_: object) -> Ended:
+    def start(_: object) -> supervisor._Child:
         started.append(len(started))
         if len(started) > len(codes):
             os.kill(os.getpid(), signal.SIGTERM)
-            return Ended(0)
-        return Ended(codes[len(started) - 1])
+            return supervisor._Child(Ended(0), Told())  # type: ignore[arg-type]
+        return supervisor._Child(Ended(codes[len(started) - 1]), Told())  # type: ignore[arg-type]
 
     monkeypatch.setattr(supervisor, "_start", start)
     monkeypatch.setattr(RestartPace, "wait_s", lambda *_: 0.0)
     before = [(number, signal.getsignal(number)) for number in supervisor.ASKED]
     try:
-        assert supervisor.supervise({"meter": lambda: 0}) == code
+        if raises:
+            with pytest.raises(TopicProblem, match="Topic a is missing"):
+                supervisor.supervise({"meter": lambda _: 0})
+        else:
+            assert supervisor.supervise({"meter": lambda _: 0}) == 0
     finally:
         for number, handler in before:
             signal.signal(number, handler)
@@ -130,22 +153,42 @@ def test_a_child_that_gets_sigterm_before_it_has_handlers_stops(monkeypatch: pyt
     monkeypatch.setattr(supervisor, "_run", lambda *_: (os.kill(os.getpid(), signal.SIGTERM), supervisor_run(*_)))
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        child = supervisor._start(lambda: time.sleep(20) or 0)
+        child = supervisor._start(lambda _: time.sleep(20) or 0).process
         child.join(10 * PATIENCE)
         assert child.exitcode == -signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_an_expected_error_of_a_child_is_logged_as_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "error", [ConfigurationError("PORT", "PORT 1 is used"), TopicProblem("topics", "Topic a is missing")]
+)
+def test_a_child_that_cannot_begin_says_nothing_itself_and_tells_its_parent_why(
+    error: MeterbridgeError, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In an earlier version every role printed the same sentence."""
+    from connectors.cli.worker import _reported
+
+    async def run(*_: object, **__: object) -> int:
+        raise error
+
+    monkeypatch.setattr(worker_module, "_run_role", run)
+    child = supervisor._start(partial(worker_module._run_child, {"meter": Settings()}, _reported))
+    child.process.join(10 * PATIENCE)
+    told = child.error()
+    assert (type(told), str(told)) == (type(error), str(error))
+    assert capfd.readouterr().err == ""
+
+
+def test_another_error_of_a_child_is_logged_as_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
     """Its exit code is logged; a traceback would suggest a bug."""
     from connectors.cli.worker import _reported
-    from schemas.errors import ConfigurationError
 
     def run() -> int:
-        raise ConfigurationError("PORT", "port 1 cannot be listened on")
+        raise Unavailable("postgres_schema", "the database has no tables")
 
-    child = supervisor._start(lambda: _reported(run))
-    child.join(10 * PATIENCE)
-    assert child.exitcode == 2
-    assert capfd.readouterr().err.strip() == "meterbridge: port 1 cannot be listened on"
+    child = supervisor._start(lambda _: _reported(run))
+    child.process.join(10 * PATIENCE)
+    assert child.process.exitcode == 1
+    assert child.error() is None
+    assert "the database has no tables" in capfd.readouterr().err
