@@ -83,13 +83,6 @@ async def test_credits_for_an_id_that_nothing_has_need_a_word(url: str, audit: l
     assert "did you mean user:zed?" in typo.stderr
 
 
-async def test_transactions_of_an_account_that_does_not_exist_are_refused(url: str) -> None:
-    """Earlier a misspelt account "had no transactions", with exit code 0."""
-    await give(url, "org:acme", "10")
-    result = await credits_command(url, "transactions", "org:acmee")
-    assert result.exit_code == 1 and "no account org:acmee: no credits were ever granted to it" in result.stderr
-
-
 async def test_a_refund_removes_credits(url: str, audit: list[tuple[Any, ...]]) -> None:
     await give(url, "org:acme", "10")
     result = json.loads((await credits_command(url, "refund", "org:acme", "4", "--json")).stdout)
@@ -175,10 +168,10 @@ async def test_balance_and_transactions_are_shown(url: str) -> None:
     ]
     result = await credits_command(url, "transactions", "user:ada", "--json", "--limit", "2")
     assert [row["amount"] for row in json.loads(result.stdout)["transactions"]] == ["-1", "2"]
-    for words in (("balance", "user:ada"), ("transactions", "user:ada"), ("transactions", "user:none")):
-        assert (await credits_command(url, *words)).exit_code == 0
-    result = await credits_command(url, "balance", "user:none")
-    assert result.exit_code == 1 and "no credits were ever granted to it" in result.stderr
+    for command in ("balance", "transactions"):
+        assert (await credits_command(url, command, "user:ada")).exit_code == 0
+        result = await credits_command(url, command, "user:none")
+        assert result.exit_code == 1 and "no credits were ever granted to it" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -189,7 +182,7 @@ async def test_balance_and_transactions_are_shown(url: str) -> None:
         (("grant", "user:ada", "0"), "AMOUNT: 0 is not possible. Give dollars other than 0 and below 1000000000000"),
         (("grant", "user:ada", "--", "-1"), "only an adjustment may be below 0"),
         (("grant", "user:ada", "-1", "--key", "k"), "AMOUNT: -1 is below 0, and only an adjustment may be below 0"),
-        (("refund", "user:ada", "-.5"), "AMOUNT: -.5 is below 0. Give the amount without its sign"),
+        (("refund", "user:ada", "-0.5"), "AMOUNT: -0.5 is below 0. Give the amount without its sign"),
         (("grant", "user:ada", "1", "--type", "gift"), "--type: 'gift' is not a type of credits. Give one of bonus"),
         (("refund", "user:ada", "--", "-1"), "AMOUNT: -1 is below 0. Give the amount without its sign"),
         (("refund", "user:ada", "1", "--of", "x" * 256), "--of: a payment is named by at most 255 bytes."),
