@@ -11,8 +11,8 @@ from connectors.operations import rebuild_evidence
 from connectors.operations.ledger_rebuild import rebuild
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US
+from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
-from schemas.usage import Usage
 from streams.core.metering import fold
 from streams.core.metering.read_usage import usage_of
 from tests.support.calls import Raw, raw, slp
