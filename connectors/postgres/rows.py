@@ -32,7 +32,7 @@ from streams.core.delivery.receipt_states import (
     takes_back,
 )
 from streams.core.metering.call_kinds import JOBS
-from streams.core.metering.cost_fields import claims_of
+from streams.core.metering.cost_fields import claims_of, foreign_currency
 from streams.core.metering.decisions import BILLED, CARRIED, METERED
 from streams.core.metering.lago_event import is_rated
 from streams.core.metering.spend_log_ids import alias_of, names_a_job
@@ -370,14 +370,14 @@ def _rejected_row(record: KafkaRecord) -> tuple[Any, ...]:
 
 
 def _rejected_cost(rejection: Rejection) -> str | None:
-    """Return the cost in dollars, if the call has one in any of the fields that the meter reads. The meter stores the
-    whole envelope, the ingress only the element.
+    """Return the cost in dollars, if the call has one in any of the fields that the meter reads, and in no other currency.
+    The meter stores the whole envelope, the ingress only the element.
     """
     if rejection.call is msgspec.UNSET:
         return None
     try:
         call = _decode_raw(rejection.call).call if rejection.stage == "meter" else _decode_call(rejection.call)
-        claims = claims_of(call)
+        claims = [] if foreign_currency(call) else claims_of(call)
     except (*UNDECODABLE, DecimalException):
         return None
     for cost in claims:
