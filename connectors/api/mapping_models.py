@@ -13,7 +13,6 @@ from schemas.customers import CustomerRecord, MappingVersion
 from schemas.moments import to_iso
 from schemas.organizations import external_id_of
 
-
 _UNKNOWN_ORG: Final = (
     "Lago has no customer with this `lago_customer_id`: is it right? "
     "Usage is held until Lago has the customer, with a subscription"

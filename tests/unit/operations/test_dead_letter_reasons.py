@@ -75,7 +75,10 @@ async def test_a_requeue_over_http_of_a_reason_that_no_dead_letter_has_is_refuse
     """As the command refuses it: `0 requeued` would look like success."""
     monkeypatch.setattr(dead_letter_reasons, "found_letters", lambda *_: [])
     service = DeadLetterService(cast("Any", None), None)
-    for reason, said in (("negativ_cost", "did you mean negative_cost?"), ("z" * 100_000, f"{'z' * 60!r}: Reasons are")):
+    for reason, said in (
+        ("negativ_cost", "did you mean negative_cost?"),
+        ("z" * 100_000, f"{'z' * 60!r}: Reasons are"),
+    ):
         with pytest.raises(Rejected) as refused:
             await service.requeue(BOTH, Filters(reason), 1, "", "key", dry_run=dry_run)
         assert refused.value.reason == "unknown_reason" and said in refused.value.detail
