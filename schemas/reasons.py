@@ -23,7 +23,16 @@ INGRESS_REASONS: Final = (
 #: Reasons of the meter's rules for which the ingress, too, refuses an element that can be read (streams/core/metering).
 INGRESS_RULE_REASONS: Final = (
     *("absurd_cost", "bad_cost", "bad_event", "bad_time", "bad_tokens", "contradicting_cost", "contradicting_customer"),
-    *("malformed", "negative_cost", "no_identity", "not_a_call", "unknown_shape", "unknown_version", "unreadable"),
+    *(
+        "foreign_currency",
+        "malformed",
+        "negative_cost",
+        "no_identity",
+        "not_a_call",
+        "unknown_shape",
+        "unknown_version",
+    ),
+    "unreadable",
 )
 
 #: Reasons for which the server closed a connection: it sent nothing in time, or there were too many, in total or of one

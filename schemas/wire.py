@@ -95,6 +95,7 @@ class LagoProperties(msgspec.Struct, gc=False):
     total_tokens: Count = None
     spend: Number = None
     cost: Number = None
+    currency: str | None = None
 
 
 class CloudEventData(msgspec.Struct, gc=False):
@@ -118,6 +119,7 @@ class CloudEventData(msgspec.Struct, gc=False):
     end_user: Id = None
     user: Id = None
     precise_total_amount_cents: Number = None
+    currency: str | None = None
 
 
 class CloudEvent(msgspec.Struct, gc=False):
@@ -187,6 +189,8 @@ class Call(msgspec.Struct, gc=False):
     # other senders' names for the same
     cost: Number = None
     external_customer_id: Id = None
+    # of the cost; LiteLLM sends none, because its costs are in US dollars
+    currency: str | None = None
 
 
 def _raw_twin(of: type[msgspec.Struct], also: tuple[str, ...] = (), **nested: Any) -> type[msgspec.Struct]:

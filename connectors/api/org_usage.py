@@ -53,10 +53,12 @@ class Accepted(BaseModel):
 
     Fields:
         status: always `accepted`.
+        warning: why the event will probably cost nothing, for people; null = nothing is known to be wrong.
     """
 
     status: str = "accepted"
     transaction_id: str
+    warning: str | None
 
 
 class ChargedUsage(BaseModel):
@@ -131,7 +133,8 @@ class UsageHandlers:
         event = await self._accounts.billing.record(
             authorized.part("org_id"), body.event_code, body.transaction_id, body.properties, body.timestamp, accept
         )
-        return answer(Accepted(transaction_id=event.transaction_id), 202)
+        warning = self._accounts.uncharged(event.org_id, event.code) or None
+        return answer(Accepted(transaction_id=event.transaction_id, warning=warning), 202)
 
     @endpoint(
         "GET",

@@ -19,11 +19,13 @@ from connectors.billing.org_records import ROUNDS, OrgRecords, changed_from
 from connectors.billing.org_sync import BEGUN, as_lago_says
 from connectors.billing.plan_terms import PlanTermsCache
 from connectors.billing.usage_limits import is_plan
+from connectors.config.misspelt_names import meant_by
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
 from connectors.lago.responses import Customer, CustomerUsage, Plan, Subscription
 from schemas.customers import OrgRecord, Period
 from schemas.errors import Unavailable
+from streams.core.mapping.billing_periods import charged_codes
 
 UNKNOWN_ORG, NO_SUBSCRIPTION = "unknown_org", "no_subscription"
 
@@ -87,6 +89,18 @@ class OrgAccounts:
         """Return whether the org's record says that Lago has or had the org. If it does not, only Lago knows."""
         record = await self.records.get(org_id)
         return record is not None and bool(record.periods or record.subscription_id)
+
+    def uncharged(self, org_id: str, code: str) -> str:
+        """Return a sentence if no subscription of the org charges the metric, by the org's record; `""` = one does, or
+        it is not known. Neither Lago nor Kafka is asked.
+        """
+        record = self.records.seen(org_id)
+        known = charged_codes(record.periods, self._now_us()) if record is not None else None
+        if known is None or code in known:
+            return ""
+        near = meant_by(code, known)
+        sentence = f"no plan of the org charges the metric {code!r}, so Lago bills nothing for this event"
+        return f"{sentence}: did you mean {near!r}?" if near else sentence
 
     async def set_up(self, request: OrgRequest, changing: Changing) -> Account:
         """Make the customer and the subscription if they are missing. Repeated or simultaneous requests make them once.

@@ -75,6 +75,10 @@ class OrgRecords:
                 "view_incomplete",
                 "the orgs' records have not been read yet: does Kafka answer at KAFKA_BOOTSTRAP_SERVERS?",
             ) from None
+        return self.seen(org_id)
+
+    def seen(self, org_id: str) -> OrgRecord | None:
+        """Return the org's record as far as the topic has been read; None = there is none, or it was not read yet."""
         return self._orgs.table.get(org_id)
 
     async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:

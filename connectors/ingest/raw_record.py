@@ -11,13 +11,15 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from connectors.ingest.background_responses import with_answer_id
-from connectors.ingest.body_splitter import Element, WrappedCalls, calls_in, wrapped_in
+from connectors.ingest.body_splitter import Element, WrappedCalls, calls_in, members_of, wrapped_in
 from connectors.ingest.call_context import ContextFields, Taken
 from connectors.ingest.carried_costs import with_carried, with_costs_of_metadata
 from connectors.ingest.cloud_events import call_in
 from connectors.ingest.key_hashing import without_secrets
 from connectors.ingest.lenient_json import tree_of, with_data
+from connectors.ingest.misspelt_customer import misspelt_customer
 from connectors.ingest.rejection_record import MAX_RECORD_BYTES, InvalidElement
+from schemas.customer_id import UNATTRIBUTED
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.money import AMOUNT_FORM
@@ -28,6 +30,7 @@ from schemas.wire import (
     ENVELOPE_VERSION,
     EVENT_SIGNS,
     FLAT,
+    INTEGRATION,
     RULES,
     WRAPPERS,
     Call,
@@ -36,8 +39,10 @@ from schemas.wire import (
 )
 from streams.core.metering.call_kinds import READS
 from streams.core.metering.call_rejections import NOT_A_CALL, vet
+from streams.core.metering.cost_fields import claims_of
 from streams.core.metering.customer_key import customer_of, matters_less, shape_of
 from streams.core.metering.json_budget import Budget
+from streams.core.metering.token_counts import count_of
 from streams.core.metering.tolerant_reader import WRONG_TYPE, PartialCall
 
 
@@ -95,7 +100,18 @@ def strip(
 def strip_arrived(
     element: Element, otherwise: str, arrival: Arrival, budget: Budget | None = None
 ) -> tuple[str, bytes] | None:
-    """Return the Kafka key (normalised customer id) and the value (JSON of `RawRecord`) of one element.
+    """Return the Kafka key (normalised customer id) and the value (JSON of `RawRecord`) of one element; see
+    `strip_noticing`.
+    """
+    found = strip_noticing(element, otherwise, arrival, budget)
+    return None if found is None else found[:2]
+
+
+def strip_noticing(
+    element: Element, otherwise: str, arrival: Arrival, budget: Budget | None = None
+) -> tuple[str, bytes, str] | None:
+    """Return the Kafka key (normalised customer id) and the value (JSON of `RawRecord`) of one element; and what was left
+    out of it: paths of fields with a comma between them, or a sentence; `""` = nothing.
 
     Args:
         otherwise: the shape of an element whose fields do not show it.
@@ -111,13 +127,14 @@ def strip_arrived(
     if arrival.source == BACKFILL:
         element = with_costs_of_metadata(bytes(memoryview(element)))
     try:
-        return strip_sound(element, otherwise, arrival)
+        return *strip_sound(element, otherwise, arrival), ""
     except Odd as odd:
         element = odd.element
         careful = _carefully(element, odd.shape, arrival, budget or Budget())
     if careful is None:
         return None
-    return _stored(element, arrival, *careful)
+    text, call, taken, shape, note, left_out = careful
+    return *_stored(element, arrival, text, call, taken, shape, note), left_out
 
 
 class Odd(Exception):  # control flow, not an error
@@ -144,6 +161,8 @@ def strip_sound(element: Element, otherwise: str, arrival: Arrival) -> tuple[str
         text, call, taken = _quickly(element, otherwise, arrival.kept)
         shape = shape_of(call, otherwise)
         vet(call, shape)
+        if shape == INTEGRATION:  # LiteLLM sends none: whoever sends it by hand is told what is wrong with a detail
+            _check_own(element, call, arrival.fields)
     except _OtherShape as other:
         return strip_sound(element, other.shape, arrival)
     except (*UNDECODABLE, ArithmeticError, Rejected):
@@ -174,6 +193,16 @@ def _stored(
     if len(value) > MAX_RECORD_BYTES:
         raise InvalidElement(TOO_LARGE, f"the call has more than {MAX_RECORD_BYTES} bytes, without prompts")
     return customer_id, value
+
+
+def _check_own(element: Element, call: Call, fields: tuple[str, ...]) -> None:
+    """Check details of the integration payload. Raises: OddCount: a count cannot be read; Rejected: the field that names
+    the customer may be misspelt.
+    """
+    for count in (call.tokens_input, call.tokens_output, call.total_tokens):
+        count_of(count)
+    if customer_of(INTEGRATION, call, fields)[0] == UNATTRIBUTED and misspelt_customer(members_of(memoryview(element))):
+        raise Rejected(WRONG_TYPE)
 
 
 class _OtherShape(Exception):  # control flow, not an error
@@ -291,8 +320,9 @@ def _no_amount() -> Rejected:
 
 def _carefully(
     element: Element, otherwise: str, arrival: Arrival, budget: Budget
-) -> tuple[bytes, Call, Taken, str, str] | None:
-    """Text, call, context, shape and note of an element that is read field by field; None for `null`.
+) -> tuple[bytes, Call, Taken, str, str, str] | None:
+    """Text, call, context, shape and note of an element that is read field by field, and what was left out of it, as
+    `strip_noticing` returns it; None for `null`.
 
     Raises:
         InvalidElement: it has the valid rest of the call, and the names of the invalid fields, never their values.
@@ -327,13 +357,19 @@ def _carefully(
     if wrong:
         raise InvalidElement(soft.reason(), ", ".join(wrong), call=safe)
     try:
+        if (lost := soft.lost_counts()) and not claims_of(call):
+            # Tokens are all that a rate card could bill: without them it would pass for a call that costs nothing.
+            raise Rejected(WRONG_TYPE, ", ".join(lost))
         vet(call, shape)
     except Rejected as refusal:
         raise InvalidElement(refusal.reason, refusal.detail, call=safe) from None
     except ArithmeticError:
         raise InvalidElement("bad_cost", "the cost has too many digits", call=safe) from None
+    left_out = ", ".join(soft.left_out)
+    if shape == INTEGRATION and customer[0] == UNATTRIBUTED and (meant := misspelt_customer(tree)):
+        left_out = f"{left_out}; {meant}" if left_out else meant
     soft.odd += [path for path in soft.bad if path not in wrong]
-    return text, call, arrival.kept.of_tree(tree, of_table=arrival.source == BACKFILL), shape, soft.note()
+    return text, call, arrival.kept.of_tree(tree, of_table=arrival.source == BACKFILL), shape, soft.note(), left_out
 
 
 def customer_of_rest(refused: InvalidElement, otherwise: str, fields: tuple[str, ...]) -> str | None:

@@ -31,6 +31,10 @@ _STATUS = {"status": "accepted", "message": "Event queued for processing"}
 #: The outcome if no element is a call. The HTTP status stays 202, because a repeat of the body would change nothing.
 _NONE_STORED = {"status": "rejected", "message": "No element was stored as a call; see rejected"}
 _ALL_ACCEPTED = msgspec.json.encode(_STATUS)
+#: The outcome of `[]`, `[null]` or `{"events": []}`.
+_NOTHING_SENT = msgspec.json.encode(
+    {**_STATUS, "message": "The body holds no event, so nothing was queued", "accepted": 0}
+)
 #: The maximum number of rejected elements that are listed with details, so that the response is not larger than the
 #: body.
 _DETAILED = 20
@@ -231,14 +235,20 @@ class _Proof:
 
 
 def _answer_of(outcome: StoreOutcome) -> bytes:
-    if not outcome.rejected:
-        return _ALL_ACCEPTED
+    if not outcome.rejected and not outcome.left_out:
+        return _ALL_ACCEPTED if outcome.accepted else _NOTHING_SENT
     listed = [
         {"index": index, "reason": reason, **({"detail": _explained(detail)} if detail and place < _DETAILED else {})}
         for place, (index, reason, detail) in enumerate(sorted(outcome.rejected))
     ]
     status = _STATUS if outcome.accepted else _NONE_STORED
-    return msgspec.json.encode({**status, "accepted": outcome.accepted, "rejected": listed})
+    answer: dict[str, object] = {**status, "accepted": outcome.accepted}
+    if listed:
+        answer["rejected"] = listed
+    if outcome.left_out:
+        left_out = sorted(outcome.left_out)[:_DETAILED]
+        answer["left_out"] = [{"index": index, "detail": _explained(detail)} for index, detail in left_out]
+    return msgspec.json.encode(answer)
 
 
 def _explained(detail: str) -> str:

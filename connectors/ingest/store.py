@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from connectors.ingest.body_splitter import Element, WrappedCalls, split, wrapped_in
 from connectors.ingest.call_context import ContextFields
 from connectors.ingest.odd_elements import OddElements
-from connectors.ingest.raw_record import Arrival, Odd, customer_of_rest, strip_arrived, strip_sound
+from connectors.ingest.raw_record import Arrival, Odd, customer_of_rest, strip_noticing, strip_sound
 from connectors.ingest.rejection_record import InvalidElement, rejection, shared_rejection
 from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
@@ -48,11 +48,17 @@ class RejectedElement(NamedTuple):
 
 @dataclass(slots=True)
 class StoreOutcome:
-    """The result for a body's elements; `ignored` counts `null` elements."""
+    """The result for a body's elements.
+
+    Fields:
+        ignored: number of `null` elements.
+        left_out: index of each element that is kept without a part of it, and the part, see `strip_noticing`.
+    """
 
     accepted: int = 0
     ignored: int = 0
     rejected: list[RejectedElement] = field(default_factory=list)
+    left_out: list[tuple[int, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +226,7 @@ class _Body:
             try:
                 if why is not None:
                     raise why
-                stripped = strip_arrived(one, self._shape, self._arrival, odd.budget)
+                stripped = strip_noticing(one, self._shape, self._arrival, odd.budget)
             except WrappedCalls as wrapped:
                 if odd.is_alone and not depth:
                     raise
@@ -231,15 +237,18 @@ class _Body:
             except InvalidElement as refused:
                 outcome.rejected.append(RejectedElement(index, refused.reason, refused.detail))
                 if not odd.shares(refused, one, index):
-                    key = customer_of_rest(refused, self._shape, store.customer_id_fields)
+                    whose = customer_of_rest(refused, self._shape, store.customer_id_fields)
                     value = rejection(refused, bytes(memoryview(one)), self._at)
-                    records.append((store.rejected_topic, key, value, self._at_ms))
+                    records.append((store.rejected_topic, whose, value, self._at_ms))
             else:
                 if stripped is None:
                     outcome.ignored += 1
                 else:
-                    records.append((store.raw_topic, *stripped, self._at_ms))
+                    key, value, left_out = stripped
+                    records.append((store.raw_topic, key, value, self._at_ms))
                     outcome.accepted += 1
+                    if left_out:
+                        outcome.left_out.append((index, left_out))
         return records
 
     def _shared(self, odd: OddElements) -> Record:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from schemas.errors import Unavailable
@@ -29,10 +30,33 @@ async def used(api: OrgApi, cents: str, number: str = "t1", **fields: Any) -> No
 
 async def test_recorded_usage_is_answered_once_it_is_stored(api: OrgApi) -> None:
     answer = await api.org("POST", "/usage/record", 202, json=USAGE)
-    assert answer == {"status": "accepted", "transaction_id": "tx-1"}
+    assert answer == {"status": "accepted", "transaction_id": "tx-1", "warning": None}
     stored = api.usage.all["tx-1"]
     assert (stored.org_id, stored.code, stored.at_us) == ("org_1", "api_call", round(NOW * 1_000_000))
     assert stored.properties == {"tokens": "150", "model": "gpt-4", "org_id": "org_1"}
+
+
+async def test_recorded_usage_that_no_plan_of_the_org_charges_is_stored_with_a_warning(api: OrgApi) -> None:
+    """A misspelt code costs nothing at Lago, and a plan at a flat price charges no metric: so it is not refused. Lago is
+    not asked, and may be away.
+    """
+    await api.set_up("ai_basic")
+    await api.lago.fault(kind="status", status=500, path="/", method="*")
+    says = "no plan of the org charges the metric {!r}, so Lago bills nothing for this event"
+    for code, warning in (
+        ("ai_usage", None),
+        ("ai_usge", f"{says}: did you mean 'ai_usage'?"),
+        ("zz", says),
+    ):
+        body = USAGE | {"event_code": code, "transaction_id": code}
+        answer = await api.org("POST", "/usage/record", 202, json=body)
+        assert answer["warning"] == (warning and warning.format(code))
+    assert {"ai_usge", "zz"} <= api.usage.all.keys()
+    [period] = api.records.all["org_1"].periods
+    for periods in ((), (msgspec.structs.replace(period, charged=None),)):
+        api.records.all["org_1"] = msgspec.structs.replace(api.records.all["org_1"], periods=periods)
+        answer = await api.org("POST", "/usage/record", 202, json=USAGE | {"event_code": "zz"})
+        assert answer["warning"] is None
 
 
 async def test_recorded_usage_may_have_its_own_time(api: OrgApi) -> None:

@@ -92,7 +92,7 @@ def test_the_plugin_and_the_ingress_have_the_same_lists() -> None:
     of_others = re.compile(
         r"request_id|spend|user|user_id|team_id|organization_id|api_key|key_alias|cached_tokens|reasoning_tokens|byok|event_type|"
         r"timestamp|customer_id|provider|tokens_\w+|cost_usd|api_key_hash|answer_id|transaction_id|external_\w+|code|precise_\w+|"
-        r"properties|cloud_event|cost|carried_cost|metadata|cost_breakdown|api_base"
+        r"properties|cloud_event|cost|currency|carried_cost|metadata|cost_breakdown|api_base"
     )
     assert {name for name in of_call - {*plugin._FIELDS} if not of_others.fullmatch(name)} == set()
     assert {*plugin._METADATA} == ({*wire.CallMetadata.__struct_fields__} | {"power_level"}) - {"usage_object"}

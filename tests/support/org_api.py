@@ -38,6 +38,9 @@ class InMemoryRecords:
         self.away = False
 
     async def get(self, org_id: str) -> OrgRecord | None:
+        return self.seen(org_id)
+
+    def seen(self, org_id: str) -> OrgRecord | None:
         return self.all.get(org_id)
 
     async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:

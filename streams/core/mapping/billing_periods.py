@@ -7,6 +7,7 @@ invoice will contain the usage. Therefore a billing period counts as invoiced as
 as soon as it has ended (docs/adr/0020).
 """
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from typing import NamedTuple
@@ -37,6 +38,15 @@ class Billed(NamedTuple):
 def charges(period: Period, code: str) -> bool:
     """Return whether the subscription's plan charges the metric. It is assumed while the charges are not known."""
     return not code or period.charged is None or code in period.charged
+
+
+def charged_codes(periods: Sequence[Period], now_us: int) -> frozenset[str] | None:
+    """Return the codes of the metrics that the subscriptions which run now or later charge; None = there is no such
+    subscription, or the charges of one are not known.
+    """
+    codes = [period.charged for period in periods if not over(period, now_us)]
+    known = [one for one in codes if one is not None]
+    return frozenset().union(*known) if codes and len(known) == len(codes) else None
 
 
 def reads_dollars(period: Period) -> bool:

@@ -19,8 +19,8 @@ def vet(call: Call, shape: str) -> None:
     """Check whether the meter can bill the call.
 
     Raises:
-        Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `contradicting_cost` or
-            `contradicting_customer`.
+        Rejected: `no_identity`, `not_a_call`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `contradicting_cost`,
+            `foreign_currency` or `contradicting_customer`.
     """
     if shape == CLOUDEVENT:
         event = call.cloud_event or _NO_EVENT
@@ -45,6 +45,8 @@ def vet(call: Call, shape: str) -> None:
                 parse_us(moment)
         except Rejected as error:
             raise Rejected(error.reason, f"{name}: {error.detail}") from None
+    if call.model is None and shape != CLOUDEVENT and all(getattr(call, name) is None for name in _SAYS_SOMETHING):
+        raise Rejected(NOT_A_CALL, "nothing but ids: no cost, tokens, model, status or time of a call")
     if call.customer_id is not None or call.external_customer_id is not None:
         check_one_customer(call)
     amount_of(call)
@@ -52,7 +54,23 @@ def vet(call: Call, shape: str) -> None:
 
 _ABSENT = (None, "")
 #: The fields of an event's data that describe the call, and not its customer.
-_OF_A_CALL = tuple({*CloudEventData.__struct_fields__} - {"provider", "customer_id", "end_user", "user"})
+_OF_A_CALL = tuple({*CloudEventData.__struct_fields__} - {"provider", "customer_id", "end_user", "user", "currency"})
+#: The fields of a call besides its ids and its customer, the most frequent ones first.
+_SAYS_SOMETHING = (
+    *("cost_usd", "spend", "response_cost", "cost", "precise_total_amount_cents", "properties", "metadata"),
+    *("tokens_input", "tokens_output", "prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens"),
+    *(
+        "reasoning_tokens",
+        "status",
+        "call_type",
+        "model_group",
+        "custom_llm_provider",
+        "provider",
+        "code",
+        "event_type",
+    ),
+    *("startTime", "endTime", "timestamp", "cache_hit", "byok"),
+)
 
 
 def _check(name: str, identity: str | int | None, moment: float | int | str | None) -> None:

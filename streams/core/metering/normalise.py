@@ -62,7 +62,7 @@ def normalise(
 
     Raises:
         Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `contradicting_cost`,
-            `bad_event`, `unknown_shape` or `unknown_version`: the call goes to the rejected topic.
+            `foreign_currency`, `bad_event`, `unknown_shape` or `unknown_version`: the call goes to the rejected topic.
     """
     if record.v > ENVELOPE_VERSION:
         raise unknown_version(record.v)

@@ -37,6 +37,8 @@ CUSTOMER_FIELDS: Final = frozenset(
 )
 #: Fields that hold money.
 AMOUNTS: Final = frozenset({"spend", "response_cost", "cost_usd", "cost", "precise_total_amount_cents"})
+#: Says which money an amount is. An unreadable one is refused, because it may not be the dollar.
+_CURRENCY: Final = "currency"
 #: Objects that hold money. Without them the cost of a call is unknown.
 _HOLDS_MONEY = frozenset({LagoProperties, CloudEventData})
 
@@ -77,11 +79,13 @@ class PartialCall:
         kept: the valid allow-listed members, to be encoded.
         bad: the reason for each invalid required field, by path.
         odd: paths of details that were converted or left out.
+        left_out: those that were left out.
     """
 
     def __init__(self, tree: dict[str, Any], of: type[Call] | type[CloudEvent]) -> None:
         self.bad: dict[str, str] = {}
         self.odd: list[str] = []
+        self.left_out: list[str] = []
         self.kept = self._object(tree, of, "")
 
     def reason(self) -> str:
@@ -125,7 +129,7 @@ class PartialCall:
         elif of in _HOLDS_MONEY and not _is_empty(nested):
             self.bad[path] = WRONG_TYPE
         else:
-            self.odd.append(path)
+            self._leave_out(path)
 
     def _leaf(self, kept: dict[str, Any], name: str, value: Any, kind: str, path: str) -> None:
         if kind == _MONEY:
@@ -144,11 +148,21 @@ class PartialCall:
             kept[name] = made
             if kind not in (_MONEY, _TIME, _ID) and _differs(made, value):
                 self.odd.append(path)
-        elif kind == _TIME or name in AMOUNTS or name in _IDENTITY or name in CUSTOMER_FIELDS:
+        elif kind == _TIME or name in AMOUNTS or name in _IDENTITY or name in CUSTOMER_FIELDS or name == _CURRENCY:
             is_number = value is _NOT_A_NUMBER or (kind in (_MONEY, _TIME) and isinstance(value, NumberText))
             self.bad[path] = BAD_NUMBER if is_number else WRONG_TYPE
         else:
-            self.odd.append(path)
+            self._leave_out(path)
+
+    def _leave_out(self, path: str) -> None:
+        self.odd.append(path)
+        self.left_out.append(path)
+
+    def lost_counts(self) -> list[str]:
+        """Return the paths of the counts of tokens that were left out, without those of LiteLLM's details."""
+        return [
+            path for path in self.left_out if "tokens" in path.rpartition(".")[2] and not path.startswith("metadata.")
+        ]
 
 
 def _is_empty(value: Any) -> bool:

@@ -21,6 +21,7 @@ PATH = "/webhook/litellm/usage"
 CALL = '{"id": "a", "user": "acme", "spend": "0.5", "model": "m"}'
 BAD = CALL.replace('"0.5"', '"1,23"')
 ACCEPTED = {"status": "accepted", "message": "Event queued for processing"}
+EMPTY = {**ACCEPTED, "message": "The body holds no event, so nothing was queued", "accepted": 0}
 NOTHING = "no field of a call was found in the object"
 SPEND = f"spend: expected {AMOUNT_FORM}"
 REJECTED = {"status": "rejected", "message": "No element was stored as a call; see rejected"}
@@ -60,7 +61,7 @@ async def _answer_of(
     ("body", "expected"),
     [
         (CALL, ACCEPTED),
-        ("[null]", ACCEPTED),
+        *((body, EMPTY) for body in ("[]", "[null]", '{"events": []}', " [ ] ")),
         (
             f"[{CALL},{BAD}]",
             {**ACCEPTED, "accepted": 1, "rejected": [{"index": 1, "reason": "wrong_type", "detail": SPEND}]},
@@ -75,6 +76,67 @@ async def _answer_of(
 async def test_a_body_of_which_nothing_was_stored_is_not_answered_accepted(body: str, expected: dict[str, Any]) -> None:
     """The status is 202 all the same: another one would make senders repeat a body that stays wrong."""
     assert await _answer(body) == (202, expected)
+
+
+OWN = '{"id": "a", "customer_id": "acme", "cost_usd": "0.5", "tokens_input": 3}'
+TOKENS = "tokens_input: expected a whole number from 0 to 1000000000000"
+MISSPELT = (
+    "`custommer_id` is unknown and was ignored, and no other field names the customer: did you mean `customer_id`?"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "details"),
+    [
+        (OWN, []),
+        (OWN.replace("3", '"3"'), []),
+        (OWN.replace("3", '"many"'), [TOKENS]),
+        (OWN.replace("3", "-3"), [TOKENS]),
+        (OWN.replace("3", "1.5"), [TOKENS]),
+        (OWN.replace("customer_id", "custommer_id"), [MISSPELT]),
+        (OWN.replace("customer_id", "custommer_id").replace("3", "[]"), [f"tokens_input; {MISSPELT}"]),
+        (OWN.replace("customer_id", "colour"), []),
+        (OWN.replace('"customer_id"', '"user": "u", "custommer_id"'), []),
+    ],
+)
+async def test_the_answer_names_what_a_call_of_ones_own_is_kept_without(body: str, details: list[str]) -> None:
+    """Without this, usage of a misspelt field is held as unattributed, or has no tokens, and its sender hears of nothing."""
+    expected = {"accepted": 1, "left_out": [{"index": 0, "detail": detail} for detail in details]}
+    assert await _answer(body) == (202, {**ACCEPTED, **expected} if details else ACCEPTED)
+
+
+async def test_at_most_twenty_elements_are_listed_in_the_order_of_the_body() -> None:
+    bad = OWN.replace("3", '"many"')
+    _, result = await _answer(f"[{OWN},{','.join([bad] * 30)}]")
+    assert [one["index"] for one in result["left_out"]] == list(range(1, 21)) and result["accepted"] == 31
+
+
+@pytest.mark.parametrize("count", ['"many"', "[]", "-3"])
+async def test_a_call_without_a_cost_is_refused_for_tokens_that_cannot_be_read(count: str) -> None:
+    """A rate card could bill nothing else of it, and it would pass for a call that costs nothing."""
+    body = OWN.replace('"cost_usd": "0.5", ', "").replace("3", count)
+    rejected = [{"index": 0, "reason": "wrong_type", "detail": TOKENS}]
+    assert await _answer(body) == (202, {**REJECTED, "accepted": 0, "rejected": rejected})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"id": "x"}',
+        '{"id": "x", "customer_id": "acme", "user": "u"}',
+        '{"transaction_id": "x", "external_subscription_id": "acme"}',
+    ],
+)
+@pytest.mark.parametrize("path", [PATH, "/api/v1/events", "/webhooks/litellm"])
+async def test_an_element_with_nothing_but_ids_is_no_call(path: str, body: str) -> None:
+    detail = "nothing but ids: no cost, tokens, model, status or time of a call"
+    rejected = [{"index": 0, "reason": "not_a_call", "detail": detail}]
+    assert await _answer_of(_Topics(), path, body) == (202, {**REJECTED, "accepted": 0, "rejected": rejected})
+
+
+@pytest.mark.parametrize("more", ['"status": "failure"', '"model": "m"', '"timestamp": 1795215796', '"cost_usd": 0'])
+async def test_a_call_with_any_field_of_a_call_is_stored(more: str) -> None:
+    assert await _answer(f'{{"id": "x", {more}}}') == (202, ACCEPTED)
 
 
 async def test_the_expected_form_of_at_most_five_fields_is_in_the_answer_and_no_value() -> None:

@@ -33,7 +33,7 @@ HASH = "5b3bfae87dd2f9132d456ff081ac4531c0c84dfe0b03b35d5f45ce2d3d3ac764"
 )
 def test_a_hash_is_stored_unchanged(value: str, customer: str) -> None:
     """LiteLLM's name for its master key is no secret, and names no customer."""
-    stripped = strip(b'{"id":"r","api_key":"%s"}' % value.encode(), FLAT, 0, CUSTOMER_ID_FIELDS)
+    stripped = strip(b'{"id":"r","spend":0.1,"api_key":"%s"}' % value.encode(), FLAT, 0, CUSTOMER_ID_FIELDS)
     assert stripped is not None
     assert stripped[0] == customer
     assert b'"api_key":"%s"' % value.encode() in stripped[1]
@@ -66,7 +66,7 @@ def test_a_name_that_looks_like_a_key_is_hashed(place: str) -> None:
 
 
 def test_a_mapping_that_names_an_unhashed_key_finds_its_customer() -> None:
-    stripped = strip(b'{"id":"r","api_key":"%s"}' % KEY.encode(), FLAT, 0, CUSTOMER_ID_FIELDS)
+    stripped = strip(b'{"id":"r","spend":0.1,"api_key":"%s"}' % KEY.encode(), FLAT, 0, CUSTOMER_ID_FIELDS)
     assert stripped is not None
     assert normalise_customer_id(KEY) == stripped[0]
     assert normalise_customer_id("skate-shop") == "skate-shop"

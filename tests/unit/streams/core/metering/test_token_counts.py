@@ -115,6 +115,17 @@ def test_two_costs_must_be_equal(place: str) -> None:
         with pytest.raises(Rejected) as refused:
             amount_of(two(other))
         assert refused.value.reason == "contradicting_cost"
+        for path, amount in (("spend", "0.25"), (place, other)):
+            assert f"{path} is {amount} USD" in refused.value.detail
+
+
+def test_an_amount_in_cents_that_contradicts_is_told_in_dollars() -> None:
+    """`1e-12` and `1000000.000000000000` are written with all their digits, because they may differ in the last one."""
+    for cents, dollars, told in (("1000", "1", "10"), ("1e-10", "1000000", "0.000000000001")):
+        with pytest.raises(Rejected) as refused:
+            amount_of(Call(precise_total_amount_cents=Decimal(cents), cost=Decimal(dollars)))
+        said = f"precise_total_amount_cents is {told} USD and cost is {dollars} USD"
+        assert refused.value.detail == f"two fields hold different amounts: {said}"
 
 
 @given(st.decimals(0, 1_000_000, places=16), st.sampled_from([ROUND_HALF_EVEN, ROUND_HALF_UP, ROUND_HALF_DOWN]))
