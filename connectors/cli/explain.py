@@ -164,7 +164,7 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
         )
     if not seen.calls:
         between = f"from {since:%Y-%m-%d %H:%M:%S} to {until:%Y-%m-%d %H:%M:%S} UTC"
-        fail(f"no call of {customer} ended {between}: look wider with --around.", 1)
+        fail(f"no call of {customer} ended {between}: look wider with `--around 24h`.", 1)
     in_doubt = seen.calls
     events = {of.last.transaction_id: _as_object(of.last, calls=False) for _, of in in_doubt if of is not None}
     answer = {
