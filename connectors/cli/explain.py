@@ -187,7 +187,7 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
             meant = known.meant or "is it the id that LiteLLM knows, or the org?"
             fail(f"no customer and no org {customer!r} is known: {_waiting()}{meant}", 1)
         between = f"from {since:%Y-%m-%d %H:%M:%S} to {until:%Y-%m-%d %H:%M:%S} UTC"
-        fail(f"no call of {customer} ended {between}: {_waiting()}look wider with --around.", 1)
+        fail(f"no call of {customer} ended {between}: {_waiting()}look wider with `--around 24h`.", 1)
     in_doubt = seen.calls
     events = {of.last.transaction_id: _as_object(of.last, calls=False) for _, of in in_doubt if of is not None}
     answer = {
