@@ -150,7 +150,8 @@ async def test_the_end_of_every_other_kind_of_stream_waits(handler: _PROXY_Meter
     data = await begin_call(handler, stream=True)
     logging = asyncio.create_task(logged(handler, 0.05))
     stream = handler.async_post_call_streaming_iterator_hook(None, chunks("a", "b"), data)
-    assert [part async for part in stream] == ["a", "b"]
+    async with within(5):
+        assert [part async for part in stream] == ["a", "b"]
     assert b"chatcmpl-1" in on_disk(tmp_path)
     await logging
 
