@@ -56,7 +56,6 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "webhook_delivery_logs_state": (announcements._PARTITIONS, ("partition", 500, 600)),
     "api_keys_created": (key_store._ALL, (20,)),
     "doubled_calls_found": (money_notes._DOUBLED, ()),
-    "corrected_parts_recounted": (money_notes._RECOUNTED, ()),
     "unprojected_records_noticed": (unprojected._ROWS, (20,)),
     "usage_summary_days_user": (
         usage_report._OF_USER.format(value="model", sums=usage_report._SUMMED, order="1"),
