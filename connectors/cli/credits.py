@@ -43,10 +43,11 @@ def grant(
             f"AMOUNT: {amount} is below 0, and only an adjustment may be below 0; money that was paid back is `credits refund`.",
             2,
         )
+    ends = _expiry(expires)
     _check_account(account)
     if not new:
         _check_known(account)
-    _move("grant", account, dollars, kind, key, comment, _expiry(expires), as_json=as_json)
+    _move("grant", account, dollars, kind, key, comment, ends, as_json=as_json)
 
 
 def refund(account: str, amount: str, payment: str, key: str, comment: str, *, as_json: bool) -> None:
