@@ -43,6 +43,7 @@ def grant(
             f"AMOUNT: {amount} is below 0, and only an adjustment may be below 0; money that was paid back is `credits refund`.",
             2,
         )
+    ends = _expiry(expires)
     _check_account(account)
     ends = _expiry(expires)
     if not new:

@@ -52,8 +52,9 @@ def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool,
         if not held:
             names = {usage.customer for usage in read}
             up_to = "" if until == "0s" else f" of usage that ended by {until}"
-            meant = f"{did_you_mean(customer, names, ID_ALIKE)} ".lstrip() if customer else ""
-            fail(f"nothing is held for {match or customer!r}{up_to}: {meant}`meterbridge held list` shows what is.", 1)
+            meant = did_you_mean(customer, names, ID_ALIKE) if customer else ""
+            next_step = f"{meant} See" if meant else "see"
+            fail(f"nothing is held for {match or customer!r}{up_to}: {next_step} `meterbridge held list`.", 1)
         if asks:
             dry_run = not _agreed(held, as_json=as_json)
         audit_id = ""

@@ -8,7 +8,7 @@ from connectors.config.deployment import Deployment
 from connectors.kafka.growth import groups_with_members
 from connectors.kafka.topic_scan import OffsetRange, offset_range_of
 from connectors.operations.unread import Unread, records_after, unread_by
-from connectors.operations.usage_log import placed, unprojected
+from connectors.operations.usage_log import placed, records_in, unprojected
 from connectors.postgres.pool import Database
 from schemas.plurals import numbered
 
@@ -118,8 +118,14 @@ async def not_projected(deployment: Deployment, database: Database) -> list[Back
 
 
 def _backlog(deployment: Deployment, role: str, behind: Iterable[OffsetRange]) -> list[Backlog]:
-    found = [(stretch.topic, records_after(deployment.kafka, stretch)) for stretch in behind]
+    found = [(stretch.topic, _unread(deployment, stretch)) for stretch in behind]
     if not any(unread.records for _, unread in found):
         return [Backlog(topic, role) for topic, _ in found]
     runs = bool(groups_with_members(deployment.kafka, [deployment.kafka_id(role)]))
     return [Backlog(topic, role, unread, runs or not unread.records) for topic, unread in found]
+
+
+def _unread(deployment: Deployment, stretch: OffsetRange) -> Unread:
+    """Return the unread records without the markers of transactions, of which people know nothing."""
+    found = records_after(deployment.kafka, stretch)
+    return found._replace(records=records_in(deployment.kafka, stretch)) if found.records else found

@@ -102,7 +102,7 @@ def test_a_selection_that_matches_nothing_says_what_is_held_besides(ordered: lis
     assert result == (0, "Nothing is held for 'acmee'. Usage of 1502 customers is held: did you mean acme?\n")
     assert run("list", "--match", "zz*") == (0, "Nothing is held for 'zz*'. Usage of 1502 customers is held.\n")
     code, sentence = run("write-off", "--customer", "acmee", "--comment", "x")
-    assert code == 1 and "nothing is held for 'acmee': did you mean acme? `meterbridge held list` shows" in sentence
+    assert code == 1 and "nothing is held for 'acmee': did you mean acme? See `meterbridge held list`." in sentence
 
 
 def test_a_reason_is_explained_below_the_list(ordered: list[tuple[str, int]]) -> None:
