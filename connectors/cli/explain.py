@@ -242,7 +242,7 @@ def _why_of(story: EventStory) -> str:
 def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int, absent: str) -> Any:
     rows = [
         (
-            f"{call.started_at:%H:%M:%S.%f} - {call.ended_at:%H:%M:%S.%f}",
+            f"{call.started_at:%Y-%m-%d %H:%M:%S.%f} - {call.ended_at:%H:%M:%S.%f}",
             call.request_id or call.call_id,
             call.model,
             call.tokens_input,

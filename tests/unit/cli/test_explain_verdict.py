@@ -133,6 +133,16 @@ def test_a_name_in_the_answer_to_an_id_does_not_control_the_terminal(
     assert "billed to \\x1b]0;title\\x07" in capsys.readouterr().out
 
 
+def test_the_calls_of_a_customer_are_listed_with_their_day(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--around 24h` finds calls of several days."""
+    told = story("billable", "0.02", "2")
+    told.billed_at = MIDNIGHT
+    say({}, as_json=False, table=lambda: explain._reasons([(told.calls[0], told)], 1, ""))
+    said = capsys.readouterr().out
+    assert "2026-11-20 10:03:00.000000 - 10:03:00.000000" in said
+    assert "call-1 (completed, billed as of 2026-12-01 00:00:00 UTC)" in said
+
+
 @pytest.mark.parametrize("reason", ["unbillable_ended", "unbillable_invalid_code"])
 def test_an_event_that_lago_has_and_does_not_bill_is_not_looked_for_among_the_dead_letters(reason: str) -> None:
     told = story("billable", "0.02", "2", status="failed")
