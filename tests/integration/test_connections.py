@@ -134,17 +134,31 @@ async def test_a_later_head_on_the_same_connection_is_bounded_too(port: int) -> 
         assert await trickle(wire) > HEAD_S * 0.9
 
 
-async def test_a_thousand_slow_heads_delay_no_other_request(port: int) -> None:
+async def slow_heads(port: int, count: int) -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connections, each with a head that has begun."""
     wires = []
-    for _ in range(1000):
+    for _ in range(count):
         wires.append(await asyncio.open_connection("127.0.0.1", port))
         wires[-1][1].write(b"POST / HTTP/1.1\r\nHost: x\r\nX-")
-    async with connected(port) as wire:
-        begun = time.thread_time()  # of the server too: a pause of the machine does not count
-        await wire.say(POST + "Content-Length: 2\r\n\r\nab")
-        assert (await wire.answer())[0] == 200
-        assert time.thread_time() - begun < 1
-    for reader, writer in wires:
+    return wires
+
+
+async def test_a_thousand_slow_heads_delay_no_other_request() -> None:
+    """Their limit is an hour here: none of them has ended when the other request is answered."""
+    async with serving(Bounds(2000, 2000), head_s=3600) as port:
+        wires = await slow_heads(port, 1000)
+        async with connected(port) as wire:
+            begun = time.thread_time()  # of the server too: a pause of the machine does not count
+            await wire.say(POST + "Content-Length: 2\r\n\r\nab")
+            assert (await wire.answer())[0] == 200
+            assert time.thread_time() - begun < 1
+        assert not any(reader.at_eof() for reader, _ in wires)
+        for _, writer in wires:
+            writer.close()
+
+
+async def test_each_of_many_slow_heads_is_closed(port: int) -> None:
+    for reader, writer in await slow_heads(port, 100):
         assert b" 408 " in await asyncio.wait_for(reader.readline(), 10 * PATIENCE)
         writer.close()
 
@@ -259,9 +273,10 @@ async def test_nothing_is_read_from_a_client_that_does_not_read(monkeypatch: pyt
     """Earlier 32 requests with heads of half a megabyte waited on each connection: forty clients took 430 MiB."""
     received = Received(monkeypatch)
     async with serving(Bounds(10, 10), head_s=60) as port, deaf(port, probes=1) as client:
-        while not any(connection.writing_paused for connection in received.by):
-            await asyncio.get_running_loop().sock_sendall(client, PROBE)
-            await asyncio.sleep(0.01)
+        async with within(10):
+            while not any(connection.writing_paused for connection in received.by):
+                await asyncio.get_running_loop().sock_sendall(client, PROBE)
+                await asyncio.sleep(0.01)
         assert await received.of_large(client) < 1 << 20
 
 

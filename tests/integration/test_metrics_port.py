@@ -107,10 +107,11 @@ def _cpu_s(pid: int) -> float:
 
 
 def test_a_slow_head_is_closed(server: MetricsServer) -> None:
+    """It stays within one header: of a hundred of them `http.server` itself would refuse the next."""
     deadline = time.monotonic() + 10 * LIFE_S * PATIENCE
-    with connection(server.port, HEAD) as one, pytest.raises(OSError):  # a reset or a broken pipe
+    with connection(server.port, HEAD) as one, pytest.raises(ConnectionError):  # a reset or a broken pipe
         while time.monotonic() < deadline:
-            one.sendall(b"X-A: 1\r\n")
+            one.sendall(b"X")
             time.sleep(0.05)
 
 
@@ -122,7 +123,7 @@ def test_a_connection_that_does_not_read_its_answer_is_closed(server: MetricsSer
         time.sleep(3 * LIFE_S)  # nothing can be observed from here without reading
         one.settimeout(5 * PATIENCE)
         received = 0
-        with pytest.raises(OSError):  # a reset; or an end before the whole answer
+        with pytest.raises(ConnectionError):  # a reset; or an end before the whole answer
             while piece := one.recv(1 << 16):
                 received += len(piece)
             assert received < _LARGE

@@ -25,6 +25,7 @@ from schemas.errors import Unavailable
 from schemas.moments import SECOND_US
 from streams.core.mapping.resolve import resolve
 from streams.core.mapping.set_mapping import set_mapping, shown
+from tests.support.eventually import PATIENCE
 from tests.support.sandbox import KEY, Clock, Lago, lago_sandbox
 
 ORGS = "/api/v1/billing/org/organizations"
@@ -146,10 +147,10 @@ class OrgApi:
 @asynccontextmanager
 async def org_api(clock: Clock | None = None, **sandbox: Any) -> AsyncIterator[OrgApi]:
     """Yield a running org API, with plans `founders_friend` (0), `starter` (1900), `professional` (4900) and `ai_basic`
-    (usage).
+    (usage). Its client of Lago has more patience than a page.
     """
     clock, ticks = clock or Clock(), [0.0]
-    async with lago_sandbox(clock=clock, **sandbox) as lago, lago_http(5, 8) as wire:
+    async with lago_sandbox(clock=clock, **sandbox) as lago, lago_http(60 * PATIENCE, 8) as wire:
         metric = await lago.metric("ai_usage")
         await lago.plan("ai_basic", charges=[{"billable_metric_id": metric, "charge_model": "dynamic"}])
         for code, cents in (("founders_friend", 0), ("starter", 1900), ("professional", 4900)):
@@ -170,7 +171,7 @@ async def org_api(clock: Clock | None = None, **sandbox: Any) -> AsyncIterator[O
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
-            async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
+            async with httpx.AsyncClient(base_url=url, timeout=60 * PATIENCE, trust_env=False) as http:
                 yield OrgApi(http, lago, clock, records, usage, identities, access, billing, endpoints, ticks)
         finally:
             await runner.cleanup()

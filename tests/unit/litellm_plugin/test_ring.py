@@ -117,7 +117,7 @@ def test_a_disk_that_does_not_make_a_new_segment_durable_delays_no_append(
 
     def slow(_folder: Path) -> None:
         begun.set()
-        ended.wait(600)
+        ended.wait(10 * PATIENCE)
 
     monkeypatch.setattr("meterbridge_litellm.ring.sync_folder", slow)
     ring = rings(tmp_path, Meterbridge(), answer_after=after)
@@ -141,8 +141,9 @@ async def test_all_waiting_records_share_one_fsync(
 
     def slow(file: int) -> None:
         fsyncs.append(file)
-        gate.wait(600)
+        gate.wait(10 * PATIENCE)
         ended.append(file)
+        gate.set()  # an append that waits is found once, and not a hundred times
 
     monkeypatch.setattr(os, "fdatasync", slow)
     ring = rings(tmp_path, Meterbridge(), answer_after="fsync")
@@ -162,7 +163,7 @@ async def test_a_disk_that_hangs_delays_no_answer_and_nothing_is_posted_before_i
     tmp_path: Path, rings: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, there = threading.Event(), Meterbridge()
-    monkeypatch.setattr(os, "fdatasync", lambda _file: gate.wait(600))
+    monkeypatch.setattr(os, "fdatasync", lambda _file: gate.wait(10 * PATIENCE))
     ring = rings(tmp_path, there, answer_after="write")
     kept = asyncio.get_running_loop().create_future()
     ring.append(b"{}", kept)
