@@ -276,7 +276,8 @@ async def _write_calls(
     """Write calls, those that a rebuilt ledger has rejected before those that came since. Return the number of written rows,
     and the rows of the calls that a rebuilt ledger has counted again or rejected.
     """
-    written, again = 0, []
+    written = 0
+    again: list[tuple[Any, ...]] = []
     refused = [row for row in found if row[_DECISION] == decisions.REJECTED]
     for some in (refused, [row for row in found if row[_DECISION] != decisions.REJECTED]):
         new = await _write_usage(connection, partition, some) if some else 0

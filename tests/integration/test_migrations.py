@@ -135,6 +135,7 @@ IN_USE = {
     26: ["UPDATE usage_parts SET posted_to = 's3' WHERE part = 'part-1'"],
     27: ["UPDATE llm_usage_log SET cache_hit = true"],
     28: ["UPDATE rejected_calls SET call_digest = NULL"],
+    29: ["UPDATE corrected_parts SET recounted = true"],
 }
 
 
