@@ -70,7 +70,8 @@ def supervise(roles: Mapping[str, Callable[[Refuse], int]], prepare: Callable[[]
     Raises:
         MeterbridgeError: a role that was started for the first time cannot begin.
     """
-    stopping, cannot = False, None
+    stopping = False
+    cannot: MeterbridgeError | None = None
 
     def stop(*_: object) -> None:
         nonlocal stopping

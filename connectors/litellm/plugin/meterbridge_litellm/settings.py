@@ -134,9 +134,9 @@ def _variable(name: str) -> str:
     return f"METERBRIDGE_{name.upper()}"
 
 
-def _within(number: float | Decimal, least: float, most: float) -> bool:
+def _within(number: Any, least: float, most: float) -> bool:
     try:
-        return least <= number <= most
+        return bool(least <= number <= most)
     except InvalidOperation:  # Decimal's NaN
         return False
 
