@@ -5,6 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+from connectors.operations.asked_amount import in_question, unit_of
 from connectors.operations.present_reason import HeldAsCounted, present_reasons
 from connectors.postgres.pool import Database
 from schemas.money import EXACT, ZERO, total
@@ -294,7 +295,7 @@ async def calls_of_customer(
     asked: tuple[Any, ...] = (customer, since, until, nearest_to or since, most)
     query = _OF_CUSTOMER
     if usd is not None:
-        query, asked = _OF_AMOUNT, (*asked, usd, _unit_of(usd))
+        query, asked = _OF_AMOUNT, (*asked, usd, unit_of(usd))
     async with database.connection() as connection:
         rows = await connection.fetch(query, *asked)
     calls = sorted(map(_call, rows), key=lambda call: (call.ended_at, call.place))
@@ -304,24 +305,6 @@ async def calls_of_customer(
             stories[call.part] = await story_of_event(database, call.part, code)
     told = [(call, stories[call.part]) for call in calls]
     return CustomerCalls(told if usd is None else in_question(told, usd), rows[0]["looked_at"] if rows else 0)
-
-
-def in_question(
-    candidates: list[tuple[CallRow, EventStory | None]], usd: Decimal
-) -> list[tuple[CallRow, EventStory | None]]:
-    """Select the calls with this cost or billed amount. If there are none, select the calls in events with this amount.
-    If there are none either, the list is empty.
-
-    A rounded amount matches each cost that rounds to it.
-    """
-    calls = [one for one in candidates if any(_rounds_to(amount, usd) for amount in _amounts(one[0]))]
-    if calls:
-        return calls
-    return [
-        candidate
-        for candidate in candidates
-        if candidate[1] is not None and _rounds_to(EXACT.divide(candidate[1].cents, _HUNDRED), usd)
-    ]
 
 
 def never_billed(calls: list[tuple[CallRow, EventStory | None]]) -> Decimal:
@@ -360,20 +343,6 @@ def _is_never_billed(call: CallRow, story: EventStory | None) -> bool:
 
 def _billed_amount(call: CallRow) -> Decimal:
     return call.usd if call.billed is None else call.billed
-
-
-def _amounts(call: CallRow) -> tuple[Decimal, ...]:
-    return (call.usd,) if call.billed is None else (call.usd, call.billed)
-
-
-def _rounds_to(exact: Decimal, claimed: Decimal) -> bool:
-    return abs(exact - claimed) * 2 <= (_unit_of(claimed) if exact != claimed else ZERO)
-
-
-def _unit_of(claimed: Decimal) -> Decimal:
-    """Return the last decimal place in which the amount is written."""
-    exponent = claimed.as_tuple().exponent
-    return Decimal(1).scaleb(exponent) if isinstance(exponent, int) else Decimal(1)
 
 
 def _story(row: Any) -> EventStory:

@@ -17,6 +17,7 @@ _OF_CALLS: Final = {
     "contradicting_cost": "two fields hold different amounts",
     "contradicting_customer": "two fields name different customers",
     "cost_differs": "a copy of a counted call has another cost; the first cost stays billed",
+    "foreign_currency": "the cost is in another currency than USD",
     "implausible_cost": "the cost is above MAX_USD_PER_CALL or MAX_USD_PER_TOKEN",
     "malformed": "the record is not one of this product",
     "negative_cost": "the cost is below 0",

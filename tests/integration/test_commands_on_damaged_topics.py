@@ -11,7 +11,7 @@ from schemas.ledger import POSITION_KEY
 from streams.core.delivery.dead_letter_headers import ATTEMPTS, REQUEUED, RESOLVES
 from streams.state.step_writes import MANIFEST, RAW_PARTITION, SEAL_SEQ
 from tests.faults.vandal import Vandal
-from tests.integration.test_ledger_rebuild import destroy_changelog, everything_again, rebuilt
+from tests.integration.test_ledger_rebuild import everything_again, rebuilt
 from tests.support.command import meterbridge
 from tests.support.eventually import PATIENCE
 from tests.support.expanded import GHOSTS, NAMES, Growing
@@ -68,7 +68,7 @@ async def test_a_lost_ledger_is_rebuilt_although_other_topics_have_records_that_
     """A person must say so: one of the records may have been a call that was counted, or its event."""
     growing.stage.put([*growing.calls(range(40)), *growing.calls(range(1000, 1012), GHOSTS)])
     await growing.meter(until=52, sealed=True)
-    destroy_changelog(growing)
+    growing.lose_changelog()
     topics = growing.stage.topics
     for partition in (0, 1):
         put(growing, topics.enriched, b"{", partition=partition)

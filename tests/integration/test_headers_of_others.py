@@ -7,7 +7,7 @@ from confluent_kafka import Producer
 from schemas.records import WriteOff
 from streams.runtime.transactions import partition_of
 from streams.state.step_writes import CONTROL, WRITE_OFF, order_in
-from tests.integration.test_ledger_rebuild import destroy_changelog, everything_again, rebuilt
+from tests.integration.test_ledger_rebuild import everything_again, rebuilt
 from tests.support.calls import Raw
 from tests.support.command import meterbridge
 from tests.support.eventually import PATIENCE
@@ -56,7 +56,7 @@ def test_an_order_has_its_header_last_and_its_value() -> None:
 async def test_after_a_rebuild_a_repeat_of_such_a_call_is_a_duplicate(growing: Growing) -> None:
     put(growing, growing.calls(range(36)))
     await growing.meter(until=36, sealed=True)
-    destroy_changelog(growing)
+    growing.lose_changelog()
     assert (await rebuilt(growing)).code == 0
     await everything_again(growing)
 

@@ -216,7 +216,7 @@ def test_a_command_posts_refused_records_again(tmp_path: Path, monkeypatch: pyte
     assert repost(tmp_path, poster) == 2
     assert status(tmp_path) == {**status(tmp_path), "aside_records": 0, "aside_files": 0, "aside_bytes": 0}
     monkeypatch.setattr(
-        "os.environ", {"METERBRIDGE_URL": "u", "METERBRIDGE_RING_PATH": str(tmp_path), "METERBRIDGE_TOKEN": "t"}
+        "os.environ", {"METERBRIDGE_URL": "http://u", "METERBRIDGE_RING_PATH": str(tmp_path), "METERBRIDGE_TOKEN": "t"}
     )
     assert main("status") == 0
 

@@ -5,11 +5,11 @@ from decimal import Decimal
 
 import pytest
 
+from connectors.operations.asked_amount import in_question
 from connectors.operations.explain import (
     HELD,
     CallRow,
     EventStory,
-    in_question,
     never_billed,
     usd_of,
     without_event,

@@ -17,7 +17,7 @@ AWAITED: Final = {
     "connectors/kafka/compacted_writer.py": (2, "callers wait with a limit; the other closes a connection"),
     "connectors/operations/imports.py": (1, "a task group raises"),
     "connectors/processes/canary.py": (2, "the process ends with it"),
-    "connectors/processes/server.py": (3, "the process ends with them"),
+    "connectors/processes/server.py": (4, "the process ends with them"),
     "connectors/processes/worker.py": (4, "the process waits for them, or a stop signal does"),
     "streams/agents/organization_lanes.py": (5, "the lane reads it; the partition's task ends with its lanes"),
     "streams/delivery/engine.py": (1, "a task group raises"),

@@ -1,0 +1,58 @@
+"""Selects the calls that an asked amount may be about: "why was I billed 0.012 USD?"."""
+
+from decimal import Decimal
+from typing import Protocol, TypeVar
+
+from schemas.money import EXACT, ZERO
+
+_HUNDRED = Decimal(100)
+
+
+class Amounts(Protocol):
+    """A call. Fields: usd, its cost, and billed, what a rate card bills for it, None = its cost; dollars."""
+
+    @property
+    def usd(self) -> Decimal: ...
+    @property
+    def billed(self) -> Decimal | None: ...
+
+
+class Billed(Protocol):
+    """An event. Field: cents, its amount."""
+
+    @property
+    def cents(self) -> Decimal: ...
+
+
+C = TypeVar("C", bound=Amounts)
+E = TypeVar("E", bound=Billed)
+
+
+def in_question(candidates: list[tuple[C, E | None]], usd: Decimal) -> list[tuple[C, E | None]]:
+    """Select the calls with this cost or billed amount. If there are none, select the calls in events with this amount.
+    If there are none either, the list is empty.
+
+    A rounded amount matches each cost that rounds to it.
+    """
+    calls = [one for one in candidates if any(_rounds_to(amount, usd) for amount in _amounts(one[0]))]
+    if calls:
+        return calls
+    return [
+        candidate
+        for candidate in candidates
+        if candidate[1] is not None and _rounds_to(EXACT.divide(candidate[1].cents, _HUNDRED), usd)
+    ]
+
+
+def _amounts(call: Amounts) -> tuple[Decimal, ...]:
+    return (call.usd,) if call.billed is None else (call.usd, call.billed)
+
+
+def _rounds_to(exact: Decimal, claimed: Decimal) -> bool:
+    return abs(exact - claimed) * 2 <= (unit_of(claimed) if exact != claimed else ZERO)
+
+
+def unit_of(claimed: Decimal) -> Decimal:
+    """Return the last decimal place in which the amount is written."""
+    exponent = claimed.as_tuple().exponent
+    return Decimal(1).scaleb(exponent) if isinstance(exponent, int) else Decimal(1)
