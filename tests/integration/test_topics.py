@@ -59,7 +59,7 @@ def test_partitions_are_those_of_the_catalogue(settings: Settings, admin: AdminC
 
 def test_before_anything_is_created_every_topic_is_missing(settings: Settings) -> None:
     complaints = check_topics(*topics_of(settings))
-    assert len(complaints) == len(CATALOGUE)
+    assert len([one for one in complaints if " is missing: " in one]) == len(CATALOGUE)
     assert complaints[0] == f"Topic {settings.topic_prefix}{RAW.name} is missing: run `meterbridge topics create`."
 
 
