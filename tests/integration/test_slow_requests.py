@@ -15,9 +15,14 @@ from tests.support.kafka import Kafka
 from tests.support.server import BEARER, Server, running_server, settings_for
 
 _SLOW = ("api/v1/analytics/usage?days=30", "api/v1/credits/transactions?user=ada")
-#: The sums of analytics are locked; the audit trail of credits, which a reservation needs too, is read slowly.
-_LOCK = "LOCK TABLE usage_summary_days, usage_by_dimension, usage_latencies IN ACCESS EXCLUSIVE MODE"
-_SLOWLY = "WITH slow AS MATERIALIZED (SELECT pg_sleep(8)) SELECT t.* FROM ({statement}) AS t CROSS JOIN slow"
+#: Until its end the sums of analytics are locked, and so are lists of transactions; a reservation needs the table of these too.
+_LOCK = """
+LOCK TABLE usage_summary_days, usage_by_dimension, usage_latencies IN ACCESS EXCLUSIVE MODE;
+SELECT pg_advisory_xact_lock(1)
+"""
+_SLOWLY = """
+WITH slow AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(1)) SELECT t.* FROM ({statement}) AS t CROSS JOIN slow
+"""
 
 
 async def answer_of(server: Server, verb: str, path: str, **options: Any) -> tuple[int, dict[str, Any], str]:
