@@ -113,7 +113,7 @@ class Stage:
             broker=faust_broker(self.connection),
             credentials=None,
             topics=self.topics,
-            group_prefix=self.settings.topic_prefix,
+            group_prefix=self.deployment.kafka_id(""),
             partitions=self.settings.kafka_partitions,
             topic_ids=topic_ids(self.connection, [self.topics.raw]),
             policy=policy,
