@@ -263,7 +263,7 @@ async def test_explain_finds_a_rejected_call_by_each_of_its_ids(stage: Stage, da
 async def test_a_selection_that_matches_nothing_says_so(stage: Stage) -> None:
     """Earlier a requeue of a dismissed dead letter printed five zeros, with exit code 0."""
     stage.put([raw(0, slp(number, cost="2000000"), customer=name) for number, name in enumerate(("acme", "beta"))])
-    async with stage.running("meter", stage.parts()):
+    async with stage.running("meter", stage.parts(group_prefix=stage.deployment.kafka_id(""))):
         await soon(lambda: len(stage.read(stage.topics.rejected)) == 2, limit_s=20)
 
     async def said(*words: str) -> tuple[int, str]:
