@@ -63,7 +63,7 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
     except ConfigurationError as error:
         fail(error.detail, 2)
     except TopicProblem as error:
-        fail(f"{error.detail} {_of_another_prefix(error)}".strip(), 1)
+        fail(error.detail + _of_another_prefix(error), 1)
     except MeterbridgeError as error:
         fail(with_address(error, load_settings), 1)
     except expected as error:
@@ -105,9 +105,10 @@ def _of_another_prefix(error: TopicProblem) -> str:
 
     settings = load_settings()
     try:
-        return topics_elsewhere(kafka_connection(settings), topic_layout(settings))
+        elsewhere = topics_elsewhere(kafka_connection(settings), topic_layout(settings))
     except (Unavailable, TopicProblem):  # the error itself is the sentence
         return ""
+    return " " + elsewhere if elsewhere else ""
 
 
 def chosen(only: str, known: tuple[str, ...]) -> tuple[str, ...]:
