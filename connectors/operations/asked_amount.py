@@ -8,7 +8,7 @@ from schemas.money import EXACT, ZERO
 _HUNDRED = Decimal(100)
 
 
-class Amounts(Protocol):
+class AskedCall(Protocol):
     """A call. Fields: usd, its cost, and billed, what a rate card bills for it, None = its cost; dollars."""
 
     @property
@@ -17,15 +17,15 @@ class Amounts(Protocol):
     def billed(self) -> Decimal | None: ...
 
 
-class Billed(Protocol):
+class AskedEvent(Protocol):
     """An event. Field: cents, its amount."""
 
     @property
     def cents(self) -> Decimal: ...
 
 
-C = TypeVar("C", bound=Amounts)
-E = TypeVar("E", bound=Billed)
+C = TypeVar("C", bound=AskedCall)
+E = TypeVar("E", bound=AskedEvent)
 
 
 def in_question(candidates: list[tuple[C, E | None]], usd: Decimal) -> list[tuple[C, E | None]]:
@@ -44,7 +44,7 @@ def in_question(candidates: list[tuple[C, E | None]], usd: Decimal) -> list[tupl
     ]
 
 
-def _amounts(call: Amounts) -> tuple[Decimal, ...]:
+def _amounts(call: AskedCall) -> tuple[Decimal, ...]:
     return (call.usd,) if call.billed is None else (call.usd, call.billed)
 
 

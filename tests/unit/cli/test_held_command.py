@@ -80,10 +80,10 @@ def test_a_table_shows_the_largest_amounts_of_a_flood_and_the_number_of_customer
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        ([], "nothing is held for 'nobody-*': `meterbridge held list` shows what is."),
+        ([], "nothing is held for 'nobody-*': see `meterbridge held list`."),
         (
             ["--until", "2026-11-20T10:03Z"],
-            "nothing is held for 'nobody-*' of usage that ended by 2026-11-20T10:03Z: `meterbridge held list` shows what is.",
+            "nothing is held for 'nobody-*' of usage that ended by 2026-11-20T10:03Z: see `meterbridge held list`.",
         ),
     ],
 )
