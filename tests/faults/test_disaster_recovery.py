@@ -62,7 +62,7 @@ async def create_history(growing: Growing) -> None:
 async def test_a_broker_that_lost_its_disk_continues_from_its_last_copy(broker: MavenKafka, tmp_path: Path) -> None:
     growing = Growing(broker.bootstrap, "eu.", 2, 4)
     page = Page(tmp_path, broker, growing)
-    saving, restoring, looking = page.blocks("Backup and restore")
+    saving, restoring, looking, comparing = page.blocks("Backup and restore")
     await create_history(growing)
     broker.end()
     page.type(saving)
@@ -72,6 +72,7 @@ async def test_a_broker_that_lost_its_disk_continues_from_its_last_copy(broker: 
     broker.restart()
     page.type(looking)
     await growing.each_call_is_billed_once()
+    page.type(comparing)
 
 
 async def test_ledgers_whose_folders_were_deleted_from_a_brokers_disk_are_rebuilt(

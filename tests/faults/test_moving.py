@@ -104,7 +104,7 @@ async def test_with_kafkas_data_no_call_is_refused_lost_or_billed_twice(
     here += [call(20 + number, ghost) for number, ghost in enumerate(GHOSTS)]
     await post(ingress.port, here)
     await growing.meter(until=24)
-    starting, saving, restoring, looking = blocks_of("Move with Kafka's data")
+    starting, saving, restoring, looking, comparing = blocks_of("Move with Kafka's data")
     at_new = {"KAFKA_BOOTSTRAP_SERVERS": new.bootstrap, "TOPIC_PREFIX": PREFIX}
     port = free_port()
     async with typing(tmp_path, port, KAFKA_DATA=str(new.folder / "data"), **at_new) as shell:
@@ -123,6 +123,7 @@ async def test_with_kafkas_data_no_call_is_refused_lost_or_billed_twice(
         for ghost in GHOSTS:
             growing.stage.map(ghost, "org", "sub")
         await growing.bill(44)
+        await shell.run(comparing)
         assert growing.billed() == (44, 44 * CENTS)
         await growing.sound()
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.support.eventually import PATIENCE
+
 _FORKS = Path(__file__).with_name("forks.py")
 #: The most that is waited for a proxy: to answer, and to end after SIGTERM.
 _UP_LIMIT_S, _STOP_LIMIT_S = 1200.0, 30.0
@@ -25,7 +27,7 @@ class ForkedProxy:
 
     async def up(self) -> None:
         """Wait until it answers. Raises: RuntimeError: it ended, or does not answer."""
-        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=30 * PATIENCE) as client:
             for _ in range(int(_UP_LIMIT_S / _UP_POLL_S)):
                 if not self._lives():
                     break

@@ -21,6 +21,8 @@ from litellm.proxy.hooks.responses_id_security import decrypted_response_id
 from litellm_enterprise.proxy.common_utils.check_responses_cost import CheckResponsesCost
 from litellm_enterprise.proxy.hooks import managed_files
 
+from tests.support.eventually import PATIENCE
+
 #: Columns of LiteLLM's own accounting, which are no part of the row.
 _ACCOUNTING = "accounting_"
 _FREE_READS = bool(os.environ.get("TRIAL_FREE_READS"))
@@ -36,7 +38,7 @@ class PostingWriter(db_spend_update_writer.DBSpendUpdateWriter):
             return True
         row = {name: value for name, value in payload.items() if not name.startswith(_ACCOUNTING)}
         body = json.dumps(row, default=str)
-        async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=30 * PATIENCE) as http:
             answer = await http.post(os.environ["TRIAL_SPEND_URL"], content=body)
         answer.raise_for_status()
         return answer.json()["new"] or not of_a_job

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from connectors.litellm.recommended import EXCLUDED
+from tests.support.eventually import PATIENCE
 
 #: The release that is tried; its libraries come from requirements.txt.
 LITELLM = "1.110.2"
@@ -125,7 +126,7 @@ class Proxy:
         self.client = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}",
             headers={"Authorization": f"Bearer {KEY}"},
-            timeout=60,
+            timeout=60 * PATIENCE,
             trust_env=False,
         )
         (folder / "trial_auth.py").write_text(_AUTH)

@@ -27,6 +27,7 @@ from tests.proxy.provider import UNFINISHED_POLLS, Provider
 from tests.proxy.proxy import USER, Configuration, Proxy, migrations
 from tests.proxy.spend import SpendLogs
 from tests.support.database import fresh_database
+from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka, start_kafka
 from tests.support.kafka.maven import MavenKafka
 from tests.support.ports import free_port
@@ -130,7 +131,7 @@ class Trial:
             TimeoutError: it has none after a minute.
         """
         wanted = job.rpartition("/")[2] + ending
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(60 * PATIENCE):
             while wanted not in {row[0] for row in await self.spend.rows()}:
                 await asyncio.sleep(0.2)
 

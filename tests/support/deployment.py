@@ -19,6 +19,7 @@ from connectors.billing.org_billing import OrgBilling
 from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.lago.client import LagoClient
 from connectors.processes.account_tables import now_us
+from tests.support.eventually import PATIENCE
 from tests.support.running_roles import LAGO_KEY, LINE, MASTER_KEY, TOKEN, running_roles
 from tests.support.stage import Stage
 
@@ -82,8 +83,8 @@ async def deployment(bootstrap: str, prefix: str, folder: Path, window_s: int) -
     async with running_roles(bootstrap, prefix, folder, commands, **settings) as roles:
         bearer, hook = {"Authorization": f"Bearer {MASTER_KEY}"}, {"Authorization": f"Bearer {TOKEN}"}
         async with (
-            httpx.AsyncClient(base_url=roles.url, headers=bearer, timeout=30, trust_env=False) as api,
-            httpx.AsyncClient(timeout=30, trust_env=False) as http,
+            httpx.AsyncClient(base_url=roles.url, headers=bearer, timeout=30 * PATIENCE, trust_env=False) as api,
+            httpx.AsyncClient(timeout=30 * PATIENCE, trust_env=False) as http,
             aiohttp.ClientSession(headers=hook) as session,
         ):
             client = LagoClient(http, roles.lago, LAGO_KEY)

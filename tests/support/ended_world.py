@@ -23,7 +23,7 @@ from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
 from tests.support.database import projector_parts, rows, until
-from tests.support.eventually import soon, within
+from tests.support.eventually import PATIENCE, soon, within
 from tests.support.posting import quick_delivery
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.stage import Stage
@@ -104,7 +104,7 @@ class World:
         """Set the org's record, and wait until the projector has read it, as after a webhook or a poll."""
         org = OrgRecord("org-a", periods=periods, updated_at=time.time_ns() // 1000)
         self.stage.producer.produce(self.stage.topics.orgs, msgspec.json.encode(org), "org-a")
-        self.stage.producer.flush(10)
+        self.stage.producer.flush(10 * PATIENCE)
         stands = "SELECT (extract(epoch FROM updated_at) * 1000000)::bigint FROM organisations WHERE org_id = 'org-a'"
         await until(self.url, stands, lambda at: at == org.updated_at)
 

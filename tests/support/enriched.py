@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from schemas.records import EnrichedUsage
+from tests.support.eventually import PATIENCE
 from tests.support.stage import Stage
 
 
@@ -22,4 +23,4 @@ def put(stage: Stage, numbers: range, partition: int | None = None) -> None:
     for number in numbers:
         place = number % stage.settings.kafka_partitions if partition is None else partition
         stage.producer.produce(stage.topics.enriched, msgspec.json.encode(usage(number)), b"acme", partition=place)
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)

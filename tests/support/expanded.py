@@ -71,7 +71,7 @@ class Growing:
         producer = Producer({"bootstrap.servers": self.bootstrap, "partitioner": "murmur2_random"})
         for record in records:
             producer.produce(self.stage.topics.raw, record.value, record.key, timestamp=record.timestamp)
-        producer.flush(10)
+        producer.flush(10 * PATIENCE)
 
     def parts(self) -> Components:
         """Return the parts, by the names that commands use."""

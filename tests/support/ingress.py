@@ -215,7 +215,7 @@ def _end_of(consumer: Consumer, partition: TopicPartition) -> int:
     deadline = time.monotonic() + 10 * PATIENCE
     while True:
         try:
-            return int(consumer.get_watermark_offsets(partition, timeout=10)[1])
+            return int(consumer.get_watermark_offsets(partition, timeout=10 * PATIENCE)[1])
         except KafkaException:
             if time.monotonic() > deadline:
                 raise

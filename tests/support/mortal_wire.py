@@ -5,6 +5,9 @@ import httpx
 from connectors.lago.client import LagoClient
 from tests.support.sandbox import KEY
 
+#: Seconds, as short as a product's setting may be: slow answers of Lago in these tests exceed it or do not.
+_LAGO_TIMEOUT_S = 5
+
 
 class Killed(BaseException):
     """Simulates the end of the process: nothing catches it."""
@@ -42,4 +45,4 @@ class MortalWire(httpx.AsyncBaseTransport):
 
     def client(self, url: str) -> LagoClient:
         """Return a client of ours over it."""
-        return LagoClient(httpx.AsyncClient(transport=self, timeout=5), url, KEY)
+        return LagoClient(httpx.AsyncClient(transport=self, timeout=_LAGO_TIMEOUT_S), url, KEY)

@@ -7,7 +7,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartiti
 from confluent_kafka.admin import AdminClient
 
 from connectors.kafka.admin import create_topics
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE, eventually
 from tests.support.stage import Stage
 from tests.support.values import topics_of
 
@@ -17,7 +17,7 @@ def put_back(stage: Stage, records: Sequence[Any]) -> None:
     name = stage.topics.changelog
     admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     admin.delete_topics([name])[name].result()
-    eventually(lambda: name not in admin.list_topics(timeout=10).topics)
+    eventually(lambda: name not in admin.list_topics(timeout=10 * PATIENCE).topics)
     create_topics(*topics_of(stage.settings))
     append(stage, records)
 
@@ -27,7 +27,7 @@ def append(stage: Stage, records: Sequence[Any]) -> None:
     producer = Producer({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     for record in records:
         producer.produce(stage.topics.changelog, record.value(), record.key(), partition=record.partition())
-    assert producer.flush(10) == 0
+    assert producer.flush(10 * PATIENCE) == 0
 
 
 def move_group(stage: Stage, group: str, offsets: dict[int, int]) -> None:
@@ -35,4 +35,4 @@ def move_group(stage: Stage, group: str, offsets: dict[int, int]) -> None:
     admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     places = [TopicPartition(stage.topics.raw, partition, offset) for partition, offset in offsets.items()]
     for moved in admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)]).values():
-        moved.result(30)
+        moved.result(30 * PATIENCE)

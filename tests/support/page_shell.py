@@ -158,6 +158,18 @@ class PageShell:
             f"{block.place} says\n{block.prints}\nand it printed\n{output}"
         )
 
+    async def _line(self, stdout: asyncio.StreamReader) -> bytes:
+        """Return the next line; `b""` = the shell has ended, although processes that it started may go on."""
+        assert self._process is not None
+        reading, ended = asyncio.ensure_future(stdout.readline()), asyncio.ensure_future(self._process.wait())
+        try:
+            await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading}, timeout=1)  # what the shell has printed before its end
+            return reading.result() if reading.done() else b""
+        finally:
+            reading.cancel()
+            ended.cancel()
+
     async def _typed(self, block: Block, limit_s: float) -> str:
         assert self._process is not None
         stdin, stdout = self._process.stdin, self._process.stdout
@@ -174,7 +186,7 @@ class PageShell:
         lines: list[str] = []
         try:
             async with asyncio.timeout(limit_s):
-                while line := (await stdout.readline()).decode():
+                while line := (await self._line(stdout)).decode():
                     if line.strip() == _END:
                         return "".join(lines).replace(self._prefix, "")
                     lines.append(line)

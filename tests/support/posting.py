@@ -16,7 +16,7 @@ from streams.core.delivery.circuit_breaker import Breaker
 from streams.delivery.engine import Delivery
 from streams.runtime.role import Role
 from streams.state.step_writes import MANIFEST
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.sandbox import KEY, Lago
 from tests.support.stage import Stage
 
@@ -64,13 +64,13 @@ def put(stage: Stage, events: Sequence[LagoEvent | bytes]) -> None:
     for one in events:
         value = one if isinstance(one, bytes) else msgspec.json.encode(one)
         stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
 
 
 def put_into_retry(stage: Stage, value: bytes, headers: Headers, tier: int = 0) -> None:
     """Put a record into the retry topic."""
     stage.producer.produce(stage.topics.retry, value, "sub", partition=tier, headers=headers)
-    stage.producer.flush(10)
+    stage.producer.flush(10 * PATIENCE)
 
 
 def statuses(stage: Stage) -> dict[str, str]:

@@ -10,6 +10,7 @@ from confluent_kafka import Producer
 
 from schemas.records import EnrichedUsage
 from tests.support.enriched import usage
+from tests.support.eventually import PATIENCE
 from tests.support.stage import Stage
 
 PAGE = Path(__file__).parents[2] / "docs" / "downstream.md"
@@ -42,7 +43,7 @@ def write(stage: Stage, calls: Iterable[EnrichedUsage], *, commit: bool = True) 
     producer.begin_transaction()
     for call in calls:
         producer.produce(stage.topics.enriched, msgspec.json.encode(call), call.customer_id, partition=call.offset % 2)
-    producer.flush(30)
+    producer.flush(30 * PATIENCE)
     if commit:
         producer.commit_transaction(30)
     else:

@@ -86,5 +86,7 @@ async def running_server(
             served.life.result()
         assert ready.done(), "not ready within 30 s"
         port = next(iter(served.ports.values()))
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=30 * PATIENCE, trust_env=False
+        ) as http:
             yield Server(served.ports, http)

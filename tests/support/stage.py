@@ -28,6 +28,7 @@ from streams.delivery.engine import Delivery
 from streams.runtime.role import Role
 from streams.runtime.run import run_role
 from tests.support.calls import Raw
+from tests.support.eventually import PATIENCE
 from tests.support.values import topics_of
 
 #: Short windows, so that a test need not wait a minute.
@@ -130,7 +131,7 @@ class Stage:
         for record in records:
             place = {} if partition is None else {"partition": partition}
             self.producer.produce(self.topics.raw, record.value, record.key, timestamp=record.timestamp, **place)
-        self.producer.flush(10)
+        self.producer.flush(10 * PATIENCE)
 
     def map(self, customer: str, org: str, subscription: str, since_us: int = 0) -> None:
         """Map a customer to an org's running subscription."""
@@ -140,7 +141,7 @@ class Stage:
             self.topics.orgs, msgspec.json.encode(OrgRecord(org, periods=(Period(subscription, 0),))), org
         )
         self.producer.produce(self.topics.customers, msgspec.json.encode(record), customer)
-        self.producer.flush(10)
+        self.producer.flush(10 * PATIENCE)
 
     def read(self, topic: str) -> list[Any]:
         """Return every committed message of a topic."""
@@ -155,7 +156,7 @@ class Stage:
                 "auto.offset.reset": "earliest",
             }
         )
-        count = len(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        count = len(consumer.list_topics(topic, timeout=10 * PATIENCE).topics[topic].partitions)
         consumer.assign([TopicPartition(topic, number, 0) for number in range(count)])
         messages: list[Any] = []
         ended: set[int] = set()

@@ -4,6 +4,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from connectors.config.settings import Settings
 from schemas.topics import Topic
+from tests.support.eventually import PATIENCE
 
 
 def stored(settings: Settings, topic: Topic) -> list[tuple[str, bytes]]:
@@ -19,7 +20,7 @@ def stored(settings: Settings, topic: Topic) -> list[tuple[str, bytes]]:
     )
     name = settings.topic_prefix + topic.name
     try:
-        count = len(consumer.list_topics(name, timeout=10).topics[name].partitions)
+        count = len(consumer.list_topics(name, timeout=10 * PATIENCE).topics[name].partitions)
         consumer.assign([TopicPartition(name, number, 0) for number in range(count)])
         found, ended = [], 0
         while ended < count:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from confluent_kafka.admin import AdminClient
 
+from tests.support.eventually import PATIENCE
+
 
 @contextmanager
 def own_topic_prefix(bootstrap: str) -> Iterator[str]:
@@ -13,7 +15,7 @@ def own_topic_prefix(bootstrap: str) -> Iterator[str]:
     prefix = f"t{uuid.uuid4().hex[:8]}."
     yield prefix
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    mine = [name for name in admin.list_topics(timeout=10).topics if name.startswith(prefix)]
+    mine = [name for name in admin.list_topics(timeout=10 * PATIENCE).topics if name.startswith(prefix)]
     if mine:
         for deleted in admin.delete_topics(mine, operation_timeout=10).values():
             deleted.result()

@@ -8,6 +8,7 @@ from contextlib import suppress
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests.support.eventually import PATIENCE
 from tests.support.kafka.maven import MavenKafka
 from tests.support.kafka.node import VERSION, member
 from tests.support.ports import free_port
@@ -52,7 +53,7 @@ class KafkaCluster:
             with suppress(KafkaException):
                 behind = 1 + sum(
                     len(partition.isrs) < len(partition.replicas)
-                    for topic in admin.list_topics(timeout=10).topics.values()
+                    for topic in admin.list_topics(timeout=10 * PATIENCE).topics.values()
                     for partition in topic.partitions.values()
                 )
             if behind == 1:

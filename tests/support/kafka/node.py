@@ -76,7 +76,7 @@ def wait_until_it_answers(bootstrap: str, alive: Callable[[], bool], why: Callab
         if not alive():
             raise RuntimeError(f"Kafka ended while starting:\n{why()}")
         try:
-            client.list_topics(timeout=1)
+            client.list_topics(timeout=0.9)
         except KafkaException:
             time.sleep(0.05)
         else:

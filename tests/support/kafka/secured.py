@@ -8,6 +8,7 @@ from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechani
 
 from connectors.kafka.acls import ROLES
 from tests.support.authority import Authority, Signed
+from tests.support.eventually import PATIENCE
 from tests.support.kafka.maven import MavenKafka
 from tests.support.ports import free_port
 
@@ -99,4 +100,4 @@ class SecuredKafka:
             ]
         )
         for done in created.values():
-            done.result(30)
+            done.result(30 * PATIENCE)

@@ -13,7 +13,7 @@ import pytest
 from tests.support.eventually import PATIENCE
 
 TESTS = Path(__file__).parents[2]
-_FOLDERS = ("unit", "contract", "integration", "e2e", "faults")
+_FOLDERS = ("unit", "contract", "integration", "e2e", "faults", "support", "proxy")
 #: A shorter limit, seconds, is not there for the machine: the test says that nothing is waited for, or that something is.
 _SHORT_S = 1
 #: A limit from here on, seconds, is for a fault that waits for ever: no machine is that slow.
@@ -25,7 +25,20 @@ _LIMIT_AT = {"asyncio.wait_for": 1, "asyncio.timeout": 0}
 _METHODS = {"wait": 0, "join": 0, "result": 0, "communicate": 1, "flush": 0}
 #: Calls whose keyword `timeout` is no limit for a machine: it is reached, or nothing is waited for.
 _REACHED_CALLS = ("asyncio.wait",)
-_WAITING = {"wait", "join", "get", "communicate", "run", "result", "acquire", "Client", "AsyncClient", "list_topics"}
+_WAITING = {
+    "wait",
+    "join",
+    "get",
+    "communicate",
+    "run",
+    "result",
+    "acquire",
+    "Client",
+    "AsyncClient",
+    "list_topics",
+    "delete_topics",
+    "get_watermark_offsets",
+}
 #: Clocks of real time; the processor time of a thread or a process is none.
 _CLOCKS = ("time.monotonic()", "time.perf_counter()", "time.monotonic_ns()", "loop.time()", "get_running_loop().time()")
 _ELAPSED = (".elapsed.total_seconds()", ".took_s")
