@@ -285,6 +285,4 @@ async def test_a_selection_that_matches_nothing_says_so(stage: Stage) -> None:
     assert len(audited) == 2, "a requeue of --customer acmee, and the dismissal"
     assert (await said("list", "--customer", "beta")) == (0, "No open dead letter matches; 1 other is open.")
     assert (await said("dismiss", "--customer", "acme", "--comment", "a test"))[0] == 0
-    code, sentence = await said("list", "--customer", "beta")
-    # No meter has run here, so the two records of the raw topic wait for one.
-    assert code == 0 and sentence.startswith("There are no open dead letters. 2 calls in ")
+    assert (await said("list", "--customer", "beta")) == (0, "There are no open dead letters.")

@@ -36,6 +36,7 @@ from tests.support.kafka import Kafka
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "litellm"
 ACCEPTED = {"status": "accepted", "message": "Event queued for processing"}
+NOTHING = {"status": "accepted", "message": "The body holds no event, so nothing was queued", "accepted": 0}
 FLAT = (
     '{"id":"request_id","user":"customer_id","model":"gpt-4o-mini","prompt_tokens":100,"completion_tokens":200,'
     '"total_tokens":300,"spend":0.00014500000000000003,"startTime":"2024-01-01T00:00:00Z",'
@@ -140,7 +141,7 @@ async def test_litellms_openmeter_callback_can_post_here(ingress: Ingress, wrap:
 async def test_nulls_and_empty_arrays_are_no_calls_and_no_errors(ingress: Ingress) -> None:
     for body in ("[]", "null", "[null]", f"[null,{FLAT},null]", f"null\n{FLAT}\n"):
         answer = await ingress.post(body)
-        assert (answer.status, await answer.json()) == (202, ACCEPTED), body
+        assert (answer.status, await answer.json()) == (202, ACCEPTED if FLAT in body else NOTHING), body
     assert len(ingress.raw()) == 2
     assert ingress.rejected() == []
 

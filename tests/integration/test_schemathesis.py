@@ -3,11 +3,14 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from connectors.operations import requeue_judge
+from connectors.operations.usage_log import caught_up
 from tests.support.database import migrated_database
 from tests.support.eventually import within
 from tests.support.kafka import Kafka
@@ -43,7 +46,11 @@ async def lago() -> AsyncIterator[Lago]:
 
 
 @pytest.fixture
-async def server(kafka: Kafka, topic_prefix: str, postgres_url: str, lago: Lago) -> AsyncIterator[Server]:
+async def server(
+    kafka: Kafka, topic_prefix: str, postgres_url: str, lago: Lago, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Server]:
+    # Neither meter nor projector runs: a requeue would wait a minute for them, and be answered 503 then.
+    monkeypatch.setattr(requeue_judge, "caught_up", partial(caught_up, limit_s=0.5))
     async with migrated_database(postgres_url) as url:
         settings = settings_for(
             kafka, topic_prefix, lago_api_url=lago.url, database_url=SecretStr(url), api_rate_limit=0
