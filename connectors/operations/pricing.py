@@ -8,7 +8,7 @@ a rate card and the log itself need it.
 """
 
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -22,6 +22,7 @@ from streams.core.metering.matching import LoggedCall, LoggedDetails
 
 _encode = msgspec.json.Encoder().encode
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
+_NULL: Final = Raw(b"null")
 #: The members of a call that hold names and tokens, by the name in the log.
 _NAMES: Final = {
     "provider": "custom_llm_provider",
@@ -51,7 +52,7 @@ def as_counted(stored: bytes, row: LoggedCall, unit: Decimal) -> tuple[bytes, by
     key = row.customer_id.encode()
     envelope = _members(stored)
     envelope["id_kind"] = Raw(_encode(row.id_kind))
-    if msgspec.json.decode(envelope["shape"]) in (SLP, FLAT) and (status := _status_of(row)) is not None:
+    if msgspec.json.decode(envelope["shape"]) in (SLP, FLAT) and (made_of := _made_of(row)) is not None:
         call = _members(envelope["call"])
         copy = usage_of(stored, row.customer_id, unit)
         if copy is not None and row.details is not None:
@@ -61,9 +62,13 @@ def as_counted(stored: bytes, row: LoggedCall, unit: Decimal) -> tuple[bytes, by
         token_counts = {
             "id": row.request_id,
             "litellm_call_id": row.call_id,
-            "status": status,
-            "startTime": to_iso(row.start_us),
+            "status": made_of.status,
+            "startTime": to_iso(row.start_us) if made_of.start else "",
         }
+        if not made_of.start and call.get("endTime", _NULL) == _NULL:
+            call["endTime"] = Raw(
+                _encode(to_iso(row.start_us))
+            )  # its sender gave no time, so it has that of its receipt
         counted = {name: Raw(_encode(value)) for name, value in token_counts.items() if value}
         for name in token_counts:
             call.pop(name, None)
@@ -90,16 +95,24 @@ def _complete(envelope: dict[str, Raw], call: dict[str, Raw], copy: Usage, model
             found["metadata"] = {**metadata, "usage_object": used}
     if details.byok and not copy.byok:
         found["byok"] = True
-    if details.end_us and call.get("endTime", Raw(b"null")) == Raw(b"null"):
+    if details.end_us and call.get("endTime", _NULL) == _NULL:
         found["endTime"] = to_iso(details.end_us)
     call |= {name: Raw(_encode(value)) for name, value in found.items() if value}
     if details.power_level and "power_level" not in envelope:
         envelope["power_level"] = Raw(_encode(details.power_level))
 
 
-def _status_of(row: LoggedCall) -> str | None:
-    """Return the status in the row's identity, which may be `""`; None = the identity is made of other members."""
-    for status in (row.status, ""):
-        if identity_of("litellm", row.call_id, row.request_id, status, str(row.start_us // 1000)) == row.identity:
-            return status
+class _MadeOf(NamedTuple):
+    """What the identity of a call of LiteLLM is made of, besides its ids. Both may be `""`."""
+
+    status: str
+    start: str
+
+
+def _made_of(row: LoggedCall) -> _MadeOf | None:
+    """Return what the row's identity is made of; None = of other members."""
+    for start in (str(row.start_us // 1000), ""):
+        for status in (row.status, ""):
+            if identity_of("litellm", row.call_id, row.request_id, status, start) == row.identity:
+                return _MadeOf(status, start)
     return None

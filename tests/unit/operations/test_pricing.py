@@ -85,6 +85,20 @@ def test_what_a_copy_says_itself_stays_its_own() -> None:
     assert (usage.end_us, usage.team_id, usage.power_level) == (NOON + SECOND_US, "other", "precision")
 
 
+@pytest.mark.parametrize("status", ["", "success"])
+@pytest.mark.parametrize("details", [None, DETAILS])
+def test_a_call_whose_sender_gave_no_time_keeps_its_identity(details: LoggedDetails | None, status: str) -> None:
+    """Earlier a price list made a second call of it, and the next copy of the call was billed too."""
+    identity = identity_of("litellm", "", "np-1", status, "")
+    row = ROW._replace(identity=identity, call_id="", request_id="np-1", start_us=NOON, details=details)
+    element = {"request_id": "np-1", "startTime": NOON / 1e6, "spend": 2}
+    stored = strip(msgspec.json.encode(element), FLAT, NOON + SECOND_US, CUSTOMER_ID_FIELDS, BACKFILL)
+    assert stored is not None
+    usage = usage_of(as_counted(stored[1], row, UNIT)[1], "acme", UNIT)
+    assert (usage.identity, usage.cost, usage.end_us) == (identity, 2, NOON)
+    assert (usage.model, usage.total_tokens) == (("own/model", 150) if details else ("", 0))
+
+
 @pytest.mark.parametrize("details", [None, LoggedDetails()])
 def test_a_row_without_details_adds_none(details: LoggedDetails | None) -> None:
     element = {"id": "chatcmpl-1", "litellm_call_id": "call-1", "startTime": START / 1e6, "spend": 2}
