@@ -245,7 +245,8 @@ def _done_text(done: RequeueResult) -> str:
         events = numbered(done.dismissed_maybe_at_lago, "dismissed event")
         text += f"\n{events} may be in Lago, which then bills this usage: look for the transaction ids there."
     if done.impossible:
-        text += f"\nImpossible as they are ({reasons}): send a corrected call, or give them up: `meterbridge dlq dismiss --comment WHY`."
+        which = next(iter(done.reasons)) if len(done.reasons) == 1 else "REASON"
+        text += f"\nImpossible as they are ({reasons}): send a corrected call, or give them up: `meterbridge dlq dismiss --reason {which} --comment WHY`."
         text += f"\n{meanings(done.reasons)}".rstrip()
     return text
 

@@ -67,6 +67,8 @@ def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool,
     answer = {**_answer(held), "dry_run": dry_run, "audit_id": audit_id}
     does = "Would be written off" if dry_run else "Ordered"
     say(answer, as_json=as_json, table=lambda: _table(held, f"{does}: {_sums(answer)}"))
+    if asks and not as_json and not _watched():
+        fail("nothing was written off: --match asks at a terminal. Add --yes to write off without a question.", 1)
 
 
 def _agreed(held: list[Held], *, as_json: bool) -> bool:

@@ -65,7 +65,8 @@ def test_without_a_terminal_nothing_is_written_off(
 ) -> None:
     monkeypatch.setattr(command, "_watched", lambda: False)
     code, result = run(*WORDS)
-    assert (code, ordered, "Would be written off" in result) == (0, [], True)
+    assert (code, ordered, "Would be written off" in result) == (1, [], True)
+    assert "Add --yes to write off without a question." in " ".join(result.split())
 
 
 def test_a_table_shows_the_largest_amounts_of_a_flood_and_the_number_of_customers(
