@@ -4,10 +4,10 @@ import time
 from datetime import UTC, datetime
 from decimal import Decimal
 
-import httpx
 import pytest
 
 from tests.support.eventually import soon
+from tests.support.http_client import http_client
 from tests.support.ingress import running_ingress
 from tests.support.kafka import Kafka
 from tests.support.posting import quick_delivery
@@ -27,7 +27,7 @@ async def test_calls_posted_three_times_are_billed_once(kafka: Kafka, topic_pref
     body = "[" + ",".join(CALL % (at, number) for number in range(4)) + "]"
     async with (
         lago_sandbox() as lago,
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         running_ingress(kafka.bootstrap, topic_prefix) as ingress,
     ):
         await lago.plan()

@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.database import fresh_database, rows
 from tests.support.eventually import PATIENCE, soon
+from tests.support.http_client import http_client
 from tests.support.kafka.maven import java_command, short_lived
 from tests.support.kafka.secured import ADMIN, CERTIFICATE, SCRAM, SecuredKafka
 from tests.support.page_shell import ROOT, Block, PageShell, blocks
@@ -78,7 +79,7 @@ class Sender:
 
     async def run(self) -> None:
         """Runs until it is `ended`: the last call is answered then; otherwise it would be billed and not counted here."""
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with http_client(trust_env=False) as http:
             for number in count():
                 await self._post(http, number)
                 if self.ended:

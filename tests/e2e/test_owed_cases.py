@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from schemas.moments import to_iso
 from streams.core.metering.decisions import BILLED
 from tests.support.eventually import soon
+from tests.support.http_client import http_client
 from tests.support.ingress import RECEIVED_AT, running_ingress
 from tests.support.kafka import Kafka
 from tests.support.posting import quick_delivery
@@ -71,7 +71,7 @@ async def _world(bootstrap: str, prefix: str) -> Seen:
         stage.map(customer, f"org-{customer}", f"sub-{customer}")
     async with (
         lago_sandbox(clock=lambda: RECEIVED_AT / 1e6) as lago,
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         running_ingress(bootstrap, prefix) as ingress,
     ):
         await lago.plan()

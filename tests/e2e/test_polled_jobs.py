@@ -11,7 +11,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from connectors.ingest.store import ElementStore
@@ -20,6 +19,7 @@ from schemas.moments import SECOND_US
 from schemas.topics import RAW, REJECTED
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from tests.support.eventually import soon
+from tests.support.http_client import http_client
 from tests.support.ingress import USAGE, serving
 from tests.support.kafka import Kafka
 from tests.support.posting import quick_delivery
@@ -65,7 +65,7 @@ async def test_a_polled_job_is_billed_once_over_a_restart_and_a_week(
     )
     async with (
         lago_sandbox(clock=lambda: clock[0] / 1e6) as lago,
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         serving(store) as ingress,
     ):
         await lago.plan()

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
-import httpx
 import msgspec
 import pytest
 
@@ -17,6 +16,7 @@ from schemas.wire import RawRecord
 from streams.core.metering.decisions import BILLED, decide
 from streams.core.metering.normalise import normalise
 from tests.support.eventually import soon
+from tests.support.http_client import http_client
 from tests.support.ingress import RECEIVED_AT, Ingress, running_ingress
 from tests.support.kafka import Kafka
 from tests.support.posting import quick_delivery
@@ -104,7 +104,7 @@ async def test_recorded_bodies_sent_three_times_are_billed_once(
         stage.map(customer, f"org-{number}", f"sub-{number}")
     async with (
         lago_sandbox(clock=lambda: RECEIVED_AT / 1e6) as lago,
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         running_ingress(kafka.bootstrap, topic_prefix) as ingress,
     ):
         await lago.plan()

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Callable
 from random import Random
 
-import httpx
 import msgspec
 import pytest
 
 from tests.support.eventually import soon
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import lago_sandbox
@@ -39,7 +39,7 @@ async def test_one_bad_event_and_one_repeat_in_each_of_ten_batches_affect_no_oth
         put(stage, events)
     async with (
         lago_sandbox(clock=time.time) as lago,
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
     ):
         await soon(lambda: len(stage.sensors.receipts) == BATCHES * (BATCH + 1), 30)

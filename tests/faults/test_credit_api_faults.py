@@ -19,6 +19,7 @@ from tests.faults.stage_process import stage_process
 from tests.support.credits import account, balanced, give
 from tests.support.database import rows
 from tests.support.eventually import PATIENCE, soon
+from tests.support.http_client import http_client
 from tests.support.ports import free_port
 from tests.support.stage import Stage
 from tests.support.stripe_events import SECRET, body_of, event, session, signed
@@ -56,7 +57,7 @@ class Client:
 
     def __init__(self, port: int) -> None:
         limits = httpx.Limits(max_keepalive_connections=0)
-        self._http = httpx.AsyncClient(
+        self._http = http_client(
             base_url=f"http://127.0.0.1:{port}", timeout=10 * PATIENCE, trust_env=False, limits=limits
         )
         self.repeats = 0

@@ -10,7 +10,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.faults.calls import CUSTOMERS
@@ -18,6 +17,7 @@ from tests.faults.world import COMMANDS, MASTER_KEY, TOKEN, World, mapped_late, 
 from tests.support.command import Ended, ended
 from tests.support.database import rows, until
 from tests.support.eventually import PATIENCE
+from tests.support.http_client import http_client
 from tests.support.kafka import MavenKafka
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
@@ -72,7 +72,7 @@ def calls_of(numbers: range, customers: Sequence[str] = MAPPED, at: datetime | N
 
 
 async def post(world: World, calls: list[dict[str, Any]]) -> None:
-    async with httpx.AsyncClient(trust_env=False, timeout=60 * PATIENCE) as http:
+    async with http_client(trust_env=False, timeout=60 * PATIENCE) as http:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         answer = await http.post(world.url("ingress") + "/webhook/litellm/usage", json=calls, headers=headers)
     assert answer.status_code == 202, answer.text
@@ -84,7 +84,7 @@ async def typed(world: World, *words: str) -> Ended:
 
 async def billed(world: World) -> Decimal:
     """Cents at Lago."""
-    async with httpx.AsyncClient(trust_env=False, timeout=30 * PATIENCE) as http:
+    async with http_client(trust_env=False, timeout=30 * PATIENCE) as http:
         stats = json.loads((await http.get(world.url("sandbox") + "/__stats")).text)
     return Decimal(stats["totals"]["billed_cents"])
 
@@ -101,7 +101,7 @@ async def bills(world: World, cents: int) -> None:
 async def map_stranger(world: World) -> None:
     mapping = {"litellm_customer_id": STRANGER, "lago_customer_id": org_of(MAPPED[0]), "lago_organization_id": "t"}
     headers = {"Authorization": f"Bearer {MASTER_KEY}"}
-    async with httpx.AsyncClient(trust_env=False, timeout=60 * PATIENCE, headers=headers) as http:
+    async with http_client(trust_env=False, timeout=60 * PATIENCE, headers=headers) as http:
         answer = await http.post(world.url("api") + "/customers/mapping", json=mapping)
     assert answer.status_code // 100 == 2, answer.text
 

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from confluent_kafka.admin import AdminClient
 
 from connectors.processes.server import API, PARTS, serving
 from tests.support.eventually import PATIENCE, within
+from tests.support.http_client import http_client
 from tests.support.kafka import MavenKafka
 from tests.support.server import BEARER, settings_for
 
@@ -36,9 +36,7 @@ async def test_the_first_mapping_can_be_set_as_soon_as_the_server_is_ready(
     settings = settings_for(fresh, "fresh.").model_copy(update={"api_port": 0} if parts == (API,) else {})
     async with (
         serving(settings, parts) as served,
-        httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{served.ports[API]}", timeout=30 * PATIENCE, trust_env=False
-        ) as http,
+        http_client(base_url=f"http://127.0.0.1:{served.ports[API]}", timeout=30 * PATIENCE, trust_env=False) as http,
     ):
         reasons = set()
         async with within(60):

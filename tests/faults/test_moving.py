@@ -13,13 +13,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from confluent_kafka import Producer
 
 from tests.support.database import projector_parts, until
 from tests.support.eventually import PATIENCE
 from tests.support.expanded import CENTS, GHOSTS, NAMES, Growing
+from tests.support.http_client import http_client
 from tests.support.ingress_process import IngressProcess
 from tests.support.kafka import Kafka, MavenKafka
 from tests.support.page_shell import ROOT, Block, PageShell, blocks
@@ -82,7 +82,7 @@ def call(number: int, customer: str) -> dict[str, Any]:
 
 
 async def post(port: int, calls: Iterable[dict[str, Any]]) -> None:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+    async with http_client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
         for one in calls:
             answer = await http.post("/webhook/litellm/usage", json=one)
             assert answer.status_code == 202, answer.text

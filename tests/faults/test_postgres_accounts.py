@@ -29,6 +29,7 @@ from tests.support.command import ended
 from tests.support.credits import give
 from tests.support.database import rows, until
 from tests.support.eventually import PATIENCE, soon
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 
 pytestmark = pytest.mark.faults
@@ -156,7 +157,7 @@ async def bill(world: World, url: str) -> None:
 
 
 async def post(world: World, calls: list[dict[str, Any]]) -> None:
-    async with httpx.AsyncClient(trust_env=False, timeout=30 * PATIENCE) as http:
+    async with http_client(trust_env=False, timeout=30 * PATIENCE) as http:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         answer = await http.post(world.url("ingress") + "/webhook/litellm/usage", json=calls, headers=headers)
     assert answer.status_code == 202, answer.text
@@ -165,9 +166,7 @@ async def post(world: World, calls: list[dict[str, Any]]) -> None:
 async def manage(world: World, url: str) -> None:
     """Do the queries and changes that `serve` makes in Postgres: keys, orgs, mappings made and taken back."""
     headers = {"Authorization": f"Bearer {MASTER_KEY}"}
-    async with httpx.AsyncClient(
-        trust_env=False, timeout=30 * PATIENCE, base_url=world.url("api"), headers=headers
-    ) as http:
+    async with http_client(trust_env=False, timeout=30 * PATIENCE, base_url=world.url("api"), headers=headers) as http:
         answers = [
             created := await http.post(
                 "/api/v1/access/keys", json={"name": "n", "scopes": ["mappings:read", "stats:read"]}
@@ -226,7 +225,7 @@ async def release(world: World, url: str) -> None:
     await give(url, f"org:{org}", "10")
     mapping = {"litellm_customer_id": "a stranger", "lago_customer_id": org, "lago_organization_id": "tenant-1"}
     headers = {"Authorization": f"Bearer {MASTER_KEY}"}
-    async with httpx.AsyncClient(trust_env=False, timeout=30 * PATIENCE, headers=headers) as http:
+    async with http_client(trust_env=False, timeout=30 * PATIENCE, headers=headers) as http:
         answer = await http.post(world.url("api") + "/customers/mapping", json=mapping)
     assert answer.status_code // 100 == 2, answer.text
     await until(url, "SELECT count(*) FROM corrected_parts WHERE done", lambda found: found == 1, 60)

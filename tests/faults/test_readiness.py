@@ -17,6 +17,7 @@ from connectors.config.settings import Settings
 from connectors.kafka.reachability import ANSWER_S, EVERY_S
 from connectors.processes.server import API, WEBHOOKS, serving
 from tests.support.eventually import PATIENCE
+from tests.support.http_client import http_client
 from tests.support.kafka import MavenKafka
 from tests.support.server import settings_for
 
@@ -69,7 +70,7 @@ async def watched(settings: Settings, part: str) -> AsyncIterator[Server]:
     async with AsyncExitStack() as stack:
         served = await stack.enter_async_context(serving(settings, [part]))
         url = f"http://127.0.0.1:{served.ports[part]}"
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10 * PATIENCE, trust_env=False))
+        http = await stack.enter_async_context(http_client(base_url=url, timeout=10 * PATIENCE, trust_env=False))
         await asyncio.wait_for(served.ready.wait(), 60 * PATIENCE)
         server = Server(http)
         watching = asyncio.ensure_future(server.watch())

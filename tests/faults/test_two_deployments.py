@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-import httpx
 import pytest
 
 from streams.components import Components
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
+from tests.support.http_client import http_client
 from tests.support.posting import opened, quick_delivery, statuses
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.stage import QUICK, Stage
@@ -74,7 +74,7 @@ async def test_events_of_another_deployment_are_not_posted(
     """Its sink has its own group, which starts at the first event: everything that was ever billed."""
     map_all(stage)
     stage.put(calls(range(CALLS)))
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with http_client(trust_env=False) as http:
         own = named(stage, "one", delivery=quick_delivery(lago, http))
         async with stage.running("meter", own), stage.running("sink", own):
             await soon(lambda: billed(stage) == CALLS and set(statuses(stage).values()) == {"completed"}, 30)

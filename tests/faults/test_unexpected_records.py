@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
@@ -14,6 +13,7 @@ from schemas.ledger import LEDGER_VERSION, POSITION_KEY, Position
 from schemas.wire import ENVELOPE_VERSION
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import PATIENCE, soon
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import Lago
@@ -125,7 +125,7 @@ async def test_an_event_with_fields_of_a_later_release_is_posted_unchanged(stage
     value = msgspec.json.encode({**msgspec.to_builtins(event(1)), "later": {"a": 1}})
     put(stage, [event(0), value])
     async with (
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
     ):
         await soon(lambda: statuses(stage) == {"e-0": "completed", "e-1": "completed"}, 30)

@@ -13,7 +13,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
@@ -32,6 +31,7 @@ from tests.faults.oracle import Found, receipts_wrong, seals_wrong
 from tests.faults.recording import CODE
 from tests.support.command import meterbridge
 from tests.support.eventually import PATIENCE, soon
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.posting import quick_delivery
 from tests.support.recorded_version.recording import RECORDINGS, Recording
@@ -63,7 +63,7 @@ async def test_the_work_that_an_earlier_version_left_is_billed_once_to_the_cent(
 
     stage = Stage(kafka.bootstrap, topic_prefix, about["partitions"])
     dead = restored_on(stage, recording)
-    async with lago_sandbox(clock=now_s) as lago, httpx.AsyncClient(trust_env=False) as http:
+    async with lago_sandbox(clock=now_s) as lago, http_client(trust_env=False) as http:
         await sold(lago, about, ended_s)
         parts = stage.parts(MeterPolicy(deployment=about["deployment"]), quick_delivery(lago, http))
         parts = replace(parts, now_us=lambda: int(now_s() * 1_000_000), held_in_memory=3)

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 
-import httpx
 import pytest
 
 from schemas.moments import HOUR_US
 from streams.components import Components
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
+from tests.support.http_client import http_client
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import lago_sandbox
 from tests.support.stage import Stage
@@ -75,7 +75,7 @@ async def test_meters_with_wrong_clocks_bill_each_call_once_at_its_own_time(
 @pytest.mark.parametrize("hours", OFF_BY_H)
 async def test_sink_and_retry_with_wrong_clocks_deliver_each_event_once(stage: Stage, hours: float) -> None:
     """The retry time is set by one clock and awaited by another: the event is delivered neither never nor twice."""
-    async with lago_sandbox(clock=time.time) as lago, httpx.AsyncClient(trust_env=False) as http:
+    async with lago_sandbox(clock=time.time) as lago, http_client(trust_env=False) as http:
         await lago.fault(kind="poison", transaction_id="e-3")
         put(stage, [event(number) for number in range(8)])
         sink = off_by(hours, stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.5, max_retries=100))

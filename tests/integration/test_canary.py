@@ -18,6 +18,7 @@ from tests.faults.procs import Process
 from tests.faults.world import COMMANDS, KEY, OURS, World, running_world
 from tests.support.command import ended
 from tests.support.eventually import soon
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 
@@ -46,7 +47,7 @@ async def run(world: World, *words: str, **more: str) -> tuple[int, str, str]:
 
 async def lago(world: World, method: str, path: str, **more: Any) -> Any:
     headers = {"Authorization": f"Bearer {KEY}"}
-    async with httpx.AsyncClient(base_url=world.url("sandbox"), headers=headers, trust_env=False) as http:
+    async with http_client(base_url=world.url("sandbox"), headers=headers, trust_env=False) as http:
         answer = await http.request(method, path, **more)
         assert answer.is_success, answer.text
         return answer.json()

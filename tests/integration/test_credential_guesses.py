@@ -2,13 +2,13 @@
 
 import asyncio
 
-import httpx
 import pytest
 import structlog
 from aiohttp import web
 
 from connectors.http.unauthenticated_limits import UnauthenticatedConnections, bounds_of
 from connectors.processes.server import API, WEBHOOKS, serving
+from tests.support.http_client import http_client
 from tests.support.ingress import USAGE
 from tests.support.kafka import Kafka
 from tests.support.server import settings_for
@@ -32,7 +32,7 @@ async def test_guesses_are_counted_and_logged_once_a_minute_and_never_with_the_g
         kafka, topic_prefix, webhook_token=("the-token-of-a-sender",), allow_unauthenticated=False, api_port=0
     )
     with structlog.testing.capture_logs() as lines:
-        async with serving(settings, (WEBHOOKS, API)) as served, httpx.AsyncClient(trust_env=False) as http:
+        async with serving(settings, (WEBHOOKS, API)) as served, http_client(trust_env=False) as http:
             await served.ready.wait()
             webhooks, api = (f"http://127.0.0.1:{served.ports[part]}" for part in (WEBHOOKS, API))
 

@@ -3,13 +3,13 @@
 import time
 from collections.abc import AsyncIterator
 
-import httpx
 import msgspec
 import pytest
 from confluent_kafka import Producer
 
 from streams.components import Components
 from tests.support.eventually import PATIENCE, soon
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.posting import event, limit_records, opened, put, put_into_retry, quick_delivery, statuses
 from tests.support.sandbox import Lago
@@ -23,7 +23,7 @@ def stage(kafka: Kafka, topic_prefix: str) -> Stage:
 
 @pytest.fixture
 async def parts(stage: Stage, lago: Lago) -> AsyncIterator[Components]:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with http_client(trust_env=False) as http:
         yield stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.1)
 
 

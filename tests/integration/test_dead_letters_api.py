@@ -20,6 +20,7 @@ from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.database import projector_parts, until
 from tests.support.eventually import PATIENCE, eventually, soon
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import Lago
@@ -52,7 +53,7 @@ async def test_requeued_dead_letters_are_bounded_and_arrive(stage: Stage, lago: 
     for name in ("e-1", "e-2", "e-3", "e-4"):
         await lago.fault(kind="poison", transaction_id=name)
     put(stage, [event(n) for n in range(5)])
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with http_client(trust_env=False) as http:
         posting = stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.05)
         async with stage.running("sink", posting), stage.running("retry", posting):
             await soon(lambda: list(statuses(stage).values()).count("failed") == 4, limit_s=30)

@@ -4,13 +4,13 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import httpx
 import msgspec
 import pytest
 
 from schemas.records import DeliveryAttempt
 from tests.support.database import projector_parts, rows, until
 from tests.support.eventually import soon
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import Lago, lago_sandbox
@@ -37,7 +37,7 @@ def attempts(stage: Stage) -> list[DeliveryAttempt]:
 async def test_every_post_makes_one_record_and_none_contains_an_event(stage: Stage, lago: Lago) -> None:
     put(stage, [event(n) for n in range(250)])
     async with (
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
     ):
         await soon(lambda: len(stage.sensors.receipts) == 250)
@@ -61,7 +61,7 @@ async def test_a_failed_post_is_recorded_with_its_reason_and_counted(stage: Stag
     bad = event(3)
     bad.timestamp = "yesterday"
     put(stage, [event(1), event(2), bad])
-    async with httpx.AsyncClient(trust_env=False) as http, projector_parts(stage, database) as base:
+    async with http_client(trust_env=False) as http, projector_parts(stage, database) as base:
         delivery = quick_delivery(lago, http, isolate_after=50, alone_after=200)
         parts = replace(base, delivery=lambda: delivery)
         async with stage.running("sink", parts), stage.running("project", parts):

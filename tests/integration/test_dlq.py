@@ -8,7 +8,6 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-import httpx
 import pytest
 
 from connectors.ingest.raw_record import strip
@@ -26,6 +25,7 @@ from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.database import projector_parts, rows
 from tests.support.eventually import PATIENCE, soon
+from tests.support.http_client import http_client
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import Lago
 from tests.support.stage import Stage
@@ -33,7 +33,7 @@ from tests.support.stage import Stage
 
 @pytest.fixture
 async def posting(stage: Stage, lago: Lago) -> AsyncIterator[Components]:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with http_client(trust_env=False) as http:
         yield stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.05)
 
 

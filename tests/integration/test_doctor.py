@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from aiohttp import web
 from typer.testing import CliRunner
@@ -22,6 +21,7 @@ from connectors.litellm.recommended import working_yaml
 from connectors.litellm.seen import USAGE_PATH, CallbackKind
 from schemas.errors import Rejected, Unavailable
 from tests.support.eventually import PATIENCE
+from tests.support.http_client import http_client
 from tests.support.ports import free_port
 from tests.support.sandbox import KEY, Lago, event, lago_sandbox
 
@@ -92,7 +92,7 @@ async def examined(
     url: str | None, config: Path | None = None, *, lago: Lago | None = None, **changes: str
 ) -> tuple[ExaminationReport, set[str]]:
     own: Settings = load_settings({**GOOD, **({"LAGO_API_URL": lago.url} if lago else {}), **changes})
-    async with httpx.AsyncClient(trust_env=False, timeout=5 * PATIENCE) as http:
+    async with http_client(trust_env=False, timeout=5 * PATIENCE) as http:
         report = await examine(own, http, config, url, with_lago=lago is not None)
     apart = {
         *BY_SUBJECT["versions"],
@@ -144,7 +144,7 @@ async def test_the_address_to_which_litellm_posts_is_asked(tmp_path: Path) -> No
     async def found_at(port: int, path: str = USAGE_PATH) -> set[str]:
         file = tmp_path / "config.yaml"
         file.write_text(working_yaml(f"http://127.0.0.1:{port}{path}"))
-        async with httpx.AsyncClient(trust_env=False, timeout=5 * PATIENCE) as http:
+        async with http_client(trust_env=False, timeout=5 * PATIENCE) as http:
             report = await examine(load_settings(GOOD), http, file, None, with_lago=False)
         return {finding.code for finding in report.findings} & BY_SUBJECT["endpoint"].keys()
 
@@ -182,14 +182,14 @@ async def test_the_proxy_reports_its_environment_variables(tmp_path: Path) -> No
 
 
 async def test_an_older_proxy_is_read_too() -> None:
-    async with proxy(OURS, ["GenericAPILogger"], "1.81.0", details=False) as url, httpx.AsyncClient() as http:
+    async with proxy(OURS, ["GenericAPILogger"], "1.81.0", details=False) as url, http_client() as http:
         seen = await ask_proxy(http, f"{url}/", MASTER_KEY)
     assert (seen.version, seen.running) == ("1.81.0", {"GenericAPILogger"})
     assert [(one.name, one.kind) for one in seen.callbacks] == [("meterbridge", CallbackKind.GENERIC)]
 
 
 async def test_a_proxy_that_cannot_be_asked_is_not_reported_as_ok() -> None:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with http_client(trust_env=False) as http:
         async with proxy(OURS, []) as url:
             with pytest.raises(Rejected, match="litellm_key_refused"):
                 await ask_proxy(http, url, "sk-other")

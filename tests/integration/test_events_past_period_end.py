@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import httpx
 import msgspec
 import pytest
 
@@ -19,6 +18,7 @@ from schemas.records import LagoEvent
 from tests.support.command import meterbridge
 from tests.support.database import projector_parts, rows, until
 from tests.support.eventually import PATIENCE, soon
+from tests.support.http_client import http_client
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import DAY, KEY, Lago, lago_sandbox
 from tests.support.stage import QUICK, Stage
@@ -59,7 +59,7 @@ async def test_usage_that_waited_over_the_end_of_the_month_is_billed_in_the_runn
     events = [late(0), late(1), event(2), late(3, org_id="unknown")]
     put(stage, events)
     async with (
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         projector_parts(stage, database) as base,
     ):
         delivery = quick_delivery(lago, http)
@@ -83,7 +83,7 @@ async def test_with_the_policy_hold_it_is_a_dead_letter_that_can_be_requeued_whe
 ) -> None:
     learnt(stage)
     put(stage, [late(0), event(1)])
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with http_client(trust_env=False) as http:
         held = stage.parts(replace(QUICK, out_of_period_policy=OutOfPeriodPolicy.HOLD), quick_delivery(lago, http))
         async with stage.running("sink", held):
             await soon(lambda: statuses(stage) == {"e-0": "failed", "e-1": "completed"})
@@ -112,7 +112,7 @@ async def test_an_event_posted_to_the_next_subscription_is_not_posted_again_when
     runs = OrgRecord("org", periods=(period,), updated_at=time.time_ns() // 1000)
     stage.producer.produce(stage.topics.orgs, msgspec.json.encode(runs), "org")
     put(stage, [one])
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with http_client(trust_env=False) as http:
         delivery = quick_delivery(lago, http)
         answer = await LagoClient(http, lago.url, KEY).post_batch(b'{"events":[' + msgspec.json.encode(posted) + b"]}")
         assert answer.status == 200

@@ -22,6 +22,7 @@ from connectors.processes.server import API, API_ALONE_PORT, PARTS, WEBHOOKS, _l
 from schemas.errors import ConfigurationError, TopicProblem, Unavailable
 from schemas.topics import CATALOGUE, RAW
 from tests.support.eventually import PATIENCE, eventually
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.sandbox import lago_sandbox
@@ -93,7 +94,7 @@ async def test_while_kafka_is_unavailable_the_server_is_alive_and_answers_503() 
     settings = Settings(kafka_bootstrap_servers=UNREACHABLE, port=0, metrics_port=0, allow_unauthenticated=True)
     async with serving(settings, PARTS) as served:
         port = served.ports[WEBHOOKS]
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+        async with http_client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
             assert (await http.get("/health/live")).status_code == 200
             ready = await http.get("/health/ready")
             assert (ready.status_code, ready.json()["reason"]) == (503, "topics_unchecked")

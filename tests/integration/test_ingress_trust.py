@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import ip_network
 
-import httpx
 import pytest
 
 from connectors.config.settings import load_settings
@@ -20,6 +19,7 @@ from connectors.processes.server import WEBHOOKS, serving
 from schemas.errors import ConfigurationError, Rejected
 from tests.support import ingress as support
 from tests.support.eventually import PATIENCE
+from tests.support.http_client import http_client
 from tests.support.ingress import USAGE, Ingress
 from tests.support.kafka import Kafka
 
@@ -149,7 +149,7 @@ async def test_the_variables_reach_the_running_server() -> None:
     }
     async with serving(load_settings(environ), [WEBHOOKS]) as served:
         url = f"http://127.0.0.1:{served.ports[WEBHOOKS]}{USAGE}"
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with http_client(trust_env=False) as http:
 
             async def reason(**headers: str) -> str:
                 answer = await http.post(url, content=CALL, headers=headers)

@@ -11,7 +11,6 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
@@ -22,6 +21,7 @@ from schemas.policy import MeterPolicy
 from tests.integration.test_mapping_api import json_of, refused
 from tests.support.calls import raw, slp
 from tests.support.eventually import soon, within
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.posting import quick_delivery, statuses
 from tests.support.sandbox import KEY, Lago, lago_sandbox
@@ -177,7 +177,7 @@ async def test_after_a_move_and_a_correction_each_call_is_billed_once_in_the_rig
     """A move starts now: earlier calls stay. A correction replaces the mistake from its start on."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=3)
     policy: MeterPolicy = replace(QUICK, organizations=("eu",))
-    async with acme_in_both(settings) as server, httpx.AsyncClient(trust_env=False) as http:
+    async with acme_in_both(settings) as server, http_client(trust_env=False) as http:
         await asyncio.sleep(1.1)  # subscriptions have begun when the calls end
         json_of(await server.map("moved", "acme", lago_organization_id="main"), 201)
         json_of(await server.map("mistaken", "nobody", lago_organization_id="eu"), 201)

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
@@ -19,6 +18,7 @@ from schemas.customers import OrgRecord
 from schemas.records import DeliveryAttempt, Receipt
 from tests.support.calls import raw, slp
 from tests.support.eventually import PATIENCE, soon
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import Lago, lago_sandbox
@@ -94,7 +94,7 @@ async def test_a_subscription_created_in_lago_releases_the_usage_held_for_it(
 ) -> None:
     """Created on Lago's own pages: its webhook reaches the org's record, and the held usage is billed."""
     now = time.time_ns() // 1000
-    async with webhook_server(settings, lago) as server, httpx.AsyncClient(trust_env=False) as http:
+    async with webhook_server(settings, lago) as server, http_client(trust_env=False) as http:
         assert (await server.map("acme", "org_1")).json()["held_reason"] == "no_subscription"
         stage.put([raw(0, slp(n, at_us=now), customer="acme", received_us=now) for n in range(20)])
         parts = stage.parts(delivery=quick_delivery(lago, http))
@@ -205,7 +205,7 @@ async def test_an_event_that_lago_will_not_bill_has_failed_with_its_reason(
 ) -> None:
     """Lago accepted it, and finds within the hour that no metric counts it: only its webhook says so."""
     await lago.subscribe("sub", "org", subscription_at="2026-01-01T00:00:00Z")
-    async with webhook_server(settings, lago) as server, httpx.AsyncClient(trust_env=False) as http:
+    async with webhook_server(settings, lago) as server, http_client(trust_env=False) as http:
         put(stage, [event(n) for n in range(3)])
         async with stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))):
             await soon(lambda: len(statuses(stage)) == 3)

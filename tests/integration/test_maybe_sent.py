@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 
 from connectors.operations.recovered_records import dead_letters_of
@@ -17,6 +16,7 @@ from tests.support.billed_day import BilledDay, calls, lago_of_org_a
 from tests.support.command import meterbridge
 from tests.support.database import fresh_database, projector_parts, rows, until
 from tests.support.history import TOPICS
+from tests.support.http_client import http_client
 from tests.support.posting import quick_delivery
 from tests.support.projection import Writer, event, manifest, receipt
 from tests.support.sandbox import Lago
@@ -54,7 +54,7 @@ def day(stage: Stage, database: str, lago: Lago) -> BilledDay:
 @asynccontextmanager
 async def posting(day: BilledDay) -> AsyncIterator[None]:
     """Run the roles that post and the projector."""
-    async with httpx.AsyncClient(trust_env=False) as http, projector_parts(day.stage, day.database) as project:
+    async with http_client(trust_env=False) as http, projector_parts(day.stage, day.database) as project:
         delivery = quick_delivery(day.lago, http)
         parts = replace(project, delivery=lambda: delivery, retry_delay_s=0.05, max_retries=1)
         async with (

@@ -7,7 +7,6 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
@@ -25,6 +24,7 @@ from tests.support.calls import raw, slp
 from tests.support.command import Ended, meterbridge
 from tests.support.database import projector_parts, until
 from tests.support.eventually import soon
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.org_changer import org_records
 from tests.support.posting import quick_delivery, statuses
@@ -86,7 +86,7 @@ class OrgBillingSetup:
     @asynccontextmanager
     async def running(self, policy: MeterPolicy = QUICK, database: str = "") -> AsyncIterator[None]:
         """Meter and sink, and with a database also the projector."""
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with http_client(trust_env=False) as http:
             delivery, settings = quick_delivery(self.lago, http), self.stage.settings
             group = f"{settings.topic_prefix}{settings.deployment_name}-"  # as the commands ask for it
             async with (
@@ -106,7 +106,7 @@ async def corner(stage: Stage, lago: Lago) -> AsyncIterator[OrgBillingSetup]:
     producer = KafkaProducer(producer_config(where, answer_within_s=15))
     async with (
         org_records(where, stage.settings.topic_prefix) as records,
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
     ):
         usage = KafkaUsage(producer, stage.topics.raw, now_us=now_us)
         client = LagoClient(http, lago.url, KEY)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
@@ -13,6 +12,7 @@ from meterbridge_sdk import MeterbridgeClient
 from schemas.customers import OrgRecord
 from schemas.topics import AUDIT, ORGS, RAW
 from tests.support.eventually import PATIENCE
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.server import BEARER, Server, running_server, settings_for
@@ -110,7 +110,7 @@ async def test_lagos_key_gives_access_to_customers_and_plans_and_nothing_else(se
 
 
 async def test_other_services_record_usage_and_read_limits_through_their_client(settings: Settings) -> None:
-    async with running_server(settings) as server, httpx.AsyncClient(timeout=10 * PATIENCE, trust_env=False) as http:
+    async with running_server(settings) as server, http_client(timeout=10 * PATIENCE, trust_env=False) as http:
         await ask(server, "POST", f"{ORG}/setup", 201, json=SETUP)
         await ask(server, "PUT", f"{ORG}/limits", json={"limits": {"tokens": 5}})
         await ask(server, "PUT", "/api/v1/billing/plans/starter/limits", json={"limits": {"requests": 9}})

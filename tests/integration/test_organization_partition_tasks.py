@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
@@ -19,6 +18,7 @@ from streams.core.delivery.batches import EventOutcome
 from streams.runtime.transactions import TransactionalWriter
 from streams.state.step_writes import MANIFEST
 from tests.support.eventually import PATIENCE, soon
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.posting import quick_delivery
 from tests.support.sandbox import lago_sandbox
@@ -75,7 +75,7 @@ async def test_a_partition_task_without_progress_commits_its_offset_again_and_ag
         stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
     stage.producer.flush(10 * PATIENCE)
     policy = replace(QUICK, organizations=("eu",))
-    async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
+    async with lago_sandbox() as lago, http_client(trust_env=False) as http:
         parts = stage.parts(policy, quick_delivery(lago, http), organizations={"eu": StuckDelivery}, traces=spans)
         async with stage.running("sink", parts):
             await soon(lambda: len(committed) >= 4 and spans.begun >= 3 * events)
@@ -116,7 +116,7 @@ async def test_a_running_post_ends_before_a_partition_task_is_opened_again(
     stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
     stage.producer.flush(10 * PATIENCE)
     policy = replace(QUICK, organizations=("eu",))
-    async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
+    async with lago_sandbox() as lago, http_client(trust_env=False) as http:
         parts = stage.parts(policy, quick_delivery(lago, http), organizations={"eu": lambda: slow})
         async with stage.running("sink", parts):
             await soon(lambda: slow.begun >= 1)
@@ -165,7 +165,7 @@ async def test_a_partition_task_continues_when_a_library_raises_a_cancellation(
     stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
     stage.producer.flush(10 * PATIENCE)
     policy = replace(QUICK, organizations=("eu",))
-    async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
+    async with lago_sandbox() as lago, http_client(trust_env=False) as http:
         parts = stage.parts(policy, quick_delivery(lago, http), organizations={"eu": lambda: eu})
         async with stage.running("sink", parts):
             await soon(lambda: eu.taken)
@@ -196,7 +196,7 @@ async def test_the_partition_task_of_an_unconfigured_organisation_keeps_its_offs
         record = OrgRecord("eu::acme", organization="eu")
         stage.producer.produce(stage.topics.orgs, msgspec.json.encode(record), "eu::acme")
     stage.producer.flush(10 * PATIENCE)
-    async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
+    async with lago_sandbox() as lago, http_client(trust_env=False) as http:
         async with stage.running("sink", stage.parts(QUICK, quick_delivery(lago, http))):
             if known_by == "an event":
                 await soon(lambda: len(committed) >= 3)
@@ -231,7 +231,7 @@ async def test_a_partition_task_behind_many_events_of_others_does_not_log_each_t
         manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization=organization))
         stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
     stage.producer.flush(10 * PATIENCE)
-    async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
+    async with lago_sandbox() as lago, http_client(trust_env=False) as http:
         parts = stage.parts(QUICK, quick_delivery(lago, http), organizations={"us": StuckDelivery})
         async with stage.running("sink", parts):
             await soon(lambda: opened >= 6)
@@ -245,7 +245,7 @@ async def test_an_event_with_an_impossible_organisation_is_malformed(kafka: Kafk
     value = msgspec.json.encode(LagoEvent("x-1", "sub", "ai_usage", "1764000000.000", "1.37", {}))
     stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
     stage.producer.flush(10 * PATIENCE)
-    async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
+    async with lago_sandbox() as lago, http_client(trust_env=False) as http:
         async with stage.running("sink", stage.parts(QUICK, quick_delivery(lago, http))):
             await soon(lambda: len(stage.sensors.receipts) == 1)
         assert (await lago.stats())["totals"]["events"] == 0

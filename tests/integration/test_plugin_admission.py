@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
@@ -19,6 +18,7 @@ from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.refusal import Refused
 from meterbridge_litellm.settings import PluginSettings
 from tests.support.database import rows
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.server import BEARER, Server, running_server, settings_for
 from tests.support.stage import Stage
@@ -59,7 +59,7 @@ async def admission(server: Server, tmp_path: Path) -> AsyncIterator[Admission]:
         levels=str(tmp_path / "levels.json"),
     )
     headers = {"Authorization": f"Bearer {settings.api_key}"}
-    async with httpx.AsyncClient(base_url=str(server.http.base_url), headers=headers, trust_env=False) as http:
+    async with http_client(base_url=str(server.http.base_url), headers=headers, trust_env=False) as http:
         marked = [{"model_info": {"own_key_provider": "openai"}}]
         yield Admission(settings, Counts(), http, {}, lambda _model, _team: marked)
 

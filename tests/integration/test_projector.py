@@ -8,7 +8,6 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 from confluent_kafka import TopicPartition
@@ -22,6 +21,7 @@ from tests.support.command import meterbridge
 from tests.support.database import Watching, fresh_database, projector_parts, rows, until
 from tests.support.enriched import put, usage
 from tests.support.eventually import PATIENCE, soon
+from tests.support.http_client import http_client
 from tests.support.postgres import Postgres
 from tests.support.posting import quick_delivery
 from tests.support.sandbox import Lago, lago_sandbox
@@ -49,7 +49,7 @@ async def test_the_tables_agree_with_the_ledger_and_with_lago(stage: Stage, data
     calls = [*now_calls(range(200)), *now_calls(range(200, 240), cost="0"), *now_calls(range(240, 260), "nobody")]
     stage.put([*calls, *calls[:50]])
     async with (
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         projector_parts(stage, database) as base,
     ):
         delivery = quick_delivery(lago, http)
@@ -105,7 +105,7 @@ async def test_a_bad_event_is_visible_in_retry_and_as_failed_with_its_reason(
 ) -> None:
     stage.map("acme", "org-a", "sub-a")
     stage.put(now_calls(range(5)))
-    async with httpx.AsyncClient(trust_env=False) as http, projector_parts(stage, database) as base:
+    async with http_client(trust_env=False) as http, projector_parts(stage, database) as base:
         delivery = quick_delivery(lago, http)
         parts = replace(base, delivery=lambda: delivery, retry_delay_s=2.0, max_retries=1)
         async with stage.running("project", parts):

@@ -4,7 +4,6 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 from aiohttp import web
 from confluent_kafka import Consumer, TopicPartition
@@ -13,6 +12,7 @@ from connectors.config.settings import Settings
 from meterbridge_sdk import check_org_has_active_subscription, get_org_plan_limits, org_billing_service
 from meterbridge_sdk.aiohttp import org_billing_middleware
 from tests.support.eventually import PATIENCE
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.server import BEARER, MASTER_KEY, Server, running_server, settings_for
@@ -71,7 +71,7 @@ async def test_an_answered_request_is_durable_in_the_raw_topic_when_the_service_
     async with (
         org_billing_service(meterbridge, MASTER_KEY) as service,
         serving(app) as url,
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
     ):
         for number in range(6):
             await http.post(f"{url}/v1/chat", headers={"Idempotency-Key": str(number % 3)})

@@ -18,6 +18,7 @@ from connectors.library import orgs
 from connectors.processes.server import WEBHOOKS, serving
 from schemas.errors import ConfigurationError
 from tests.integration.test_mapping_api import json_of
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.sandbox import KEY, lago_sandbox
@@ -137,7 +138,7 @@ async def reason(http: httpx.AsyncClient, body: str | bytes, headers: dict[str, 
 async def server_alone(**environ: str) -> AsyncIterator[httpx.AsyncClient]:
     async with serving(load_settings(AWAY | environ), [WEBHOOKS]) as served:
         url = f"http://{environ.get('HOST', '127.0.0.1')}:{served.ports[WEBHOOKS]}"
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        async with http_client(base_url=url, trust_env=False) as http:
             yield http
 
 

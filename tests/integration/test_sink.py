@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -16,6 +15,7 @@ from schemas.records import LagoEvent
 from streams.runtime import transactions
 from streams.state.step_writes import MANIFEST
 from tests.support.eventually import PATIENCE, soon
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.posting import event, opened, put, quick_delivery, statuses
 from tests.support.sandbox import Lago, lago_sandbox
@@ -38,7 +38,7 @@ async def lago() -> AsyncIterator[Lago]:
 async def test_events_are_delivered_and_receipted(stage: Stage, lago: Lago) -> None:
     put(stage, [event(n) for n in range(250)])
     async with (
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
     ):
         await soon(lambda: len(stage.sensors.receipts) == 250)
@@ -47,7 +47,7 @@ async def test_events_are_delivered_and_receipted(stage: Stage, lago: Lago) -> N
 
 
 async def test_a_restarted_sink_posts_nothing_twice_that_lago_would_bill_twice(stage: Stage, lago: Lago) -> None:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with http_client(trust_env=False) as http:
         for start in (0, 40):
             put(stage, [event(n) for n in range(start, start + 40)])
             async with stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))):
@@ -62,7 +62,7 @@ async def test_an_event_that_a_dead_owner_may_have_posted_counts_as_delivered(st
     await lago.post(*[msgspec.to_builtins(one) for one in events[:6]])
     put(stage, list(events))
     async with (
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
     ):
         await soon(lambda: len(stage.sensors.receipts) == 10)
@@ -88,7 +88,7 @@ async def test_a_commit_that_stalls_without_an_error_is_repeated_with_another_pr
     monkeypatch.setattr(AIOKafkaProducer, "commit_transaction", stalls_once)
     put(stage, [event(n) for n in range(10)])
     async with (
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
     ):
         await soon(lambda: len(stage.sensors.receipts) == 10)
@@ -102,7 +102,7 @@ async def test_a_bad_event_goes_through_its_retries_to_the_dead_letters_while_ot
 ) -> None:
     await lago.fault(kind="poison", transaction_id="e-7")
     put(stage, [event(n) for n in range(20)])
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with http_client(trust_env=False) as http:
         parts = stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.1)
         async with stage.running("sink", parts), stage.running("retry", parts):
             await soon(lambda: statuses(stage).get("e-7") == "failed", limit_s=30)
@@ -134,7 +134,7 @@ async def test_a_bad_event_goes_through_its_retries_to_the_dead_letters_while_ot
 async def test_an_event_that_becomes_valid_is_completed_by_the_retry_role(stage: Stage, lago: Lago) -> None:
     await lago.fault(kind="poison", transaction_id="e-3", count=4)
     put(stage, [event(n) for n in range(5)])
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with http_client(trust_env=False) as http:
         parts = stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.2)
         async with stage.running("sink", parts), stage.running("retry", parts):
             await soon(lambda: set(statuses(stage).values()) == {"completed"}, limit_s=30)
@@ -144,7 +144,7 @@ async def test_an_event_that_becomes_valid_is_completed_by_the_retry_role(stage:
 async def test_a_record_that_is_no_event_is_a_dead_letter(stage: Stage, lago: Lago) -> None:
     put(stage, [event(1), b"\0nonsense", event(2)])
     async with (
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
     ):
         await soon(lambda: len(stage.sensors.receipts) == 2)
@@ -161,7 +161,7 @@ async def test_one_bad_event_in_each_batch_of_a_hundred_does_not_affect_the_othe
         events[number].timestamp = "2026-03-01T12:00:00Z"
     put(stage, events)
     async with (
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
     ):
         await soon(lambda: len(stage.sensors.receipts) == 300)
@@ -180,7 +180,7 @@ async def test_an_id_twice_in_a_batch_is_billed_once_and_two_events_under_one_id
 ) -> None:
     put(stage, [event(1), event(2), event(1), event(3), event(2, cents="9")])
     async with (
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
     ):
         await soon(lambda: len(stage.sensors.receipts) == 5)
@@ -197,7 +197,7 @@ async def test_a_batch_of_only_bad_events_fails_alone(stage: Stage, lago: Lago) 
     for name in poison:
         await lago.fault(kind="poison", transaction_id=name)
     put(stage, [event(n) for n in range(300)])
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with http_client(trust_env=False) as http:
         sink = stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.05, max_retries=1)
         retry = replace(sink, delivery=partial(quick_delivery, lago, http))
         async with stage.running("sink", sink), stage.running("retry", retry):
@@ -230,7 +230,7 @@ async def test_in_an_outage_no_event_is_given_up(stage: Stage, lago: Lago, outag
     """
     await lago.fault(**outage, duration_s=1.5)
     put(stage, [event(n) for n in range(450)])
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with http_client(trust_env=False) as http:
         delivery = quick_delivery(lago, http, isolate_after=50, alone_after=200)
         async with stage.running("sink", stage.parts(delivery=delivery)):
             await soon(lambda: len(stage.sensors.receipts) == 450, limit_s=20)
@@ -242,7 +242,7 @@ async def test_in_an_outage_no_event_is_given_up(stage: Stage, lago: Lago, outag
 @pytest.mark.parametrize("name", ["sink", "retry"])
 async def test_a_lost_fetch_batch_is_fetched_again(stage: Stage, lago: Lago, name: str) -> None:
     async with (
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         stage.running(name, stage.parts(delivery=quick_delivery(lago, http))) as role,
     ):
         await opened(role)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import httpx
 import msgspec
 import pytest
 from aiohttp import web
@@ -16,6 +15,7 @@ from connectors.lago_sandbox import create_sandbox
 from schemas.records import LagoEvent
 from tests.faults.steps import worker
 from tests.support.eventually import PATIENCE, soon
+from tests.support.http_client import http_client
 from tests.support.posting import statuses
 from tests.support.sandbox import KEY, Lago
 from tests.support.stage import Stage
@@ -65,7 +65,7 @@ async def test_batches_and_concurrent_requests_are_those_of_the_settings(
     stage.producer.flush(10 * PATIENCE)
     result = {"BATCH_SIZE": str(batch), "WORKER_CONCURRENCY": str(concurrency)}
     try:
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        async with http_client(base_url=url, trust_env=False) as http:
             lago = Lago(url, http, Client(api_key=KEY, api_url=url))
             async with worker(["connectors", "worker", "--only", "sink"], stage, lago, tmp_path, **result) as process:
                 process.start()

@@ -23,6 +23,7 @@ from connectors.ingest.spooling_producer import KAFKA_S
 from connectors.kafka.admin import create_topics
 from schemas.topics import RAW, REJECTED
 from tests.support.eventually import PATIENCE, eventually
+from tests.support.http_client import http_client
 from tests.support.ingress import USAGE, Stored, read_topic
 from tests.support.ingress_process import IngressProcess
 from tests.support.kafka import MavenKafka
@@ -70,7 +71,7 @@ class Senders:
         self._leave = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._http = httpx.AsyncClient(base_url=self._ingress.url, timeout=30 * PATIENCE, trust_env=False)
+        self._http = http_client(base_url=self._ingress.url, timeout=30 * PATIENCE, trust_env=False)
         self._tasks = [asyncio.ensure_future(self._send(number)) for number in range(_SENDERS)]
         return self
 
@@ -269,7 +270,7 @@ async def test_a_record_that_kafka_refuses_as_too_large_is_rejected_and_does_not
     broker.kill()
     calls = [{"id": f"0-{number}", "spend": 0.01, "end_user": "0-0"} for number in range(9)]
     calls[4]["model"] = token_hex(50_000)  # incompressible
-    async with httpx.AsyncClient(base_url=ingress.url, timeout=30 * PATIENCE, trust_env=False) as http:
+    async with http_client(base_url=ingress.url, timeout=30 * PATIENCE, trust_env=False) as http:
         for call in calls:
             assert (await http.post(USAGE, content=json.dumps(call))).status_code == 202
     broker.restart()

@@ -10,13 +10,14 @@ import httpx
 from connectors.config.settings import Settings
 from connectors.processes.worker_parts import worker_parts
 from tests.support.eventually import PATIENCE
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.server import settings_for
 
 
 async def ready(settings: Settings) -> tuple[int, Any]:
-    async with httpx.AsyncClient(trust_env=False, timeout=10 * PATIENCE) as http:
+    async with http_client(trust_env=False, timeout=10 * PATIENCE) as http:
         answer = await http.get(f"http://{settings.host}:{settings.metrics_port}/health/ready")
     return answer.status_code, answer.json()
 
@@ -41,7 +42,7 @@ async def test_a_worker_that_waits_for_kafka_is_alive_and_not_ready() -> None:
 
     running = asyncio.ensure_future(run())
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=10 * PATIENCE) as http:
+        async with http_client(trust_env=False, timeout=10 * PATIENCE) as http:
             for _ in range(200):
                 try:
                     live = await http.get(f"http://{settings.host}:{settings.metrics_port}/health/live")

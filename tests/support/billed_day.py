@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
-import httpx
 
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
 from tests.support.database import projector_parts, until
+from tests.support.http_client import http_client
 from tests.support.posting import quick_delivery
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.stage import Stage
@@ -44,7 +44,7 @@ class BilledDay:
         """Bill the calls of `acme` at once, those of `late` once it is mapped; `billed` are billed of all."""
         self.stage.map("acme", "org-a", "sub-a")
         self.stage.put(day)
-        async with httpx.AsyncClient(trust_env=False) as http, projector_parts(self.stage, self.database) as project:
+        async with http_client(trust_env=False) as http, projector_parts(self.stage, self.database) as project:
             posting = self.stage.parts(delivery=quick_delivery(self.lago, http))
             async with (
                 self.stage.running("meter", self.stage.parts()),

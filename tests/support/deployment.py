@@ -20,6 +20,7 @@ from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.lago.client import LagoClient
 from connectors.processes.account_tables import now_us
 from tests.support.eventually import PATIENCE
+from tests.support.http_client import http_client
 from tests.support.running_roles import LAGO_KEY, LINE, MASTER_KEY, TOKEN, running_roles
 from tests.support.stage import Stage
 
@@ -83,8 +84,8 @@ async def deployment(bootstrap: str, prefix: str, folder: Path, window_s: int) -
     async with running_roles(bootstrap, prefix, folder, commands, **settings) as roles:
         bearer, hook = {"Authorization": f"Bearer {MASTER_KEY}"}, {"Authorization": f"Bearer {TOKEN}"}
         async with (
-            httpx.AsyncClient(base_url=roles.url, headers=bearer, timeout=30 * PATIENCE, trust_env=False) as api,
-            httpx.AsyncClient(timeout=30 * PATIENCE, trust_env=False) as http,
+            http_client(base_url=roles.url, headers=bearer, timeout=30 * PATIENCE, trust_env=False) as api,
+            http_client(timeout=30 * PATIENCE, trust_env=False) as http,
             aiohttp.ClientSession(headers=hook) as session,
         ):
             client = LagoClient(http, roles.lago, LAGO_KEY)
@@ -96,7 +97,7 @@ async def furnish(lago: str, orgs: Sequence[str]) -> None:
     """Give the sandbox at this address a metric, two plans, and a subscription of every org."""
     headers, api = {"Authorization": f"Bearer {LAGO_KEY}"}, f"{lago}/api/v1"
     metric = {"name": "usage", "code": "ai_usage", "aggregation_type": "sum_agg", "field_name": "unit"}
-    async with httpx.AsyncClient(headers=headers, trust_env=False) as http:
+    async with http_client(headers=headers, trust_env=False) as http:
         created = (await http.post(f"{api}/billable_metrics", json={"billable_metric": metric})).json()
         charge = {"billable_metric_id": created["billable_metric"]["lago_id"], "charge_model": "dynamic"}
         for code in PLANS:

@@ -24,6 +24,7 @@ from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
 from tests.support.database import projector_parts, rows, until
 from tests.support.eventually import PATIENCE, soon, within
+from tests.support.http_client import http_client
 from tests.support.posting import quick_delivery
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.stage import Stage
@@ -141,7 +142,7 @@ async def ended_world(stage: Stage, database: str, lago: Lago, *, invoiced: bool
     """
     stage.map("acme", "org-a", "sub-a")
     async with (
-        httpx.AsyncClient(trust_env=False) as http,
+        http_client(trust_env=False) as http,
         lago_http(5, 1) as asking,
         projector_parts(stage, database) as base,
     ):

@@ -20,6 +20,7 @@ from connectors.http.health import json_response
 from connectors.http.middleware import RequestTracker, create_app
 from schemas.errors import Unavailable
 from schemas.records import AuditRecord
+from tests.support.http_client import http_client
 
 
 @dataclass
@@ -153,7 +154,7 @@ async def running_house(
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = int(runner.addresses[0][1])
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+        async with http_client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
             yield GuardedApp(http, port, topic, clock, audit)
     finally:
         await runner.cleanup()

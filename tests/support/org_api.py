@@ -26,6 +26,7 @@ from schemas.moments import SECOND_US
 from streams.core.mapping.resolve import resolve
 from streams.core.mapping.set_mapping import set_mapping, shown
 from tests.support.eventually import PATIENCE
+from tests.support.http_client import http_client
 from tests.support.sandbox import KEY, Clock, Lago, lago_sandbox
 
 ORGS = "/api/v1/billing/org/organizations"
@@ -171,7 +172,7 @@ async def org_api(clock: Clock | None = None, **sandbox: Any) -> AsyncIterator[O
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
-            async with httpx.AsyncClient(base_url=url, timeout=60 * PATIENCE, trust_env=False) as http:
+            async with http_client(base_url=url, timeout=60 * PATIENCE, trust_env=False) as http:
                 yield OrgApi(http, lago, clock, records, usage, identities, access, billing, endpoints, ticks)
         finally:
             await runner.cleanup()

@@ -12,6 +12,7 @@ from lago_python_client.client import Client
 from connectors.lago_sandbox import create_sandbox
 from tests.support.asked_lago import Asked
 from tests.support.eventually import PATIENCE
+from tests.support.http_client import http_client
 
 KEY = "a-key"
 NOW = 1_741_219_251.0  # 2025-03-06T00:00:51Z, a Thursday
@@ -145,7 +146,7 @@ async def lago_sandbox(**options: Any) -> AsyncIterator[Lago]:
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     headers = {"Authorization": f"Bearer {KEY}"}
     try:
-        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=10 * PATIENCE, trust_env=False) as http:
+        async with http_client(base_url=url, headers=headers, timeout=10 * PATIENCE, trust_env=False) as http:
             yield Lago(url, http, Client(api_key=KEY, api_url=url), asked)
     finally:
         await runner.cleanup()

@@ -14,6 +14,7 @@ from connectors.config.settings import Settings
 from connectors.kafka.admin import create_topics
 from connectors.processes.server import PARTS, WEBHOOKS, serving
 from tests.support.eventually import PATIENCE
+from tests.support.http_client import http_client
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.values import topics_of
@@ -86,7 +87,5 @@ async def running_server(
             served.life.result()
         assert ready.done(), "not ready within 30 s"
         port = next(iter(served.ports.values()))
-        async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", timeout=30 * PATIENCE, trust_env=False
-        ) as http:
+        async with http_client(base_url=f"http://127.0.0.1:{port}", timeout=30 * PATIENCE, trust_env=False) as http:
             yield Server(served.ports, http)
