@@ -45,7 +45,6 @@ def grant(
         )
     ends = _expiry(expires)
     _check_account(account)
-    ends = _expiry(expires)
     if not new:
         _check_known(account)
     _move("grant", account, dollars, kind, key, comment, ends, as_json=as_json)

@@ -23,7 +23,7 @@ from connectors.kafka.errors import kafka_sentence
 from connectors.telemetry.logs import configure_logging
 from schemas.errors import ConfigurationError, MeterbridgeError, TopicProblem, Unavailable
 
-#: How long a broker may take to accept a connection, seconds, before a person is told that it does not.
+#: Seconds. A broker that has not accepted a connection by then counts as away.
 _CONNECTS_WITHIN_S = 2.0
 
 _log = structlog.get_logger(__name__)

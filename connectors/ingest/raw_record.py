@@ -161,7 +161,7 @@ def strip_sound(element: Element, otherwise: str, arrival: Arrival) -> tuple[str
         text, call, taken = _quickly(element, otherwise, arrival.kept)
         shape = shape_of(call, otherwise)
         vet(call, shape)
-        if shape == INTEGRATION:  # LiteLLM sends none: whoever sends it by hand is told what is wrong with a detail
+        if shape == INTEGRATION:  # Only senders of their own use it; the answer names details that cannot be read
             _check_own(element, call, arrival.fields)
     except _OtherShape as other:
         return strip_sound(element, other.shape, arrival)

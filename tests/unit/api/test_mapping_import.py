@@ -1,5 +1,5 @@
-"""A body of line ends, which has 8 KiB when it is compressed, is refused before its lines are read. CSV that is read as
-JSON is told its Content-Type."""
+"""A body of line ends, which has 8 KiB when it is compressed, is refused before its lines are read. If a CSV
+file comes as JSON, the answer names the Content-Type to send."""
 
 import gzip
 from collections.abc import AsyncIterator

@@ -250,7 +250,7 @@ def overwritten(path: Path, *numbers: int) -> int:
 def test_what_can_be_read_of_a_damaged_file_is_returned_and_the_file_is_kept(
     path: Path, damaged: list[int], restarted: bool
 ) -> None:
-    """In an earlier version a page that could not be read stopped the spool for ever, with all records behind it."""
+    """In an earlier version the spool sent nothing more after a page that it could not read."""
     put = [record(number, 200) for number in range(500)]
     file = opened(path)
     file.append([put])
