@@ -12,7 +12,8 @@ from bench.records import CUSTOMERS, customer
 from connectors.config.connections import kafka_connection, topic_layout
 from connectors.config.settings import Settings, load_settings
 from connectors.kafka.admin import create_topics
-from connectors.kafka.producer import Record, producer_config
+from connectors.kafka.client_config import producer_config
+from connectors.kafka.producer import Record
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.topics import TopicNames
 

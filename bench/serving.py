@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from bench.stopwatch import Stopwatch
-from connectors.kafka.producer import KafkaProducer, producer_config
+from connectors.kafka.client_config import producer_config
+from connectors.kafka.producer import KafkaProducer
 
 _LARGEST_BODY = 1 << 30
 #: Time for the last answers to leave, seconds.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from connectors.kafka.producer import producer_config
+from connectors.kafka.client_config import producer_config
 from tests.support.kafka import MavenKafka
 
 #: Kafka writes what it holds to its files, and then cleans compacted topics every few seconds.

@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from connectors.billing.lago_webhooks import Payload, WebhookHandlers, kind_of
 from connectors.http.body_reader import BodyReader
 from connectors.http.connections import admitted
-from connectors.http.endpoint import AuthorizedRequest, Endpoint, as_problem
+from connectors.http.endpoint import AuthorizedRequest, Endpoint
+from connectors.http.error_answers import as_problem
 from connectors.http.health import json_response
 from connectors.http.problem import CLOSES, Problem
 from connectors.kafka.producer import RecordWriter

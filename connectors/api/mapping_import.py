@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from connectors.api.mappings import WRITE, RequestGuard
-from connectors.billing.mapping_rows import MappingRow
+from connectors.billing.mapping_bodies import MappingRow
 from connectors.billing.mappings import Mappings
 from connectors.http.content_encoding import Unpacker
 from connectors.http.endpoint import AuthorizedRequest, Endpoint

@@ -7,7 +7,7 @@ from unicodedata import normalize
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from connectors.billing.mapping_rows import MappingRow, Moment
+from connectors.billing.mapping_bodies import MappingRow, Moment
 from connectors.billing.mappings import MappingResult
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.moments import to_iso

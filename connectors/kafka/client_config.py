@@ -1,5 +1,7 @@
-"""How clients connect to Kafka: translates a `KafkaConnection` for librdkafka and aiokafka, and no other option. For Faust it
-makes the brokers' URL only; Faust's credentials are in faust_credentials.py, its options in streams/app.py.
+"""Options of Kafka's clients: how each connects (a `KafkaConnection` for librdkafka and aiokafka), and those of producers.
+
+For Faust it makes the brokers' URL only; Faust's credentials are in faust_credentials.py, its options in
+streams/runtime/faust_options.py. Transactional producers have further options in streams/runtime/transactions.py.
 
 PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL are supported, with PLAIN or SCRAM, and with the certificate of the client (mTLS).
 Host names in certificates are verified.
@@ -7,6 +9,7 @@ Host names in certificates are verified.
 
 import logging
 import ssl
+from collections.abc import Mapping
 from typing import Any
 
 from connectors.config.certificate_checks import as_other_clients_check
@@ -49,6 +52,36 @@ def aiokafka_config(kafka: KafkaConnection) -> dict[str, Any]:
         config["sasl_plain_username"] = kafka.sasl_username
         config["sasl_plain_password"] = kafka.sasl_password
     return config
+
+
+def producer_config(
+    bootstrap: str,
+    *,
+    answer_within_s: float,
+    client_id: str = "meterbridge-ingress",
+    security: Mapping[str, str | int | bool] | None = None,
+) -> dict[str, str | int | float | bool]:
+    """Return librdkafka's settings for durable, ordered records without duplicates, with the partitioner of Java
+    clients.
+
+    Args:
+        answer_within_s: how long senders wait (`WEBHOOK_TIMEOUT`). A record fails after two thirds of it, so that the sender
+            gets 503 before it gives up.
+    """
+    return {
+        "bootstrap.servers": bootstrap,
+        "client.id": client_id,
+        "acks": "all",
+        "enable.idempotence": True,
+        "partitioner": "murmur2_random",
+        "compression.type": "lz4",
+        "linger.ms": 3,
+        "message.timeout.ms": int(answer_within_s * 2000 / 3),
+        "reconnect.backoff.max.ms": 1000,
+        "queue.buffering.max.messages": 200_000,
+        "queue.buffering.max.kbytes": 256 << 10,
+        **(security or {}),
+    }
 
 
 def faust_broker(kafka: KafkaConnection) -> str:

@@ -50,36 +50,6 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def producer_config(
-    bootstrap: str,
-    *,
-    answer_within_s: float,
-    client_id: str = "meterbridge-ingress",
-    security: Mapping[str, str | int | bool] | None = None,
-) -> dict[str, str | int | float | bool]:
-    """Return librdkafka's settings for durable, ordered records without duplicates, with the partitioner of Java
-    clients.
-
-    Args:
-        answer_within_s: how long senders wait (`WEBHOOK_TIMEOUT`). A record fails after two thirds of it, so that the sender
-            gets 503 before it gives up.
-    """
-    return {
-        "bootstrap.servers": bootstrap,
-        "client.id": client_id,
-        "acks": "all",
-        "enable.idempotence": True,
-        "partitioner": "murmur2_random",
-        "compression.type": "lz4",
-        "linger.ms": 3,
-        "message.timeout.ms": int(answer_within_s * 2000 / 3),
-        "reconnect.backoff.max.ms": 1000,
-        "queue.buffering.max.messages": 200_000,
-        "queue.buffering.max.kbytes": 256 << 10,
-        **(security or {}),
-    }
-
-
 class KafkaProducer:
     """One idempotent producer for one event loop. Create and `close()` it inside that loop."""
 

@@ -116,9 +116,9 @@ class UsageThroughKafka:
             )
         from connectors.billing.usage_recorder import KafkaUsage
         from connectors.kafka.admin import check_topics
-        from connectors.kafka.client_config import librdkafka_config
+        from connectors.kafka.client_config import librdkafka_config, producer_config
         from connectors.kafka.errors import in_one
-        from connectors.kafka.producer import KafkaProducer, producer_config
+        from connectors.kafka.producer import KafkaProducer
 
         loop = asyncio.get_running_loop()
         if loop not in self._producers:

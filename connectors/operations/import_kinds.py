@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, Field
 
-from connectors.billing.mapping_rows import Id, MappingRow
+from connectors.billing.mapping_bodies import Id, MappingRow
 from connectors.billing.mappings import MappingGuard, Mappings
 from connectors.billing.org_billing import RUNNING, OrgBilling
 from connectors.lago.client import LagoClient

@@ -8,9 +8,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.admin import FIRST_ANSWER_S, kafka_errors
-from connectors.kafka.client_config import librdkafka_config
+from connectors.kafka.client_config import librdkafka_config, producer_config
 from connectors.kafka.errors import topic_missing
-from connectors.kafka.producer import producer_config
 from schemas.errors import Unavailable
 from schemas.plurals import numbered
 

@@ -20,7 +20,7 @@ from connectors.api.mappings import MappingHandlers
 from connectors.api.openapi.routes import openapi_routes
 from connectors.api.power_levels import PowerLevelHandlers
 from connectors.api.provider_health import ProviderHealthHandlers
-from connectors.api.usage_stats import UsageStatsHandlers
+from connectors.api.webhook_stats import WebhookStatsHandlers
 from connectors.billing.auto_subscribe import AutoSubscriber
 from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.identity_mapping import IdentityMappings
@@ -40,7 +40,7 @@ from connectors.lago.client import LagoClient
 from connectors.library.orgs import serve_with
 from connectors.operations.dead_letter_service import DeadLetterService
 from connectors.operations.held_usage import UnmappedUsage
-from connectors.operations.usage_stats import UsageStats
+from connectors.operations.webhook_stats import WebhookStats
 from connectors.processes.account_tables import AccountTables
 from connectors.processes.api_access import ApiAccess
 from connectors.processes.api_databases import ApiDatabases, api_databases
@@ -86,7 +86,7 @@ class Management:
         deployment = deployment_of(settings)
         database = None if self._databases is None else self._databases.management
         self._dead_letters, self._held_usage = DeadLetterService(deployment, database), UnmappedUsage(database)
-        self._usage_stats = UsageStats(deployment, settings.held_in_memory, self._receipts, self._rejected)
+        self._webhook_stats = WebhookStats(deployment, settings.held_in_memory, self._receipts, self._rejected)
         self.account_tables = AccountTables(
             settings,
             lagos[DEFAULT],
@@ -134,7 +134,7 @@ class Management:
             *endpoints_of(ProviderHealthHandlers(lambda: self._postgres().management)),
             *endpoints_of(AnalyticsHandlers(lambda: self._postgres().slow, lambda: datetime.now(UTC))),
             *endpoints_of(DeadLetterHandlers(self._dead_letters)),
-            *endpoints_of(UsageStatsHandlers(self._usage_stats)),
+            *endpoints_of(WebhookStatsHandlers(self._webhook_stats)),
             *endpoints_of(HeldUsageHandlers(self._held_usage)),
             *self._webhooks.endpoints(),
             *endpoints_of(MappingHandlers(tables.mappings, MappingPages(tables.mappings, tables.customers))),

@@ -28,9 +28,9 @@ from connectors.http.unauthenticated_limits import UnauthenticatedConnections, o
 from connectors.ingest.near_paths import naming_paths
 from connectors.ingest.spool import Spool
 from connectors.kafka.checked_producer import CheckedProducer, kafka_probe
-from connectors.kafka.client_config import aiokafka_config, librdkafka_config
+from connectors.kafka.client_config import aiokafka_config, librdkafka_config, producer_config
 from connectors.kafka.coordinator import meet_coordinator
-from connectors.kafka.producer import KafkaProducer, producer_config
+from connectors.kafka.producer import KafkaProducer
 from connectors.lago.client import LagoClient
 from connectors.processes.arenas import few_arenas
 from connectors.processes.certificates import watch_certificates

@@ -14,7 +14,7 @@ from typing import Any, Final
 import yaml
 
 from deploy.helm.kafka_files import rights, roles, topics
-from deploy.helm.values_file import Value, values_of
+from deploy.helm.values_reader import Value, values_of
 from deploy.helm.values_schema import schema
 
 CHART: Final = Path(__file__).parent / "meterbridge"

@@ -11,7 +11,7 @@ import yaml
 
 from connectors.config.settings import VARIABLES, Settings
 from deploy.helm.kafka_files import every_secret
-from deploy.helm.values_file import Value
+from deploy.helm.values_reader import Value
 
 DIALECT: Final = "http://json-schema.org/draft-07/schema#"
 #: Settings that values of the chart's own say.

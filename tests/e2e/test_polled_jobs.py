@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from connectors.ingest.store import ElementStore
-from connectors.kafka.producer import KafkaProducer, producer_config
+from connectors.kafka.client_config import producer_config
+from connectors.kafka.producer import KafkaProducer
 from schemas.moments import SECOND_US
 from schemas.topics import RAW, REJECTED
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS

@@ -14,7 +14,7 @@ from schemas.topics import CHANGELOG, RAW
 from streams.runtime.transactions import TransactionalWriter
 from streams.state.ledger import LedgerConfig
 from streams.state.ledger_expand import Expanded
-from tests.faults.mortal import die
+from tests.faults.self_killing_worker import die
 
 #: The audit line is written; the changelog has grown; copies are committed; the positions are at the broker and not
 #: committed; one ledger has moved; both have; all topics have grown but the raw one; the raw one has, too.

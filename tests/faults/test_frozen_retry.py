@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.faults.mortal import TAKES
-from tests.faults.steps import worker
+from tests.faults.kill_at_step import worker
+from tests.faults.self_killing_worker import TAKES
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put_into_retry, statuses
@@ -48,7 +48,7 @@ async def test_a_retry_role_frozen_longer_than_its_session_delivers_its_events_o
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
     async with (
         lago_sandbox(clock=time.time) as lago,
-        worker(["tests.faults.mortal", "retry", "-"], stage, lago, tmp_path, name="frozen") as frozen,
+        worker(["tests.faults.self_killing_worker", "retry", "-"], stage, lago, tmp_path, name="frozen") as frozen,
         worker(["connectors", "worker", "--only", "retry"], stage, lago, tmp_path, name="heir") as heir,
     ):
         frozen.start()

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from schemas.records import LagoEvent, Manifest
 from streams.state.step_writes import MANIFEST
-from tests.faults.steps import worker
+from tests.faults.kill_at_step import worker
 from tests.support.eventually import PATIENCE, soon, within
 from tests.support.kafka import Kafka
 from tests.support.posting import statuses

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from tests.faults.steps import worker
+from tests.faults.kill_at_step import worker
 from tests.support.eventually import soon, within
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put, statuses

@@ -11,8 +11,8 @@ from confluent_kafka.admin import AdminClient
 
 from connectors.kafka.admin import create_topics
 from schemas.moments import SECOND_US
+from tests.faults.kill_at_step import worker
 from tests.faults.procs import Process
-from tests.faults.steps import worker
 from tests.support.calls import Raw, raw_value, slp
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka

@@ -11,8 +11,8 @@ from random import Random
 
 import pytest
 
+from tests.faults.kill_at_step import worker
 from tests.faults.procs import Process
-from tests.faults.steps import worker
 from tests.support.calls import raw, slp
 from tests.support.eventually import soon, within
 from tests.support.kafka import Kafka

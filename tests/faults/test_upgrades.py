@@ -20,7 +20,8 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from connectors.ingest.spool import Spool
 from connectors.ingest.spooling_producer import SpooledSender
 from connectors.kafka.admin import topic_ids
-from connectors.kafka.producer import KafkaProducer, producer_config
+from connectors.kafka.client_config import producer_config
+from connectors.kafka.producer import KafkaProducer
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.policy import MeterPolicy
 from schemas.records import LagoEvent

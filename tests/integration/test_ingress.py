@@ -18,7 +18,8 @@ from connectors.ingest import store
 from connectors.ingest.auth import WebhookAuth
 from connectors.ingest.body_splitter import Element, split
 from connectors.ingest.routes import ROUTES
-from connectors.kafka.producer import KafkaProducer, Record, producer_config
+from connectors.kafka.client_config import producer_config
+from connectors.kafka.producer import KafkaProducer, Record
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
 from schemas.errors import Rejected
 from tests.support.ingress import (

@@ -13,7 +13,8 @@ from aiohttp import ClientResponse
 from msgspec import UNSET
 
 from connectors.ingest.rejection_record import MAX_RECORD_BYTES
-from connectors.kafka.producer import KafkaProducer, Record, producer_config
+from connectors.kafka.client_config import producer_config
+from connectors.kafka.producer import KafkaProducer, Record
 from schemas.customer_id import normalise_customer_id
 from schemas.errors import Rejected
 from tests.support.eventually import PATIENCE

@@ -13,7 +13,8 @@ import pytest
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.org_records import OrgRecords, StoredIds
 from connectors.billing.usage_recorder import KafkaUsage
-from connectors.kafka.producer import KafkaProducer, producer_config
+from connectors.kafka.client_config import producer_config
+from connectors.kafka.producer import KafkaProducer
 from connectors.lago.client import LagoClient
 from connectors.library import orgs
 from connectors.library.standalone import UsageThroughKafka

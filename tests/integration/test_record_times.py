@@ -9,7 +9,8 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from connectors.config.settings import Settings
 from connectors.kafka.admin import check_topics, create_topics
-from connectors.kafka.producer import KafkaProducer, producer_config
+from connectors.kafka.client_config import producer_config
+from connectors.kafka.producer import KafkaProducer
 from schemas.topics import RAW
 from tests.support.eventually import eventually
 from tests.support.ingress import Stored, read_topic

@@ -13,7 +13,7 @@ from lago_python_client.client import Client
 
 from connectors.lago_sandbox import create_sandbox
 from schemas.records import LagoEvent
-from tests.faults.steps import worker
+from tests.faults.kill_at_step import worker
 from tests.support.eventually import PATIENCE, soon
 from tests.support.http_client import http_client
 from tests.support.posting import statuses

@@ -19,7 +19,8 @@ from connectors.ingest.auth import WebhookAuth
 from connectors.ingest.call_context import ContextFields
 from connectors.ingest.routes import IngressDeps, ingress_routes
 from connectors.ingest.store import ElementStore, RecordSender
-from connectors.kafka.producer import KafkaProducer, producer_config
+from connectors.kafka.client_config import producer_config
+from connectors.kafka.producer import KafkaProducer
 from schemas.records import Rejection
 from schemas.topics import RAW, REJECTED, topic_config
 from schemas.wire import RawRecord

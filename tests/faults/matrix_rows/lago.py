@@ -5,7 +5,9 @@ from tests.faults.matrix_rows.row import EXACT, GOES_ON, LOST, MONEY, SAME, SAYS
 _EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_with_any_kills_freezes_and_disconnections"
 _ORGANIZATIONS = "faults/test_lago_organizations.py"
 _MORE = "`make soak` draws a new minute of all faults for each of MINUTES"
-_CLICKHOUSE = "faults/test_sink_faults.py::test_on_clickhouse_an_event_with_an_unknown_outcome_is_billed_once"
+_CLICKHOUSE = (
+    "faults/test_lago_limits_and_outages.py::test_on_clickhouse_an_event_with_an_unknown_outcome_is_billed_once"
+)
 _AWAY = "faults/test_lago_unavailable.py::test_an_event_that_lago_does_not_answer_waits_and_arrives_once"
 
 ROWS = (
@@ -72,7 +74,7 @@ ROWS = (
         (LOST, TWICE, GOES_ON),
         "no 429; waiting events are delivered once; the speed is tested in `unit/streams/core/delivery/test_shared_rate_limit.py`",
         (
-            "faults/test_sink_faults.py::test_two_workers_respect_a_limit_that_neither_knows_alone_and_an_outage_loses_no_event",
+            "faults/test_lago_limits_and_outages.py::test_two_workers_respect_a_limit_that_neither_knows_alone_and_an_outage_loses_no_event",
         ),
     ),
     Row(
@@ -81,7 +83,7 @@ ROWS = (
         "401 for every post; the worker is restarted with the correct key",
         (LOST, TWICE, SAYS_SO),
         "events wait: no retry, no dead letter; everything is delivered afterwards",
-        ("faults/test_sink_faults.py::test_a_refused_key_that_is_repaired_loses_no_event",),
+        ("faults/test_lago_limits_and_outages.py::test_a_refused_key_that_is_repaired_loses_no_event",),
     ),
     Row(
         49,

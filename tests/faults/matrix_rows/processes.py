@@ -75,8 +75,8 @@ ROWS = (
         (LOST, TWICE, SAME),
         "the next owner repeats posts with an unknown outcome; each event is stored once and has one receipt",
         (
-            "faults/test_post_steps.py::test_a_process_killed_at_a_step_of_a_post_duplicates_and_loses_nothing",
-            "faults/test_post_steps.py::test_the_next_owner_repeats_the_posts_with_an_unknown_outcome",
+            "faults/test_killed_during_post.py::test_a_process_killed_at_a_step_of_a_post_duplicates_and_loses_nothing",
+            "faults/test_killed_during_post.py::test_the_next_owner_repeats_the_posts_with_an_unknown_outcome",
         ),
     ),
     Row(
@@ -86,7 +86,7 @@ ROWS = (
         (LOST, TWICE, GOES_ON),
         "the event is posted at its retry time, not before, and its wait does not begin again",
         (
-            "faults/test_sink_faults.py::test_a_retry_role_killed_while_it_waits_does_not_change_the_retry_time",
+            "faults/test_lago_limits_and_outages.py::test_a_retry_role_killed_while_it_waits_does_not_change_the_retry_time",
             "integration/test_dead_letters.py::test_a_restarted_retry_waits_until_its_time_and_not_longer",
         ),
     ),

@@ -11,11 +11,11 @@ from connectors.http.endpoint import (
     AuthorizedRequest,
     Endpoint,
     Principal,
-    as_problem,
     endpoint,
     endpoints_of,
     routes_of,
 )
+from connectors.http.error_answers import as_problem
 from connectors.http.problem import Problem
 from connectors.http.request_models import parsed
 from connectors.lago.errors import LagoRejected, LagoUnavailable

@@ -16,7 +16,8 @@ from connectors.http.endpoint import Endpoint
 from connectors.http.problem import Problem
 from connectors.http.request_models import parsed
 from connectors.kafka.checked_producer import CheckedProducer
-from connectors.kafka.producer import KafkaProducer, producer_config
+from connectors.kafka.client_config import producer_config
+from connectors.kafka.producer import KafkaProducer
 from connectors.lago.client import LagoClient
 from connectors.processes.management_api import Management
 from connectors.telemetry.metrics import Metrics

@@ -11,7 +11,8 @@ from connectors.http.endpoint import Endpoint
 from connectors.http.problem import Problem
 from connectors.http.request_models import parsed
 from connectors.kafka.checked_producer import CheckedProducer
-from connectors.kafka.producer import KafkaProducer, producer_config
+from connectors.kafka.client_config import producer_config
+from connectors.kafka.producer import KafkaProducer
 from connectors.lago.client import LagoClient
 from connectors.operations.import_kinds import MappingRows
 from connectors.processes.management_api import Management

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka import KafkaError
 
-from connectors.kafka.producer import KafkaProducer, producer_config
+from connectors.kafka.client_config import producer_config
+from connectors.kafka.producer import KafkaProducer
 from schemas.errors import Unavailable
 from tests.support.ports import free_port
 

@@ -15,7 +15,7 @@ from connectors.ingest.routes import ROUTES
 from connectors.processes.server import API_ALONE_PORT
 from deploy.helm.generate import CHART, COPIED, files
 from deploy.helm.kafka_files import SCALED, every_secret, roles
-from deploy.helm.values_file import values_of
+from deploy.helm.values_reader import values_of
 from deploy.helm.values_schema import OF_A_ROLE, OWNED
 from schemas.topics import CATALOGUE
 from streams.app import ROLES

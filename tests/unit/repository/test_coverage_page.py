@@ -13,7 +13,8 @@ from connectors.config.settings import Settings
 from connectors.http.health import Health
 from connectors.ingest.routes import ROUTES
 from connectors.kafka.checked_producer import CheckedProducer
-from connectors.kafka.producer import KafkaProducer, producer_config
+from connectors.kafka.client_config import producer_config
+from connectors.kafka.producer import KafkaProducer
 from connectors.lago.client import LagoClient
 from connectors.processes.management_api import Management
 from connectors.telemetry.metrics import Metrics

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from tests.faults import mortal
-from tests.faults.steps import EVENTS, NAMES, NO_EVENT, STEPS, Found, Scenario, play
+from tests.faults import self_killing_worker
+from tests.faults.kill_at_step import EVENTS, NAMES, NO_EVENT, STEPS, Found, Scenario, play
 from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka
 
@@ -27,8 +27,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.kafka, pytest.mark.xdist_group("po
 #: The retry role is the same code on another topic; ClickHouse differs where an outcome is unknown.
 SCENARIOS = (
     *(Scenario("sink", "postgres", step) for step in STEPS.values()),
-    *(Scenario("retry", "postgres", STEPS[name]) for name in ("stored", mortal.OFFSET_SENT)),
-    *(Scenario("sink", "clickhouse", STEPS[name]) for name in ("stored", mortal.AFTER_ANSWER)),
+    *(Scenario("retry", "postgres", STEPS[name]) for name in ("stored", self_killing_worker.OFFSET_SENT)),
+    *(Scenario("sink", "clickhouse", STEPS[name]) for name in ("stored", self_killing_worker.AFTER_ANSWER)),
 )
 #: Scenarios at a time: each starts two Python processes, and mostly waits for the dead one's session to end.
 AT_ONCE = 5
@@ -72,7 +72,7 @@ def test_a_process_killed_at_a_step_of_a_post_duplicates_and_loses_nothing(
     assert result.committed == EVENTS + 1
 
 
-@pytest.mark.parametrize("name", ["sent", "stored", mortal.AFTER_ANSWER, mortal.OFFSET_SENT])
+@pytest.mark.parametrize("name", ["sent", "stored", self_killing_worker.AFTER_ANSWER, self_killing_worker.OFFSET_SENT])
 def test_the_next_owner_repeats_the_posts_with_an_unknown_outcome(
     name: str, results: dict[Scenario, Found | BaseException]
 ) -> None:

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from schemas.records import LagoEvent, Manifest
 from streams.state.step_writes import MANIFEST
-from tests.faults import mortal
+from tests.faults import self_killing_worker
 from tests.faults.procs import Process
 from tests.support.eventually import PATIENCE, soon, within
 from tests.support.sandbox import KEY, Lago, lago_sandbox
@@ -48,15 +48,15 @@ class Step:
 STEPS = {
     step.name: step
     for step in (
-        Step(mortal.BEFORE_SEND, 0),
+        Step(self_killing_worker.BEFORE_SEND, 0),
         Step("sent", 0, fault=("slow", 4)),
         Step("stored", EVENTS, fault=("timeout_after_accept", 4)),
-        Step(mortal.AFTER_ANSWER, EVENTS),
-        Step(mortal.BEFORE_COMMIT, EVENTS),
-        Step(mortal.RECORDS_WRITTEN, EVENTS),
-        Step(mortal.OFFSET_SENT, EVENTS),
-        Step(mortal.COMMITTING, EVENTS, committed=None),
-        Step(mortal.COMMITTED, EVENTS, committed=True),
+        Step(self_killing_worker.AFTER_ANSWER, EVENTS),
+        Step(self_killing_worker.BEFORE_COMMIT, EVENTS),
+        Step(self_killing_worker.RECORDS_WRITTEN, EVENTS),
+        Step(self_killing_worker.OFFSET_SENT, EVENTS),
+        Step(self_killing_worker.COMMITTING, EVENTS, committed=None),
+        Step(self_killing_worker.COMMITTED, EVENTS, committed=True),
     )
 }
 
@@ -117,7 +117,7 @@ async def play(scenario: Scenario, bootstrap: str, prefix: str, folder: Path) ->
 async def _die(found: Found, scenario: Scenario, stage: Stage, lago: Lago, folder: Path) -> None:
     step = scenario.step
     name = "-" if step.fault else step.name
-    async with worker(["tests.faults.mortal", scenario.role, name], stage, lago, folder) as mortal_worker:
+    async with worker(["tests.faults.self_killing_worker", scenario.role, name], stage, lago, folder) as mortal_worker:
         mortal_worker.start()
         deadline = time.monotonic() + LIMIT_S * PATIENCE
         while mortal_worker.alive:

@@ -1,4 +1,4 @@
-"""A real sink or retry role that ends itself by SIGKILL at one step of a post: `python -m tests.faults.mortal ROLE
+"""A real sink or retry role that ends itself by SIGKILL at one step of a post: `python -m tests.faults.self_killing_worker ROLE
 STEP`.
 
 Everything is the product's own code, from its settings to its Kafka transaction; only the call at which the process

@@ -21,7 +21,7 @@ _FRESH_S = 2.0
 
 
 @dataclass(slots=True)
-class UsageStats:
+class WebhookStats:
     """Counts for one process.
 
     Args:

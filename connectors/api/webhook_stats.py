@@ -5,7 +5,7 @@ from pydantic import BaseModel
 
 from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.http.health import json_response
-from connectors.operations.usage_stats import UsageStats
+from connectors.operations.webhook_stats import WebhookStats
 
 
 class Decided(BaseModel):
@@ -59,13 +59,13 @@ class Stats(BaseModel):
     oldest_age_seconds_by_topic: dict[str, float]
 
 
-class UsageStatsHandlers:
+class WebhookStatsHandlers:
     """`GET /webhooks/stats`."""
 
-    def __init__(self, usage_stats: UsageStats) -> None:
-        self._usage_stats = usage_stats
+    def __init__(self, webhook_stats: WebhookStats) -> None:
+        self._webhook_stats = webhook_stats
 
     @endpoint("GET", "/webhooks/stats", "stats:read", answers={200: Stats})
     async def stats(self, _: AuthorizedRequest) -> web.Response:
         """Show how many calls and events are in each state."""
-        return json_response(await self._usage_stats.now())
+        return json_response(await self._webhook_stats.now())

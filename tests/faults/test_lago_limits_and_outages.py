@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from schemas.records import LagoEvent
-from tests.faults.steps import worker
+from tests.faults.kill_at_step import worker
 from tests.support.eventually import PATIENCE, soon, within
 from tests.support.kafka import Kafka
 from tests.support.posting import put_into_retry, statuses
@@ -134,7 +134,7 @@ async def test_a_retry_role_killed_while_it_waits_does_not_change_the_retry_time
     due_ms = time.time_ns() // 1_000_000 + 12_000
     value = msgspec.json.encode(LagoEvent("e-1", "sub", "ai_usage", f"{due_ms // 1000}.000", "1", {"unit": "1"}))
     put_into_retry(stage, value, [("attempt", b"1"), ("not_before", b"%d" % due_ms), ("maybe_sent", b"0")])
-    async with worker(["tests.faults.mortal", "retry", "-"], stage, lago, tmp_path) as process:
+    async with worker(["tests.faults.self_killing_worker", "retry", "-"], stage, lago, tmp_path) as process:
         process.start()
         await asyncio.sleep(4)  # it waits by now; if it does not, the law is the same
         await process.kill()
