@@ -1,10 +1,11 @@
 """Finds words in a config.yaml of LiteLLM that look like one that matters to us. LiteLLM ignores words that it does not know."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import SequenceMatcher, get_close_matches
+from difflib import SequenceMatcher
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from connectors.config.misspelt_names import meant_by
 from connectors.litellm.seen import LISTS, USAGE_PATH, CallbackKind, is_unseen
 
 _SECTIONS: Final = ("litellm_settings", "callback_settings", "general_settings", "environment_variables")
@@ -48,7 +49,7 @@ def misspelt_words(config: Mapping[str, Any]) -> Iterator[str]:
         )
         yield from _of_type(entry.get("callback_type"), here)
         yield from _of_path(entry.get("endpoint"), here)
-        if name not in listed and (near := _alike(str(name), [one for one in listed if one not in entries])):
+        if name not in listed and (near := meant_by(str(name), [one for one in listed if one not in entries], _ALIKE)):
             yield f"litellm_settings lists the callback {near}, callback_settings has {name}: both must be the same word."
 
 
@@ -57,12 +58,12 @@ def _near(given: Mapping[str, Any], known: Iterable[str], where: str) -> Iterato
     there = {str(word).lower() for word in given}
     missing = [word for word in known if word.lower() not in there]
     for word in map(str, given):
-        if word not in known and word not in _OTHERS and (meant := _alike(word, missing)):
+        if word not in known and word not in _OTHERS and (meant := meant_by(word, missing, _ALIKE)):
             yield f"{where}{word} is not known to LiteLLM: is {meant} meant?"
 
 
 def _of_type(kind: object, here: str) -> Iterator[str]:
-    if isinstance(kind, str) and kind != CallbackKind.GENERIC and _alike(kind, [CallbackKind.GENERIC]):
+    if isinstance(kind, str) and kind != CallbackKind.GENERIC and meant_by(kind, [CallbackKind.GENERIC], _ALIKE):
         yield f"{here}.callback_type is {kind}: is {CallbackKind.GENERIC} meant?"
 
 
@@ -72,10 +73,6 @@ def _of_path(endpoint: object, here: str) -> Iterator[str]:
     path = urlsplit(endpoint).path.rstrip("/")
     if not path.endswith(USAGE_PATH) and (not path or SequenceMatcher(None, path, USAGE_PATH).ratio() >= _ALIKE):
         yield f"{here}.endpoint has the path {path or '/'}, and the ingress takes usage at {USAGE_PATH}."
-
-
-def _alike(word: str, known: Iterable[str]) -> str:
-    return next(iter(get_close_matches(word, list(known), 1, _ALIKE)), "")
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
