@@ -34,7 +34,7 @@ WHERE part = ANY($2::text[]) AND (event IS NOT NULL OR released_in IS NOT NULL O
 """
 _DEBIT: Final = _sql("debits.sql")
 _UNDEBITED: Final = _sql("undebited.sql")
-#: Indexes of columns in a usage row (connectors/postgres/rows.py).
+#: Indexes of columns in a usage row (connectors/postgres/rows_of_calls.py).
 _CUSTOMER, _ID_KIND, _ORG, _CALL_ID, _USER, _ORGANIZATION, _PART, _HELD, _BILLED = 8, 9, 10, 21, 23, 25, 28, 29, 31
 
 
