@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Final
 
 from connectors.cli.left_out import left_out
-from connectors.cli.parsers.parts import SERVED
+from connectors.config.roles import SERVED
 
 _COMMANDS: Final = {"serve": ",".join(SERVED), "worker": None}
 _ONLY: Final = "--only"
