@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -16,6 +15,7 @@ from connectors.postgres.pool import Database
 from connectors.postgres.rows import Rows, SkippedRecord
 from connectors.postgres.rows_of_calls import Resolved
 from connectors.postgres.rows_of_management import Removed
+from connectors.postgres.sql_files import sql
 from schemas.moments import MAX_US
 from schemas.reasons import BRIDGE, COPY, JOB, REPEATED, ROW_REFUSED, UNREADABLE, WRITTEN_OFF
 from schemas.tables import AUDIT, CREDITS, CUSTOMERS, DELIVERIES, EVENTS, ORGS, RECEIPTS, REJECTED, USAGE
@@ -73,18 +73,14 @@ _MONTHS = "SELECT ensure_usage_month(month::date) FROM unnest($1::text[]) AS wan
 _Write = Callable[[Any, int, list[tuple[Any, ...]]], Awaitable[int]]
 
 
-def _sql(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
-
-
-_USAGE_SQL: Final = _sql("usage.sql")
-_EVENTS_SQL: Final = _sql("events.sql")
-_REJECTED_SQL: Final = _sql("rejected.sql")
-_RESOLVED_SQL: Final = _sql("resolved.sql")
-_BRIDGED_SQL: Final = _sql("bridged.sql")
-_JOBS_SQL: Final = _sql("jobs.sql")
-_COPIES_SQL: Final = _sql("copies.sql")
-_RECOUNTED_SQL: Final = _sql("recounted.sql")
+_USAGE_SQL: Final = sql("usage.sql")
+_EVENTS_SQL: Final = sql("events.sql")
+_REJECTED_SQL: Final = sql("rejected.sql")
+_RESOLVED_SQL: Final = sql("resolved.sql")
+_BRIDGED_SQL: Final = sql("bridged.sql")
+_JOBS_SQL: Final = sql("jobs.sql")
+_COPIES_SQL: Final = sql("copies.sql")
+_RECOUNTED_SQL: Final = sql("recounted.sql")
 #: What was decided about calls of this partition that are in a part: the fields of `CountedCall` before the ledger.
 _COUNTED: Final = """
 SELECT log.identity, log.month::text, log.decision, log.part, log.raw_offset, log.held, log.org_id, log.external_subscription_id,
@@ -124,19 +120,19 @@ class PostgresProjection:
         self._ways: Mapping[str, tuple[str, Callable[[Sequence[ConsumerRecord]], Rows], _Write]] = {
             topics.enriched: (USAGE, rows_of_calls.usage_rows, _write_usage),
             topics.events: (EVENTS, rows_of_events.event_rows, _write_events),
-            topics.receipts: (RECEIPTS, rows_of_events.receipt_rows, _writes(_sql("receipts.sql"))),
+            topics.receipts: (RECEIPTS, rows_of_events.receipt_rows, _writes(sql("receipts.sql"))),
             topics.rejected: (REJECTED, rows_of_calls.rejected_rows, _write_rejected),
             topics.customers: (
                 CUSTOMERS,
                 rows_of_management.customer_rows,
-                _writes_latest(_sql("customers.sql"), _CUSTOMERS_GONE),
+                _writes_latest(sql("customers.sql"), _CUSTOMERS_GONE),
             ),
-            topics.orgs: (ORGS, rows_of_management.org_rows, _writes_latest(_sql("organisations.sql"), _ORGS_GONE)),
-            topics.audit: (AUDIT, rows_of_management.audit_rows, _writes(_sql("audit.sql"))),
+            topics.orgs: (ORGS, rows_of_management.org_rows, _writes_latest(sql("organisations.sql"), _ORGS_GONE)),
+            topics.audit: (AUDIT, rows_of_management.audit_rows, _writes(sql("audit.sql"))),
             topics.deliveries: (
                 DELIVERIES,
                 rows_of_management.delivery_rows,
-                _writes(_sql("deliveries.sql"), with_partition=True),
+                _writes(sql("deliveries.sql"), with_partition=True),
             ),
         }
 
