@@ -36,7 +36,7 @@ def misspelt_words(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence for each word that is probably misspelt. It contains no value of the file but names and the path of an
     address."""
     yield from _near(config, _SECTIONS, "")
-    settings, entries = (_mapping(config.get(section)) for section in _SECTIONS[:2])
+    settings, entries = (members_of(config.get(section)) for section in _SECTIONS[:2])
     yield from _near(settings, _SETTINGS, "litellm_settings.")
     listed = [name for setting in LISTS for name in _names(settings.get(setting))]
     for name, entry in entries.items():
@@ -45,7 +45,7 @@ def misspelt_words(config: Mapping[str, Any]) -> Iterator[str]:
         here = f"callback_settings.{name}"
         yield from _near(entry, _OF_A_CALLBACK, f"{here}.")
         yield from _near(
-            {str(one): "" for one in _mapping(entry.get("headers"))}, ("Authorization",), f"{here}.headers."
+            {str(one): "" for one in members_of(entry.get("headers"))}, ("Authorization",), f"{here}.headers."
         )
         yield from _of_type(entry.get("callback_type"), here)
         yield from _of_path(entry.get("endpoint"), here)
@@ -75,7 +75,8 @@ def _of_path(endpoint: object, here: str) -> Iterator[str]:
         yield f"{here}.endpoint has the path {path or '/'}, and the ingress takes usage at {USAGE_PATH}."
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def members_of(value: object) -> Mapping[str, Any]:
+    """Return the value if it is an object; nothing if it is not."""
     return value if isinstance(value, Mapping) else {}
 
 
