@@ -10,11 +10,12 @@ from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.http.health import json_response
 from connectors.operations.dead_letter_service import DeadLetterService
 from connectors.operations.dead_letters import Filters
+from schemas.errors import Unavailable
 from schemas.moments import MAX_US
 
 #: Limit of one request, so that it is answered within seconds. The caller repeats the request for more dead letters.
 MAX_LETTERS = 1000
-
+_BUSY = "this process has not answered another such request yet; send yours again after that"
 
 #: Kafka gives negative times a special meaning: -1 is the end of a topic.
 MomentMs = Annotated[int | None, Field(ge=0, lt=MAX_US // 1000)]
@@ -71,8 +72,9 @@ class DeadLetterHandlers:
 
     def __init__(self, dead_letters: DeadLetterService) -> None:
         self._dead_letters = dead_letters
-        # Of two requeues in one process the second would fence the first. A dry run fences nothing, so it does not wait
-        # for a requeue; only one runs at a time, because it scans the topics of dead letters.
+        # Of two requeues in one process the second would fence the first. A dry run fences nothing, so it runs beside a
+        # requeue; only one runs at a time, because it scans the topics of dead letters. Neither waits for another one, which may
+        # itself wait a minute for the meter and the projector.
         self._requeuing, self._previewing = asyncio.Lock(), asyncio.Lock()
 
     @endpoint(
@@ -85,9 +87,12 @@ class DeadLetterHandlers:
     )
     async def retry(self, authorized: AuthorizedRequest) -> web.Response:
         """Requeue dead letters: send their events to Lago, and their calls to the meter, again."""
+        running = self._previewing if authorized.body.dry_run else self._requeuing
+        if running.locked():
+            raise Unavailable("requeue_in_progress", _BUSY)
         body: RetryBody = authorized.body
         filters = Filters(body.reason, body.customer, body.since_ms, body.until_ms, body.dead_letter)
-        async with self._previewing if body.dry_run else self._requeuing:
+        async with running:
             done, meant = await self._dead_letters.requeue(
                 body.kind,
                 filters,

@@ -70,7 +70,6 @@ class LagoWebhooks:
         topic: where each attempt is recorded, with its prefix.
         with_problem_answers: called with a webhook's type and its result, or the reason of its refusal.
         now_us: microseconds since 1970 UTC.
-        monotonic: seconds.
     """
 
     def __init__(
@@ -80,7 +79,6 @@ class LagoWebhooks:
         topic: str,
         count: Callable[[str, str], None],
         now_us: Callable[[], int],
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._senders = senders
         self._secrets = [secret for sender in senders for secret in sender.secrets]
@@ -88,7 +86,6 @@ class LagoWebhooks:
         self._topic = topic
         self._count = count
         self._now_us = now_us
-        self._monotonic = monotonic
         self._done: OrderedDict[str, int] = OrderedDict()
         self._intake = BodyReader(MAX_BYTES, _IN_FLIGHT)
 
@@ -100,7 +97,7 @@ class LagoWebhooks:
     async def _post(self, authorized: AuthorizedRequest) -> web.Response:
         if not self._secrets:
             raise Problem(501, "no_webhook_secret", "LAGO_WEBHOOK_SECRET is not set, so no webhook of Lago is accepted")
-        started, headers = self._monotonic(), authorized.request.headers
+        started, headers = time.monotonic(), authorized.request.headers
         body = await self._read(authorized.request)
         try:
             # Hashing a large body would block the event loop; for a small body, a thread costs more.
@@ -151,7 +148,7 @@ class LagoWebhooks:
 
     async def _record(self, payload: Payload, key: str, status: int, error: str, attempt: int, started: float) -> None:
         """Record one attempt with its result. Raises: Unavailable."""
-        took_ms = round((self._monotonic() - started) * 1000)
+        took_ms = round((time.monotonic() - started) * 1000)
         at = self._now_us()
         line = DeliveryAttempt(at, "in", kind_of(payload) or "unknown", status, took_ms, error, attempt, unique_key=key)
         await self._writer.send_one((self._topic, key or None, _encode(line), at // 1000))

@@ -12,7 +12,7 @@ from connectors.billing.org_accounts import OrgAccounts
 from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.http.health import NO_STORE
 from connectors.lago.client import LagoClient
-from connectors.lago.errors import LagoIntegrationError, LagoRejected
+from connectors.lago.errors import LagoIntegrationError, LagoRejected, reason_of
 from connectors.lago.responses import Invoice
 from connectors.lago.transport import Page
 
@@ -232,4 +232,4 @@ def _why(error: LagoIntegrationError) -> str:
     """Return Lago's code, e.g. `no_linked_payment_provider`, or our reason if Lago gave no code."""
     details = error.details if isinstance(error.details, dict) else {}
     codes = details.get("base")
-    return str(codes[0]) if isinstance(codes, list) and codes else error.code or error.reason
+    return str(codes[0]) if isinstance(codes, list) and codes else reason_of(error)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, TypeVar
 from connectors.billing.answer_cache import Cache
 from connectors.billing.org_accounts import OrgAccounts, unknown_org
 from connectors.billing.usage_limits import RecordLimits, used_of
-from connectors.lago.errors import LagoIntegrationError, LagoUnavailable
+from connectors.lago.errors import LagoUnavailable, reason_of
 from connectors.lago.responses import Customer, CustomerUsage, Invoice, Plan, Subscription
 from schemas.customers import OrgRecord
 from schemas.errors import MeterbridgeError
@@ -139,12 +139,8 @@ class Dashboards:
         except TimeoutError:
             page.missing.append(Missing(name, "timeout"))
         except MeterbridgeError as error:
-            page.missing.append(Missing(name, _reason(error)))
+            page.missing.append(Missing(name, reason_of(error)))
         return None
-
-
-def _reason(error: MeterbridgeError) -> str:
-    return (error.code or error.reason) if isinstance(error, LagoIntegrationError) else error.reason
 
 
 def _first(page: Dashboard) -> tuple[str, str]:

@@ -16,14 +16,13 @@ class LagoDirectory:
 
     Args:
         clock: monotonic, seconds.
-        most: the largest number of cached responses of each kind.
     """
 
-    def __init__(self, lago: LagoClient, clock: Callable[[], float], most: int = MOST) -> None:
+    def __init__(self, lago: LagoClient, clock: Callable[[], float]) -> None:
         self._lago = lago
-        self._metrics: Cache[str, Metric] = Cache(clock, CATALOGUE_S, most)
-        self._plans: Cache[str, Plan] = Cache(clock, CATALOGUE_S, most)
-        self._subscriptions: Cache[str, tuple[Subscription, ...]] = Cache(clock, SUBSCRIPTIONS_S, most)
+        self._metrics: Cache[str, Metric] = Cache(clock, CATALOGUE_S, MOST)
+        self._plans: Cache[str, Plan] = Cache(clock, CATALOGUE_S, MOST)
+        self._subscriptions: Cache[str, tuple[Subscription, ...]] = Cache(clock, SUBSCRIPTIONS_S, MOST)
 
     async def metric(self, code: str) -> Metric | None:
         """Return a billable metric; None = there is none. Raises: LagoIntegrationError."""

@@ -16,19 +16,14 @@ from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.settings import load_settings
 from connectors.operations.backlog import unread_for_explaining
+from connectors.operations.call_stories import HELD, CallRow, EventStory, never_billed, usd_of, without_event
 from connectors.operations.dead_letters import DeadLetter
 from connectors.operations.explain import (
-    HELD,
     MOST,
-    CallRow,
     CustomerCalls,
-    EventStory,
     calls_of_customer,
-    never_billed,
     stories_of_request,
     story_of_event,
-    usd_of,
-    without_event,
 )
 from connectors.operations.known_ids import known_principal
 from connectors.operations.reason_sentences import SENTENCES

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,6 +21,7 @@ from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited, who
 from connectors.operations.known_ids import known_org
 from connectors.operations.sender import CommandProducer
+from streams.runtime.clock import utc_now
 
 T = TypeVar("T")
 #: What the table shows for a key that is not limited.
@@ -40,7 +41,7 @@ def create(
     """Run `meterbridge keys create`."""
     if unknown := sorted(set(scope) - {EVERYTHING, *SCOPES}):
         fail(f"--scope: {unknown[0]!r} is not a scope. Give one of {', '.join(SCOPES)}, or {EVERYTHING}.", 2)
-    now = _now()
+    now = utc_now()
     ends = now + timedelta(seconds=duration_s(expires, "--expires")) if expires else None
     key, token = mint(name, scope, org or None, who(), now, ends, _prefixes(customer_prefix))
     with one_sentence():
@@ -55,7 +56,7 @@ def list_keys(*, as_json: bool) -> None:
     """Run `meterbridge keys list`."""
     with one_sentence():
         keys = _with_store(settings_of_command(), lambda store: store.all())
-    rows = [key_shown(key, _now()) for key in keys]
+    rows = [key_shown(key, utc_now()) for key in keys]
     say({"keys": rows}, as_json=as_json, table=lambda: _table(rows) if rows else "There are no keys.")
 
 
@@ -64,7 +65,7 @@ def rotate(key_id: str, overlap: str, *, as_json: bool) -> None:
     lives_on = timedelta(seconds=duration_s(overlap, "--overlap"))
     if lives_on > timedelta(hours=MAX_OVERLAP_HOURS):
         fail(f"--overlap: {overlap} is too long. Give at most {MAX_OVERLAP_HOURS}h, for example 24h.", 2)
-    now = _now()
+    now = utc_now()
 
     async def replaced(store: PostgresKeys) -> tuple[ApiKey, str]:
         old = await _existing(store, key_id)
@@ -87,12 +88,12 @@ def revoke(key_id: str, *, as_json: bool) -> None:
     async def ended(store: PostgresKeys) -> ApiKey:
         key = await _existing(store, key_id)
         if key.revoked_at is None:
-            await _recorded(settings, "keys.revoke", [key], lambda: store.revoke(key_id, _now()))
+            await _recorded(settings, "keys.revoke", [key], lambda: store.revoke(key_id, utc_now()))
         return await _existing(store, key_id)
 
     with one_sentence():
         settings = settings_of_command()
-        row = key_shown(_with_store(settings, ended), _now())
+        row = key_shown(_with_store(settings, ended), utc_now())
     say(row, as_json=as_json, table=lambda: _table([row]))
 
 
@@ -139,7 +140,7 @@ async def _existing(store: PostgresKeys, key_id: str) -> ApiKey:
 
 
 def _say_made(key: ApiKey, token: str, *, as_json: bool) -> None:
-    row = key_shown(key, _now())
+    row = key_shown(key, utc_now())
     say(
         {**row, "token": token},
         as_json=as_json,
@@ -168,7 +169,3 @@ def _cell(value: object) -> str:
             return f"{value:%Y-%m-%d %H:%M}Z"
         case _:
             return str(value)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Final
 
 from connectors.cli.left_out import left_out
-from connectors.cli.parsers.parts import SERVED
+from connectors.config.roles import SERVED
 
 _COMMANDS: Final = {"serve": ",".join(SERVED), "worker": None}
 _ONLY: Final = "--only"
@@ -64,8 +64,8 @@ def _load_with_less() -> None:
     del httpx, structlog, aiohttp
 
 
-def run_plain(words: Sequence[str] | None = None) -> None:
+def run_plain() -> None:
     """Run a plain command and end this process with its exit code; return if the arguments are no plain command."""
-    run = plain_command(sys.argv[1:] if words is None else words)
+    run = plain_command(sys.argv[1:])
     if run is not None:
         sys.exit(run())

@@ -14,11 +14,9 @@ import structlog
 
 from connectors.cli.sentences import fail, print_error
 from connectors.cli.unreachable import with_address
-from connectors.config.addresses import kafka_address
 from connectors.config.connections import kafka_connection, topic_layout
 from connectors.config.misspelt_names import meant_by
 from connectors.config.settings import VARIABLES, Settings, load_settings
-from connectors.config.unanswered import unanswered
 from connectors.kafka.errors import kafka_sentence
 from connectors.telemetry.logs import configure_logging
 from schemas.errors import ConfigurationError, MeterbridgeError, TopicProblem, Unavailable
@@ -91,10 +89,8 @@ def say_if_kafka_is_away(settings: Settings) -> None:
             why = type(error).__name__
         else:
             return
-    place = kafka_address(settings.kafka_bootstrap_servers)
-    print_error(
-        f"meterbridge: {unanswered('kafka_unavailable', why, place)} This process waits for it; Ctrl+C ends it."
-    )
+    sentence = with_address(Unavailable("kafka_unavailable", why), lambda: settings)
+    print_error(f"meterbridge: {sentence} This process waits for it; Ctrl+C ends it.")
 
 
 def _with_another_prefix(error: TopicProblem) -> str:

@@ -2,8 +2,8 @@
 
 import sys
 
-from connectors.cli.parsers.parts import SERVED
 from connectors.cli.running import chosen, one_sentence, say_if_kafka_is_away, settings_of_command
+from connectors.config.roles import SERVED
 from connectors.processes.server import run_serve
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Collection
 
 import structlog
 
-from connectors.cli.parsers.parts import ROLES
 from connectors.cli.running import chosen, one_sentence, say_if_kafka_is_away, settings_of_command
 from connectors.cli.sentences import exit_code_of
+from connectors.config.roles import ALWAYS, ROLES
 from connectors.config.settings import Settings
 from connectors.processes.worker import run_worker
 
@@ -29,7 +29,7 @@ def worker(only: str | None) -> None:
 
 def roles_of(settings: Settings) -> tuple[str, ...]:
     """Return the roles of a deployment: all of them, but the projector only if there is Postgres."""
-    return ROLES if settings.postgres_url is not None else ROLES[:-1]
+    return ROLES if settings.postgres_url is not None else ALWAYS
 
 
 def warn_of_missing(settings: Settings, roles: Collection[str]) -> None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 from pydantic import SecretStr
 
@@ -21,6 +22,7 @@ from schemas.errors import ConfigurationError, Rejected
 from schemas.organizations import DEFAULT
 from schemas.topics import TopicNames
 
+T = TypeVar("T")
 _LAGO = (
     "LAGO_API_URL",
     "LAGO_API_KEY",
@@ -75,6 +77,14 @@ def deployment_of(settings: Settings) -> Deployment:
         settings.kept_tag_prefixes,
         settings.kept_metadata,
     )
+
+
+def needed(database: T | None, settings: Settings) -> T:
+    """Return what is connected to Postgres. Raises: ConfigurationError: see `postgres_url`."""
+    if database is None:
+        postgres_url(settings)
+        raise AssertionError("postgres_url has raised")
+    return database
 
 
 def postgres_url(settings: Settings) -> DatabaseUrl:

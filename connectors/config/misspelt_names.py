@@ -1,4 +1,6 @@
-"""Finds environment variables that look like a misspelt setting, which would silently keep its default."""
+"""Finds what was probably meant by a misspelt name, and environment variables that look like a misspelt setting, which
+would silently keep its default.
+"""
 
 from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher, get_close_matches
@@ -7,7 +9,7 @@ from typing import Final
 #: Prefixes that no other program uses in our environment, except Lago itself.
 _OURS: Final = ("KAFKA_", "LAGO_")
 #: How similar (0 to 1) a name must be to a setting to be reported, and to be suggested.
-_ALIKE, _GUESS = 0.86, 0.6
+_ALIKE, GUESS = 0.86, 0.6
 
 
 def unknown_names(names: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
@@ -17,9 +19,9 @@ def unknown_names(names: Iterable[str], known: Collection[str]) -> tuple[str, ..
     )
 
 
-def meant_by(name: str, known: Collection[str]) -> str:
-    """Return the known name that was probably meant; `""` if none is similar."""
-    return next(iter(get_close_matches(name, known, 1, _GUESS)), "")
+def meant_by(name: str, known: Iterable[str], alike: float = GUESS) -> str:
+    """Return the known name that was probably meant; `""` if none is as similar as `alike`, 0 to 1."""
+    return next(iter(get_close_matches(name, known, 1, alike)), "")
 
 
 def _near_miss(name: str, known: Collection[str]) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import httpx
 
 from connectors.config.http_client import HttpClient
+from connectors.config.roles import ALWAYS
 from connectors.demo.broker import embedded_broker
 from connectors.demo.lago import METRIC, DemoLago
 from connectors.demo.processes import Processes, free_ports, without_proxies
@@ -29,7 +30,6 @@ _SETTINGS: Final = {
     "KAFKA_PARTITIONS": str(PARTITIONS),
     "LAGO_EVENT_CODE": METRIC,
 }
-_ROLES: Final = ("meter", "sink", "retry")
 _UP_S = 60.0
 #: Seconds: the timeout of the demo's own requests, how long a failed one is repeated, and the pause before a repeat.
 _ANSWER_S, _PATIENCE_S, _AGAIN_S = 10.0, 20.0, 0.3
@@ -81,7 +81,7 @@ async def built_environment(
         MeterbridgeError: a process does not start.
     """
     run = secrets.token_hex(4)
-    sandbox_port, port, *metrics = free_ports(2 + len(_ROLES))
+    sandbox_port, port, *metrics = free_ports(2 + len(ALWAYS))
     url, key = _lago_of(lago_url, lago_key, sandbox_port)
     token, master_key = secrets.token_hex(16), secrets.token_hex(16)
     here = f"http://127.0.0.1:{port}"
@@ -103,7 +103,7 @@ async def built_environment(
         if lago_url is None:
             processes.start("lago-sandbox", "lago-sandbox", "--port", str(sandbox_port))
         processes.start("serve", "serve", METRICS_PORT="0")
-        processes.start("worker", "worker", "--only", ",".join(_ROLES), METRICS_PORT=str(metrics[0]))
+        processes.start("worker", "worker", "--only", ",".join(ALWAYS), METRICS_PORT=str(metrics[0]))
 
         async def client(base_url: str, bearer: str = "", *, loopback: bool = True) -> httpx.AsyncClient:
             headers = {"Authorization": f"Bearer {bearer}"}
@@ -140,7 +140,7 @@ def _lago_of(lago_url: str | None, lago_key: str, sandbox_port: int) -> tuple[st
 async def _up(environment: DemoEnvironment, lago: httpx.AsyncClient) -> bool:
     environment.processes.check()
     reading = await environment.scraper.read()
-    if reading.ledgers < PARTITIONS or reading.processes <= len(_ROLES):
+    if reading.ledgers < PARTITIONS or reading.processes <= len(ALWAYS):
         return False
     return (await environment.ingress.get("/health/ready")).is_success and (await lago.get("/health")).is_success
 

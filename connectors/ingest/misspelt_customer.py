@@ -3,9 +3,9 @@ of such a call is held as `unattributed`, and its sender hears of nothing.
 """
 
 from collections.abc import Collection
-from difflib import get_close_matches
 from typing import Final
 
+from connectors.config.misspelt_names import meant_by
 from schemas.wire import Call
 
 #: The fields in which a sender of its own names the customer.
@@ -19,10 +19,6 @@ _KNOWN: Final = frozenset(Call.__struct_fields__)
 def misspelt_customer(names: Collection[str] | None) -> str:
     """Return a sentence for the answer; `""` if none of the names of an element's members is similar."""
     for name in names or ():
-        if len(name) <= _LONGEST and name not in _KNOWN and (near := _near(name)):
+        if len(name) <= _LONGEST and name not in _KNOWN and (near := meant_by(name.lower(), _NAMES, _LIKENESS)):
             return f"`{name}` is unknown and was ignored, and no other field names the customer: did you mean `{near}`?"
     return ""
-
-
-def _near(name: str) -> str:
-    return next(iter(get_close_matches(name.lower(), _NAMES, 1, _LIKENESS)), "")

@@ -1,10 +1,9 @@
 """Answers a post to a path that nearly is one of a webhook of usage: the words of the paths are singular in one, and plural in another."""
 
-from difflib import get_close_matches
-
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from connectors.config.misspelt_names import meant_by
 from connectors.http.problem import Problem
 from connectors.ingest.routes import ROUTES
 
@@ -18,7 +17,7 @@ async def naming_paths(request: web.Request, handler: Handler) -> web.StreamResp
     try:
         return await handler(request)
     except web.HTTPNotFound:
-        if request.method != "POST" or not get_close_matches(request.path, _PATHS, n=1, cutoff=_LIKENESS):
+        if request.method != "POST" or not meant_by(request.path, _PATHS, _LIKENESS):
             raise
     detail = "no such path; usage is posted to /webhook/litellm/usage or /webhooks/litellm"
     raise Problem(404, "not_found", detail)

@@ -97,13 +97,11 @@ def strip(
     return strip_arrived(element, otherwise, Arrival(received_at, fields, source))
 
 
-def strip_arrived(
-    element: Element, otherwise: str, arrival: Arrival, budget: Budget | None = None
-) -> tuple[str, bytes] | None:
+def strip_arrived(element: Element, otherwise: str, arrival: Arrival) -> tuple[str, bytes] | None:
     """Return the Kafka key (normalised customer id) and the value (JSON of `RawRecord`) of one element; see
     `strip_noticing`.
     """
-    found = strip_noticing(element, otherwise, arrival, budget)
+    found = strip_noticing(element, otherwise, arrival)
     return None if found is None else found[:2]
 
 

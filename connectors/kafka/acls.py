@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
+from connectors.config.roles import ALWAYS
+from connectors.config.roles import ROLES as WORKERS
 from schemas.topics import TopicNames
 
 TOPIC, GROUP, TRANSACTIONAL_ID, CLUSTER = "topic", "group", "transactional-id", "cluster"
@@ -89,9 +91,9 @@ def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
                 yield Acl(role, TOPIC, topic, READ)
             if topic in writes:
                 yield Acl(role, TOPIC, topic, WRITE)
-    for role in ("meter", "sink", "retry", "project"):
+    for role in WORKERS:
         yield Acl(role, GROUP, f"{mine}{role}", READ)
-    for role in ("meter", "sink", "retry"):
+    for role in ALWAYS:
         yield Acl(role, TRANSACTIONAL_ID, f"{mine}{role}-", WRITE, prefixed=True)
     for role in ("sink", "retry"):  # a group for each further Lago organisation (ADR 0044)
         yield Acl(role, GROUP, f"{mine}{role}-", READ, prefixed=True)

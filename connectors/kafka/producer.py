@@ -17,12 +17,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from connectors.kafka.record_timestamps import RecordTimes
 from schemas.errors import Rejected, Unavailable
+from streams.core.delivery.dead_letter_headers import Headers
 
 #: (topic, key, value, record time in milliseconds since 1970 UTC)
 Record = tuple[str, str | None, bytes, int]
-
-
-Headers = list[tuple[str, bytes]]
 
 
 class RecordWriter(Protocol):

@@ -69,6 +69,11 @@ class LagoRejected(LagoIntegrationError, Rejected):
     retryable = False
 
 
+def reason_of(error: MeterbridgeError) -> str:
+    """Return Lago's own code, which says more than the HTTP status; without one, our reason."""
+    return (error.code if isinstance(error, LagoIntegrationError) else "") or error.reason
+
+
 def plan_not_found(plan_code: str) -> LagoRejected:
     """Return the error of a plan that Lago does not have, with the status and the code that Lago itself answers."""
     detail = f"plan_not_found: Lago has no plan {plan_code!r}: {_NEXT['plan_not_found']}"

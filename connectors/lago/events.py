@@ -30,11 +30,8 @@ class EventsApi(LagoTransport):
         Raises:
             LagoUnavailable: `connect`: nothing was sent; `timeout` or `no_answer`: Lago may have stored it.
         """
-        return await self._posted("post_batch", "/events/batch", body)
-
-    async def post_event(self, body: bytes) -> HttpResponse:
-        """Post `{"event": {...}}`; see `post_batch`."""
-        return await self._posted("post_event", "/events", body)
+        response = await self._send("post_batch", "POST", f"{self.root}{API}/events/batch", body=body)
+        return HttpResponse(response.status_code, response.headers, response.content, self._now())
 
     async def get_event(self, transaction_id: str) -> LagoEvent | None:
         """Return the stored event, with its timestamp as it was sent; None if it does not exist. Raises:
@@ -128,10 +125,6 @@ class EventsApi(LagoTransport):
         if len(ids) != total:
             return MOVED
         return "" if len(set(ids)) == total else COPIES
-
-    async def _posted(self, name: str, path: str, body: bytes) -> HttpResponse:
-        response = await self._send(name, "POST", f"{self.root}{API}{path}", body=body)
-        return HttpResponse(response.status_code, response.headers, response.content, self._now())
 
 
 def _iso_ms(us: int) -> str:

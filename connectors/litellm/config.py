@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import yaml
 
-from connectors.litellm.misspelt_words import misspelt_words
+from connectors.litellm.misspelt_words import members_of, misspelt_words
 from connectors.litellm.seen import LISTS, Callback, CallbackKind, Proxy, is_unseen, kind_of
 from schemas.errors import ConfigurationError
 
@@ -32,10 +32,10 @@ def read_config(path: Path) -> Proxy:
 
 def proxy_of(config: Mapping[str, Any]) -> Proxy:
     """Return the proxy that a parsed config.yaml describes."""
-    settings = _mapping(config.get("litellm_settings"))
-    environment = {name: str(value) for name, value in _mapping(config.get("environment_variables")).items()}
+    settings = members_of(config.get("litellm_settings"))
+    environment = {name: str(value) for name, value in members_of(config.get("environment_variables")).items()}
     return Proxy(
-        callbacks=tuple(_callbacks(settings, _mapping(config.get("callback_settings")), environment)),
+        callbacks=tuple(_callbacks(settings, members_of(config.get("callback_settings")), environment)),
         settings=settings,
         lago_webhook_url=_names(config, "lago_webhook_url"),
         environment=environment,
@@ -121,13 +121,9 @@ def _holds_other_than_names(value: object) -> bool:
     return value is not None and not all(isinstance(name, str) for name in listed)
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def _texts(value: object) -> dict[str, str]:
     """Return the entries as texts, with names in lower case."""
-    return {str(name).lower(): str(text) for name, text in _mapping(value).items()}
+    return {str(name).lower(): str(text) for name, text in members_of(value).items()}
 
 
 def _headers(text: str) -> dict[str, str]:

@@ -1,10 +1,11 @@
 """Finds words in a config.yaml of LiteLLM that look like one that matters to us. LiteLLM ignores words that it does not know."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import SequenceMatcher, get_close_matches
+from difflib import SequenceMatcher
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from connectors.config.misspelt_names import meant_by
 from connectors.litellm.seen import LISTS, USAGE_PATH, CallbackKind, is_unseen
 
 _SECTIONS: Final = ("litellm_settings", "callback_settings", "general_settings", "environment_variables")
@@ -35,7 +36,7 @@ def misspelt_words(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence for each word that is probably misspelt. It contains no value of the file but names and the path of an
     address."""
     yield from _near(config, _SECTIONS, "")
-    settings, entries = (_mapping(config.get(section)) for section in _SECTIONS[:2])
+    settings, entries = (members_of(config.get(section)) for section in _SECTIONS[:2])
     yield from _near(settings, _SETTINGS, "litellm_settings.")
     listed = [name for setting in LISTS for name in _names(settings.get(setting))]
     for name, entry in entries.items():
@@ -44,11 +45,11 @@ def misspelt_words(config: Mapping[str, Any]) -> Iterator[str]:
         here = f"callback_settings.{name}"
         yield from _near(entry, _OF_A_CALLBACK, f"{here}.")
         yield from _near(
-            {str(one): "" for one in _mapping(entry.get("headers"))}, ("Authorization",), f"{here}.headers."
+            {str(one): "" for one in members_of(entry.get("headers"))}, ("Authorization",), f"{here}.headers."
         )
         yield from _of_type(entry.get("callback_type"), here)
         yield from _of_path(entry.get("endpoint"), here)
-        if name not in listed and (near := _alike(str(name), [one for one in listed if one not in entries])):
+        if name not in listed and (near := meant_by(str(name), [one for one in listed if one not in entries], _ALIKE)):
             yield f"litellm_settings lists the callback {near}, callback_settings has {name}: both must be the same word."
 
 
@@ -57,12 +58,12 @@ def _near(given: Mapping[str, Any], known: Iterable[str], where: str) -> Iterato
     there = {str(word).lower() for word in given}
     missing = [word for word in known if word.lower() not in there]
     for word in map(str, given):
-        if word not in known and word not in _OTHERS and (meant := _alike(word, missing)):
+        if word not in known and word not in _OTHERS and (meant := meant_by(word, missing, _ALIKE)):
             yield f"{where}{word} is not known to LiteLLM: is {meant} meant?"
 
 
 def _of_type(kind: object, here: str) -> Iterator[str]:
-    if isinstance(kind, str) and kind != CallbackKind.GENERIC and _alike(kind, [CallbackKind.GENERIC]):
+    if isinstance(kind, str) and kind != CallbackKind.GENERIC and meant_by(kind, [CallbackKind.GENERIC], _ALIKE):
         yield f"{here}.callback_type is {kind}: is {CallbackKind.GENERIC} meant?"
 
 
@@ -74,11 +75,8 @@ def _of_path(endpoint: object, here: str) -> Iterator[str]:
         yield f"{here}.endpoint has the path {path or '/'}, and the ingress takes usage at {USAGE_PATH}."
 
 
-def _alike(word: str, known: Iterable[str]) -> str:
-    return next(iter(get_close_matches(word, list(known), 1, _ALIKE)), "")
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
+def members_of(value: object) -> Mapping[str, Any]:
+    """Return the value if it is an object; nothing if it is not."""
     return value if isinstance(value, Mapping) else {}
 
 

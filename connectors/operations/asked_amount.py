@@ -1,34 +1,16 @@
 """Selects the calls that an asked amount may be about: "why was I billed 0.012 USD?"."""
 
 from decimal import Decimal
-from typing import Protocol, TypeVar
 
+from connectors.operations.call_stories import CallRow, EventStory
 from schemas.money import EXACT, ZERO
 
 _HUNDRED = Decimal(100)
 
 
-class AskedCall(Protocol):
-    """A call. Fields: usd, its cost, and billed, what a rate card bills for it, None = its cost; dollars."""
-
-    @property
-    def usd(self) -> Decimal: ...
-    @property
-    def billed(self) -> Decimal | None: ...
-
-
-class AskedEvent(Protocol):
-    """An event. Field: cents, its amount."""
-
-    @property
-    def cents(self) -> Decimal: ...
-
-
-C = TypeVar("C", bound=AskedCall)
-E = TypeVar("E", bound=AskedEvent)
-
-
-def in_question(candidates: list[tuple[C, E | None]], usd: Decimal) -> list[tuple[C, E | None]]:
+def in_question(
+    candidates: list[tuple[CallRow, EventStory | None]], usd: Decimal
+) -> list[tuple[CallRow, EventStory | None]]:
     """Select the calls with this cost or billed amount. If there are none, select the calls in events with this amount.
     If there are none either, the list is empty.
 
@@ -44,7 +26,7 @@ def in_question(candidates: list[tuple[C, E | None]], usd: Decimal) -> list[tupl
     ]
 
 
-def _amounts(call: AskedCall) -> tuple[Decimal, ...]:
+def _amounts(call: CallRow) -> tuple[Decimal, ...]:
     return (call.usd,) if call.billed is None else (call.usd, call.billed)
 
 

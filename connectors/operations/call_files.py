@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final, get_args
 import msgspec
 
 from connectors.ingest.rejection_record import InvalidElement
-from connectors.operations.csv_table import CsvRow, CsvTable
+from connectors.operations.csv_table import UTF16, CsvRow, CsvTable
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.moments import parse_us
@@ -32,7 +32,6 @@ _ROUNDED: Final = re.compile(r"\d(\.\d+)?E\+\d+")
 #: A spreadsheet counts days from 1900. Read as seconds, its number for today lies in 1970, and is refused.
 _EARLIEST_S: Final = 100_000_000
 _SHOWN: Final = 100
-_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 class _Ids(msgspec.Struct, gc=False):
@@ -87,7 +86,7 @@ def json_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         Rejected: `bad_jsonl`: the file is UTF-16.
     """
     for number, line in enumerate(_lines(file), 1):
-        if number == 1 and line.startswith(_UTF16):
+        if number == 1 and line.startswith(UTF16):
             raise Rejected("bad_jsonl", "the file is UTF-16: save it in UTF-8")
         if len(line) > _MAX_LINE:
             yield number, unreadable({}, TOO_LONG, f"a line may have {_MAX_LINE} bytes")

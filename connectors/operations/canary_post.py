@@ -17,10 +17,10 @@ import msgspec
 
 from connectors.config.addresses import bare_url
 from connectors.lago.bounded_response import bounded_response
+from connectors.litellm.seen import USAGE_PATH
 from schemas.moments import SECOND_US
 from streams.core.delivery.canary import CanaryCall
 
-PATH: Final = "/webhook/litellm/usage"
 PROVIDER: Final = "canary"
 #: Tokens of a call, and its duration in microseconds.
 TOKENS_IN, TOKENS_OUT, TOOK_US = 10, 12, 1_000_000
@@ -93,7 +93,7 @@ class CanaryPost:
         self, http: httpx.AsyncClient, url: str, credential: Credential, customer: str, party: str, cost_usd: Decimal
     ) -> None:
         self._http = http
-        self._url = url.rstrip("/") + PATH
+        self._url = url.rstrip("/") + USAGE_PATH
         self._place = bare_url(self._url)
         self._credential = credential
         self._customer = customer

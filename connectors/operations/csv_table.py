@@ -24,8 +24,8 @@ STRAY_QUOTE, OPEN_QUOTE, SHORT, LONG, NOT_UTF8, TOO_LARGE = (
 )
 BAD_CSV: Final = "bad_csv"
 DELIMITERS: Final = {",": ",", ";": ";", "|": "|", "tab": "\t", "\t": "\t", "\\t": "\t"}
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _BOM = b"\xef\xbb\xbf"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class CsvRow(NamedTuple):
@@ -237,6 +237,6 @@ class _Record:
 
 def _checked_start(line: bytes) -> bytes:
     """Remove UTF-8's byte order mark from the first line. Raises: Rejected: the file is UTF-16."""
-    if line.startswith(_UTF16) or b"\0" in line[:4]:
+    if line.startswith(UTF16) or b"\0" in line[:4]:
         raise Rejected(BAD_CSV, "the file has the encoding UTF-16: save it as CSV with the encoding UTF-8")
     return line.removeprefix(_BOM)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from aiokafka.errors import ProducerFenced
 
 from connectors.config.deployment import Deployment
+from connectors.config.roles import ROLES
 from connectors.kafka.growth import groups_with_members, grow, partition_counts
 from connectors.operations.audit_record import audited
 from connectors.operations.ledger_init import place_of
@@ -22,7 +23,6 @@ from schemas.topics import CATALOGUE, Partitions
 from streams.state.ledger_expand import Expanded, expand
 
 #: The roles that must not run. They would miss the new partitions, or write to a ledger that is being moved.
-ROLES = ("meter", "sink", "retry", "project")
 #: The longest time that a record may have waited in the raw topic. An older one might be forwarded to a new ledger too
 #: late.
 MOST_BEHIND_S = 3_600.0

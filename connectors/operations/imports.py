@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from connectors.http.problem import Problem
 from connectors.http.request_models import parsed
-from connectors.lago.errors import LagoIntegrationError
+from connectors.lago.errors import reason_of
 from connectors.operations.row_files import Row
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 
@@ -148,7 +148,7 @@ class Import(Generic[M]):
         except Unavailable:
             raise
         except Rejected as error:
-            self._refuse(line, Problem(422, _reason(error), error.detail))
+            self._refuse(line, Problem(422, reason_of(error), error.detail))
             return
         self._on_progress(1)
 
@@ -173,11 +173,6 @@ class Import(Generic[M]):
         self._slots.release()
         if self._last.get(key) is task:
             del self._last[key]
-
-
-def _reason(error: Rejected) -> str:
-    """Lago's own error code, which says more than the HTTP status; without one, our reason."""
-    return (error.code if isinstance(error, LagoIntegrationError) else "") or error.reason
 
 
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Final
 
 from aiokafka import TopicPartition
 
 from connectors.config.deployment import Deployment
+from connectors.config.roles import ROLES
 from connectors.kafka.admin import topic_ids
 from connectors.kafka.growth import groups_with_members
 from connectors.kafka.topic_scan import header_of, offset_range_of, scan
@@ -47,7 +47,6 @@ from streams.runtime import clock
 from streams.state.ledger import owning
 from streams.state.ledger_rebuild import write_anew
 
-_ROLES: Final = ("meter", "sink", "retry", "project")
 _event = decoder(LagoEvent)
 
 
@@ -155,7 +154,7 @@ def _new_topics(deployment: Deployment) -> NewTopics:
         for message in scan(deployment.kafka, offset_range_of(deployment.kafka, topic)):
             if topic not in own or not header_of(message, RECOVERED):
                 raise Rejected("topics_not_empty", f"{topic} has records that this command did not write")
-    if running := groups_with_members(deployment.kafka, [deployment.kafka_id(role) for role in _ROLES]):
+    if running := groups_with_members(deployment.kafka, [deployment.kafka_id(role) for role in ROLES]):
         raise Rejected("workers_running", f"stop these first, a killed one counts for 15 s: {', '.join(running)}")
     enriched_id = topic_ids(deployment.kafka, [topics.enriched])[topics.enriched]
     return NewTopics(topics.projected, topics.enriched, enriched_id, deployment.partitions)

@@ -10,8 +10,9 @@ changes nothing. 4. Finally the partition's position moves.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+from connectors.postgres.sql_files import sql
 
 #: Number of calls in one chunk. An authorisation of the same account waits while a chunk is corrected.
 CHUNK: Final = 1000
@@ -32,13 +33,9 @@ WHERE part IN (SELECT part FROM corrected_parts WHERE part = ANY($1::text[]) ORD
 Keys = Sequence[tuple[bytes, str]]
 
 
-def _sql(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
-
-
-_DEBIT: Final = _sql("debits.sql")
-_MOVED_PARTS: Final = _sql("moved_parts.sql")
-_EVENT_PRICES: Final = _sql("event_prices.sql")
+_DEBIT: Final = sql("debits.sql")
+_MOVED_PARTS: Final = sql("moved_parts.sql")
+_EVENT_PRICES: Final = sql("event_prices.sql")
 
 
 class Moved(NamedTuple):

@@ -7,16 +7,11 @@ without such calls costs little. A call may be projected before or after its eve
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from connectors.postgres.corrections import reprice
+from connectors.postgres.sql_files import sql
 from schemas.reasons import CLIENT_CHOSE_USER, OTHERS_RESERVATION
-
-
-def _sql(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
-
 
 #: The accounts of these names, whether a reservation may wait for a call, whether any account exists, and parts whose
 #: event may bill a call differently from its record.
@@ -32,9 +27,9 @@ SELECT part FROM corrected_parts WHERE part = ANY($1::text[])
 UNION SELECT part FROM usage_parts
 WHERE part = ANY($2::text[]) AND (event IS NOT NULL OR released_in IS NOT NULL OR status = 'written_off')
 """
-_DEBIT: Final = _sql("debits.sql")
-_UNDEBITED: Final = _sql("undebited.sql")
-#: Indexes of columns in a usage row (connectors/postgres/rows.py).
+_DEBIT: Final = sql("debits.sql")
+_UNDEBITED: Final = sql("undebited.sql")
+#: Indexes of columns in a usage row (connectors/postgres/rows_of_calls.py).
 _CUSTOMER, _ID_KIND, _ORG, _CALL_ID, _USER, _ORGANIZATION, _PART, _HELD, _BILLED = 8, 9, 10, 21, 23, 25, 28, 29, 31
 
 

@@ -3,18 +3,19 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 
-from connectors.postgres import rows, rows_of_management
+from connectors.postgres import rows_of_calls, rows_of_events, rows_of_management
 from connectors.postgres.corrections import CALLS, Moved, calls_of, correct, corrected, moved_parts
 from connectors.postgres.debits import debit
 from connectors.postgres.pool import Database
-from connectors.postgres.rows import Resolved, Rows, SkippedRecord
+from connectors.postgres.rows import Rows, SkippedRecord
+from connectors.postgres.rows_of_calls import Resolved
 from connectors.postgres.rows_of_management import Removed
+from connectors.postgres.sql_files import sql
 from schemas.moments import MAX_US
 from schemas.reasons import BRIDGE, COPY, JOB, REPEATED, ROW_REFUSED, UNREADABLE, WRITTEN_OFF
 from schemas.tables import AUDIT, CREDITS, CUSTOMERS, DELIVERIES, EVENTS, ORGS, RECEIPTS, REJECTED, USAGE
@@ -72,19 +73,15 @@ _MONTHS = "SELECT ensure_usage_month(month::date) FROM unnest($1::text[]) AS wan
 _Write = Callable[[Any, int, list[tuple[Any, ...]]], Awaitable[int]]
 
 
-def _sql(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
-
-
-_USAGE_SQL: Final = _sql("usage.sql")
-_EVENTS_SQL: Final = _sql("events.sql")
-_REJECTED_SQL: Final = _sql("rejected.sql")
-_RESOLVED_SQL: Final = _sql("resolved.sql")
-_BRIDGED_SQL: Final = _sql("bridged.sql")
-_JOBS_SQL: Final = _sql("jobs.sql")
-_COPIES_SQL: Final = _sql("copies.sql")
-_RECOUNTED_SQL: Final = _sql("recounted.sql")
-#: What was decided about calls of this partition that are in a part: the fields of `rows.CountedCall` before the ledger.
+_USAGE_SQL: Final = sql("usage.sql")
+_EVENTS_SQL: Final = sql("events.sql")
+_REJECTED_SQL: Final = sql("rejected.sql")
+_RESOLVED_SQL: Final = sql("resolved.sql")
+_BRIDGED_SQL: Final = sql("bridged.sql")
+_JOBS_SQL: Final = sql("jobs.sql")
+_COPIES_SQL: Final = sql("copies.sql")
+_RECOUNTED_SQL: Final = sql("recounted.sql")
+#: What was decided about calls of this partition that are in a part: the fields of `CountedCall` before the ledger.
 _COUNTED: Final = """
 SELECT log.identity, log.month::text, log.decision, log.part, log.raw_offset, log.held, log.org_id, log.external_subscription_id,
     log.cost_usd, log.billed_usd, log.rate, log.price_usd
@@ -121,21 +118,21 @@ class PostgresProjection:
         self._user_kinds = user_kinds
         self._timed: set[int] = set()
         self._ways: Mapping[str, tuple[str, Callable[[Sequence[ConsumerRecord]], Rows], _Write]] = {
-            topics.enriched: (USAGE, rows.usage_rows, _write_usage),
-            topics.events: (EVENTS, rows.event_rows, _write_events),
-            topics.receipts: (RECEIPTS, rows.receipt_rows, _writes(_sql("receipts.sql"))),
-            topics.rejected: (REJECTED, rows.rejected_rows, _write_rejected),
+            topics.enriched: (USAGE, rows_of_calls.usage_rows, _write_usage),
+            topics.events: (EVENTS, rows_of_events.event_rows, _write_events),
+            topics.receipts: (RECEIPTS, rows_of_events.receipt_rows, _writes(sql("receipts.sql"))),
+            topics.rejected: (REJECTED, rows_of_calls.rejected_rows, _write_rejected),
             topics.customers: (
                 CUSTOMERS,
                 rows_of_management.customer_rows,
-                _writes_latest(_sql("customers.sql"), _CUSTOMERS_GONE),
+                _writes_latest(sql("customers.sql"), _CUSTOMERS_GONE),
             ),
-            topics.orgs: (ORGS, rows_of_management.org_rows, _writes_latest(_sql("organisations.sql"), _ORGS_GONE)),
-            topics.audit: (AUDIT, rows_of_management.audit_rows, _writes(_sql("audit.sql"))),
+            topics.orgs: (ORGS, rows_of_management.org_rows, _writes_latest(sql("organisations.sql"), _ORGS_GONE)),
+            topics.audit: (AUDIT, rows_of_management.audit_rows, _writes(sql("audit.sql"))),
             topics.deliveries: (
                 DELIVERIES,
                 rows_of_management.delivery_rows,
-                _writes(_sql("deliveries.sql"), with_partition=True),
+                _writes(sql("deliveries.sql"), with_partition=True),
             ),
         }
 
@@ -289,14 +286,14 @@ async def _write_calls(
 
 async def _recounted(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Write the calls anew that a rebuilt ledger has counted again with another result; return their rows."""
-    now = rows.counted_by_ledgers(found)
+    now = rows_of_calls.counted_by_ledgers(found)
     if not now:
         return []
     before = {
-        (identity, month): rows.CountedCall._make([*decided, rows.ledger_of(decided[1])])
+        (identity, month): rows_of_calls.CountedCall._make([*decided, rows_of_calls.ledger_of(decided[1])])
         for identity, month, *decided in await connection.fetch(_COUNTED, *zip(*now, strict=True), partition)
     }
-    again = [key for key, counted in before.items() if rows.is_recounted(counted, now[key])]
+    again = [key for key, counted in before.items() if rows_of_calls.is_recounted(counted, now[key])]
     if not again:
         return []
     new = [(*key, now[key].part, now[key].held) for key in again]
@@ -310,8 +307,8 @@ async def _recounted(connection: Any, partition: int, found: list[tuple[Any, ...
 async def _doubled(connection: Any, found: list[tuple[Any, ...]], written: int) -> dict[str, int]:
     """Store pairs of billed calls that look like one call; returns how many are new, by kind."""
     new: dict[str, int] = {}
-    billed, jobs = rows.billed_twice(found)
-    copies = rows.parts_billed(found) if written < len(found) else []
+    billed, jobs = rows_of_calls.billed_twice(found)
+    copies = rows_of_calls.parts_billed(found) if written < len(found) else []
     for kind, statement, suspects in (
         *((BRIDGE, _BRIDGED_SQL, billed), (JOB, _JOBS_SQL, jobs)),
         (COPY, _COPIES_SQL, copies),

@@ -1,6 +1,4 @@
-"""Makes rows for mappings, orgs, audit lines and deliveries; connectors/postgres/rows.py makes the rows for calls and
-events.
-"""
+"""Makes rows for mappings, orgs, audit lines and deliveries."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple

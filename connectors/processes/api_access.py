@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,7 +14,7 @@ from connectors.access.key_cache import KeyCache
 from connectors.access.key_store import PostgresKeys
 from connectors.api.authorizer import LAGO_PATHS, Authorizer, Credentials, FixedKeys
 from connectors.api.keys import KeyHandlers
-from connectors.config.connections import kafka_connection, postgres_url, revealed
+from connectors.config.connections import kafka_connection, needed, revealed
 from connectors.config.settings import Settings
 from connectors.http.client_address import ClientAddressPolicy, source_of
 from connectors.http.endpoint import Endpoint, endpoints_of
@@ -25,6 +24,7 @@ from connectors.processes.provider_keys import ProviderKeys
 from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
 from streams.runtime import clock
+from streams.runtime.clock import utc_now
 from streams.runtime.kept_up import kept_up
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ApiAccess:
         self._audit = Audit(writer, topic, time.monotonic, clock.now_us, self._chain_heads.chain_head)
         self._database = None if databases is None else databases.access
         self._ring = (
-            KeyCache(PostgresKeys(self._database), time.monotonic, _now) if self._database is not None else None
+            KeyCache(PostgresKeys(self._database), time.monotonic, utc_now) if self._database is not None else None
         )
         self._users: UserTokens | None = None
         origins = ClientAddressPolicy((), settings.trusted_proxies)
@@ -66,7 +66,7 @@ class ApiAccess:
     def endpoints(self) -> list[Endpoint]:
         """Return the endpoints of API keys and of users' provider keys."""
         changed = self._ring.changed if self._ring is not None else lambda: None
-        return [*endpoints_of(KeyHandlers(self._store, _now, changed)), *self._provider_keys.endpoints()]
+        return [*endpoints_of(KeyHandlers(self._store, utc_now, changed)), *self._provider_keys.endpoints()]
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -124,11 +124,4 @@ class ApiAccess:
             _log.warning("management_closed", detail=detail)
 
     def _store(self) -> PostgresKeys:
-        if self._database is None:
-            postgres_url(self._settings)
-            raise AssertionError("postgres_url has raised")
-        return PostgresKeys(self._database)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+        return PostgresKeys(needed(self._database, self._settings))

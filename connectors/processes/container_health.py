@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from connectors.config.roles import ALWAYS, ROLES
+
 _TIMEOUT_S = 4.0
-_ALWAYS = ("meter", "sink", "retry")
 
 
 class Probe(NamedTuple):
@@ -100,7 +101,7 @@ def _roles(only: str, environ: Mapping[str, str]) -> Sequence[str]:
     if only:
         return only.split(",")
     database = any(environ.get(name) for name in ("DATABASE_URL", "DATABASE_URL_FILE", "POSTGRES_HOST"))
-    return (*_ALWAYS, "project") if database else _ALWAYS
+    return ROLES if database else ALWAYS
 
 
 def _option(words: Sequence[str], name: str) -> str:

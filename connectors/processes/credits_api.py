@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from connectors.api.credits import CreditHandlers
 from connectors.api.stripe_webhooks import StripeWebhooks
-from connectors.config.connections import all_revealed, postgres_url, revealed
+from connectors.config.connections import all_revealed, needed, revealed
 from connectors.config.settings import Settings
 from connectors.credits.account_turns import AccountTurns
 from connectors.credits.ledger import CreditLedger
@@ -49,21 +49,15 @@ class CreditsApi:
             if self._gateway is not None:
                 await self._gateway.close()
 
-    def _opened(self) -> ApiDatabases:
-        if self._databases is None:
-            postgres_url(self._settings)
-            raise AssertionError("postgres_url has raised")
-        return self._databases
-
     def _ledger(self) -> CreditLedger:
-        databases = self._opened()
+        databases = needed(self._databases, self._settings)
         return CreditLedger(databases.credits, databases.slow, self._turns)
 
     def _payments(self) -> StripePayments:
-        return StripePayments(self._opened().credits, self._count)
+        return StripePayments(needed(self._databases, self._settings).credits, self._count)
 
     def _purchases(self) -> Purchases:
-        database = self._opened().credits
+        database = needed(self._databases, self._settings).credits
         if self._gateway is None:
             raise ConfigurationError("STRIPE_API_KEY", "STRIPE_API_KEY is not set, so credits cannot be bought")
         return Purchases(database, self._gateway)

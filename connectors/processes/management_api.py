@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 
 from aiohttp import web
@@ -31,7 +30,7 @@ from connectors.billing.rejected_usage import RejectedFollower
 from connectors.billing.unbillable_events import UnbillableEvents
 from connectors.billing.usage_limits import RecordLimits
 from connectors.billing.usage_recorder import KafkaUsage
-from connectors.config.connections import deployment_of, kafka_connection, lago_connections, postgres_url
+from connectors.config.connections import deployment_of, kafka_connection, lago_connections, needed
 from connectors.config.settings import Settings
 from connectors.http.endpoint import Endpoint, endpoints_of, routes_of
 from connectors.kafka.checked_producer import CheckedProducer
@@ -43,13 +42,13 @@ from connectors.operations.held_usage import UnmappedUsage
 from connectors.operations.webhook_stats import WebhookStats
 from connectors.processes.account_tables import AccountTables
 from connectors.processes.api_access import ApiAccess
-from connectors.processes.api_databases import ApiDatabases, api_databases
+from connectors.processes.api_databases import api_databases
 from connectors.processes.credits_api import CreditsApi
 from connectors.processes.queue_watch import QueueWatch
 from connectors.telemetry.metrics import Metrics
 from schemas.organizations import DEFAULT, org_key
 from schemas.topics import TopicNames
-from streams.runtime.clock import now_us
+from streams.runtime.clock import now_us, utc_now
 from streams.runtime.kept_up import kept_up
 
 _SHOW_EVERY_S = 5.0
@@ -130,9 +129,9 @@ class Management:
             totals_endpoint(tables.mappings.count_active, self._receipts.totals),
             *self._entrance.endpoints(),
             *self._credits.endpoints(),
-            *endpoints_of(PowerLevelHandlers(lambda: self._postgres().management)),
-            *endpoints_of(ProviderHealthHandlers(lambda: self._postgres().management)),
-            *endpoints_of(AnalyticsHandlers(lambda: self._postgres().slow, lambda: datetime.now(UTC))),
+            *endpoints_of(PowerLevelHandlers(lambda: needed(self._databases, self._settings).management)),
+            *endpoints_of(ProviderHealthHandlers(lambda: needed(self._databases, self._settings).management)),
+            *endpoints_of(AnalyticsHandlers(lambda: needed(self._databases, self._settings).slow, utc_now)),
             *endpoints_of(DeadLetterHandlers(self._dead_letters)),
             *endpoints_of(WebhookStatsHandlers(self._webhook_stats)),
             *endpoints_of(HeldUsageHandlers(self._held_usage)),
@@ -186,13 +185,6 @@ class Management:
         async with asyncio.TaskGroup() as group:
             for name, work in works:
                 group.create_task(kept_up(name, work))
-
-    def _postgres(self) -> ApiDatabases:
-        """Return the pools of Postgres. Raises: ConfigurationError: the deployment has no Postgres."""
-        if self._databases is None:
-            postgres_url(self._settings)
-            raise AssertionError("postgres_url has raised")
-        return self._databases
 
     async def _show(self) -> None:
         """Set the metrics of totals until cancelled."""

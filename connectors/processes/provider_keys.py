@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -15,12 +15,13 @@ from connectors.access.provider_keys.keys import ProviderKey
 from connectors.access.provider_keys.store import PostgresProviderKeys
 from connectors.access.provider_keys.use import DecryptionLog, Decryptions, UseCounter
 from connectors.api.provider_keys import ProviderKeyHandlers
-from connectors.config.connections import all_revealed, postgres_url
+from connectors.config.connections import all_revealed, needed
 from connectors.config.settings import Settings
 from connectors.http.endpoint import Endpoint, endpoints_of
 from connectors.postgres.pool import Database
 from connectors.telemetry.metrics import Metrics
 from schemas.errors import ConfigurationError, MeterbridgeError, Unavailable
+from streams.runtime.clock import utc_now
 
 ACTION: Final = "provider_keys.decrypt"
 #: Periods in seconds: between two writes of the sums of uses; between two updates of the metrics; for the first answer
@@ -59,7 +60,7 @@ class ProviderKeys:
     def endpoints(self) -> list[Endpoint]:
         """Return the endpoints below `/api/v1/provider-keys`."""
         after = timedelta(days=self._settings.provider_keys_rotation_days)
-        return endpoints_of(ProviderKeyHandlers(self._store, self._cipher, self, after, _now, self._address))
+        return endpoints_of(ProviderKeyHandlers(self._store, self._cipher, self, after, utc_now, self._address))
 
     async def check(self) -> None:
         """Check that the secrets fit the stored keys; if Postgres does not answer now, each request checks it.
@@ -71,7 +72,7 @@ class ProviderKeys:
             return
         try:
             async with asyncio.timeout(_START_S):
-                totals = await self._store().totals(_now())
+                totals = await self._store().totals(utc_now())
         except (MeterbridgeError, TimeoutError) as error:
             _log.warning("provider_keys_unchecked", reason=str(error) or "timeout")
             return
@@ -81,7 +82,7 @@ class ProviderKeys:
     async def giving(self, actor: str, key: ProviderKey, address: str) -> None:
         """See `KeyUses`."""
         await self._log.giving(actor, key, address)
-        self._counter.used(key.key_id, _now())
+        self._counter.used(key.key_id, utc_now())
 
     def outcome(self, outcome: str) -> None:
         """See `KeyUses`."""
@@ -108,7 +109,7 @@ class ProviderKeys:
 
     async def _look(self) -> None:
         try:
-            totals = await self._store().totals(_now())
+            totals = await self._store().totals(utc_now())
         except Unavailable as error:
             _log.warning("provider_keys_unread", reason=error.reason)
             return
@@ -129,11 +130,4 @@ class ProviderKeys:
         return self._keys
 
     def _store(self) -> PostgresProviderKeys:
-        if self._database is None:
-            postgres_url(self._settings)
-            raise AssertionError("postgres_url has raised")
-        return PostgresProviderKeys(self._database)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+        return PostgresProviderKeys(needed(self._database, self._settings))

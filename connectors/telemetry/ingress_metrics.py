@@ -8,7 +8,7 @@ from schemas.reasons import CONNECTION_CAUSES, INGRESS_REASONS, INGRESS_RULE_REA
 
 SOURCES: Final = ("litellm", "integration", "lago", "openmeter")
 WEBHOOK_STATUSES: Final = (202, 400, 401, 403, 408, 413, 415, 499, 500, 503)
-_REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class IngressMetrics:
@@ -28,7 +28,7 @@ class IngressMetrics:
     request_seconds = histogram(
         "meterbridge_ingress_request_duration_seconds",
         "Seconds from the head of a webhook request to its response.",
-        _REQUEST_BUCKETS,
+        REQUEST_BUCKETS,
     )
     body_bytes = gauge("meterbridge_ingress_body_bytes_inflight", "Bytes of bodies that are not answered yet.")
     wrong_credentials = counter(

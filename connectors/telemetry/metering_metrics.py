@@ -2,13 +2,13 @@
 
 from typing import Final
 
+from connectors.telemetry.ingress_metrics import REQUEST_BUCKETS
 from connectors.telemetry.metric_definitions import counter, gauge, histogram
 from connectors.telemetry.unbilled_usage import DOUBTS
 from schemas.reasons import DOUBLED
 from streams.core.metering.decisions import DECISIONS
 
 LAWS: Final = ("received", "folded")
-_REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class MeteringMetrics:
@@ -17,7 +17,7 @@ class MeteringMetrics:
     event_processing = histogram(
         "event_processing_duration_seconds",
         "Seconds from the fetch of a batch of calls to its committed transaction.",
-        _REQUEST_BUCKETS,
+        REQUEST_BUCKETS,
     )
     calls = counter("meterbridge_calls_total", "Calls by the meter's decision.", decision=DECISIONS)
     doubtful_calls = counter(

@@ -1,7 +1,6 @@
 """Logs one line per minute with the billed sums, unless they are zero. The line has no customer and no payload."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from decimal import Decimal, localcontext
 
 import structlog
@@ -17,8 +16,7 @@ log = structlog.get_logger(__name__)
 class MinuteSummary:
     """Sums since the last line: calls that this process counted and sealed, and events that Lago accepted."""
 
-    def __init__(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        self._sleep = sleep
+    def __init__(self) -> None:
         self._folded, self._sealed = Sum(), Sum()
         self._cents = ZERO
         self._events: dict[str, int] = {}
@@ -58,7 +56,7 @@ class MinuteSummary:
         """Log the line every `seconds`, and once more when cancelled."""
         try:
             while True:
-                await self._sleep(seconds)
+                await asyncio.sleep(seconds)
                 self.emit()
         finally:
             self.emit()

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidProducerIdMapping, KafkaConnectionError, KafkaError
 from aiokafka.partitioner import murmur2
 
+from streams.core.delivery.dead_letter_headers import Headers
 from streams.runtime.aiokafka_repairs import repair_aiokafka
 
 #: The transaction timeout: longer than any commit, and short enough that a dead owner does not block readers for long.
@@ -30,7 +31,6 @@ _STOP_S = 1.0
 #: while the broker answers that an earlier transaction of this id is not complete.
 STALLED_S = 45.0
 
-Headers = list[tuple[str, bytes]]
 _NO_HEADERS: Headers = []  # aiokafka's compiled code accepts only a list
 
 

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
-import msgspec
 import pytest
 
 from connectors.lago.client import LagoClient, LagoIntegrationError, LagoRejected, LagoUnavailable, lago_http
@@ -293,12 +292,12 @@ async def test_a_webhook_endpoint_is_registered_once(client: LagoClient) -> None
 
 
 async def test_a_single_event_is_posted_unchanged(lago: Lago, client: LagoClient) -> None:
-    answer = await client.post_event(msgspec.json.encode({"event": event("t9")}))
-    assert answer.status == 200
+    answer = await lago.post_one(event("t9"))
+    assert answer.status_code == 200
     found = await client.get_event("t9")
     assert found is not None
     assert found.transaction_id == "t9"
-    assert (await client.post_event(msgspec.json.encode({"event": event("t9")}))).status == 422
+    assert (await lago.post_one(event("t9"))).status_code == 422
 
 
 async def test_only_the_requested_number_is_read() -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from connectors.billing import event_state_reader, rejected_usage
 from connectors.operations.late_calls import _Checked
 from connectors.operations.rebuild_evidence import _Counted
-from connectors.postgres import rows, rows_of_management
+from connectors.postgres import rows_of_calls, rows_of_events, rows_of_management
 from connectors.telemetry.traces.delivery import _Id, _Ids
 from connectors.telemetry.traces.meter import _Place
 from schemas.context import CallContext
@@ -133,7 +133,8 @@ READERS: Final[tuple[Reader, ...]] = (
     *(_decoded(of, packed=False) for of in JSON),
     *(_decoded(of, packed=True) for of in PACKED),
     *(_followed(of) for of in (CustomerRecord, OrgRecord, RateCard)),
-    *(_rows(rows_of) for rows_of in (rows.usage_rows, rows.rejected_rows, rows.event_rows, rows.receipt_rows)),
+    *(_rows(rows_of) for rows_of in (rows_of_calls.usage_rows, rows_of_calls.rejected_rows)),
+    *(_rows(rows_of) for rows_of in (rows_of_events.event_rows, rows_of_events.receipt_rows)),
     *(_rows(rows_of) for rows_of in (rows_of_management.customer_rows, rows_of_management.org_rows)),
     *(_rows(rows_of) for rows_of in (rows_of_management.audit_rows, rows_of_management.delivery_rows)),
     *(

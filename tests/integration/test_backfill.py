@@ -63,9 +63,8 @@ async def litellm(postgres_url: str) -> AsyncIterator[str]:
 @pytest.fixture
 async def running(stage: Stage, database: str) -> AsyncIterator[Components]:
     """A meter and a projector under the names that commands look for."""
-    group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
     async with projector_parts(stage, database) as project:
-        meter = stage.parts(group_prefix=group)
+        meter = stage.parts()
         async with stage.running("meter", meter), stage.running("project", project):
             yield meter
 

@@ -37,10 +37,9 @@ async def litellm(postgres_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def running(stage: Stage, database: str) -> AsyncIterator[None]:
-    group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
     stage.map("acme", "org", "sub")
     async with projector_parts(stage, database) as project:
-        meter = stage.parts(group_prefix=group)
+        meter = stage.parts()
         async with stage.running("meter", meter), stage.running("project", project):
             yield
 

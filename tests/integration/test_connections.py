@@ -1,103 +1,28 @@
-"""Requests that reach no handler: heads that arrive byte by byte, heads that are too large, bodies with an unknown
-encoding.
-"""
+"""Connections that send no request, or read no response: they are bounded in time, in number and in memory."""
 
 import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 
 import pytest
 from aiohttp import web
 
 from connectors.http import connections
-from connectors.http.client_address import ClientAddressPolicy
-from connectors.http.connections import MAX_HEADERS, MAX_LINE, BoundedRunner, admitted
-from connectors.http.middleware import RequestTracker
 from connectors.http.unauthenticated_limits import Bounds, UnauthenticatedConnections
 from schemas.reasons import FULL, FULL_OF_ONE, SILENT
 from tests.support.eventually import PATIENCE, within
+from tests.support.wires import HEAD_S, POST, Wire, connected, serving
 
-HEAD_S = 0.4
-CANARY = "c4n4ry"
-HEALTH = bytes(60_000)
 PROBE = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = f"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {CANARY}\r\n"
-
-
-@dataclass
-class Wire:
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def say(self, text: str | bytes) -> None:
-        self.writer.write(text.encode() if isinstance(text, str) else text)
-        await self.writer.drain()
-
-    async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body."""
-        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5 * PATIENCE)).decode()
-        status, *lines = head.strip().split("\r\n")
-        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-        body = await asyncio.wait_for(self.reader.readexactly(int(headers["content-length"])), 5 * PATIENCE)
-        return int(status.split()[1]), headers, body
-
-    async def closed(self) -> bool:
-        return await asyncio.wait_for(self.reader.read(), 5 * PATIENCE) == b""
-
-
-@asynccontextmanager
-async def serving(
-    bounds: Bounds,
-    closed: list[str] | None = None,
-    wrong: list[int] | None = None,
-    head_s: float = HEAD_S,
-    monotonic: Callable[[], float] = time.monotonic,
-) -> AsyncIterator[int]:
-    """A server that accepts posts to `/`, and refuses the body of a post to `/refused`; its port."""
-
-    async def take(request: web.Request) -> web.Response:
-        admitted(request)
-        return web.Response(text=str(len(await request.read())))
-
-    async def refuse(_: web.Request) -> web.Response:
-        return web.Response(status=401)
-
-    async def health(_: web.Request) -> web.Response:
-        return web.Response(body=HEALTH)
-
-    async def wait(_: web.Request) -> web.Response:
-        return await asyncio.Event().wait()  # type: ignore[return-value]
-
-    app = web.Application(middlewares=[RequestTracker().passing])
-    app.add_routes([web.get("/wait", wait), web.get("/health", health)])
-    app.add_routes([web.post("/", take), web.post("/refused", refuse)])
-    on_closed = (closed if closed is not None else []).append
-    on_wrong = (wrong if wrong is not None else []).append
-    unauthenticated = UnauthenticatedConnections(
-        bounds, ClientAddressPolicy((), ()), monotonic, on_closed, lambda: on_wrong(1)
-    )
-    runner = BoundedRunner(app, head_s, unauthenticated, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield runner.addresses[0][1]
-    await runner.cleanup()
 
 
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
     async with serving(Bounds(2000, 2000)) as port:
         yield port
-
-
-@asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Wire]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    yield Wire(reader, writer)
-    writer.close()
 
 
 async def trickle(wire: Wire) -> float:
@@ -354,46 +279,3 @@ async def test_a_sender_that_is_refused_repeatedly_waits_for_each_answer_and_oth
             await wire.say(POST + "Content-Length: 2\r\n\r\nab")
             assert (await wire.answer())[0] == 200
             assert len(waits) == 30, "its answer is not one that may be delayed"
-
-
-@pytest.mark.parametrize(
-    ("said", "status", "reason"),
-    [
-        (f"X-Long: {CANARY * (MAX_LINE // len(CANARY) + 1)}\r\n\r\n", 431, "head_too_large"),
-        (f"X-N: {CANARY}\r\n" * (MAX_HEADERS + 1) + "\r\n", 431, "head_too_large"),
-        (f"{CANARY} no header\r\n\r\n", 400, "bad_request"),
-        (f"Expect: <b>{CANARY}\r\nContent-Length: 2\r\n\r\nab", 417, "expectation_failed"),
-        ("Content-Length: 2\r\nContent-Encoding: br\r\n\r\nab", 415, "unknown_encoding"),
-        ("Content-Length: 2\r\nContent-Encoding: zstd\r\n\r\nab", 415, "unknown_encoding"),
-        ("Content-Length: 2\r\nContent-Encoding: gzip\r\n\r\nab", 400, "bad_encoding"),
-    ],
-)
-async def test_an_unreadable_request_is_answered_as_problem_json_and_neither_quoted_nor_logged(
-    port: int, said: str, status: int, reason: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> None:
-    async with connected(port) as wire:
-        await wire.say(POST + said)
-        result, headers, body = await wire.answer()
-    assert (result, headers["content-type"], json.loads(body)["reason"]) == (status, "application/problem+json", reason)
-    assert json.loads(body)["status"] == status
-    assert CANARY not in body.decode() + caplog.text + "".join(capfd.readouterr())
-
-
-async def test_an_expectation_that_is_no_text_is_refused_as_any_other_and_logged_once_a_minute(
-    port: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    for _ in range(3):
-        async with connected(port) as wire:
-            await wire.say(POST.encode() + b"Expect: \xff\r\nContent-Length: 2\r\n\r\nab")
-            status, _, body = await wire.answer()
-        assert (status, json.loads(body)["reason"]) == (417, "expectation_failed")
-    assert "request_failed" not in caplog.text
-
-
-async def test_requests_in_other_protocols_are_refused_with_an_explanation(port: int) -> None:
-    for said in (b"\x16\x03\x01\x02\x00\x01\x00", b"GARBAGE\r\n\r\n"):
-        async with connected(port) as wire:
-            await wire.say(said)
-            status, _, body = await wire.answer()
-            assert (status, json.loads(body)["reason"]) == (400, "bad_request")
-            assert await wire.closed()

@@ -137,14 +137,13 @@ async def test_a_call_repeated_after_three_days_is_not_billed_again_and_a_new_on
     stage: Stage, database: str
 ) -> None:
     """Both wait as beyond_horizon; the usage log distinguishes the repeat from the late call."""
-    group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
     stage.map("acme", "org", "sub")
     billed_then, late = old_call(1, 3), old_call(2, 3)
     three_days_ago = time.time_ns() // 1000 - 72 * HOUR_US
     async with projector_parts(stage, database) as project:
         first = replace(billed_then, timestamp=three_days_ago // 1000)
         stage.put([first])
-        async with stage.running("meter", stage.parts(group_prefix=group)), stage.running("project", project):
+        async with stage.running("meter", stage.parts()), stage.running("project", project):
             await soon(lambda: stage.sensors.calls.get("billable") == 1, limit_s=20)
             stage.put([old_call(3, 0)])  # three days pass on the partition's clock
             await soon(lambda: stage.sensors.calls.get("billable") == 2, limit_s=20)
@@ -263,7 +262,7 @@ async def test_explain_finds_a_rejected_call_by_each_of_its_ids(stage: Stage, da
 async def test_a_selection_that_matches_nothing_says_so(stage: Stage) -> None:
     """Earlier a requeue of a dismissed dead letter printed five zeros, with exit code 0."""
     stage.put([raw(0, slp(number, cost="2000000"), customer=name) for number, name in enumerate(("acme", "beta"))])
-    async with stage.running("meter", stage.parts(group_prefix=stage.deployment.kafka_id(""))):
+    async with stage.running("meter", stage.parts()):
         await soon(lambda: len(stage.read(stage.topics.rejected)) == 2, limit_s=20)
 
     async def said(*words: str) -> tuple[int, str]:

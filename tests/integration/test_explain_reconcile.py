@@ -342,7 +342,7 @@ async def test_calls_that_nobody_reads_do_not_add_up(stage: Stage) -> None:
     (complaint,) = result.json["complaints"]
     assert complaint.startswith(f"3 calls in {stage.topics.raw} are not counted yet, the oldest is ")
     assert complaint.endswith("no meter runs: `meterbridge worker --only meter`. They are in no sum here")
-    async with stage.running("meter", stage.parts(group_prefix=stage.deployment.kafka_id(""))):
+    async with stage.running("meter", stage.parts()):
         await soon(lambda: stage.sensors.calls.get("billable") == 3, limit_s=20)
         result = await meterbridge(stage, "reconcile", "--json")
     assert "not counted" not in (await meterbridge(stage, "dlq", "list")).out
@@ -377,7 +377,7 @@ async def test_a_call_that_nobody_has_read_is_explained_by_the_process_that_is_m
 
     for sentence in await said():
         assert f"1 call in {stage.topics.raw} is not counted yet" in sentence and "and no meter runs: " in sentence
-    async with stage.running("meter", stage.parts(group_prefix=stage.deployment.kafka_id(""))):
+    async with stage.running("meter", stage.parts()):
         await soon(lambda: stage.sensors.calls.get("billable") == 1, limit_s=20)
     for sentence in await said():
         assert f"1 record in {stage.topics.enriched} is not in Postgres yet" in sentence

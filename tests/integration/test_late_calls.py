@@ -65,11 +65,10 @@ class World:
 
 @pytest.fixture
 async def world(stage: Stage, database: str) -> AsyncIterator[World]:
-    group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
     stage.map("acme", "org", "sub")
     async with (
         projector_parts(stage, database) as project,
-        stage.running("meter", stage.parts(group_prefix=group)),
+        stage.running("meter", stage.parts()),
         stage.running("project", project) as role,
     ):
         world = World(stage, database, role.partition_tasks)
@@ -249,11 +248,10 @@ async def test_the_projectors_process_does_it_and_is_killed_again_and_again(
     """SIGKILL at any moment: calls sent and not marked are found as counted by the next process, which takes over at
     once.
     """
-    group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
     chance = random.Random(3)
     stage.map("acme", "org", "sub")
     async with (
-        stage.running("meter", stage.parts(group_prefix=group)),
+        stage.running("meter", stage.parts()),
         worker(stage, database, tmp_path) as process,
     ):
         stage.put([call(1000)])

@@ -14,7 +14,6 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from connectors.operations.ledger_init import place_of
 from schemas.ledger import POSITION_KEY, Position
-from streams.components import Components
 from streams.core.metering.step_changes import Changes
 from streams.state.ledger import Ledger, LedgerCache
 from streams.state.ledger_restart import EmittedTotals, RestartPosition, begin, plan
@@ -30,11 +29,6 @@ def stage(kafka: Kafka, topic_prefix: str) -> Stage:
     stage = Stage(kafka.bootstrap, topic_prefix)
     stage.map("acme", "org", "sub")
     return stage
-
-
-def parts(stage: Stage) -> Components:
-    """With the names that the command uses."""
-    return stage.parts(group_prefix=f"{stage.settings.topic_prefix}meterbridge-")
 
 
 def calls(numbers: Sequence[int], ago_s: float = 0) -> list[Raw]:
@@ -83,7 +77,7 @@ def lose(stage: Stage, records: Sequence[Raw]) -> None:
 
 
 async def run(stage: Stage, count: int) -> None:
-    async with stage.running("meter", parts(stage)):
+    async with stage.running("meter", stage.parts()):
         await soon(lambda: billed(stage)[0] == count, limit_s=30)
 
 
@@ -117,7 +111,7 @@ async def test_records_lost_at_the_start_are_skipped_and_reported_and_the_partit
     stage.put(calls(range(3, 11)), partition=0)
     stage.put(first[:1], partition=0)
     cut_head(stage, 7)
-    async with stage.running("meter", parts(stage)) as role:
+    async with stage.running("meter", stage.parts()) as role:
         role.halt_s = 3.0
         await soon(lambda: bool(stage.sensors.halted), limit_s=30)
         assert stage.sensors.halted == [(stage.topics.raw, 0, "offset_out_of_range")]
@@ -145,7 +139,7 @@ async def test_a_gap_in_the_log_is_skipped_and_reported_and_its_calls_are_billed
     await run(stage, 3)
     lose(stage, lost)
     stage.put([*left, first[0]], partition=0)
-    async with stage.running("meter", parts(stage)) as role:
+    async with stage.running("meter", stage.parts()) as role:
         role.halt_s = 3.0
         await soon(lambda: bool(stage.sensors.halted), limit_s=30)
         assert stage.sensors.halted[0] == (stage.topics.raw, 0, "offset_gap")
@@ -234,7 +228,7 @@ async def test_a_ledger_with_an_unreadable_position_halts_alone_and_starts_again
     stage.producer.flush(10 * PATIENCE)
     stage.put(calls([10]), partition=0)
     stage.put(calls([20, 21]), partition=1)
-    async with stage.running("meter", parts(stage)):
+    async with stage.running("meter", stage.parts()):
         await soon(lambda: billed(stage)[0] == 5)
         await soon(lambda: stage.sensors.halted == [(stage.topics.raw, 0, "unreadable_ledger")])
     code, (first, second) = await init(stage, "--from", "earliest", "--yes")

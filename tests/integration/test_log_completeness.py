@@ -52,8 +52,7 @@ def copies(path: Path, calls: list[Raw]) -> str:
 
 @asynccontextmanager
 async def metering(stage: Stage) -> AsyncIterator[None]:
-    group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
-    async with stage.running("meter", stage.parts(group_prefix=group)):
+    async with stage.running("meter", stage.parts()):
         yield
 
 

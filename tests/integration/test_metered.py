@@ -88,10 +88,9 @@ class OrgBillingSetup:
     async def running(self, policy: MeterPolicy = QUICK, database: str = "") -> AsyncIterator[None]:
         """Meter and sink, and with a database also the projector."""
         async with http_client(trust_env=False) as http:
-            delivery, settings = quick_delivery(self.lago, http), self.stage.settings
-            group = f"{settings.topic_prefix}{settings.deployment_name}-"  # as the commands ask for it
+            delivery = quick_delivery(self.lago, http)
             async with (
-                self.stage.running("meter", self.stage.parts(policy, group_prefix=group)),
+                self.stage.running("meter", self.stage.parts(policy)),
                 self.stage.running("sink", self.stage.parts(delivery=delivery)),
             ):
                 if not database:

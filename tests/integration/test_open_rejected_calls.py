@@ -15,7 +15,7 @@ from connectors.operations.money_notes import notes_of
 from connectors.postgres.migrate import FOLDER as MIGRATIONS
 from connectors.postgres.pool import Database
 from connectors.postgres.recover import _BEGIN_ANEW
-from connectors.postgres.rows import Resolved, rejected_rows
+from connectors.postgres.rows_of_calls import Resolved, rejected_rows
 from schemas.records import Rejection
 from streams.agents.projector import PartitionPosition
 from tests.support.database import migrated_database, rows

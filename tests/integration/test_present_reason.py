@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from connectors.cli.explain import verdict
-from connectors.operations.explain import EventStory, story_of_event
+from connectors.operations.call_stories import EventStory
+from connectors.operations.explain import story_of_event
 from connectors.operations.held_usage import UnmappedUsage
 from connectors.postgres.pool import Database
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period

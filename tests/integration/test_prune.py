@@ -279,7 +279,6 @@ async def test_calls_that_may_arrive_again_are_not_deleted(stage: Stage, databas
 
 async def test_a_call_of_a_deleted_month_is_not_billed_again(stage: Stage, database: str, tmp_path: Path) -> None:
     """Its absence from the log proves nothing any more: backfill refuses it, and a requeue leaves it where it is."""
-    group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
     then_us = int(MONTHS[0].timestamp()) * 1_000_000 + 24 * HOUR_US
     calls = [slp(n, at_us=then_us + n * HOUR_US, customer="acme") for n in range(5)]
     stage.put([raw(0, slp(n, at_us=then_us), customer="acme", received_us=time.time_ns() // 1000) for n in range(3)])
@@ -287,7 +286,7 @@ async def test_a_call_of_a_deleted_month_is_not_billed_again(stage: Stage, datab
         await writer.put(TOPICS.enriched, call(77, MONTHS[0]))
     async with (
         projector_parts(stage, database) as project,
-        stage.running("meter", stage.parts(group_prefix=group)),
+        stage.running("meter", stage.parts()),
         stage.running("project", project),
     ):
         await until(database, "SELECT count(*) FROM rejected_calls", lambda count: count == 3)

@@ -40,7 +40,7 @@ def call(growing: Growing, number: int, cost: str, **fields: Any) -> Raw:
 
 
 async def meter(growing: Growing, policy: MeterPolicy, done: Callable[[], bool]) -> None:
-    parts = growing.stage.parts(policy, group_prefix=f"{growing.prefix}meterbridge-", now_us=growing.clock)
+    parts = growing.stage.parts(policy, now_us=growing.clock)
     async with growing.stage.running("meter", parts):
         await soon(done, limit_s=40)
 

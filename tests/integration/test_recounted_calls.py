@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from connectors.operations.explain import HELD, story_of_event
+from connectors.operations.call_stories import HELD
+from connectors.operations.explain import story_of_event
 from connectors.operations.held_usage import UnmappedUsage
 from connectors.operations.money_notes import notes_of, recounted_elsewhere
 from connectors.postgres.pool import Database

@@ -64,8 +64,7 @@ async def test_a_ledger_whose_start_was_interrupted_starts_with_the_repeated_run
         cut.setattr(TransactionalWriter, "commit", commit)
         with pytest.raises(KafkaConnectionError):
             await recovered(stage, database)
-    group = stage.deployment.kafka_id("meter").removesuffix("meter")
-    async with stage.running("meter", stage.parts(group_prefix=group)):
+    async with stage.running("meter", stage.parts()):
         await soon(lambda: len(stage.sensors.halted) >= 2 - (at - 4) // 2)
     assert {reason for _, _, reason in stage.sensors.halted} == {"ledger_missing"}, (
         "a meter must not begin before the repeat"

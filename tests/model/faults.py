@@ -81,8 +81,8 @@ def identities_are_forgotten_two_hours_early(patch: pytest.MonkeyPatch) -> None:
 
 def the_horizon_is_an_hour_too_long(patch: pytest.MonkeyPatch) -> None:
     """Calls that may be forgotten are counted without a check."""
-    oldest_us = fold.Fold._oldest_us
-    patch.setattr(fold.Fold, "_oldest_us", lambda self, *now: oldest_us(self, *now) - _HOUR_US)
+    oldest_us = fold.oldest_us
+    patch.setattr(fold, "oldest_us", lambda *now: oldest_us(*now) - _HOUR_US)
 
 
 def cents_are_rounded_in_every_event(patch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ class Growing:
 
     def parts(self) -> Components:
         """Return the parts, by the names that commands use."""
-        return self.stage.parts(group_prefix=f"{self.prefix}meterbridge-", now_us=self.clock)
+        return self.stage.parts(now_us=self.clock)
 
     async def meter(self, *, until: int, sealed: bool = False) -> None:
         """Run the meter until it has decided about `until` calls in this life, repeats among them.

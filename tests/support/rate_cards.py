@@ -6,7 +6,7 @@ from typing import Any
 from schemas.money import quantum
 from schemas.normalised_call import Usage
 from schemas.rates import Entry, Factors, RateCard
-from streams.core.pricing.price import PriceInput, entry_of, priced_by, tariff_of
+from streams.core.pricing.price import entry_of, priced_by, tariff_of
 from tests.support.calls import NOON
 
 
@@ -30,6 +30,6 @@ def call(cost: str = "0", **fields: Any) -> Usage:
     return Usage(*who, **counts, **details, cost=Decimal(cost), **fields)
 
 
-def price_of(card: RateCard, call: PriceInput, unit: Decimal = quantum()) -> Decimal:  # noqa: B008  # a constant
+def price_of(card: RateCard, call: Usage, unit: Decimal = quantum()) -> Decimal:  # noqa: B008  # a constant
     """Return the price of a call by a version, as the meter computes it."""
     return priced_by(tariff_of(entry_of(card, call.model, call.provider)), card.factors, call, unit)

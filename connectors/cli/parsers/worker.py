@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.parts import ROLES
+from connectors.config.roles import ROLES
 
 
 @deferred()

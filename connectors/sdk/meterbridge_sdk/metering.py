@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from meterbridge_sdk.client import api_call_properties
@@ -47,7 +47,6 @@ class RequestMeter:
         recorder: takes the events; None = that of the running `org_billing_service`.
         identify: gives the org of a request; None = the request is not billed.
         id_headers: request headers that hold a request's id; the first one that is not empty counts.
-        now_ns: the time now, nanoseconds since 1970 UTC.
 
     Attributes:
         new_id: makes an id for a request, see `RequestIds`.
@@ -58,13 +57,11 @@ class RequestMeter:
         recorder: UsageRecorder | None = None,
         identify: IdentifyOrg = get_current_org,
         id_headers: Sequence[str] = ID_HEADERS,
-        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._recorder = recorder
         self._identify = identify
         self._id_headers = tuple(id_headers)
-        self._now_ns = now_ns
-        self.new_id = RequestIds(now_ns)
+        self.new_id = RequestIds(time.time_ns)
 
     def id_for_response(self, request_headers: Mapping[str, str], generated_id: str) -> str | None:
         """Return the `X-Request-ID` that the response must have; None if the client has sent its own id."""
@@ -106,7 +103,7 @@ class RequestMeter:
         name = transaction_id(org.org_id, org.user_id, served.method, served.path, header, value)
         model = served.response_headers.get(MODEL_USED.lower(), "")[:_MAX_MODEL] or None
         properties = api_call_properties(served.path[:_MAX_PATH], org.user_id, tokens, model)
-        return usage_event(org.org_id, API_CALL, name, properties, None, self._now_ns() / 1e9)
+        return usage_event(org.org_id, API_CALL, name, properties, None, time.time_ns() / 1e9)
 
 
 def _tokens(served: ServedRequest) -> int:

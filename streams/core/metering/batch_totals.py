@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from decimal import Decimal
 
-import msgspec
+from msgspec.structs import replace
 
-from schemas.ledger import Counters, Sum
-from streams.core.metering.decisions import BILLABLE, FAILED_WITH_COST, METERED
+from schemas.ledger import Position, Sum
+from streams.core.metering.decisions import BILLABLE, FAILED_WITH_COST, METERED, UNBILLED
 
 _NONE = Sum()
 
@@ -16,23 +16,29 @@ def set_apart(apart: dict[str, Sum], decision: str, cost: Decimal) -> None:
     apart[decision] = apart.get(decision, _NONE) + Sum(1, cost)
 
 
-def by_decision_of(apart: dict[str, Sum], folded: Sum) -> dict[str, Sum]:
-    """Return calls and dollars by decision. Folded calls that were not set apart are billable."""
-    usual = folded - total_of(apart, (FAILED_WITH_COST, METERED))
-    return {**apart, BILLABLE: usual} if usual.calls else apart
+def moved(position: Position, apart: dict[str, Sum], folded: Sum, duplicate: Sum, rejected: Sum) -> Position:
+    """Return the position with the sums of a batch added. Folded calls that were not set apart are billable.
+
+    Args:
+        apart: calls and dollars by decision.
+    """
+    usual = folded - _total_of(apart, (FAILED_WITH_COST, METERED))
+    now = {**apart, BILLABLE: usual} if usual.calls else apart
+    unbilled = _total_of(now, UNBILLED)
+    before, counters = position.decisions, position.counters
+    return replace(
+        position,
+        decisions={**before, **{decision: before.get(decision, _NONE) + more for decision, more in now.items()}},
+        counters=replace(
+            counters,
+            received=sum((folded, duplicate, rejected, unbilled), counters.received),
+            folded=counters.folded + folded,
+            duplicate=counters.duplicate + duplicate,
+            rejected=counters.rejected + rejected,
+            unbilled=counters.unbilled + unbilled,
+        ),
+    )
 
 
-def total_of(by_decision: dict[str, Sum], decisions: Iterable[str]) -> Sum:
-    """Return calls and dollars of several decisions together."""
+def _total_of(by_decision: dict[str, Sum], decisions: Iterable[str]) -> Sum:
     return sum((by_decision.get(decision, _NONE) for decision in decisions), _NONE)
-
-
-def counted(counters: Counters, **now: Sum) -> Counters:
-    """Return the counters after a batch: each with the batch's part added, and `received` with the sum of all parts."""
-    sums = {name: getattr(counters, name) + more for name, more in now.items()}
-    return msgspec.structs.replace(counters, received=sum(now.values(), counters.received), **sums)
-
-
-def added_to(before: dict[str, Sum], now: dict[str, Sum]) -> dict[str, Sum]:
-    """Return the sums by decision, with those of a batch added."""
-    return {**before, **{decision: before.get(decision, _NONE) + more for decision, more in now.items()}}

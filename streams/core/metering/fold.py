@@ -5,30 +5,23 @@ of the whole batch are looked up in one call.
 """
 
 from collections.abc import Callable, Sequence
-from decimal import Decimal, localcontext
-from hashlib import sha256
-from typing import Protocol
-
-import msgspec
+from decimal import localcontext
 
 from schemas.bounded_name import bounded_name
 from schemas.errors import Rejected
-from schemas.ledger import HELD_LENGTH_US, Position, Rated, RateKey, Sum, Window, WindowKey
+from schemas.ledger import Rated, RateKey, Sum, Window, WindowKey
 from schemas.money import EXACT, ZERO, quantum
 from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
-from schemas.records import Rejection
 from schemas.wire import FLAT, SLP
 from streams.core.mapping.resolve import Target
 from streams.core.metering.batch_identities import HOUR_MS, BatchIdentities, tag_of
-from streams.core.metering.batch_totals import added_to, by_decision_of, counted, set_apart, total_of
+from streams.core.metering.batch_totals import moved, set_apart
 from streams.core.metering.call_kinds import UNKNOWN
-from streams.core.metering.call_meaning import SEALED
 from streams.core.metering.decisions import (
     BILLABLE,
     BILLED,
     CARRIED,
-    DUPLICATE,
     FAILED_WITH_COST,
     METERED,
     REJECTED,
@@ -44,12 +37,12 @@ from streams.core.metering.forgotten_calls import may_be_forgotten, oldest_us
 from streams.core.metering.known_identities import COSTLESS, FINGERPRINTS, NEVER, SETTLED, differs
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.normalise import FUTURE_US
-from streams.core.metering.notices import ASSUMED_REPEAT, COST_DIFFERS
 from streams.core.metering.plausible_cost import IMPLAUSIBLE_COST, implausible
 from streams.core.metering.rated_calls import rated
 from streams.core.metering.read_usage import usage_of
 from streams.core.metering.step_changes import Changes
-from streams.core.metering.window_contents import add_call, add_metered_event
+from streams.core.metering.uncounted_records import Record, reject, repeat
+from streams.core.metering.window_contents import add_call, add_metered_event, window_of
 from streams.core.pricing.cards import Rates
 
 #: LiteLLM's own payloads share one route. While no other payloads arrive, routes are not recorded.
@@ -64,19 +57,6 @@ _AHEAD = Rejected("beyond_horizon", "the record's time is days ahead of this wor
 #: Reason: the call is refused. It can be requeued once its org has a subscription; an operator sees it among the
 #: refused calls.
 TOO_MANY_HELD = "too_many_held"
-
-_encode = msgspec.json.Encoder().encode
-copy = msgspec.structs.replace
-
-
-class Record(Protocol):
-    """The part of a Kafka record that the fold reads."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-
 
 #: Finds the target of a customer's call by (customer id, end, id kind). For an org's usage the metric's code is the
 #: fourth argument.
@@ -182,13 +162,13 @@ class Fold:
         room = policy.max_held_metered - len(ledger.metered)
         folded_calls, folded_cost, duplicate, rejected = 0, ZERO, Sum(), Sum()
         apart: dict[str, Sum] = {}
-        ended_us = self._oldest_us(clock_ms, position)
+        ended_us = oldest_us(policy, clock_ms, position)
         for record, usage in zip(records, usages, strict=True):
             if clock_ms < record.timestamp and clock_ms < latest_ms:
                 clock_ms = min(record.timestamp, latest_ms)
-                ended_us = self._oldest_us(clock_ms, position)
+                ended_us = oldest_us(policy, clock_ms, position)
             if isinstance(usage, Rejected):
-                _reject(changes, rejected, record, usage)
+                reject(changes, rejected, record, usage)
                 continue
             identity, cost = usage.identity, usage.cost
             stored = next(known)
@@ -199,17 +179,17 @@ class Fold:
             if (price := None if rates is None else rated(usage, decision, rates)) and decision not in BILLED:
                 decision = BILLABLE
             if tag != NEVER and (tag != COSTLESS or decision not in BILLED or (usage.cache_hit and not cost)):
-                _repeat(changes, duplicate, record, usage, differs_in_cost=differs(tag, cost) and not usage.carried)
+                repeat(changes, duplicate, record, usage, differs_in_cost=differs(tag, cost) and not usage.carried)
                 if usage.job is identity:
                     memory.told_again(usage, tag, clock_ms)
                 if tag == COSTLESS and cost and record.offset < position.recounted_to and decision in UNBILLED:
                     enriched.append((record.key, enrich(usage, record.offset, decision, None, None)))
                 continue
             if usage.end_us < ended_us and tag == NEVER and may_be_forgotten(usage, policy, clock_ms, position):
-                _reject(changes, rejected, record, _OLD, cost)
+                reject(changes, rejected, record, _OLD, cost)
                 continue
             if record.timestamp > clock_ms + lead_ms:
-                _reject(changes, rejected, record, _AHEAD, cost)
+                reject(changes, rejected, record, _AHEAD, cost)
                 continue
             if cost > self._plausible and decision in BILLED and implausible(usage, policy):
                 self._refuse(changes, rejected, record, Rejected(IMPLAUSIBLE_COST, f"{cost:f} USD"), usage)
@@ -242,7 +222,7 @@ class Fold:
                 target = resolve(usage.customer_id, usage.end_us, usage.id_kind)
                 if price is not None and rates is not None:
                     rate = rates.key_of(price.card, target, usage.end_us)
-                window = self._window(ledger, touched, usage, target, record.offset, rate)
+                window = window_of(policy, ledger, touched, usage, target, record.offset, rate)
                 add_call(window, usage, record.offset)
                 if price is not None and rate is not None and window.rated is not None:
                     window.rated = Rated(*rate, window.rated.usd + price.usd)
@@ -253,7 +233,7 @@ class Fold:
                 if decision == UNPRICED:
                     changes.noticed.without_price(usage.model)
             elif identity in ledger.metered:  # the usage was held longer than identities are remembered
-                _repeat(changes, duplicate, record, usage, differs_in_cost=False)
+                repeat(changes, duplicate, record, usage, differs_in_cost=False)
                 new[identity] = tag_of(usage, decision)
                 continue
             else:
@@ -279,119 +259,12 @@ class Fold:
                 memory.keep(usage, tag, clock_ms)
             decisions[decision] = decisions.get(decision, 0) + 1
         changes.windows.update({window.first: window for window in touched.values()})
-        changes.position = _moved(position, apart, Sum(folded_calls, folded_cost), duplicate, rejected)
+        changes.position = moved(position, apart, Sum(folded_calls, folded_cost), duplicate, rejected)
         changes.position.next, changes.position.clock_ms = records[-1].offset + 1, clock_ms
         memory.write(changes, records[0].offset, policy.dedupe_retention_us, max(newest_ms, clock_ms) // HOUR_MS)
         return changes
 
     def _refuse(self, changes: Changes, rejected: Sum, record: Record, refusal: Rejected, usage: Usage) -> None:
-        _reject(changes, rejected, record, refusal, usage.cost)
+        reject(changes, rejected, record, refusal, usage.cost)
         if record.offset < changes.position.recounted_to:
             changes.enriched.append((record.key, self._enricher(usage, record.offset, REJECTED, None, None)))
-
-    def _oldest_us(self, clock_ms: int, position: Position) -> int:
-        return oldest_us(self._policy, clock_ms, position)
-
-    def _window(
-        self,
-        ledger: LedgerState,
-        touched: dict[WindowKey, Window],
-        usage: Usage,
-        target: Target,
-        offset: int,
-        rate: RateKey,
-    ) -> Window:
-        policy = self._policy
-        length = policy.window_us
-        if target.held and length:
-            length = HELD_LENGTH_US
-        start = usage.end_us - usage.end_us % length if length else usage.end_us
-        # A sender chooses these names: one of a megabyte must not be kept in memory for each window.
-        model, provider = bounded_name(usage.model), bounded_name(usage.provider)
-        group = tuple([bounded_name(getattr(usage, name)) for name in policy.group_by]) if policy.group_by else ()
-        identity = b"" if length else usage.identity
-        kind = usage.id_kind if target.held else ""
-        key = (
-            usage.customer_id,
-            target.org_id,
-            target.subscription,
-            kind,
-            model,
-            provider,
-            policy.group_by,
-            group,
-            start,
-            length,
-            identity,
-            rate,
-        )
-        window = touched.get(key)
-        if window is None:
-            first = ledger.index.get(key)
-            if first is not None:
-                window = copy(ledger.windows[first])
-            else:
-                window = Window(
-                    offset,
-                    offset,
-                    usage.customer_id,
-                    usage.id_kind,
-                    target.org_id,
-                    target.subscription,
-                    target.held,
-                    model,
-                    provider,
-                    group,
-                    start,
-                    length,
-                    usage.end_us,
-                    usage.end_us,
-                    identity=identity,
-                    group_names=policy.group_by,
-                    rated=None if rate is None else Rated(*rate),
-                )
-            touched[key] = window
-        return window
-
-
-def _moved(position: Position, apart: dict[str, Sum], folded: Sum, duplicate: Sum, rejected: Sum) -> Position:
-    """Return the position with the sums of a batch added."""
-    by_decision = by_decision_of(apart, folded)
-    unbilled = total_of(by_decision, UNBILLED)
-    now = {"folded": folded, "duplicate": duplicate, "rejected": rejected, "unbilled": unbilled}
-    decisions = added_to(position.decisions, by_decision)
-    return copy(position, decisions=decisions, counters=counted(position.counters, **now))
-
-
-def _reject(changes: Changes, rejected: Sum, record: Record, refusal: Rejected, cost: Decimal = ZERO) -> None:
-    label = f"{REJECTED}:{refusal.reason}"
-    changes.decisions[label] = changes.decisions.get(label, 0) + 1
-    changes.rejected.append((record.key, _encode(_rejection_of(record, refusal))))
-    rejected.calls += 1
-    rejected.cost += cost
-
-
-def _repeat(changes: Changes, duplicate: Sum, record: Record, usage: Usage, *, differs_in_cost: bool) -> None:
-    """Count a copy. A copy with another cost is also written to the topic of rejected calls."""
-    cost = usage.cost
-    changes.decisions[DUPLICATE] = changes.decisions.get(DUPLICATE, 0) + 1
-    duplicate.calls += 1
-    duplicate.cost += cost
-    if differs_in_cost:
-        detail = f"this copy costs {cost:f} USD; the call was counted at another cost"
-        changes.rejected.append((record.key, _encode(_rejection_of(record, Rejected(COST_DIFFERS, detail)))))
-        changes.noticed.doubt(COST_DIFFERS, cost)
-    if cost and usage.job is usage.identity and usage.note == SEALED:
-        changes.noticed.doubt(ASSUMED_REPEAT, cost)
-
-
-def _rejection_of(record: Record, refusal: Rejected) -> Rejection:
-    value = record.value or b""
-    rejection = Rejection(
-        refusal.reason, "meter", record.timestamp * 1000, refusal.detail, record.offset, length=len(value)
-    )
-    if refusal.reason == "malformed":
-        rejection.sha256 = sha256(value).hexdigest()
-    else:
-        rejection.call = msgspec.Raw(value)
-    return rejection

@@ -9,27 +9,15 @@ from msgspec import Raw
 from schemas.customer_id import key_hash
 from schemas.errors import Rejected
 from schemas.normalised_call import Usage
-from schemas.wire import ENVELOPE_VERSION, RULES, Call, Metered, RawRecord
+from schemas.wire import ENVELOPE_VERSION, RULES, Call, RawRecord
 from streams.core.metering.normalise import normalise, unknown_version
 from streams.core.metering.tolerant_reader import AMOUNTS, PartialCall, clean, loose_json
 
 
-class _Loose(msgspec.Struct, gc=False):
+class _Loose(RawRecord, gc=False):
     """A `RawRecord` with the call as the JSON that was stored."""
 
-    v: int
-    source: str
-    shape: str
-    received_at: int
-    id_kind: str
-    call: Raw
-    checked_at: int = 0
-    metered: Metered | None = None
-    accepted: tuple[str, ...] = ()
-    rules: int = 0
-    note: str = ""
-    context: Raw | msgspec.UnsetType = msgspec.UNSET
-    power_level: str = ""
+    call: Raw  # type: ignore[assignment]
 
 
 class _Version(msgspec.Struct, gc=False):
@@ -105,21 +93,8 @@ def _record_of(loose: _Loose) -> RawRecord:
     if metered is not None:
         metered.properties = {clean(name): clean(text) for name, text in metered.properties.items()}
         metered.transaction_id, metered.code = clean(metered.transaction_id), clean(metered.code)
-    return RawRecord(
-        loose.v,
-        loose.source,
-        loose.shape,
-        loose.received_at,
-        loose.id_kind,
-        call,
-        loose.checked_at,
-        metered,
-        loose.accepted,
-        loose.rules,
-        loose.note or soft.note(),
-        loose.context,
-        clean(loose.power_level),
-    )
+    fields = {"call": call, "note": loose.note or soft.note(), "power_level": clean(loose.power_level)}
+    return RawRecord(**{**msgspec.structs.asdict(loose), **fields})
 
 
 def _without_keys(call: Call) -> None:

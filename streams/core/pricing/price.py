@@ -9,45 +9,13 @@ The payer's factor is applied later, to the sum of a window (streams/core/pricin
 from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import Protocol
 
 from schemas.money import EXACT, ZERO, quantise
+from schemas.normalised_call import Usage
 from schemas.rates import Entry, Factors, RateCard
 
 _HUNDRED, _ONE = Decimal(100), Decimal(1)
 _AS_IT_IS = Entry()
-
-
-class PriceInput(Protocol):
-    """The input of a price; `schemas.normalised_call.Usage` explains the fields.
-
-    LiteLLM's `tokens_input` includes cached and written tokens, and `tokens_output` includes reasoning.
-    """
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def provider(self) -> str: ...
-    @property
-    def cost(self) -> Decimal: ...
-    @property
-    def tokens_input(self) -> int: ...
-    @property
-    def cached_tokens(self) -> int: ...
-    @property
-    def cache_write_tokens(self) -> int: ...
-    @property
-    def tokens_output(self) -> int: ...
-    @property
-    def reasoning_tokens(self) -> int: ...
-    @property
-    def images(self) -> int: ...
-    @property
-    def seconds(self) -> Decimal: ...
-    @property
-    def power_level(self) -> str: ...
-    @property
-    def team_id(self) -> str: ...
 
 
 def entry_of(card: RateCard, model: str, provider: str) -> Entry:
@@ -90,7 +58,7 @@ def tariff_of(entry: Entry) -> Tariff:
     return Tariff(entry.has_units, prices, percent.scaleb(-2), entry.minimum or ZERO)
 
 
-def priced_by(tariff: Tariff, factors: Factors | None, call: PriceInput, unit: Decimal) -> Decimal:
+def priced_by(tariff: Tariff, factors: Factors | None, call: Usage, unit: Decimal) -> Decimal:
     """Return the price of the call, dollars, before the payer's factor.
 
     If the call has none of the units that the tariff prices, it is billed at LiteLLM's cost. It must not become free
@@ -107,7 +75,7 @@ def priced_by(tariff: Tariff, factors: Factors | None, call: PriceInput, unit: D
     return quantise(max(usd, tariff.minimum), unit)
 
 
-def bills_without_cost(tariff: Tariff, call: PriceInput, *, read_again: bool = False) -> bool:
+def bills_without_cost(tariff: Tariff, call: Usage, *, read_again: bool = False) -> bool:
     """Return whether the entry prices a counted unit of a call without a cost in LiteLLM.
 
     A markup or a minimum alone bills nothing, because a model without a price may be free.
@@ -122,14 +90,14 @@ def bills_without_cost(tariff: Tariff, call: PriceInput, *, read_again: bool = F
     return any(price and count for price, count in zip(tariff.prices, counted, strict=False))
 
 
-def call_factor(factors: Factors, call: PriceInput) -> Decimal:
+def call_factor(factors: Factors, call: Usage) -> Decimal:
     """Return the factor for the call's power level and team; 1 for names that the card does not have."""
     level = factors.power_level.get(call.power_level, _ONE)
     team = factors.team.get(call.team_id)
     return level if team is None else EXACT.multiply(level, team)
 
 
-def _by_units(tariff: Tariff, call: PriceInput) -> Decimal | None:
+def _by_units(tariff: Tariff, call: Usage) -> Decimal | None:
     """Return the dollars for the counted units; None if no counted unit has a price."""
     usd, found = ZERO, False
     for price, count in zip(tariff.prices, _counts(call), strict=True):
@@ -139,8 +107,9 @@ def _by_units(tariff: Tariff, call: PriceInput) -> Decimal | None:
     return usd if found else None
 
 
-def _counts(call: PriceInput) -> tuple[Decimal | int, ...]:
-    """Return the count of each unit. No token is counted twice, and the request is the last unit.
+def _counts(call: Usage) -> tuple[Decimal | int, ...]:
+    """Return the count of each unit. No token is counted twice, and the request is the last unit. LiteLLM's `tokens_input`
+    includes cached and written tokens, and `tokens_output` includes reasoning.
 
     Contradicting counts are limited: there cannot be more cached tokens than input tokens.
     """

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from connectors.billing.metered_events import MAX_PROPERTIES_BYTES, MeteredEvent, metered
 from connectors.ingest.raw_record import strip
-from connectors.postgres.rows import usage_rows
+from connectors.postgres.rows_of_calls import usage_rows
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import LedgerBroken, Rejected
 from schemas.ledger import LEDGER_VERSION, PLAIN_VERSION, POSITION_KEY, TAGGED_VERSION, Position, Sum

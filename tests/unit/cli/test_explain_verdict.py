@@ -9,8 +9,8 @@ import pytest
 from connectors.cli import explain
 from connectors.cli.base import say
 from connectors.cli.explain import _headline, _whereabouts, verdict
+from connectors.operations.call_stories import HELD, CallRow, EventStory
 from connectors.operations.dead_letters import DeadLetter
-from connectors.operations.explain import HELD, CallRow, EventStory
 from streams.core.metering.decisions import METERED
 
 AT = datetime(2026, 11, 20, 10, 3, tzinfo=UTC)

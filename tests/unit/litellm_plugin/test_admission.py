@@ -173,11 +173,12 @@ async def test_a_key_is_sent_only_to_the_address_that_the_operator_configured_fo
 
 
 @pytest.mark.parametrize("key", [KEY, None])
-async def test_an_answer_about_a_key_is_cached_for_the_configured_seconds(key: str | None) -> None:
+async def test_an_answer_about_a_key_is_cached_for_the_configured_seconds(
+    key: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     there, now = Meterbridge(), [100.0]
     created = admission(there, own_keys="billed", own_key_seconds=5)
-    assert created._own_keys is not None
-    created._own_keys._monotonic = lambda: now[0]
+    monkeypatch.setattr("meterbridge_litellm.own_keys.time", SimpleNamespace(monotonic=lambda: now[0]))
     there.key = key
     for moment in (100.0, 104.9):
         now[0] = moment
@@ -307,11 +308,12 @@ async def test_while_meterbridge_does_not_list_the_power_levels_the_file_decides
     assert data["model"] == "gpt-5-pro", "the first of the file"
 
 
-async def test_the_list_of_power_levels_is_kept_for_ten_times_the_configured_seconds(levels: str) -> None:
+async def test_the_list_of_power_levels_is_kept_for_ten_times_the_configured_seconds(
+    levels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     there, now = Meterbridge(), [100.0]
     created = admission(there, levels=levels, levels_seconds=60)
-    assert created._levels is not None
-    created._levels._monotonic = lambda: now[0]
+    monkeypatch.setattr("meterbridge_litellm.levels.time", SimpleNamespace(monotonic=lambda: now[0]))
     await known(created)
     there.status = 503
     for moment, model in ((150.0, "opus"), (650.0, "opus"), (701.0, "gpt-5-pro")):

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from connectors.operations.asked_amount import in_question
-from connectors.operations.explain import (
+from connectors.operations.call_stories import (
     HELD,
     CallRow,
     EventStory,

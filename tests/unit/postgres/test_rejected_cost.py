@@ -9,7 +9,7 @@ import pytest
 
 from connectors.operations.dead_letters import CALLS, dead_letter_of
 from connectors.postgres.rejected_cost import cost_of
-from connectors.postgres.rows import rejected_rows
+from connectors.postgres.rows_of_calls import rejected_rows
 from schemas.records import Rejection
 from schemas.wire import Call, RawRecord
 

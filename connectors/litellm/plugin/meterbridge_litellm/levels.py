@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,10 +45,8 @@ class Levels:
         settings: PluginSettings,
         counts: Counts,
         http: httpx.AsyncClient,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file, self._settings, self._counts, self._http = file, settings, counts, http
-        self._monotonic = monotonic
         self._orders: dict[str, list[str]] = {}  # preferred providers by level, from Meterbridge
         self._known_at = self._next_at = float("-inf")
         self._asking: asyncio.Task[None] | None = None
@@ -65,7 +63,7 @@ class Levels:
         self._refresh()
         if not (level := _asked(user, data)):
             return ""
-        orders = self._orders if self._monotonic() - self._known_at < _STALE * self._settings.levels_seconds else {}
+        orders = self._orders if time.monotonic() - self._known_at < _STALE * self._settings.levels_seconds else {}
         if level not in self._file or (orders and level not in orders):
             raise Refused(400, "unknown_power_level", "there is no such power level")
         wanted = self._file[level]
@@ -82,7 +80,7 @@ class Levels:
         return level
 
     def _refresh(self) -> None:
-        now = self._monotonic()
+        now = time.monotonic()
         if now >= self._next_at and (self._asking is None or self._asking.done()):
             self._next_at = now + min(_AGAIN_S, self._settings.levels_seconds)
             self._asking = asyncio.create_task(self._ask())
@@ -95,7 +93,7 @@ class Levels:
         except (*UNANSWERED, KeyError, TypeError) as error:
             self._counts.warn("power_levels_unknown", why=type(error).__name__)
             return
-        self._orders, self._known_at = orders, self._monotonic()
+        self._orders, self._known_at = orders, time.monotonic()
         self._next_at = self._known_at + self._settings.levels_seconds
 
 

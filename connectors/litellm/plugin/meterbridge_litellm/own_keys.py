@@ -35,11 +35,9 @@ class OwnKeys:
         deployments: of LiteLLM's router, by model group and team.
     """
 
-    def __init__(
-        self, asking: Asking, deployments: Deployments, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, asking: Asking, deployments: Deployments) -> None:
         self._settings, self._counts, self._unasked, self._http = asking
-        self._deployments, self._monotonic = deployments, monotonic
+        self._deployments = deployments
         self._keys: OrderedDict[tuple[str, str], tuple[float, str]] = OrderedDict()  # `""` = the user has none
 
     async def use(self, user: Any, data: dict[str, Any], call_type: str, estimate: Decimal) -> bool:
@@ -57,7 +55,7 @@ class OwnKeys:
         if not (provider := self._provider(data.get("model"), getattr(user, "team_id", None))):
             return False
         kept = self._keys.get((user_id, provider))
-        if kept is not None and self._monotonic() < kept[0]:
+        if kept is not None and time.monotonic() < kept[0]:
             key = kept[1]
         elif (asked := await self._ask(user_id, provider, estimate)) is None:
             return False
@@ -98,7 +96,7 @@ class OwnKeys:
             return None
         self._unasked.answered()
         if self._settings.own_key_seconds:
-            self._keys[user_id, provider] = (self._monotonic() + self._settings.own_key_seconds, key)
+            self._keys[user_id, provider] = (time.monotonic() + self._settings.own_key_seconds, key)
             self._keys.move_to_end((user_id, provider))
             if len(self._keys) > _MOST:
                 self._keys.popitem(last=False)

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
 from connectors.cli.main import app
-from connectors.cli.parsers.parts import ROLES
 from connectors.cli.worker import roles_of
+from connectors.config.roles import ROLES
 from connectors.config.settings import load_settings
 from connectors.postgres.errors import decisions
 from connectors.telemetry.metrics import Metrics

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from connectors.postgres.rows import event_rows
+from connectors.postgres.rows_of_events import event_rows
 from schemas.records import LagoEvent, Manifest
 from tests.support.history import TopicRecord
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.billing import event_state_reader, rejected_usage
-from connectors.postgres import rows, rows_of_management
+from connectors.postgres import rows_of_calls, rows_of_events, rows_of_management
 from schemas import customers, ledger, records, wire
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.decoding import Unreadable, decoder
@@ -102,10 +102,10 @@ def test_rejections_after_a_damaged_one_are_counted() -> None:
 @pytest.mark.parametrize(
     ("rows_of", "bad"),
     [
-        (rows.usage_rows, []),
-        (rows.rejected_rows, []),
-        (rows.event_rows, []),
-        (rows.receipt_rows, []),
+        (rows_of_calls.usage_rows, []),
+        (rows_of_calls.rejected_rows, []),
+        (rows_of_events.event_rows, []),
+        (rows_of_events.receipt_rows, []),
         (rows_of_management.customer_rows, CUSTOMERS),
         (rows_of_management.org_rows, ORGS),
         (rows_of_management.audit_rows, []),
@@ -126,7 +126,7 @@ def test_a_cost_with_any_exponent_becomes_a_row_with_or_without_it(cost: str) ->
         % cost.encode()
     )
     rejection = b'{"at":1,"stage":"meter","reason":"absurd_cost","detail":"","offset":3,"call":%b}' % call
-    result = rows.rejected_rows([Stored(rejection)])
+    result = rows_of_calls.rejected_rows([Stored(rejection)])
     assert result.aside == []
     assert result.rows[0][6] == {"1e5": "100000", "1e-999999999": "0"}.get(cost)
 
@@ -155,7 +155,7 @@ def test_a_rejected_call_has_its_cost_in_its_row_whatever_field_it_came_in(
     envelope = b'{"v":1,"source":"webhook","shape":"%b","received_at":1,"id_kind":"user","call":%b}'
     stored = envelope % (shape.encode(), call) if stage == "meter" else call
     rejection = b'{"at":1,"stage":"%b","reason":"beyond_horizon","detail":"","offset":3,"call":%b}'
-    result = rows.rejected_rows([Stored(rejection % (stage.encode(), stored))])
+    result = rows_of_calls.rejected_rows([Stored(rejection % (stage.encode(), stored))])
     assert (result.aside, result.rows[0][6]) == ([], cost)
 
 
@@ -171,7 +171,7 @@ def test_a_rejected_call_has_its_cost_in_its_row_whatever_field_it_came_in(
 )
 def test_a_damaged_header_is_counted(headers: list[tuple[str, Any]]) -> None:
     event = msgspec.json.encode(records.LagoEvent("t", "sub", "code", "1", "1", {}))
-    for rows_of in (rows.rejected_rows, rows.event_rows):
+    for rows_of in (rows_of_calls.rejected_rows, rows_of_events.event_rows):
         result = rows_of([Stored(event, headers=headers)])
         assert len(result.rows) + len(result.aside) == 1
 
