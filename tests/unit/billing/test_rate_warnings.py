@@ -1,6 +1,7 @@
 """A rate card that makes usage free without a word, or whose price no call can have, is named."""
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_tokens_that_cost_nothing_are_named_unless_the_price_is_an_explicit_zero
 @pytest.mark.parametrize("kind", ["input", "output"])
 def test_what_is_named_is_what_costs_nothing(kind: str) -> None:
     """The words follow the price: of all kinds of tokens only input and output have no price to fall back on."""
-    counts = {"input": {"tokens_input": 7}, "output": {"tokens_output": 7}}
+    counts: dict[str, Any] = {"input": {"tokens_input": 7}, "output": {"tokens_output": 7}}
     priced = {name: "1" for name in UNIT_PRICES[:5] if name != kind}
     one = card(entry(**priced))
     assert warnings_of(one) == _free("price 1", kind)
