@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -20,12 +20,21 @@ MAX_NAMED: Final = 1000
 M = TypeVar("M", bound=BaseModel)
 
 
+class RowsWarning(NamedTuple):
+    """What is probably wrong with rows that were taken: the org, None = several; the number of its rows; a sentence."""
+
+    org_id: str | None
+    rows: int
+    warning: str
+
+
 @dataclass(slots=True)
 class Imported:
     """The outcomes of the rows.
 
     Fields:
         refused: number of rows with an error; `errors` lists the first of them: line, reason, detail, wrong fields.
+        warnings: about rows that were taken.
     """
 
     read: int = 0
@@ -34,6 +43,7 @@ class Imported:
     unchanged: int = 0
     refused: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[RowsWarning] = field(default_factory=list)
 
     def did(self, what: str) -> None:
         """Count a row by its outcome."""
@@ -48,7 +58,8 @@ class Imported:
     def as_object(self) -> dict[str, Any]:
         """Return the report for programs; errors in order of their lines."""
         counts = {name: getattr(self, name) for name in ("read", CREATED, CHANGED, UNCHANGED, "refused")}
-        return {**counts, "errors": sorted(self.errors, key=lambda error: error["line"])}
+        errors = sorted(self.errors, key=lambda error: error["line"])
+        return {**counts, "errors": errors, "warnings": [one._asdict() for one in self.warnings]}
 
 
 class ImportKind(Protocol[M]):
@@ -63,6 +74,9 @@ class ImportKind(Protocol[M]):
         """Carry out a row; return `created`, `changed` or `unchanged`. Raises: MeterbridgeError; after Unavailable a
         repeat may succeed.
         """
+
+    async def warnings(self) -> list[RowsWarning]:
+        """Return what is probably wrong with the rows that were taken."""
 
 
 class Import(Generic[M]):
@@ -111,6 +125,7 @@ class Import(Generic[M]):
             raise _first(several) from None
         if ended is not None:
             raise ended
+        self.done.warnings += await self._kind.warnings()
         return self.done
 
     async def _begin(self, group: asyncio.TaskGroup, row: Row, pace: Callable[[], Awaitable[None]] | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from pydantic import BaseModel
 
-from connectors.operations.imports import CHANGED, CREATED, UNCHANGED, Import
+from connectors.operations.imports import CHANGED, CREATED, UNCHANGED, Import, RowsWarning
 from connectors.operations.row_files import Row
 from schemas.errors import Rejected, Unavailable
 
@@ -32,6 +32,9 @@ class Shelf:
 
     def key(self, row: Line) -> str:
         return row.of
+
+    async def warnings(self) -> list[RowsWarning]:
+        return []
 
     async def take(self, row: Line) -> str:
         self.under_way += 1
