@@ -14,8 +14,8 @@ from connectors.billing.mappings import Mappings
 from connectors.http.content_encoding import Unpacker
 from connectors.http.endpoint import AuthorizedRequest, Endpoint
 from connectors.http.problem import CLOSES, Problem
-from connectors.operations.import_kinds import MappingRows, columns_of, required_of
-from connectors.operations.imports import Import
+from connectors.operations.import_kinds import MappingRows
+from connectors.operations.imports import Import, columns_of, required_of
 from connectors.operations.row_files import CSV, JSON, Row, rows
 
 #: Limits of one body. The command `meterbridge import` has none.

@@ -17,8 +17,8 @@ from connectors.cli.terminal import when_interrupted
 from connectors.config.connections import deployment_of
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
-from connectors.operations.import_kinds import CustomerRows, MappingRows, SubscriptionRows, columns_of, required_of
-from connectors.operations.imports import Import, Imported, ImportKind, RowsWarning
+from connectors.operations.import_kinds import CustomerRows, MappingRows, SubscriptionRows
+from connectors.operations.imports import Import, Imported, ImportKind, RowsWarning, columns_of, required_of
 from connectors.operations.row_files import CSV, JSON, rows
 from connectors.operations.sender import CommandProducer
 from connectors.processes.account_tables import AccountTables

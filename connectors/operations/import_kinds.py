@@ -46,25 +46,6 @@ class SubscriptionRow(BaseModel):
     subscription_at: Id | None = None
 
 
-def columns_of(model: type[BaseModel]) -> frozenset[str]:
-    """Return the allowed names of columns for the rows of a model."""
-    return frozenset(name for names in _names(model).values() for name in names)
-
-
-def required_of(model: type[BaseModel]) -> tuple[tuple[str, ...], ...]:
-    """Return the names of each column that every row must have; a column may have several names."""
-    return tuple(names for field, names in _names(model).items() if model.model_fields[field].is_required())
-
-
-def _names(model: type[BaseModel]) -> dict[str, tuple[str, ...]]:
-    names = {}
-    for name, field in model.model_fields.items():
-        alias = field.validation_alias
-        choices = map(str, alias.choices) if isinstance(alias, AliasChoices) else ()
-        names[name] = tuple(dict.fromkeys((name, *choices)))
-    return names
-
-
 class MappingRows:
     """Imports mappings, as `POST /customers/mapping` takes them."""
 

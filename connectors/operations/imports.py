@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, cast
 
-from pydantic import BaseModel
+import msgspec
+from pydantic import AliasChoices, BaseModel
 
 from connectors.http.problem import Problem
 from connectors.http.request_models import parsed
 from connectors.lago.errors import LagoIntegrationError
+from connectors.operations.near_names import misspelt_column
 from connectors.operations.row_files import Row
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 
@@ -18,6 +20,7 @@ CREATED, CHANGED, UNCHANGED = "created", "changed", "unchanged"
 #: The most refused rows that are listed. All are counted.
 MAX_NAMED: Final = 1000
 M = TypeVar("M", bound=BaseModel)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class RowsWarning(NamedTuple):
@@ -99,6 +102,7 @@ class Import(Generic[M]):
     ) -> None:
         self.done = Imported()
         self._kind = kind
+        self._columns = columns_of(kind.model)
         self._slots = asyncio.Semaphore(at_once)
         self._patience_s = patience_s
         self._on_progress = on_progress
@@ -145,9 +149,10 @@ class Import(Generic[M]):
             self._refuse(row.line, Problem(422, row.wrong, row.detail))
             return None
         try:
-            return cast(
-                "M", parsed(self._kind.model, row.body, "the row, an object in one line or a member of one array,")
-            )
+            known = parsed(self._kind.model, row.body, "the row, an object in one line or a member of one array,")
+            if misspelt := misspelt_column(_members(row.body), self._columns):
+                raise Problem(422, "invalid_fields", misspelt)
+            return cast("M", known)
         except Problem as problem:
             self._refuse(row.line, problem)
             return None
@@ -203,3 +208,22 @@ def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = next((one for one in error.exceptions if not isinstance(one, MeterbridgeError)), error.exceptions[0])
     return error
+
+
+def columns_of(model: type[BaseModel]) -> frozenset[str]:
+    """Return the allowed names of columns for the rows of a model."""
+    return frozenset(name for names in _names(model).values() for name in names)
+
+
+def required_of(model: type[BaseModel]) -> tuple[tuple[str, ...], ...]:
+    """Return the names of each column that every row must have; a column may have several names."""
+    return tuple(names for field, names in _names(model).items() if model.model_fields[field].is_required())
+
+
+def _names(model: type[BaseModel]) -> dict[str, tuple[str, ...]]:
+    names = {}
+    for name, info in model.model_fields.items():
+        alias = info.validation_alias
+        choices = map(str, alias.choices) if isinstance(alias, AliasChoices) else ()
+        names[name] = tuple(dict.fromkeys((name, *choices)))
+    return names

@@ -1,6 +1,6 @@
 """Finds what was probably meant by a name that is not known."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import Final
 
@@ -10,6 +10,8 @@ from connectors.telemetry.printable import shown
 _ALIKE: Final = 0.6
 #: Names of customers and orgs are often alike without a mistake.
 ID_ALIKE: Final = 0.8
+#: Exports of other systems have columns of their own, so only a slip of the pen is taken for a misspelt column.
+_SLIP: Final = 0.9
 
 
 def did_you_mean(name: str, known: Iterable[str], alike: float = _ALIKE) -> str:
@@ -19,3 +21,14 @@ def did_you_mean(name: str, known: Iterable[str], alike: float = _ALIKE) -> str:
     """
     near = get_close_matches(name, sorted(set(known) - {""}), 1, alike)
     return f"did you mean {shown(near[0])}?" if near else ""
+
+
+def misspelt_column(given: Collection[str], known: Collection[str]) -> str:
+    """Return a sentence about the first unknown name that is like a known one which is not given; `""` = there is none.
+    Other unknown columns are ignored, but this one would be missed.
+    """
+    missing = {name.lower(): name for name in sorted(known) if name not in given}
+    for name in given:
+        if name not in known and (near := get_close_matches(name.lower(), missing, 1, _SLIP)):
+            return f"the column {shown(name)} is unknown: did you mean {missing[near[0]]}? Rename it, or remove it"
+    return ""

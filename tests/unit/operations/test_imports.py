@@ -119,3 +119,15 @@ async def test_a_bug_ends_the_import_and_does_not_count_as_a_refused_row() -> No
 
     with pytest.raises(ZeroDivisionError):
         await Import(Broken(), 4).run(rows(Line(of="a", value=1), Line(of="b", value=1)))
+
+
+async def test_a_row_with_a_misspelt_member_is_refused_and_the_others_are_taken() -> None:
+    shelf = Shelf()
+
+    async def lines() -> AsyncIterator[Row]:
+        yield Row(1, b'{"of": "a", "value": 1, "wrongg": "x", "other": 2}')
+        yield Row(2, b'{"of": "b", "value": 1, "other": 2}')
+
+    done = await Import(shelf, 1).run(lines())
+    sentence = "the column wrongg is unknown: did you mean wrong? Rename it, or remove it"
+    assert (shelf.all, done.errors) == ({"b": 1}, [{"line": 1, "reason": "invalid_fields", "detail": sentence}])
