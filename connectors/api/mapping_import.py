@@ -14,8 +14,8 @@ from connectors.billing.mappings import Mappings
 from connectors.http.content_encoding import Unpacker
 from connectors.http.endpoint import AuthorizedRequest, Endpoint
 from connectors.http.problem import CLOSES, Problem
-from connectors.operations.import_kinds import MappingRows, columns_of, required_of
-from connectors.operations.imports import Import
+from connectors.operations.import_kinds import MappingRows
+from connectors.operations.imports import Import, columns_of, required_of
 from connectors.operations.row_files import CSV, JSON, Row, rows
 
 #: Limits of one body. The command `meterbridge import` has none.
@@ -54,6 +54,20 @@ class RefusedRow(BaseModel):
     errors: list[dict[str, str]] = []
 
 
+class RowsWarningShown(BaseModel):
+    """What is probably wrong with rows that were taken.
+
+    Fields:
+        org_id: the org of these rows; null = several.
+        rows: the number of its rows.
+        warning: a sentence for people.
+    """
+
+    org_id: str | None
+    rows: int
+    warning: str
+
+
 class ImportedShown(BaseModel):
     """How many rows had which result; `errors` has the first 1000 refused ones.
 
@@ -64,6 +78,7 @@ class ImportedShown(BaseModel):
         unchanged: rows that say what is already so.
         refused: rows that were not taken.
         errors: the first 1000 refused rows.
+        warnings: the orgs of taken rows that Lago does not know.
     """
 
     read: int
@@ -72,6 +87,7 @@ class ImportedShown(BaseModel):
     unchanged: int
     refused: int
     errors: list[RefusedRow]
+    warnings: list[RowsWarningShown]
 
 
 def import_endpoint(mappings: Mappings) -> Endpoint:

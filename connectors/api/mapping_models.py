@@ -2,21 +2,16 @@
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 from unicodedata import normalize
 
 from pydantic import AfterValidator, BaseModel, Field
 
 from connectors.billing.mapping_bodies import MappingRow, Moment
-from connectors.billing.mappings import MappingResult
+from connectors.billing.mappings import UNKNOWN_ORG, MappingResult
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.moments import to_iso
 from schemas.organizations import external_id_of
-
-_UNKNOWN_ORG: Final = (
-    "Lago has no customer with this `lago_customer_id`: is it right? "
-    "Usage is held until Lago has the customer, with a subscription"
-)
 
 
 def _from_cursor(text: str) -> str:
@@ -162,7 +157,7 @@ def mapping_shown(mapped: MappingResult, may_see: Callable[[str], bool]) -> dict
         "held_reason": mapped.target.held or None,
         "upcoming": [_fields(other) for other in later],
         "corrected": None if mapped.corrected is None else _fields(mapped.corrected),
-        "warning": _UNKNOWN_ORG if mapped.unknown_org else None,
+        "warning": UNKNOWN_ORG if mapped.unknown_org else None,
     }
 
 

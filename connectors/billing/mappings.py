@@ -5,9 +5,9 @@ it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
@@ -35,6 +35,13 @@ from streams.runtime.compacted_table import CompactedTable
 
 #: Time limit of the wait for complete tables, seconds.
 _VIEW_S = 3.0
+#: The most orgs of an import that are looked up in Lago, and how many at the same time.
+_MOST_ASKED, _ASKED_AT_ONCE = 1000, 4
+#: The warning about a mapping to an org that Lago does not know.
+UNKNOWN_ORG: Final = (
+    "Lago has no customer with this `lago_customer_id`: is it right? "
+    "Usage is held until Lago has the customer, with a subscription"
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -219,7 +226,7 @@ class Mappings:
         org_id, named, unknown_org = request.lago_customer_id, request.external_subscription_id, False
         if ask_lago and not self._discovery.knows(org_id, named):
             answers = await self._discovery.learn(org_id, [named] if named else ())
-            unknown_org = answers and await self._discovery.is_unknown(org_id)
+            unknown_org = answers and bool(await self._discovery.is_unknown(org_id))
         unknown = await self._unknown(request) if ask_lago and request.correct is None else frozenset[str]()
 
         def make(known: Known, now_us: int) -> tuple[CustomerRecord, MappingVersion | None]:
@@ -229,6 +236,20 @@ class Mappings:
         made = await self._change(request.litellm_customer_id, request, make, guard)
         self._discovery.mapped(made.version)
         return replace(made, unknown_org=unknown_org)
+
+    async def unknown_orgs(self, org_ids: Sequence[str]) -> tuple[list[str], int]:
+        """Return the orgs that neither Meterbridge nor Lago knows, and how many were not looked up.
+
+        Lago is asked about the first `_MOST_ASKED` of them, and no further once it does not answer.
+        """
+        unknown = []
+        for first in range(0, min(len(org_ids), _MOST_ASKED), _ASKED_AT_ONCE):
+            some = org_ids[first : first + _ASKED_AT_ONCE]
+            answers = await asyncio.gather(*map(self._discovery.is_unknown, some))
+            unknown += [org_id for org_id, answer in zip(some, answers, strict=True) if answer]
+            if None in answers:
+                return unknown, len(org_ids) - first - len(some) + answers.count(None)
+        return unknown, max(0, len(org_ids) - _MOST_ASKED)
 
     def check(self, customer_id: str, guard: MappingGuard) -> None:
         """Ask the guard whether the caller may change this customer. The tables must be `ready`. Raises: the errors of

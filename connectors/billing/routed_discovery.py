@@ -32,10 +32,10 @@ class RoutedDiscovery:
         """See `SubscriptionDiscovery.knows`."""
         return self._by_organization[DEFAULT].knows(org_id, subscription)
 
-    async def is_unknown(self, org_id: str) -> bool:
+    async def is_unknown(self, org_id: str) -> bool | None:
         """See `SubscriptionDiscovery.is_unknown`."""
         own = self._of(org_id)
-        return own is not None and await own.is_unknown(org_id)
+        return False if own is None else await own.is_unknown(org_id)
 
     def refused(self, org_id: str) -> str:
         """See `SubscriptionDiscovery.refused`."""

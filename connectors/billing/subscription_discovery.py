@@ -162,8 +162,8 @@ class SubscriptionDiscovery:
         org = self._orgs.get(org_id)
         return self.knows(org_id, subscription) or (org is not None and subscription in org.unusable)
 
-    async def is_unknown(self, org_id: str) -> bool:
-        """Return whether the org has no record and Lago has no such customer; False if Lago does not answer."""
+    async def is_unknown(self, org_id: str) -> bool | None:
+        """Return whether the org has no record and Lago has no such customer; None if Lago does not answer."""
         if org_id in self._orgs:
             return False
         try:
@@ -171,7 +171,7 @@ class SubscriptionDiscovery:
                 return await self._lago.customer(org_id) is None
         except (MeterbridgeError, TimeoutError) as error:
             self._unanswered.failed(org_id, error)
-            return False
+            return None
 
     def refused(self, org_id: str) -> str:
         """Return why the org cannot be subscribed, as a stable code; `""` = no attempt was refused."""

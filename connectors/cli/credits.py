@@ -32,7 +32,16 @@ _DAY: Final = timedelta(days=1)
 
 
 def grant(
-    account: str, amount: str, kind: str, expires: str, key: str, comment: str, *, new: bool, as_json: bool
+    account: str,
+    amount: str,
+    kind: str,
+    expires: str,
+    key: str,
+    comment: str,
+    *,
+    overdraft: bool,
+    new: bool,
+    as_json: bool,
 ) -> None:
     """Run `meterbridge credits grant`."""
     if kind not in _KINDS:
@@ -47,10 +56,10 @@ def grant(
     _check_account(account)
     if not new:
         _check_known(account)
-    _move("grant", account, dollars, kind, key, comment, ends, as_json=as_json)
+    _move("grant", account, dollars, kind, key, comment, ends, may_overdraw=overdraft, as_json=as_json)
 
 
-def refund(account: str, amount: str, payment: str, key: str, comment: str, *, as_json: bool) -> None:
+def refund(account: str, amount: str, payment: str, key: str, comment: str, *, overdraft: bool, as_json: bool) -> None:
     """Run `meterbridge credits refund`."""
     dollars = _dollars(amount)
     if dollars < 0:
@@ -64,7 +73,7 @@ def refund(account: str, amount: str, payment: str, key: str, comment: str, *, a
     with one_sentence():
         if asyncio.run(balance_of(postgres_url(settings_of_command()), account)) is None:
             _no_account(account)
-    _move("refund", account, -dollars, "refund", key, comment, None, payment, as_json=as_json)
+    _move("refund", account, -dollars, "refund", key, comment, None, payment, may_overdraw=overdraft, as_json=as_json)
 
 
 def balance(account: str, *, as_json: bool) -> None:
@@ -137,6 +146,7 @@ def _move(
     ends: datetime | None,
     payment: str = "",
     *,
+    may_overdraw: bool,
     as_json: bool,
 ) -> None:
     """Write the audit line, then make the change."""
@@ -158,7 +168,9 @@ def _move(
         )
         own_key = key_of_parts("command", name)
         try:
-            added = asyncio.run(add_credits(url, account, dollars, kind, own_key, ends, note))
+            added = asyncio.run(
+                add_credits(url, account, dollars, kind, own_key, ends, note, may_overdraw=may_overdraw)
+            )
         except (Unavailable, KeyboardInterrupt):
             print_error(
                 f"meterbridge: the credits may have been moved. Repeat with --key {shlex.quote(name)}, which moves them once."
@@ -168,6 +180,7 @@ def _move(
         "account": account,
         "amount": plain(dollars),
         "balance": plain(added.new_balance),
+        "overdraft": plain(added.overdraft),
         "transaction_id": str(added.transaction_id),
         "key": name,
         "audit_id": audit_id,

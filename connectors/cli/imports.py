@@ -17,8 +17,8 @@ from connectors.cli.terminal import when_interrupted
 from connectors.config.connections import deployment_of
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
-from connectors.operations.import_kinds import CustomerRows, MappingRows, SubscriptionRows, columns_of, required_of
-from connectors.operations.imports import Import, Imported, ImportKind
+from connectors.operations.import_kinds import CustomerRows, MappingRows, SubscriptionRows
+from connectors.operations.imports import Import, Imported, ImportKind, RowsWarning, columns_of, required_of
 from connectors.operations.row_files import CSV, JSON, rows
 from connectors.operations.sender import CommandProducer
 from connectors.processes.account_tables import AccountTables
@@ -30,6 +30,7 @@ _CHUNK = 1 << 16
 #: The number of rows that are processed at the same time: mappings share transactions; Lago gets few requests at once.
 _AT_ONCE = {MAPPINGS: 100, CUSTOMERS: 4, SUBSCRIPTIONS: 4}
 _PATIENCE_S = 60.0
+_WARNINGS_SHOWN = 20
 
 
 def import_rows(
@@ -128,5 +129,13 @@ def _table(done: Imported, what: str, *, dry_run: bool) -> Any:
         f"{done.read} {what} read: {done.created} {verb} created, {done.changed} changed, "
         f"{done.unchanged} unchanged, {done.refused} refused"
     )
+    more = len(done.warnings) - _WARNINGS_SHOWN
+    title = "\n".join([title, *map(_warning, done.warnings[:_WARNINGS_SHOWN])])
+    title += f"\nThere are {numbered(more, 'more warning')}: --json has them." if more > 0 else ""
     refused = [(error["line"], error["reason"], error["detail"]) for error in done.as_object()["errors"]]
     return table_of(("line", "reason", "detail"), refused, title) if refused else title
+
+
+def _warning(one: RowsWarning) -> str:
+    whose = "" if one.org_id is None else f"{one.org_id}, {numbered(one.rows, 'row')}: "
+    return f"Warning: {whose}{one.warning}."

@@ -8,6 +8,7 @@ import msgspec
 import typer
 
 from connectors.billing.rate_files import InvalidRateCard, read_card
+from connectors.billing.rate_warnings import warnings_of
 from connectors.cli.base import moment_us, say, table_of_lines
 from connectors.cli.optional_database import ask_database
 from connectors.cli.running import one_sentence, settings_of_command
@@ -130,7 +131,7 @@ def compare(prices: Path, since: str, until: str, bound: str, as_json: bool) -> 
 
 
 def meaning(card: RateCard) -> str:
-    """Describe a rate card in words, with a line for each price and factor."""
+    """Describe a rate card in words, with a line for each price and factor, and for what is probably not meant."""
     lines = [f"{card.id}: for calls that end at or after {to_iso(card.effective_from)}, in {card.currency}"]
     for number, entry in enumerate(card.entries, 1):
         lines.append(f"{number}. model {entry.model}, provider {entry.provider}: {_price(entry)}")
@@ -138,7 +139,7 @@ def meaning(card: RateCard) -> str:
     if card.factors is not None:
         for kind, factors in msgspec.structs.asdict(card.factors).items():
             lines += [f"x {plain(factor)} for {kind} {name}" for name, factor in factors.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"Warning: {sentence}." for sentence in warnings_of(card))])
 
 
 def _price(entry: Entry) -> str:
@@ -154,7 +155,12 @@ def _price(entry: Entry) -> str:
 
 
 def _as_object(card: RateCard) -> dict[str, Any]:
-    return {**msgspec.to_builtins(card), "effective_from": to_iso(card.effective_from), "meaning": meaning(card)}
+    return {
+        **msgspec.to_builtins(card),
+        "effective_from": to_iso(card.effective_from),
+        "meaning": meaning(card),
+        "warnings": warnings_of(card),
+    }
 
 
 def _line(card: RateCard, known: StoredCards, now: RateCard | None) -> dict[str, Any]:

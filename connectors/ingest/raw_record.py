@@ -11,15 +11,14 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from connectors.ingest.background_responses import with_answer_id
-from connectors.ingest.body_splitter import Element, WrappedCalls, calls_in, members_of, wrapped_in
+from connectors.ingest.body_splitter import Element, WrappedCalls, calls_in, wrapped_in
 from connectors.ingest.call_context import ContextFields, Taken
 from connectors.ingest.carried_costs import with_carried, with_costs_of_metadata
 from connectors.ingest.cloud_events import call_in
 from connectors.ingest.key_hashing import without_secrets
 from connectors.ingest.lenient_json import tree_of, with_data
-from connectors.ingest.misspelt_customer import misspelt_customer
 from connectors.ingest.rejection_record import MAX_RECORD_BYTES, InvalidElement
-from schemas.customer_id import UNATTRIBUTED
+from connectors.ingest.sender_mistakes import Mistake, mistakes_in
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.money import AMOUNT_FORM
@@ -32,6 +31,7 @@ from schemas.wire import (
     FLAT,
     INTEGRATION,
     RULES,
+    SLP,
     WRAPPERS,
     Call,
     CloudEvent,
@@ -160,7 +160,10 @@ def strip_sound(element: Element, otherwise: str, arrival: Arrival) -> tuple[str
         shape = shape_of(call, otherwise)
         vet(call, shape)
         if shape == INTEGRATION:  # Only senders of their own use it; the answer names details that cannot be read
-            _check_own(element, call, arrival.fields)
+            for count in (call.tokens_input, call.tokens_output, call.total_tokens):
+                count_of(count)
+        if _mistakes(element, call, shape, arrival):
+            raise Odd(element, otherwise)
     except _OtherShape as other:
         return strip_sound(element, other.shape, arrival)
     except (*UNDECODABLE, ArithmeticError, Rejected):
@@ -193,14 +196,12 @@ def _stored(
     return customer_id, value
 
 
-def _check_own(element: Element, call: Call, fields: tuple[str, ...]) -> None:
-    """Check details of the integration payload. Raises: OddCount: a count cannot be read; Rejected: the field that names
-    the customer may be misspelt.
-    """
-    for count in (call.tokens_input, call.tokens_output, call.total_tokens):
-        count_of(count)
-    if customer_of(INTEGRATION, call, fields)[0] == UNATTRIBUTED and misspelt_customer(members_of(memoryview(element))):
-        raise Rejected(WRONG_TYPE)
+def _mistakes(element: Element, call: Call, shape: str, arrival: Arrival) -> list[Mistake]:
+    """Return the probable mistakes of a sender, which the answer names. Rows of LiteLLM's table have none, and may be old."""
+    if shape == SLP or arrival.source == BACKFILL:
+        return []
+    customer_id = customer_of(shape, call, arrival.fields)[0] if shape == INTEGRATION else ""
+    return mistakes_in(element, call, shape, customer_id, arrival.received_at)
 
 
 class _OtherShape(Exception):  # control flow, not an error
@@ -363,10 +364,10 @@ def _carefully(
         raise InvalidElement(refusal.reason, refusal.detail, call=safe) from None
     except ArithmeticError:
         raise InvalidElement("bad_cost", "the cost has too many digits", call=safe) from None
-    left_out = ", ".join(soft.left_out)
-    if shape == INTEGRATION and customer[0] == UNATTRIBUTED and (meant := misspelt_customer(tree)):
-        left_out = f"{left_out}; {meant}" if left_out else meant
+    mistakes = _mistakes(data, call, shape, arrival)
+    left_out = "; ".join([*([", ".join(soft.left_out)] if soft.left_out else []), *(one.sentence for one in mistakes)])
     soft.odd += [path for path in soft.bad if path not in wrong]
+    soft.odd += [one.field for one in mistakes]
     return text, call, arrival.kept.of_tree(tree, of_table=arrival.source == BACKFILL), shape, soft.note(), left_out
 
 

@@ -65,6 +65,7 @@ class IngressDeps:
         pace: the rate limit of each sender; None = no limit.
         on_request: called with (source, HTTP status) for every request; 499: the sender closed the connection.
         on_elements: called with (`accepted`, `ignored` or a reason of rejection, how many).
+        on_left_out: called with the number of accepted elements that the answer lists in `left_out`, or would list.
         watch_bytes: called once with a function that returns the bytes of bodies in flight.
         is_guessing: whether the address of a request had too many refused requests recently, so that its body is not read to
             check a signature.
@@ -79,6 +80,7 @@ class IngressDeps:
     pace: SenderRateLimiter | None = None
     on_request: Callable[[str, int], None] = lambda _source, _status: None
     on_elements: Callable[[str, int], None] = lambda _outcome, _count: None
+    on_left_out: Callable[[int], None] = lambda _count: None
     watch_bytes: Callable[[Callable[[], int]], None] = lambda _bytes_in_flight: None
     is_guessing: Callable[[web.BaseRequest], bool] = lambda _request: False
 
@@ -193,6 +195,8 @@ class _Ingress:
             count("accepted", outcome.accepted)
         if outcome.ignored:
             count("ignored", outcome.ignored)
+        if outcome.left_out:
+            self._deps.on_left_out(len(outcome.left_out))
         for refused in outcome.rejected:
             count(refused.reason, 1)
         return web.Response(status=202, body=_answer_of(outcome), content_type="application/json")

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
+from connectors.operations.near_names import misspelt_column
 from schemas.errors import Rejected
 
 #: The most bytes of one row, with the cells of unknown columns: LiteLLM's exports hold whole conversations.
@@ -143,6 +144,8 @@ class CsvTable:
         for name, *others in (names for names in self._required if set(names).isdisjoint(header)):
             called = f" (or {', '.join(others)})" if others else ""
             raise Rejected(BAD_CSV, f"the first line has no column {name}{called}: every row needs it")
+        if self._columns is not None and (misspelt := misspelt_column(header, self._columns)):
+            raise Rejected(BAD_CSV, misspelt)
         self.header = header
 
     def _named(self, cells: list[str]) -> dict[str, str]:

@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BaseModel, Field
 
 from connectors.billing.mapping_bodies import Id, MappingRow
-from connectors.billing.mappings import MappingGuard, Mappings
+from connectors.billing.mappings import UNKNOWN_ORG, MappingGuard, Mappings
 from connectors.billing.org_billing import RUNNING, OrgBilling
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected, plan_not_found
-from connectors.operations.imports import CHANGED, CREATED, UNCHANGED
+from connectors.operations.imports import CHANGED, CREATED, UNCHANGED, RowsWarning
+from schemas.plurals import numbered
+from streams.core.mapping.set_mapping import MappingRequest
 
 _Org = Annotated[Id, Field(validation_alias=AliasChoices("org_id", "external_id", "external_customer_id"))]
 
@@ -44,25 +46,6 @@ class SubscriptionRow(BaseModel):
     subscription_at: Id | None = None
 
 
-def columns_of(model: type[BaseModel]) -> frozenset[str]:
-    """Return the allowed names of columns for the rows of a model."""
-    return frozenset(name for names in _names(model).values() for name in names)
-
-
-def required_of(model: type[BaseModel]) -> tuple[tuple[str, ...], ...]:
-    """Return the names of each column that every row must have; a column may have several names."""
-    return tuple(names for field, names in _names(model).items() if model.model_fields[field].is_required())
-
-
-def _names(model: type[BaseModel]) -> dict[str, tuple[str, ...]]:
-    names = {}
-    for name, field in model.model_fields.items():
-        alias = field.validation_alias
-        choices = map(str, alias.choices) if isinstance(alias, AliasChoices) else ()
-        names[name] = tuple(dict.fromkeys((name, *choices)))
-    return names
-
-
 class MappingRows:
     """Imports mappings, as `POST /customers/mapping` takes them."""
 
@@ -72,6 +55,7 @@ class MappingRows:
         self._mappings = mappings
         self._guard = guard
         self._dry_run = dry_run
+        self._rows_of: dict[str, int] = {}
 
     def key(self, row: MappingRow) -> str:
         """Return the customer."""
@@ -79,15 +63,29 @@ class MappingRows:
 
     async def take(self, row: MappingRow) -> str:
         """Map the customer. The management API asks Lago later, in the background. Raises: as `Mappings.put`."""
+        request = self._mappings.placed(row.wanted())
+        done = await self._taken(request)
+        self._rows_of[request.lago_customer_id] = self._rows_of.get(request.lago_customer_id, 0) + 1
+        return done
+
+    async def _taken(self, request: MappingRequest) -> str:
         if self._dry_run:
             if self._guard is not None:
-                self._mappings.check(row.litellm_customer_id, self._guard)
-            before, after = self._mappings.would(self._mappings.placed(row.wanted()))
+                self._mappings.check(request.litellm_customer_id, self._guard)
+            before, after = self._mappings.would(request)
             if self._guard is not None:
                 self._guard.allows(before, after)
             return UNCHANGED if after == before else CHANGED if before is not None else CREATED
-        mapped = await self._mappings.put(self._mappings.placed(row.wanted()), self._guard, ask_lago=False)
+        mapped = await self._mappings.put(request, self._guard, ask_lago=False)
         return UNCHANGED if not mapped.changed else CREATED if mapped.created else CHANGED
+
+    async def warnings(self) -> list[RowsWarning]:
+        """Name the orgs that Lago does not know, as the answer to a single mapping does."""
+        unknown, unasked = await self._mappings.unknown_orgs(list(self._rows_of))
+        found = [RowsWarning(org_id, self._rows_of[org_id], UNKNOWN_ORG) for org_id in sorted(unknown)]
+        if unasked:
+            found.append(RowsWarning(None, 0, f"{numbered(unasked, 'org was', 'orgs were')} not looked up in Lago"))
+        return found
 
 
 class _LagoRows:
@@ -101,6 +99,10 @@ class _LagoRows:
     def key(self, row: CustomerRow | SubscriptionRow) -> str:
         """Return the org."""
         return row.org_id
+
+    async def warnings(self) -> list[RowsWarning]:
+        """Return nothing: Lago itself has taken or refused each row."""
+        return []
 
 
 class CustomerRows(_LagoRows):

@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, cast
 
-from pydantic import BaseModel
+import msgspec
+from pydantic import AliasChoices, BaseModel
 
 from connectors.http.problem import Problem
 from connectors.http.request_models import parsed
 from connectors.lago.errors import reason_of
+from connectors.operations.near_names import misspelt_column
 from connectors.operations.row_files import Row
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 
@@ -18,6 +20,15 @@ CREATED, CHANGED, UNCHANGED = "created", "changed", "unchanged"
 #: The most refused rows that are listed. All are counted.
 MAX_NAMED: Final = 1000
 M = TypeVar("M", bound=BaseModel)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class RowsWarning(NamedTuple):
+    """What is probably wrong with rows that were taken: the org, None = several; the number of its rows; a sentence."""
+
+    org_id: str | None
+    rows: int
+    warning: str
 
 
 @dataclass(slots=True)
@@ -26,6 +37,7 @@ class Imported:
 
     Fields:
         refused: number of rows with an error; `errors` lists the first of them: line, reason, detail, wrong fields.
+        warnings: about rows that were taken.
     """
 
     read: int = 0
@@ -34,6 +46,7 @@ class Imported:
     unchanged: int = 0
     refused: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[RowsWarning] = field(default_factory=list)
 
     def did(self, what: str) -> None:
         """Count a row by its outcome."""
@@ -48,7 +61,8 @@ class Imported:
     def as_object(self) -> dict[str, Any]:
         """Return the report for programs; errors in order of their lines."""
         counts = {name: getattr(self, name) for name in ("read", CREATED, CHANGED, UNCHANGED, "refused")}
-        return {**counts, "errors": sorted(self.errors, key=lambda error: error["line"])}
+        errors = sorted(self.errors, key=lambda error: error["line"])
+        return {**counts, "errors": errors, "warnings": [one._asdict() for one in self.warnings]}
 
 
 class ImportKind(Protocol[M]):
@@ -63,6 +77,9 @@ class ImportKind(Protocol[M]):
         """Carry out a row; return `created`, `changed` or `unchanged`. Raises: MeterbridgeError; after Unavailable a
         repeat may succeed.
         """
+
+    async def warnings(self) -> list[RowsWarning]:
+        """Return what is probably wrong with the rows that were taken."""
 
 
 class Import(Generic[M]):
@@ -85,6 +102,7 @@ class Import(Generic[M]):
     ) -> None:
         self.done = Imported()
         self._kind = kind
+        self._columns = columns_of(kind.model)
         self._slots = asyncio.Semaphore(at_once)
         self._patience_s = patience_s
         self._on_progress = on_progress
@@ -111,6 +129,7 @@ class Import(Generic[M]):
             raise _first(several) from None
         if ended is not None:
             raise ended
+        self.done.warnings += await self._kind.warnings()
         return self.done
 
     async def _begin(self, group: asyncio.TaskGroup, row: Row, pace: Callable[[], Awaitable[None]] | None) -> None:
@@ -130,9 +149,10 @@ class Import(Generic[M]):
             self._refuse(row.line, Problem(422, row.wrong, row.detail))
             return None
         try:
-            return cast(
-                "M", parsed(self._kind.model, row.body, "the row, an object in one line or a member of one array,")
-            )
+            known = parsed(self._kind.model, row.body, "the row, an object in one line or a member of one array,")
+            if misspelt := misspelt_column(_members(row.body), self._columns):
+                raise Problem(422, "invalid_fields", misspelt)
+            return cast("M", known)
         except Problem as problem:
             self._refuse(row.line, problem)
             return None
@@ -183,3 +203,22 @@ def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = next((one for one in error.exceptions if not isinstance(one, MeterbridgeError)), error.exceptions[0])
     return error
+
+
+def columns_of(model: type[BaseModel]) -> frozenset[str]:
+    """Return the allowed names of columns for the rows of a model."""
+    return frozenset(name for names in _names(model).values() for name in names)
+
+
+def required_of(model: type[BaseModel]) -> tuple[tuple[str, ...], ...]:
+    """Return the names of each column that every row must have; a column may have several names."""
+    return tuple(names for field, names in _names(model).items() if model.model_fields[field].is_required())
+
+
+def _names(model: type[BaseModel]) -> dict[str, tuple[str, ...]]:
+    names = {}
+    for name, info in model.model_fields.items():
+        alias = info.validation_alias
+        choices = map(str, alias.choices) if isinstance(alias, AliasChoices) else ()
+        names[name] = tuple(dict.fromkeys((name, *choices)))
+    return names

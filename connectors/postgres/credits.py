@@ -11,6 +11,7 @@ import asyncpg
 
 from connectors.postgres.pool import connected
 from schemas.errors import Rejected
+from schemas.money import EXACT, plain
 
 #: The refusals of the SQL functions, by SQLSTATE.
 _REFUSED: Final = {
@@ -18,6 +19,8 @@ _REFUSED: Final = {
     "MB004": ("unknown_payment", "the account has no such payment"),
     "MB005": ("payment_refunded", "less is left of the payment than is refunded"),
 }
+#: Selects what an account owes beyond its balance.
+_OWED: Final = "SELECT COALESCE((SELECT overdraft FROM user_credits WHERE account = $1), 0)"
 _ADD: Final = "SELECT new_balance, transaction_id FROM add_account_credits($1, $2, $3, 'manual', NULL, NULL, $4::jsonb)"
 #: Selects whether Stripe's events take back the credits of refunds of this payment.
 _WATCHED: Final = """
@@ -45,10 +48,11 @@ _COUNTS: Final = "SELECT (SELECT count(*) FROM user_credits), (SELECT count(*) F
 
 
 class Added(NamedTuple):
-    """A movement: the balance after it, and its id."""
+    """A movement: the balance after it, its id, and what the account owes now."""
 
     new_balance: Decimal
     transaction_id: UUID
+    overdraft: Decimal
 
 
 class Checked(NamedTuple):
@@ -60,7 +64,15 @@ class Checked(NamedTuple):
 
 
 async def add_credits(
-    url: str, account: str, amount: Decimal, kind: str, key: str, expires_at: datetime | None, note: Mapping[str, str]
+    url: str,
+    account: str,
+    amount: Decimal,
+    kind: str,
+    key: str,
+    expires_at: datetime | None,
+    note: Mapping[str, str],
+    *,
+    may_overdraw: bool = False,
 ) -> Added:
     """Add credits to an account, or take them back with a negative `refund` or `adjustment`, once per key.
 
@@ -71,9 +83,10 @@ async def add_credits(
         key: a key that no call, no Stripe event and no client of the API uses (`key_of_parts`).
         note: further facts for the audit trail. `refund_of`: the payment that is refunded: Stripe's id of it, or the
             `transaction_id` of its purchase. The remaining credits of that payment are taken first.
+        may_overdraw: whether more may be taken than the balance; the rest is owed then.
 
     Raises:
-        Rejected: `idempotency_conflict`: the key was used for another movement; `unknown_payment`: the account has no such payment;
+        Rejected: `insufficient_credits`: the balance does not cover a negative amount, and nothing is changed; `idempotency_conflict`: the key was used for another movement; `unknown_payment`: the account has no such payment;
             `payment_refunded`: its remaining amount is smaller; `refund_in_stripe`: Stripe's event takes the credits
             back, so they would be taken twice; `row_refused`: an argument is out of range.
         Unavailable: Postgres does not answer; repeating with the same key is safe.
@@ -85,11 +98,26 @@ async def add_credits(
         if "refund_of" in note and await connection.fetchval(_WATCHED, account, note["refund_of"]):
             raise Rejected("refund_in_stripe", "refund this payment in Stripe, whose event takes the credits back")
         try:
-            return Added(*await connection.fetchrow(_ADD, account, amount, kind, json.dumps(facts)))
+            async with connection.transaction():
+                owed = await connection.fetchval(_OWED, account)
+                added = await connection.fetchrow(_ADD, account, amount, kind, json.dumps(facts))
+                owes = await connection.fetchval(_OWED, account)
+                if amount < 0 and owes > owed and not may_overdraw:  # a repeat changes nothing, so it is not refused
+                    raise _not_covered(-amount, owes - owed)
+                return Added(added[0], added[1], owes)
         except asyncpg.PostgresError as error:
             if error.sqlstate in _REFUSED:
                 raise Rejected(*_REFUSED[error.sqlstate]) from error
             raise
+
+
+def _not_covered(usd: Decimal, missing: Decimal) -> Rejected:
+    there = plain(EXACT.subtract(usd, missing))
+    return Rejected(
+        "insufficient_credits",
+        f"the balance is {there} USD, so {plain(usd)} USD would leave {plain(missing)} USD owed. Nothing was taken. Give at most "
+        f"{there}, or --overdraft",
+    )
 
 
 async def balance_of(url: str, account: str) -> dict[str, Any] | None:

@@ -98,6 +98,7 @@ class WebhookIngress:
             else None,
             on_request=sensors.requested,
             on_elements=sensors.elements,
+            on_left_out=sensors.left_out,
             watch_bytes=self._metrics.body_bytes.set_function,
             is_guessing=self._unauthenticated.is_guessing,
         )

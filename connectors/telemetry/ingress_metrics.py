@@ -25,6 +25,10 @@ class IngressMetrics:
         "Elements of webhook bodies.",
         outcome=("accepted", "ignored", *INGRESS_REASONS, *INGRESS_RULE_REASONS),
     )
+    left_out = counter(
+        "meterbridge_ingress_left_out_total",
+        "Accepted elements with a field that cannot be read, is probably misspelt or empty, or has an impossible time.",
+    )
     request_seconds = histogram(
         "meterbridge_ingress_request_duration_seconds",
         "Seconds from the head of a webhook request to its response.",

@@ -6,12 +6,13 @@ from connectors.telemetry.metrics import Metrics
 
 
 class IngressSensors:
-    """`on_request` and `on_elements` of the ingress. They cache the labelled metrics, because a lookup per request is slow."""
+    """`on_request`, `on_elements` and `on_left_out` of the ingress. They cache the labelled metrics, because a lookup per request is slow."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._request = cache(metrics.webhook_requests.labels)
         self._outcome = cache(metrics.elements.labels)
         self._failed = metrics.failed_events
+        self.left_out = metrics.left_out.inc
 
     def requested(self, source: str, status: int) -> None:
         """Count an answered request."""

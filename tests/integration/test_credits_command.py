@@ -90,6 +90,29 @@ async def test_a_refund_removes_credits(url: str, audit: list[tuple[Any, ...]]) 
     assert await rows(url, "SELECT amount FROM credit_transactions WHERE transaction_type = 'refund'") == [(-4,)]
 
 
+@pytest.mark.parametrize(
+    "words", [("refund", "user:ada", "10.5"), ("grant", "user:ada", "-10.5", "--type", "adjustment")]
+)
+async def test_more_than_the_balance_is_taken_only_on_an_explicit_word(
+    url: str, audit: list[tuple[Any, ...]], words: tuple[str, ...]
+) -> None:
+    """Earlier an amount with a digit too many became a debt, and the answer said only that the balance is 0."""
+    await give(url, "user:ada", "10")
+    refused = await credits_command(url, *words, "--key", "k")
+    assert refused.exit_code == 1 and (
+        "insufficient_credits: the balance is 10 USD, so 10.5 USD would leave 0.5 USD owed. Nothing was taken. Give at most 10, or --overdraft"
+        in refused.stderr.replace("\n", " ")
+    )
+    assert await account(url, "user:ada") == (Decimal(10), Decimal(0))
+    for more in ("--overdraft",), ():  # a repeat changes nothing, so it needs no word
+        done = await credits_command(url, *words, "--key", "k", "--json", *more)
+        assert done.exit_code == 0 and (audit[-1][3], json.loads(done.stdout)["overdraft"]) == (Decimal("-10.5"), "0.5")
+    assert await account(url, "user:ada") == (Decimal(0), Decimal("0.5"))
+    assert (await credits_command(url, *words)).exit_code == 1
+    gift = json.loads((await credits_command(url, "grant", "user:ada", "0.25", "--json")).stdout)
+    assert (gift["balance"], gift["overdraft"]) == ("0", "0.25"), "what comes repays the debt first"
+
+
 BOUGHT = "SELECT transaction_id::text FROM add_user_credits($1, 10, 'purchase', 'stripe', $2)"
 #: A payment of a package, as Stripe's events leave it.
 PURCHASE = """WITH bought AS (
@@ -112,7 +135,9 @@ async def test_a_refund_removes_the_credits_of_its_payment_first_and_not_more_th
     await take(url, "ada", "16")  # used credits are refunded too: they are owed then
     refused = await credits_command(url, "refund", "user:ada", "6.01", "--of", "ch_2")
     assert refused.exit_code == 1 and "payment_refunded: less is left of the payment" in refused.stderr
-    assert (await credits_command(url, "refund", "user:ada", "6", "--of", transaction)).exit_code == 0
+    rest = ("refund", "user:ada", "6", "--of", transaction)
+    assert (await credits_command(url, *rest)).exit_code == 1, "the used credits would be owed"
+    assert (await credits_command(url, *rest, "--overdraft")).exit_code == 0
     assert (await credits_command(url, "refund", "user:ada", "0.01", "--of", "ch_2")).exit_code == 1
     assert await account(url, "user:ada") == (Decimal(0), Decimal(6))
     query = "SELECT metadata ->> 'comment', metadata ->> 'refund_of' FROM credit_transactions WHERE amount = -4"

@@ -9,6 +9,7 @@ TYPES = {
     "pending_events_total": "gauge",
     "meterbridge_calls_total": "counter",
     "meterbridge_ingress_elements_total": "counter",
+    "meterbridge_ingress_left_out_total": "counter",
     "meterbridge_ingress_request_duration_seconds": "histogram",
     "meterbridge_ingress_body_bytes_inflight": "gauge",
     "meterbridge_wrong_credentials_total": "counter",

@@ -17,6 +17,9 @@ Key = Annotated[
         help="A name of this movement: a command that is repeated with the same name changes nothing. Default: a new name."
     ),
 ]
+Overdraft = Annotated[
+    bool, typer.Option("--overdraft", help="Take more than the balance, too: what it does not cover is owed.")
+]
 
 
 @credits_group.command(epilog="Example: meterbridge credits grant user:ada 25 --expires 90d --comment welcome")
@@ -33,6 +36,7 @@ def grant(
     ] = "",
     key: Key = "",
     comment: Comment = "",
+    overdraft: Overdraft = False,
     new: Annotated[
         bool, typer.Option("--new", help="Make the account even if no usage, mapping or org has this id yet.")
     ] = False,
@@ -54,10 +58,11 @@ def refund(
     ] = "",
     key: Key = "",
     comment: Comment = "",
+    overdraft: Overdraft = False,
     as_json: AsJson = False,
 ) -> None:
     """Take back credits whose price was refunded, beginning with the credits of that payment. An amount above the
-    balance becomes overdraft.
+    balance needs --overdraft.
     """
 
 

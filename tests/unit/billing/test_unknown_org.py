@@ -1,12 +1,17 @@
 """The answer to a mapping says if Lago has no such customer. The mapping is stored all the same."""
 
+import json
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from connectors.api.mapping_models import mapping_shown
-from connectors.billing.mappings import MappingResult, Mappings
+from connectors.billing.mappings import UNKNOWN_ORG, MappingResult, Mappings
+from connectors.operations.import_kinds import MappingRows
+from connectors.operations.imports import Import, Imported
+from connectors.operations.row_files import Row
 from schemas.moments import SECOND_US
 from streams.core.mapping.set_mapping import KEEP_US, MappingRequest
 
@@ -26,9 +31,9 @@ class Lago:
     async def learn(self, _org_id: str, _names: object) -> bool:
         return self._answers
 
-    async def is_unknown(self, _org_id: str) -> bool:
+    async def is_unknown(self, org_id: str) -> bool | None:
         self.asked += 1
-        return self._is_unknown
+        return None if org_id == "silence" else self._is_unknown and org_id != "acme-inc"
 
     def refused(self, _org_id: str) -> str:
         return ""
@@ -37,7 +42,7 @@ class Lago:
         """Nothing is subscribed."""
 
 
-async def _mapped(lago: Lago, *, ask_lago: bool = True) -> MappingResult:
+def _mappings(lago: Lago) -> Mappings:
     async def wait_fresh(_since: float) -> None:
         """The table is fresh."""
 
@@ -48,8 +53,11 @@ async def _mapped(lago: Lago, *, ask_lago: bool = True) -> MappingResult:
 
     view = SimpleNamespace(table={}, wait_fresh=wait_fresh)
     parts = cast("Any", (view, view, SimpleNamespace(change=change), lago))
-    mappings = Mappings(*parts, mapping_delay_us=SECOND_US, keep_us=KEEP_US, now_us=lambda: NOW)
-    return await mappings.put(MappingRequest("c", "acme-incc", "tenant"), ask_lago=ask_lago)
+    return Mappings(*parts, mapping_delay_us=SECOND_US, keep_us=KEEP_US, now_us=lambda: NOW)
+
+
+async def _mapped(lago: Lago, *, ask_lago: bool = True) -> MappingResult:
+    return await _mappings(lago).put(MappingRequest("c", "acme-incc", "tenant"), ask_lago=ask_lago)
 
 
 def _warning(mapped: MappingResult) -> str | None:
@@ -76,3 +84,36 @@ async def test_a_mapping_to_an_org_that_lago_lacks_is_stored_with_a_warning(
 async def test_a_row_of_an_import_asks_lago_nothing() -> None:
     lago = Lago(knows=False, answers=True, is_unknown=True)
     assert _warning(await _mapped(lago, ask_lago=False)) is None and lago.asked == 0
+
+
+async def _imported(lago: Lago, *orgs: str, dry_run: bool) -> Imported:
+    async def rows() -> AsyncIterator[Row]:
+        for number, org in enumerate(orgs):
+            row = {"litellm_customer_id": f"c{number}", "lago_customer_id": org, "lago_organization_id": "tenant"}
+            yield Row(number, json.dumps(row if org else {}).encode())
+
+    return await Import(MappingRows(_mappings(lago), dry_run=dry_run), at_once=3).run(rows())
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_an_import_warns_of_the_orgs_that_lago_lacks_as_a_single_mapping_does(*, dry_run: bool) -> None:
+    """Earlier only the answer to a single mapping said so: an import with a misspelt org held its usage."""
+    lago = Lago(knows=False, answers=True, is_unknown=True)
+    done = await _imported(lago, "acme-incc", "acme-inc", "acme-incc", "", "acme-inx", dry_run=dry_run)
+    assert done.warnings == [("acme-incc", 2, UNKNOWN_ORG), ("acme-inx", 1, UNKNOWN_ORG)]
+    assert (done.created, done.refused, lago.asked) == (4, 1, 3), "Lago is asked once for each org"
+    assert done.as_object()["warnings"][0] == {"org_id": "acme-incc", "rows": 2, "warning": UNKNOWN_ORG}
+
+
+async def test_an_import_asks_a_silent_lago_no_further_and_says_so() -> None:
+    lago = Lago(knows=False, answers=True, is_unknown=True)
+    orgs = ["typo", *["silence"] * 3, "acme-inc", *(f"o{number}" for number in range(9))]
+    done = await _imported(lago, *orgs, dry_run=True)
+    assert [(one.org_id, one.rows) for one in done.warnings] == [("o0", 1), ("typo", 1), (None, 0)]
+    assert (done.warnings[-1].warning, lago.asked) == ("9 orgs were not looked up in Lago", 4)
+
+
+async def test_the_orgs_that_an_import_looks_up_are_bounded() -> None:
+    lago = Lago(knows=False, answers=True, is_unknown=False)
+    unknown, unasked = await _mappings(lago).unknown_orgs([str(number) for number in range(1003)])
+    assert (unknown, unasked, lago.asked) == ([], 3, 1000)

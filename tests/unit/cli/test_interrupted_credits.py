@@ -16,7 +16,7 @@ URL = "postgresql://localhost:1/none"
 
 
 def ends_with(error: BaseException) -> Callable[..., Any]:
-    async def move(*_: Any) -> None:
+    async def move(*_: Any, **__: Any) -> None:
         raise error
 
     return move

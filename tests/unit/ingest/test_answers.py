@@ -1,10 +1,12 @@
 """Answers of the ingress: `accepted` only if a call was stored, and a 401 that names the right header."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import CollectorRegistry
 
 from connectors.http.middleware import RequestTracker, create_app
 from connectors.ingest.auth import WebhookAuth
@@ -12,12 +14,15 @@ from connectors.ingest.near_paths import naming_paths
 from connectors.ingest.routes import IngressDeps, ingress_routes
 from connectors.ingest.store import ElementStore
 from connectors.kafka.producer import Record
+from connectors.telemetry.ingress_sensors import IngressSensors
+from connectors.telemetry.metrics import Metrics
 from schemas.errors import Rejected, Unavailable
 from schemas.moments import MOMENT_FORM
 from schemas.money import AMOUNT_FORM
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 PATH = "/webhook/litellm/usage"
+NOW_S = 1_795_215_900
 CALL = '{"id": "a", "user": "acme", "spend": "0.5", "model": "m"}'
 BAD = CALL.replace('"0.5"', '"1,23"')
 ACCEPTED = {"status": "accepted", "message": "Event queued for processing"}
@@ -47,10 +52,15 @@ async def _answer(body: str, authorization: str = "Bearer token") -> tuple[int, 
 
 
 async def _answer_of(
-    topics: _Topics | _Away, path: str = PATH, body: str = CALL, authorization: str = "Bearer token"
+    topics: _Topics | _Away,
+    path: str = PATH,
+    body: str = CALL,
+    authorization: str = "Bearer token",
+    on_left_out: Callable[[int], None] = lambda _: None,
 ) -> tuple[int, dict[str, Any]]:
-    store = ElementStore(topics, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: 1)
-    deps = IngressDeps(store=store, auth=WebhookAuth(tokens=["token"]), timeout_s=5, max_body_bytes=1 << 20)
+    store = ElementStore(topics, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: NOW_S * 1_000_000)
+    auth = WebhookAuth(tokens=["token"])
+    deps = IngressDeps(store=store, auth=auth, timeout_s=5, max_body_bytes=1 << 20, on_left_out=on_left_out)
     application = create_app(RequestTracker(), ingress_routes(deps), watching=[naming_paths])
     async with TestClient(TestServer(application)) as client:
         response = await client.post(path, data=body, headers={"Authorization": authorization})
@@ -103,6 +113,107 @@ async def test_the_answer_names_what_a_call_of_ones_own_is_kept_without(body: st
     """Without this, usage of a misspelt field is held as unattributed, or has no tokens, and its sender hears of nothing."""
     expected = {"accepted": 1, "left_out": [{"index": 0, "detail": detail} for detail in details]}
     assert await _answer(body) == (202, {**ACCEPTED, **expected} if details else ACCEPTED)
+
+
+RIGHT = (
+    '{"id": "a", "model": "m", "customer_id": "acme", "cost_usd": "0.5", "tokens_input": 3, "timestamp": NOW}'.replace(
+        "NOW", str(NOW_S)
+    )
+)
+
+
+def _asks(name: str, otherwise: str, meant: str) -> str:
+    return f"`{name}` is unknown and was ignored, and {otherwise}: did you mean `{meant}`?"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "detail"),
+    [
+        *(
+            ('"cost_usd"', f'"{name}"', _asks(name, "no other field holds a cost", meant))
+            for name, meant in (
+                *(("costusd", "cost_usd"), ("cost_usd_", "cost_usd"), ("response_costs", "response_cost")),
+                *(
+                    ("Cost_USD", "cost_usd"),
+                    ("total_cost", "cost_usd"),
+                    ("price", "cost_usd"),
+                    ("spent_usd", "cost_usd"),
+                ),
+                ("cost_cents", "precise_total_amount_cents"),
+            )
+        ),
+        ('"0.5"', "null", "`cost_usd` is empty, and no other field holds a cost"),
+        ('"acme"', '""', "`customer_id` is empty, and no other field names the customer"),
+        ('"acme"', "null", "`customer_id` is empty, and no other field names the customer"),
+        ('"timestamp"', '"end_time"', _asks("end_time", "no other field says when the call ended", "endTime")),
+        ('"timestamp"', '"created_at"', _asks("created_at", "no other field says when the call ended", "timestamp")),
+        ('"tokens_input"', '"input_tokens"', _asks("input_tokens", "no other field counts the input", "tokens_input")),
+        ('"model"', '"curency": "EUR", "model"', _asks("curency", "the cost is taken as US dollars", "currency")),
+    ],
+)
+async def test_the_answer_names_a_field_that_was_probably_meant_to_decide_what_is_billed(
+    right: str, wrong: str, detail: str
+) -> None:
+    """Earlier such a call was accepted without a word, and nobody was billed for it, or in another month."""
+    assert right in RIGHT
+    body = RIGHT.replace(right, wrong)
+    expected = {"accepted": 1, "left_out": [{"index": 0, "detail": detail}]}
+    assert await _answer(body) == (202, {**ACCEPTED, **expected})
+
+
+@pytest.mark.parametrize(
+    "more",
+    ['"colour": "x"', '"cost_center": "a-7"', '"costusd": "0.5"', '"price": 3', '"user_id": null', '"x\\ny_cost": 3'],
+)
+async def test_the_answer_names_no_unknown_field_of_a_call_that_has_what_it_needs(more: str) -> None:
+    assert await _answer(f"{{{more}, {RIGHT[1:]}") == (202, ACCEPTED)
+
+
+DAY_S = 86_400
+LATE = "`{}` is later than now: a call that ends after it arrived is billed as one that ended when it arrived"
+OLD = "`{}` is more than a year ago: is its unit right? The call is billed only when the usage log shows that it is no repeat"
+
+
+@pytest.mark.parametrize(
+    ("after_s", "sentence"),
+    [(-300 * DAY_S, ""), (300, ""), (3600, LATE), (3650 * DAY_S, LATE), (-400 * DAY_S, OLD), (1 - NOW_S, OLD)],
+)
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("timestamp", '{{"id": "a", "customer_id": "acme", "cost_usd": "0.5", "timestamp": {}}}'),
+        ("timestamp", '{{"transaction_id": "a", "external_subscription_id": "s", "timestamp": "{}"}}'),
+        ("endTime", '{{"id": "a", "end_user": "acme", "spend": 0.5, "endTime": {}}}'),
+        (
+            "time",
+            '{{"specversion": "1.0", "id": "a", "source": "s", "subject": "c", "data": {{"cost": 1}}, "time": {}}}',
+        ),
+    ],
+)
+async def test_the_answer_names_a_time_that_no_call_has(name: str, body: str, after_s: int, sentence: str) -> None:
+    """Earlier a call of 1970 or 2036 was accepted without a word."""
+    expected = {"accepted": 1, "left_out": [{"index": 0, "detail": sentence.format(name)}]}
+    sent = body.format(NOW_S + after_s)
+    assert await _answer(sent) == (202, {**ACCEPTED, **expected} if sentence else ACCEPTED)
+
+
+@pytest.mark.parametrize("inner", ["properties", "data"])
+async def test_a_misspelt_cost_is_also_found_where_other_shapes_hold_it(inner: str) -> None:
+    own = {
+        "properties": {"transaction_id": "a", "external_subscription_id": "s"},
+        "data": {"specversion": "1.0", "id": "a", "source": "s"},
+    }
+    body = {**own[inner], inner: {"model": "m", "costs": "0.5"}}
+    detail = _asks(f"{inner}.costs", "no other field holds a cost", f"{inner}.cost")
+    status, result = await _answer(json.dumps(body))
+    assert (status, result["left_out"]) == (202, [{"index": 0, "detail": detail}])
+
+
+async def test_calls_with_a_probable_mistake_are_counted_for_the_operator() -> None:
+    metrics = Metrics(CollectorRegistry(), "1.2.3")
+    wrong = RIGHT.replace("cost_usd", "costusd")
+    await _answer_of(_Topics(), body=f"[{wrong},{RIGHT},{wrong}]", on_left_out=IngressSensors(metrics).left_out)
+    assert metrics.registry.get_sample_value("meterbridge_ingress_left_out_total") == 2
 
 
 async def test_at_most_twenty_elements_are_listed_in_the_order_of_the_body() -> None:

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.operations.import_kinds import SubscriptionRow, columns_of, required_of
+from connectors.billing.mapping_rows import MappingRow
+from connectors.operations.import_kinds import SubscriptionRow
+from connectors.operations.imports import columns_of, required_of
 from connectors.operations.row_files import CSV, JSON, MAX_ARRAY, MAX_ROW, rows
 from schemas.errors import Rejected
 
@@ -204,3 +206,32 @@ async def test_a_table_without_a_column_that_every_row_needs_is_refused_once() -
 
 async def only(text: bytes) -> AsyncIterator[bytes]:
     yield text
+
+
+MAPPING = "litellm_customer_id,lago_customer_id,lago_organization_id"
+
+
+@pytest.mark.parametrize(
+    "name", ["effective_form", "effectivefrom", "Effective_From", "is_activ", "external_subscription_i"]
+)
+async def test_a_misspelt_column_that_changes_what_a_row_means_is_refused_before_any_row(name: str) -> None:
+    """Earlier it was ignored: the org paid from another moment on, or a mapping that was switched off paid."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield f"{MAPPING},{name}\na,b,c,2026-01-01\n".encode()
+
+    with pytest.raises(
+        Rejected, match=f"bad_csv: the column {name} is unknown: did you mean [a-z_]+\\? Rename it, or remove it"
+    ):
+        [row async for row in rows(body(), CSV, columns_of(MappingRow))]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["corrected", "note", "updated_at", "subscription", "deleted", "customer_id", "effective_from,effective_form"],
+)
+async def test_other_columns_of_an_export_are_ignored(name: str) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield f"{MAPPING},{name}\na,b,c,{'d,' * name.count(',')}e\n".encode()
+
+    assert len([row async for row in rows(body(), CSV, columns_of(MappingRow))]) == 1

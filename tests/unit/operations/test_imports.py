@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from pydantic import BaseModel
 
-from connectors.operations.imports import CHANGED, CREATED, UNCHANGED, Import
+from connectors.operations.imports import CHANGED, CREATED, UNCHANGED, Import, RowsWarning
 from connectors.operations.row_files import Row
 from schemas.errors import Rejected, Unavailable
 
@@ -32,6 +32,9 @@ class Shelf:
 
     def key(self, row: Line) -> str:
         return row.of
+
+    async def warnings(self) -> list[RowsWarning]:
+        return []
 
     async def take(self, row: Line) -> str:
         self.under_way += 1
@@ -116,3 +119,15 @@ async def test_a_bug_ends_the_import_and_does_not_count_as_a_refused_row() -> No
 
     with pytest.raises(ZeroDivisionError):
         await Import(Broken(), 4).run(rows(Line(of="a", value=1), Line(of="b", value=1)))
+
+
+async def test_a_row_with_a_misspelt_member_is_refused_and_the_others_are_taken() -> None:
+    shelf = Shelf()
+
+    async def lines() -> AsyncIterator[Row]:
+        yield Row(1, b'{"of": "a", "value": 1, "wrongg": "x", "other": 2}')
+        yield Row(2, b'{"of": "b", "value": 1, "other": 2}')
+
+    done = await Import(shelf, 1).run(lines())
+    sentence = "the column wrongg is unknown: did you mean wrong? Rename it, or remove it"
+    assert (shelf.all, done.errors) == ({"b": 1}, [{"line": 1, "reason": "invalid_fields", "detail": sentence}])

@@ -178,9 +178,9 @@ class Directory:
 
 
 @pytest.mark.parametrize(
-    ("answer", "is_unknown"), [(None, True), (SimpleNamespace(), False), (Unavailable("timeout", "no answer"), False)]
+    ("answer", "is_unknown"), [(None, True), (SimpleNamespace(), False), (Unavailable("timeout", "no answer"), None)]
 )
-async def test_an_org_counts_as_unknown_only_if_lago_says_so(answer: object, *, is_unknown: bool) -> None:
+async def test_an_org_counts_as_unknown_only_if_lago_says_so(answer: object, *, is_unknown: bool | None) -> None:
     lago = Directory(answer)
     discovery = SubscriptionDiscovery({}, {}, None, lago, now_us=lambda: NOW)  # type: ignore[arg-type]
     assert await discovery.is_unknown("org-typo") is is_unknown
