@@ -24,6 +24,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re_compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 #: A zone in dead letters, or one that a space separates from the time, as databases write it.
 _ZONE = re_compile(r"\s*(?:UTC|GMT|([+-][0-9]{2}(?::?[0-9]{2})?))$")
+#: What Python says of a part of a moment, such as `day is out of range for month`.
+_OUT_OF_RANGE = re_compile(r"^(year|month|day|hour|minute|second)\b.*(out of range|must be in)")
 #: Numbers from these on are milliseconds, microseconds, nanoseconds.
 _MS_FROM, _US_FROM, _NS_FROM = 10**11, 10**14, 10**17
 #: Recently parsed seconds: calls come in order of time, so most share theirs with another call.
@@ -124,7 +126,10 @@ def _from_text(text: str) -> int:
             moment = moment.replace(tzinfo=UTC)
         return to_us(moment)
     except (ValueError, OverflowError, ArithmeticError) as error:
-        raise Rejected("bad_time", f"expected {MOMENT_FORM}") from error
+        why = str(error)
+        # Any other error repeats the text. The form is right here, and the calendar has no such day or time.
+        absent = f"there is no such moment, {why}: " if _OUT_OF_RANGE.search(why) else ""
+        raise Rejected("bad_time", f"{absent}expected {MOMENT_FORM}") from error
 
 
 def _plain_zone(match: Match[str]) -> str:

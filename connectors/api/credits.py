@@ -35,7 +35,7 @@ from connectors.api.credit_models import (
 )
 from connectors.api.org_models import answer
 from connectors.api.shown_rows import row_shown
-from connectors.credits.ledger import CreditLedger, DebitUsage
+from connectors.credits.ledger import NO_ACCOUNT, CreditLedger, DebitUsage
 from connectors.credits.payments import StripePayments
 from connectors.credits.purchases import Purchases, Wish
 from connectors.http.endpoint import AuthorizedRequest, endpoint
@@ -164,7 +164,7 @@ class CreditHandlers:
         made = await self.ledger().authorize(account, Decimal(body.estimate), body.ttl, body.call_id, self.overdraft)
         available = plain(made.available)
         if made.reservation_id is None:
-            sentence = "the credits that are available do not cover the estimate"
+            sentence = "the credits that are available do not cover the estimate" if made.is_known else NO_ACCOUNT
             raise Problem(402, "insufficient_credits", sentence, account=account, available=available)
         return answer(Reserved(account=account, reservation_id=made.reservation_id, available=available))
 

@@ -1,8 +1,9 @@
-"""Reads a file of the rate card: TOML in which every amount is text, so that no digit of money is ever a float.
+"""Reads and writes a file of the rate card: TOML in which every amount is text, so that no digit of money is ever a float.
 
 docs/rates.md has the format. Each mistake is reported in one sentence with its place and the next step.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping
 from datetime import datetime
@@ -10,9 +11,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from schemas.errors import Rejected
-from schemas.moments import parse_us
-from schemas.money import parse_amount
+from schemas.moments import parse_us, to_iso
+from schemas.money import parse_amount, plain
 from schemas.rates import UNIT_PRICES, Entry, Factors, RateCard, check_card, check_places
 
 #: The default factors of the power levels, for a card with the table `factors.power_level`.
@@ -27,19 +30,52 @@ class InvalidRateCard(ValueError):
 
 
 def read_card(path: Path, places: int) -> RateCard:
-    """Read the version in a file; `places`: `COST_DECIMALS`, to which a call's price is rounded. Raises: InvalidRateCard."""
+    """Read the version in a file; `places`: `COST_DECIMALS`, to which a call's price is rounded. Raises: InvalidRateCard, OSError."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRateCard(
-            f"{path}: the file cannot be read ({type(error).__name__}); check its path, its permissions, and that it is UTF-8"
-        ) from error
+    except UnicodeDecodeError as error:
+        raise InvalidRateCard(f"{path}: the file is not UTF-8; save it in this encoding") from error
     try:
         card = card_of(text)
         check_places(card, places)
         return card
     except ValueError as error:
         raise InvalidRateCard(f"{path}: {error}") from None
+
+
+def text_of(card: RateCard) -> str:
+    """Return a version as the text of a file, which `card_of` reads as the same version."""
+    head = {"id": card.id, "effective_from": to_iso(card.effective_from), "currency": card.currency}
+    tables = [("", head), *(("[price]", _members(entry)) for entry in card.entries)]
+    if card.default is not None:
+        tables.append(("default", {name: text for name, text in _members(card.default).items() if name in _AMOUNTS}))
+    if card.factors is not None:
+        kinds = msgspec.structs.asdict(card.factors)
+        named = [(f"factors.{kind}", _members(kinds[kind])) for kind in _FACTORS if kinds[kind]]
+        tables += named or [("factors", {})]
+    return "\n".join(_written(name, members) for name, members in tables)
+
+
+def _members(source: Entry | Mapping[str, Decimal]) -> dict[str, str]:
+    values = source if isinstance(source, Mapping) else msgspec.structs.asdict(source)
+    return {
+        name: plain(value) if isinstance(value, Decimal) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _written(table: str, members: Mapping[str, str]) -> str:
+    lines = [
+        f"{name if name.isascii() and name.isidentifier() else _quoted(name)} = {_quoted(text)}\n"
+        for name, text in members.items()
+    ]
+    return "".join([f"[{table}]\n" if table else "", *lines])
+
+
+def _quoted(text: str) -> str:
+    """Return a text of TOML: that of JSON, but no raw DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def card_of(text: str) -> RateCard:

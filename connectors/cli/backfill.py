@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal
 
 import typer
 
-from connectors.cli.base import checked_delimiter, duration_s, moment_us, progress, say, table_of
+from connectors.cli.base import checked_delimiter, duration_s, moment_us, progress, say, span_us, table_of
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.cli.terminal import when_interrupted
@@ -40,9 +40,9 @@ Cut = Callable[[BinaryIO], Iterator[tuple[int, bytes]]]
 def backfill(
     source: Literal["litellm-db", "jsonl", "csv"],
     file: str | None,
-    since: str,
-    until: str,
-    overlap: str,
+    since: str | None,
+    until: str | None,
+    overlap: str | None,
     checkpoint: Path | None,
     shape: Literal["flat", "slp", "integration"],
     trust_log_from: str | None,
@@ -54,6 +54,12 @@ def backfill(
     as_json: bool,
 ) -> None:
     """Run `meterbridge backfill`."""
+    database_alone = {"--from": since, "--to": until, "--overlap": overlap, "--checkpoint": checkpoint}
+    _check_given(source, LITELLM_DB, database_alone)
+    _check_given(source, CSV, {"--delimiter": delimiter or None})
+    if source == LITELLM_DB and file is not None:
+        fail(f"--source {LITELLM_DB} reads no --file. Give --source jsonl or --source csv, or leave the file out.", 2)
+    between = span_us(since or "24h", until or "5m")
     with one_sentence(OSError):
         settings = settings_of_command()
         deployment = deployment_of(settings)
@@ -62,7 +68,7 @@ def backfill(
         database = Database(postgres_url(settings), size=1)
         job = Backfill(deployment, database, sender, shape, duration_s(patience, "--patience"), trusted_us)
         cut = json_lines if source == JSONL else partial(csv_rows, delimiter=checked_delimiter(delimiter))
-        elements = _elements(settings, source, file, cut, since, until, overlap, checkpoint)
+        elements = _elements(settings, source, file, cut, between, overlap or "1h", checkpoint)
         keep = _keeper(checkpoint) if source == LITELLM_DB and not dry_run else None
         with progress("calls", 0, quiet=as_json) as on_progress:
             target = {"source": source, **({"trust_log_from": trust_log_from} if trust_log_from else {})}
@@ -71,6 +77,13 @@ def backfill(
     say(answer, as_json=as_json, table=lambda: _table(answer, done, dry_run))
     if not done.whole:
         raise typer.Exit(1)
+
+
+def _check_given(source: str, of: str, options: Mapping[str, object]) -> None:
+    """End the command if one of the options was given that only the source `of` has: it would be ignored."""
+    given = [option for option, value in options.items() if value is not None]
+    if given and source != of:
+        fail(f"{given[0]} is only for --source {of}. Leave it out, or change the source.", 2)
 
 
 async def _filled(
@@ -103,18 +116,17 @@ def _elements(
     source: str,
     file: str | None,
     cut: Cut,
-    since: str,
-    until: str,
+    between: tuple[int, int],
     overlap: str,
     checkpoint: Path | None,
 ) -> Elements:
     if source == LITELLM_DB:
         url = litellm_database(settings)
-        begin = to_datetime(moment_us(since, "--from"))
+        begin, end = map(to_datetime, between)
         if checkpoint is not None and checkpoint.exists():
             last = datetime.fromisoformat(checkpoint.read_text(encoding="utf-8").strip())
             begin = last - timedelta(seconds=duration_s(overlap, "--overlap"))
-        return _from_database(url, begin, to_datetime(moment_us(until, "--to")))
+        return _from_database(url, begin, end)
     if file is None:
         fail(f"--source {source} needs --file; - is stdin.", 2)
     return _from_file(file, cut)

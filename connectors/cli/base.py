@@ -19,7 +19,7 @@ from connectors.cli.sentences import fail
 from connectors.operations.csv_table import DELIMITERS
 from connectors.telemetry.printable import shown, shown_json
 from schemas.errors import Rejected
-from schemas.moments import SECOND_US, parse_us
+from schemas.moments import MOMENT_FORM, SECOND_US, parse_us
 
 _AGO = re.compile(r"^([0-9]{1,30})([smhd])$")
 _WIDE = 240
@@ -35,9 +35,9 @@ def checked_delimiter(sign: str) -> str:
     return sign
 
 
-def duration_s(text: str, option: str) -> int:
-    """Return the seconds of `90s`, `15m`, `24h` or `7d`; any other text ends the command. Args: option: it is named
-    then, `--overlap`.
+def duration_s(text: str, option: str, least_s: int = 0) -> int:
+    """Return the seconds of `90s`, `15m`, `24h` or `7d`; any other text, or less than `least_s`, ends the command. Args:
+    option: it is named then, `--overlap`.
     """
     long = _AGO.match(text.strip())
     if long is None:
@@ -45,6 +45,8 @@ def duration_s(text: str, option: str) -> int:
     seconds = int(long[1]) * _UNITS[long[2]]
     if seconds > _MOST_DAYS * _UNITS["d"]:
         fail(f"{option}: this duration is too long. Give at most {_MOST_DAYS}d, for example 24h.", 2)
+    if seconds < least_s:
+        fail(f"{option}: {text} is no time at all. Give at least {least_s}s, for example 90d.", 2)
     return seconds
 
 
@@ -58,12 +60,21 @@ def moment_us(text: str, option: str) -> int:
         return max(0, time.time_ns() // 1000 - duration_s(text, option) * SECOND_US)
     try:
         return parse_us(text)
-    except Rejected:
+    except Rejected as error:
+        why = error.detail.removesuffix(f"expected {MOMENT_FORM}").removesuffix(": ")
         fail(
-            f"{option}: {text!r} is not a moment. Give ISO 8601, for example 2026-11-20T10:03Z, seconds since 1970, "
-            "or how long ago, for example 24h.",
+            f"{option}: {text!r} is not a moment{f': {why}' if why else ''}. Give ISO 8601, for example 2026-11-20T10:03Z, "
+            "seconds since 1970, or how long ago, for example 24h.",
             2,
         )
+
+
+def span_us(since: str, until: str, options: tuple[str, str] = ("--from", "--to")) -> tuple[int, int]:
+    """Return `moment_us` of the ends of a span of time. An empty span ends the command: nothing in it would look like success."""
+    begin, end = moment_us(since, options[0]), moment_us(until, options[1])
+    if begin >= end:
+        fail(f"{options[0]} {since} is not before {options[1]} {until}. Give two moments, the earlier one first.", 2)
+    return begin, end
 
 
 def moment_ms(text: str | None, option: str) -> int | None:

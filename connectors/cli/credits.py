@@ -194,7 +194,7 @@ def _expiry(expires: str) -> datetime | None:
     """
     if not expires:
         return None
-    after = timedelta(seconds=duration_s(expires, "--expires"))
+    after = timedelta(seconds=duration_s(expires, "--expires", 1))
     ends = datetime.now(UTC) + after
     if after < _DAY:
         return ends

@@ -8,15 +8,16 @@ from typing import Any, NamedTuple, NoReturn
 
 from rich.console import Group
 
-from connectors.cli.base import moment_ms, moment_us, progress, say, table_of, table_of_lines
+from connectors.cli.base import moment_ms, moment_us, progress, say, span_us, table_of, table_of_lines
 from connectors.cli.optional_database import optional_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
+from connectors.cli.unknown_customer import nobody
 from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
 from connectors.config.settings import Settings
 from connectors.operations.accepted_refusals import ACCEPTABLE
-from connectors.operations.backlog import uncounted_sentence
+from connectors.operations.backlog import uncounted_now
 from connectors.operations.dead_letter_reasons import unknown_reason
 from connectors.operations.dead_letters import (
     BOTH,
@@ -28,7 +29,6 @@ from connectors.operations.dead_letters import (
     found_letters,
     may_be_in_lago,
 )
-from connectors.operations.near_names import ID_ALIKE, did_you_mean
 from connectors.operations.reason_sentences import meanings
 from connectors.operations.requeue import requeuer
 from connectors.operations.requeue_judge import RequeueJudge, RequeueResult
@@ -57,13 +57,13 @@ def list_dead_letters(
 ) -> None:
     """Run `meterbridge dlq list`."""
     with one_sentence():
-        deployment = deployment_of(settings_of_command())
+        deployment = deployment_of(settings := settings_of_command())
         _check_reason(deployment, kind, reason)
         filters = _filters(reason, customer, since, until, in_lago=in_lago)
         dead_letters = list(_matching(deployment, kind, filters))
         by_reason = _sums(dead_letters)
         lines = [dead_letter_line(dead_letter) for dead_letter in dead_letters[:limit]]
-        nothing = "" if dead_letters or as_json else _nothing(deployment, kind, filters)
+        nothing = "" if dead_letters or as_json else _nothing(settings, kind, filters)
     answer = {"dead_letters": lines, "by_reason": by_reason, "count": len(dead_letters)}
     doubtful = sum(map(may_be_in_lago, dead_letters))
     say(
@@ -101,15 +101,15 @@ def _not_open(dead_letter: str) -> NoReturn:
     fail(f"no dead letter {dead_letter} is open: {closed}.", 1)
 
 
-def _nothing(deployment: Deployment, kind: str, filters: Filters) -> str:
+def _nothing(settings: Settings, kind: str, filters: Filters) -> str:
     """Say that a selection has matched nothing, and what is open besides: its value may be misspelt."""
+    deployment = deployment_of(settings)
     others = list(found_letters(deployment, BOTH, Filters())) if (kind, filters) != (BOTH, Filters()) else []
+    hint = nobody(settings, filters.customer, {dead_letter.customer for dead_letter in others})
     if not others:
-        return f"There are no open dead letters.{uncounted_sentence(deployment)}"
-    customers = {dead_letter.customer for dead_letter in others}
-    meant = did_you_mean(filters.customer, customers, ID_ALIKE) if filters.customer not in ("", *customers) else ""
-    are = numbered(len(others), "other is", "others are")
-    return f"No open dead letter matches; {are} open{f': {meant}' if meant else '.'}"
+        behind = uncounted_now(deployment).sentence
+        return f"There are no open dead letters.{hint}{f' {behind}.' if behind else ''}"
+    return f"No open dead letter matches; {numbered(len(others), 'other is', 'others are')} open.{hint}"
 
 
 def _cell(value: Any) -> str:
@@ -222,7 +222,7 @@ def _act(action: _Action, *, dry_run: bool, as_json: bool) -> None:
             dead_letters, sums = [], {}
             done = asyncio.run(_acted(action, settings, quiet=as_json))
         some = any(getattr(done, name) for name in _OUTCOMES)
-        nothing = "" if some or as_json else _nothing(deployment, action.kind, action.filters)
+        nothing = "" if some or as_json else _nothing(settings, action.kind, action.filters)
         if dry_run:
             answer = {"dry_run": True, "count": len(dead_letters), "by_reason": sums, **_counts(done)}
             say(answer, as_json=as_json, table=lambda: nothing or _dry_run(action, dead_letters, sums, done))
@@ -300,6 +300,8 @@ def _filters(
     dead_letter: str = "",
     in_lago: bool | None = None,
 ) -> Filters:
+    if since is not None and until is not None:
+        span_us(since, until, ("--since", "--until"))
     return Filters(reason, customer, moment_ms(since, "--since"), moment_ms(until, "--until"), dead_letter, in_lago)
 
 

@@ -67,8 +67,14 @@ def explain(
     as_json: bool,
 ) -> None:
     """Run `meterbridge explain`."""
-    if sum(one is not None for one in (transaction_id, request, customer)) != 1:
-        fail("give a transaction id, --request, or --customer with --at.", 2)
+    asked = sum(one is not None for one in (transaction_id, request, customer))
+    if asked != 1:
+        only = "only one of these" if asked else "one of these"
+        fail(f"give {only}: a transaction id, --request, or --customer with --at.", 2)
+    if customer is None and (at is not None or usd is not None):
+        fail(
+            "--at and --usd choose among the calls of a customer. Give --customer too, for example --customer acme.", 2
+        )
     if customer is not None:
         _why(customer, at, usd, around, as_json=as_json)
         return

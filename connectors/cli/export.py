@@ -10,7 +10,7 @@ from pathlib import Path
 
 from connectors.cli.base import say
 from connectors.cli.running import one_sentence, settings_of_command
-from connectors.cli.sentences import fail
+from connectors.cli.sentences import fail, print_error
 from connectors.config.connections import postgres_url
 from connectors.operations.focus_export import FocusTotals, export_focus
 from schemas.plurals import numbered
@@ -34,6 +34,8 @@ def focus(month: str, out: Path | None, issuer: str, *, as_json: bool) -> None:
             totals = _into_file(out, written)
         else:
             totals = written((lambda _line: None) if as_json else sys.stdout.write)
+    if not totals.rows:
+        print_error(f"meterbridge: no call ended in {month}, UTC: the file has only its header.")
     answer = {"month": month, "out": None if out is None else str(out), **totals.as_object()}
     if as_json or out is not None:
         sentence = f"{numbered(totals.rows, 'row')} with {totals.as_object()['billed_usd']} USD in {out}."

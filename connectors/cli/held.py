@@ -10,11 +10,12 @@ from rich.console import Group
 from connectors.cli.base import moment_us, progress, say, table_of_lines
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
+from connectors.cli.unknown_customer import nobody
 from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
-from connectors.operations.backlog import uncounted_sentence
+from connectors.operations.backlog import uncounted_now
+from connectors.operations.dead_letter_reasons import unknown_held_reason
 from connectors.operations.ledgers import Held, held_of
-from connectors.operations.near_names import ID_ALIKE, did_you_mean
 from connectors.operations.reason_sentences import meanings
 from connectors.operations.sender import CommandProducer
 from connectors.operations.write_off import matching, order_write_off, order_write_off_of_all
@@ -27,16 +28,22 @@ from streams.runtime import clock
 _SHOWN = 1000
 
 
-def list_held(customer: str, match: str, *, as_json: bool) -> None:
+def list_held(customer: str, match: str, reason: str, *, as_json: bool) -> None:
     """Run `meterbridge held list`."""
+    if sentence := unknown_held_reason(reason):
+        fail(sentence, 2)
     with one_sentence():
-        deployment = deployment_of(settings_of_command())
+        deployment = deployment_of(settings := settings_of_command())
         read = _read(deployment, quiet=as_json)
-        unread = "" if read or as_json else uncounted_sentence(deployment)
-        held = [usage for usage in read if customer in ("", usage.customer)]
+        behind = uncounted_now(deployment)
+        held = [usage for usage in read if customer in ("", usage.customer) and reason in ("", usage.reason)]
         held = matching(held, match) if match else held
-    nothing = _nothing(read, " and ".join(repr(one) for one in (customer, match) if one), customer) + unread
-    say(_answer(held), as_json=as_json, table=lambda: _table(held, nothing=nothing))
+        names = {usage.customer for usage in read}
+        hint = "" if held or as_json else nobody(settings, customer, names)
+    nothing = _nothing(names, " and ".join(repr(one) for one in (customer, match, reason) if one)) + hint
+    unread = f"{behind.sentence}." if behind.sentence else ""
+    answer = {**_answer(held), "uncounted": behind.as_object()}
+    say(answer, as_json=as_json, table=lambda: _table(held, nothing=nothing, below=unread))
 
 
 def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool, dry_run: bool, as_json: bool) -> None:
@@ -46,15 +53,13 @@ def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool,
     asks = bool(match) and not yes and not dry_run
     until_us = clock.now_us() if until == "0s" else moment_us(until, "--until")
     with one_sentence():
-        deployment = deployment_of(settings_of_command())
+        deployment = deployment_of(settings := settings_of_command())
         read = _read(deployment, until_us, quiet=as_json)
         held = matching(read, match) if match else [usage for usage in read if usage.customer == customer]
         if not held:
-            names = {usage.customer for usage in read}
             up_to = "" if until == "0s" else f" of usage that ended by {until}"
-            meant = did_you_mean(customer, names, ID_ALIKE) if customer else ""
-            next_step = f"{meant} See" if meant else "see"
-            fail(f"nothing is held for {match or customer!r}{up_to}: {next_step} `meterbridge held list`.", 1)
+            hint = nobody(settings, customer, {usage.customer for usage in read})
+            fail(f"nothing is held for {match or customer!r}{up_to}: see `meterbridge held list`.{hint}", 1)
         if asks:
             dry_run = not _agreed(held, as_json=as_json)
         audit_id = ""
@@ -110,20 +115,16 @@ def _line(held: Held) -> dict[str, Any]:
     }
 
 
-def _nothing(read: list[Held], asked: str, customer: str) -> str:
-    """Say that nothing is held, and of a selection what is held besides: its value may be misspelt."""
-    if not asked or not read:
-        return "Nothing is held."
-    names = {usage.customer for usage in read}
-    meant = did_you_mean(customer, names, ID_ALIKE) if customer else ""
-    others = numbered(len(names), "customer")
-    return f"Nothing is held for {asked}. Usage of {others} is held{f': {meant}' if meant else '.'}"
+def _nothing(names: set[str], asked: str) -> str:
+    """Say that nothing is held, and of a selection what is held besides. Args: names: of all customers with held usage."""
+    besides = f" Usage of {numbered(len(names), 'customer')} is held." if names and asked else ""
+    return f"Nothing is held{f' for {asked}' if asked else ''}.{besides}"
 
 
-def _table(held: list[Held], title: str = "", nothing: str = "Nothing is held.") -> Any:
+def _table(held: list[Held], title: str = "", nothing: str = "Nothing is held.", below: str = "") -> Any:
     if not held:
-        return nothing
+        return f"{nothing} {below}".rstrip()
     if len(held) > _SHOWN:
         title = f"{title + '. ' if title else ''}The {_SHOWN} highest of {len(held)}; --json prints all."
     table = table_of_lines([_line(usage) for usage in held[:_SHOWN]], title)
-    return Group(table, meanings(usage.reason for usage in held[:_SHOWN]))
+    return Group(table, meanings(usage.reason for usage in held[:_SHOWN]), *filter(None, [below]))

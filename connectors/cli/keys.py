@@ -42,7 +42,7 @@ def create(
     if unknown := sorted(set(scope) - {EVERYTHING, *SCOPES}):
         fail(f"--scope: {unknown[0]!r} is not a scope. Give one of {', '.join(SCOPES)}, or {EVERYTHING}.", 2)
     now = utc_now()
-    ends = now + timedelta(seconds=duration_s(expires, "--expires")) if expires else None
+    ends = now + timedelta(seconds=duration_s(expires, "--expires", 1)) if expires else None
     key, token = mint(name, scope, org or None, who(), now, ends, _prefixes(customer_prefix))
     with one_sentence():
         settings = settings_of_command()

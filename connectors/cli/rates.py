@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 import msgspec
 import typer
 
-from connectors.billing.rate_files import InvalidRateCard, read_card
+from connectors.billing.rate_files import InvalidRateCard, read_card, text_of
 from connectors.billing.rate_warnings import warnings_of
-from connectors.cli.base import moment_us, say, table_of_lines
+from connectors.cli.base import moment_us, say, span_us, table_of_lines
 from connectors.cli.optional_database import ask_database
 from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
@@ -38,14 +38,14 @@ T = TypeVar("T")
 
 def check(file: Path, as_json: bool) -> None:
     """Run `meterbridge rates check`."""
-    with one_sentence(InvalidRateCard):
+    with one_sentence(InvalidRateCard, OSError):
         card = read_card(file, settings_of_command().cost_decimals)
     say(_as_object(card), as_json=as_json, table=lambda: meaning(card))
 
 
 def put(file: Path, *, comment: str, back_date: bool, as_json: bool) -> None:
     """Run `meterbridge rates put`."""
-    with one_sentence(InvalidRateCard):
+    with one_sentence(InvalidRateCard, OSError):
         settings = settings_of_command()
         card = read_card(file, settings.cost_decimals)
         deployment, known = deployment_of(settings), known_cards(deployment_of(settings))
@@ -68,15 +68,18 @@ def put(file: Path, *, comment: str, back_date: bool, as_json: bool) -> None:
     say(answer, as_json=as_json, table=lambda: "\n".join(lines))
 
 
-def show(at: str, as_json: bool) -> None:
+def show(at: str, *, as_file: bool, as_json: bool) -> None:
     """Run `meterbridge rates show`."""
     at_us = moment_us(at, "--at") if at else clock.now_us()
     with one_sentence():
         known = known_cards(deployment_of(settings_of_command()))
     now = known.at(at_us)
-    if at:
+    if at or as_file:
         if now is None:
             fail(f"no rate card was in force at {to_iso(at_us)}: calls are billed at LiteLLM's cost.", 1)
+        if as_file:
+            say({}, as_json=False, table=lambda: text_of(now).rstrip("\n"))
+            return
         say(_as_object(now), as_json=as_json, table=lambda: meaning(now))
         return
     lines = [_line(card, known, now) for card in known.cards]
@@ -91,8 +94,8 @@ def show(at: str, as_json: bool) -> None:
 
 def try_on(file: Path, since: str, until: str, as_json: bool) -> None:
     """Run `meterbridge rates test`."""
-    between = (moment_us(since, "--from"), moment_us(until, "--to"))
-    with one_sentence(InvalidRateCard):
+    between = span_us(since, until)
+    with one_sentence(InvalidRateCard, OSError):
         places = settings_of_command().cost_decimals
         card, unit = read_card(file, places), quantum(places)
         changed = ask_database(settings_of_command(), lambda database: tried_on(database, card, *between, unit))
@@ -113,14 +116,14 @@ def try_on(file: Path, since: str, until: str, as_json: bool) -> None:
 
 def compare(prices: Path, since: str, until: str, bound: str, as_json: bool) -> None:
     """Run `meterbridge rates compare`."""
-    between = (moment_us(since, "--from"), moment_us(until, "--to"))
+    between = span_us(since, until)
     try:
         share = parse_amount(bound)
     except Rejected:
         share = Decimal(-1)
     if share < 0:
         fail(f"--bound: {bound!r} is not a share. Give a number from 0, for example 0.01 for 1 %.", 2)
-    with one_sentence(InvalidPriceList):
+    with one_sentence(InvalidPriceList, OSError):
         listed = read_prices(prices)
         found = ask_database(settings_of_command(), lambda database: compared_with(database, listed, *between, share))
     lines = [_difference(one) for one in found.differs]

@@ -10,8 +10,9 @@ import typer
 
 from connectors.cli.account_tables import lago_key
 from connectors.cli.backfill import litellm_database
-from connectors.cli.base import moment_us, progress, say
+from connectors.cli.base import progress, say, span_us
 from connectors.cli.running import one_sentence, settings_of_command
+from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.deployment import Deployment
 from connectors.config.settings import Settings
@@ -35,9 +36,12 @@ from schemas.money import plain
 from schemas.plurals import numbered
 
 
-def reconcile(lago: bool, litellm: bool, since: str, until: str, as_json: bool) -> None:
+def reconcile(lago: bool, litellm: bool, since: str | None, until: str | None, as_json: bool) -> None:
     """Run `meterbridge reconcile`."""
-    between = (to_datetime(moment_us(since, "--from")), to_datetime(moment_us(until, "--to"))) if litellm else None
+    if not litellm and (since is not None or until is not None):
+        fail("--from and --to choose among LiteLLM's spend logs. Add --litellm, or leave them out.", 2)
+    begin, end = map(to_datetime, span_us(since or "24h", until or "5m"))
+    between = (begin, end) if litellm else None
     with one_sentence():
         settings = settings_of_command()
         with progress("reading ledgers", settings.kafka_partitions, quiet=as_json) as on_progress:

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from connectors.cli.base import moment_us, progress, say, table_of
+from connectors.cli.base import progress, say, span_us, table_of
 from connectors.cli.running import one_sentence, settings_of_command
-from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.operations.audit_record import audited
 from connectors.operations.near_names import ID_ALIKE, did_you_mean
@@ -27,9 +26,7 @@ def replay(
     as_json: bool,
 ) -> None:
     """Run `meterbridge replay`."""
-    since_us, until_us = moment_us(since, "--from"), moment_us(until, "--to")
-    if since_us >= until_us:
-        fail(f"--from {since} is not before --to {until}. Give two moments, the earlier one first.", 2)
+    since_us, until_us = span_us(since, until)
     with one_sentence():
         deployment = deployment_of(settings_of_command())
         planned = Replay.planned(deployment, since_us // 1000, until_us // 1000, target_topic, customer)

@@ -61,7 +61,7 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
     except ConfigurationError as error:
         fail(error.detail, 2)
     except TopicProblem as error:
-        fail(_with_another_prefix(error), 1)
+        fail((error.reason == "topic_missing" and _another_prefix()) or error.detail, 1)
     except MeterbridgeError as error:
         fail(with_address(error, load_settings), 1)
     except expected as error:
@@ -93,17 +93,15 @@ def say_if_kafka_is_away(settings: Settings) -> None:
     print_error(f"meterbridge: {sentence} This process waits for it; Ctrl+C ends it.")
 
 
-def _with_another_prefix(error: TopicProblem) -> str:
-    """Return the error's sentence; if a topic is missing because `TOPIC_PREFIX` is another one, with that one."""
-    if error.reason != "topic_missing":
-        return error.detail
+def _another_prefix() -> str:
+    """Return a sentence if topics are missing because `TOPIC_PREFIX` is another one, otherwise `""`."""
     from connectors.kafka.admin import topics_elsewhere
 
     settings = load_settings()
     try:
-        return f"{error.detail} {topics_elsewhere(kafka_connection(settings), topic_layout(settings))}".rstrip()
+        return topics_elsewhere(kafka_connection(settings), topic_layout(settings))
     except (Unavailable, TopicProblem):  # Kafka does not say more
-        return error.detail
+        return ""
 
 
 def chosen(only: str, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Final
 
-from connectors.config.addresses import bare_place, kafka_address, lago_address, postgres_address
+from connectors.config.addresses import bare_place, kafka_address, lago_address, postgres_address, postgres_database
 from connectors.config.connections import revealed
 from connectors.config.settings import Settings
 from connectors.config.unanswered import unanswered
 from connectors.lago.errors import LagoIntegrationError, LagoUnavailable
 from schemas.errors import ConfigurationError, MeterbridgeError, Unavailable
+from schemas.reasons import POSTGRES_SCHEMA
 
 _KAFKA: Final = ("kafka_unavailable", "kafka_timeout")
 _LITELLM: Final = "litellm_db"
@@ -33,6 +34,8 @@ def _sentence(error: MeterbridgeError, settings: Settings) -> str:
         return f"{error}; Lago at {lago_address(settings.lago_api_url)} refuses LAGO_API_KEY"
     if isinstance(error, LagoUnavailable) and error.reason in _NOT_LAGOS:
         return f"{error}; asked at {lago_address(settings.lago_api_url)}: is this Lago's address?"
+    if error.reason == POSTGRES_SCHEMA and settings.postgres_url is not None:
+        return f"{error}; asked {postgres_database(revealed(settings.postgres_url))}"
     place = _place(error, settings)
     if not place:
         return ""

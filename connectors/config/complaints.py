@@ -5,10 +5,10 @@ from typing import Final
 
 #: By the type of pydantic's error (https://docs.pydantic.dev/latest/errors/validation_errors/).
 _EXPECTED: Final[Mapping[str, str]] = {
-    "int_parsing": "must be a whole number, for example 60",
-    "int_from_float": "must be a whole number, for example 60",
-    "float_parsing": "must be a number, for example 2.5",
-    "decimal_parsing": "must be a number, for example 2.5",
+    "int_parsing": "must be a whole number, for example {}",
+    "int_from_float": "must be a whole number, for example {}",
+    "float_parsing": "must be a number, for example {}",
+    "decimal_parsing": "must be a number, for example {}",
     "bool_parsing": "must be 1 or 0",
     "byte_size": "must be a number of bytes, for example 67108864 or 64MiB",
     "path_not_file": "must be the path of a file that exists and can be read",
@@ -16,14 +16,15 @@ _EXPECTED: Final[Mapping[str, str]] = {
 }
 
 
-def complaint(kind: str, message: str) -> str:
+def complaint(kind: str, message: str, default: object = None) -> str:
     """The end of a sentence that begins with the name of the setting.
 
     Args:
         kind: `type` of pydantic's error.
         message: its `msg`, which does not contain the value.
+        default: the setting's default, which is a better example than any number; None = there is none.
     """
     if kind in _EXPECTED:
-        return _EXPECTED[kind]
+        return _EXPECTED[kind].format(default or (60 if kind.startswith("int_") else 2.5))
     words = message.removeprefix("Value error, ").removeprefix("Input ")
     return f"must {words.removeprefix('should ')}" if words.startswith("should ") else words

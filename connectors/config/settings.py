@@ -129,8 +129,9 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     except ValidationError as invalid:
         complaints: dict[str, str] = {}
         for error in invalid.errors(include_input=False, include_url=False, include_context=False):
-            variable = str(error["loc"][0]).upper()
-            complaints.setdefault(variable, complaint(error["type"], error["msg"]))
+            name = str(error["loc"][0])
+            default = Settings.model_fields[name].default
+            complaints.setdefault(name.upper(), complaint(error["type"], error["msg"], default))
         sentences = "; ".join(f"{variable} {message}" for variable, message in complaints.items())
         raise ConfigurationError(", ".join(complaints), sentences) from None
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from connectors.credits.account_turns import AccountTurns
@@ -34,12 +34,17 @@ SELECT package_id, name, description, credits, bonus_credits, price_usd AS price
 FROM credit_packages WHERE active ORDER BY price_usd, package_id LIMIT 200
 """
 _DEBIT = "SELECT * FROM debit_account_credits($1, $2, $3, $4, $5, $6, $7, $8::jsonb)"
-_AUTHORIZE = "SELECT * FROM authorize_credits($1, $2, $3, $4, $5)"
+_AUTHORIZE = """
+SELECT a.*, a.authorized OR EXISTS (SELECT FROM user_credits WHERE account = $1) AS is_known
+FROM authorize_credits($1, $2, $3, $4, $5) a
+"""
 _RESERVATION = "SELECT account FROM credit_reservations WHERE reservation_id = $1"
 _RELEASE = """
 UPDATE credit_reservations SET released_at = now()
 WHERE reservation_id = $1 AND settled_at IS NULL AND released_at IS NULL AND expires_at > now() RETURNING account
 """
+#: An account is made by its first credits, so a misspelt id looks like a new account.
+NO_ACCOUNT: Final = "no credits were ever granted to the account: is its id right, and is it user:ID or org:ID?"
 
 
 class AccountBalance(NamedTuple):
@@ -72,10 +77,13 @@ class Debit(NamedTuple):
 
 
 class Reservation(NamedTuple):
-    """The result of an authorisation; `reservation_id` None = refused, and nothing is reserved."""
+    """The result of an authorisation; `reservation_id` None = refused, and nothing is reserved. `is_known`: the account
+    exists; otherwise it never had credits, or its id is misspelt.
+    """
 
     reservation_id: UUID | None
     available: Decimal
+    is_known: bool = True
 
 
 class CreditLedger:
@@ -118,7 +126,10 @@ class CreditLedger:
         async with self._turn(account), self._database.connection() as connection:
             row = await connection.fetchrow(_DEBIT, account, *usage[:-1], metadata)
         if not row["success"]:
-            raise Rejected("insufficient_credits", "the balance does not cover the cost")
+            sentence = (
+                "the balance does not cover the cost" if row["error_message"] != "no credit account" else NO_ACCOUNT
+            )
+            raise Rejected("insufficient_credits", sentence)
         return Debit(row["transaction_id"], row["new_balance"])
 
     async def authorize(
@@ -127,7 +138,7 @@ class CreditLedger:
         """Reserve credits for a new call, if balance and overdraft cover it in addition to all other reservations."""
         async with self._turn(account), self._database.connection() as connection:
             row = await connection.fetchrow(_AUTHORIZE, account, estimate, ttl_s, call_id, overdraft)
-        return Reservation(row["reservation_id"] if row["authorized"] else None, row["available"])
+        return Reservation(row["reservation_id"] if row["authorized"] else None, row["available"], row["is_known"])
 
     async def account_of(self, reservation: UUID) -> str | None:
         """Return the account of a reservation; None = there is no such reservation."""

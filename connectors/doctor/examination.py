@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import httpx
 
-from connectors.config.addresses import bare_url, kafka_address
+from connectors.config.addresses import bare_url
 from connectors.config.connections import environment_of_others, lago_connections, revealed
 from connectors.config.lago_connections import LagoConnection
 from connectors.config.settings import Settings
@@ -151,12 +151,16 @@ async def examine(
     patients.append(ExaminedPart("Meterbridge's settings", tuple(judge_own(own))))
     if is_named(own):
         topic_findings, unread = await _read(judge_topics(own))
-        at = kafka_address(own.kafka_bootstrap_servers)
+        at = f"KAFKA_BOOTSTRAP_SERVERS={own.kafka_bootstrap_servers}"
         patients.append(ExaminedPart(f"Kafka's topics, {at}", topic_findings or (), unread))
         if principal and not unread:
             right_findings, unread = await _read(judge_rights(own, principal))
             if right_findings is not None or unread:
                 patients.append(ExaminedPart(f"Kafka's rights, {at}", right_findings or (), unread))
+    else:
+        patients.append(
+            ExaminedPart("Kafka's topics", (Finding("kafka_not_examined", "KAFKA_BOOTSTRAP_SERVERS is not set."),))
+        )
     if own.provider_keys_secret and own.postgres_url:
         key_findings, unread = await _read(judge_provider_keys(own))
         patients.append(ExaminedPart(PART, tuple(key_findings or ()), unread))

@@ -28,6 +28,8 @@ LIMIT_S = 20.0
 _ANSWERS_WITHIN_S = 5.0
 #: The same for the first request of a command: an operator waits for it.
 FIRST_ANSWER_S = 10.0
+#: The `setting` of the complaint that the topics have another prefix.
+ELSEWHERE = "prefix"
 #: How many other prefixes a sentence names.
 _MOST_PREFIXES = 3
 #: Beginning of the cluster id of librdkafka's in-process broker (connectors/demo/broker.py). That broker has no
@@ -111,7 +113,7 @@ def wrong_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = L
         if not has_right_count(topic, partitions[name], layout.partitions):
             complaints.append(Complaint("partitions", other_count(name, partitions[name], expected), stops=True))
     if elsewhere := _another_prefix(partitions, layout.prefix):
-        complaints.append(Complaint("prefix", elsewhere, stops=True))
+        return [Complaint(ELSEWHERE, elsewhere, stops=True)]  # the advice to create topics would be wrong
     if _embedded(cluster):
         return complaints
     return complaints + _wrong_settings(admin, cluster, present, layout, limit_s)
@@ -133,10 +135,10 @@ def _another_prefix(existing: Collection[str], prefix: str) -> str:
     others = sorted(other for other in found if other + EVENTS.name in existing)
     if not others:
         return ""
-    named = " or ".join(f"TOPIC_PREFIX={other}" if other else "no TOPIC_PREFIX" for other in others[:_MOST_PREFIXES])
+    own, *named = (f"TOPIC_PREFIX={one}" if one else "the empty TOPIC_PREFIX" for one in (prefix, *others))
     return (
-        f"But there are topics of {named}, while TOPIC_PREFIX is {prefix or 'not set'}: if you mean those, correct TOPIC_PREFIX. "
-        "`meterbridge topics create` would make other, empty ones."
+        f"There are topics of {' or '.join(named[:_MOST_PREFIXES])}, and none of {own}, which is set now: correct TOPIC_PREFIX. "
+        "Only if you want other, empty topics: `meterbridge topics create`."
     )
 
 

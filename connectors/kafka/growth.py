@@ -89,6 +89,19 @@ def grow(kafka: KafkaConnection, counts: Mapping[str, int]) -> list[str]:
     return sorted(smaller)
 
 
+def groups_named(kafka: KafkaConnection, beginning: str, ending: str) -> list[str]:
+    """Return the consumer groups of the cluster whose names begin and end so.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    admin = AdminClient(librdkafka_config(kafka))
+    with translated_errors("list groups"):
+        groups = admin.list_consumer_groups(request_timeout=LIMIT_S).result().valid
+    names = (group.group_id for group in groups)
+    return sorted(name for name in names if name.startswith(beginning) and name.endswith(ending))
+
+
 def groups_with_members(kafka: KafkaConnection, groups: Iterable[str]) -> list[str]:
     """Return the consumer groups that have members. A killed member counts until its session times out.
 

@@ -21,7 +21,7 @@ _MAY_PASS = frozenset({"lock_acquisition_failed", "provider_error", "third_party
 #: Statuses of a proxy's own page, or of an HTTPS port that gets plain HTTP (docs/errors.md, `not_lago`).
 _NOT_LAGO = frozenset({400, 422})
 _TOLD = 300
-#: What to do, by Lago's code. Lago itself says no more than the code.
+#: What to do, by Lago's code of a missing object. Lago itself says no more than the code.
 _NEXT = {
     "plan_not_found": "GET /api/billing/plans lists its plans, `meterbridge lago setup` makes the usual ones",
     "customer_not_found": "POST /api/customers or `meterbridge import customers` makes a customer",
@@ -76,8 +76,8 @@ def reason_of(error: MeterbridgeError) -> str:
 
 def plan_not_found(plan_code: str) -> LagoRejected:
     """Return the error of a plan that Lago does not have, with the status and the code that Lago itself answers."""
-    detail = f"plan_not_found: Lago has no plan {plan_code!r}: {_NEXT['plan_not_found']}"
-    return LagoRejected("http_404", detail, status=404, code="plan_not_found")
+    code = "plan_not_found"
+    return LagoRejected("http_404", f"{code}: {_missing(code, repr(plan_code))}", status=404, code=code)
 
 
 class _Said(msgspec.Struct):
@@ -124,5 +124,12 @@ def _words(said: _Said) -> str:
             for field, codes in said.error_details.items()
         ]
         return f"{said.code}: {'; '.join(fields)}"[:_TOLD]
-    more = said.error_details or _NEXT.get(said.code)
+    more = said.error_details or (_missing(said.code) if is_missing(said.code) else "")
     return f"{said.code}: {more}"[:_TOLD] if more else said.code
+
+
+def _missing(code: str, named: str = "") -> str:
+    """Return the sentence of a code that `is_missing`. Args: named: the object's name; `""` = not known here."""
+    what = code.removesuffix("_not_found").replace("_", " ")
+    sentence = f"Lago has no {what} {named}" if named else f"Lago has no such {what}"
+    return f"{sentence}: {_NEXT[code]}" if code in _NEXT else sentence

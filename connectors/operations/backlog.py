@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from connectors.config.deployment import Deployment
-from connectors.kafka.growth import groups_with_members
+from connectors.kafka.growth import groups_named, groups_with_members
 from connectors.kafka.topic_scan import OffsetRange, offset_range_of
-from connectors.operations.unread import Unread, records_after, unread_by
+from connectors.operations.unread import Unread, has_read, records_after, unread_by
 from connectors.operations.usage_log import placed, records_in, unprojected
 from connectors.postgres.pool import Database
 from schemas.plurals import numbered
@@ -18,6 +18,8 @@ BEHIND_S = 600.0
 #: By role: a record that it reads, what is missing until then, and the role's process.
 _WORDS = {"meter": ("call", "not counted", "meter"), "project": ("record", "not in Postgres", "projector")}
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
+#: How many other deployments a sentence names.
+_MOST_NAMES = 3
 
 _NONE = Unread(0, 0.0)
 
@@ -28,12 +30,14 @@ class Backlog:
 
     Fields:
         runs: whether the role runs; a killed process counts until its session times out. True if there are no records.
+        renamed: a sentence if the role does not run, and has read the topic under another `DEPLOYMENT_NAME` only.
     """
 
     topic: str
     role: str
     unread: Unread = _NONE
     runs: bool = True
+    renamed: str = ""
 
     @property
     def is_stuck(self) -> bool:
@@ -47,7 +51,8 @@ class Backlog:
             return ""
         noun, missing, process = _WORDS[self.role]
         verb = "is" if self.unread.records == 1 else "are"
-        stopped = "" if self.runs else f", and no {process} runs: `meterbridge worker --only {self.role}`"
+        next_step = self.renamed or f"`meterbridge worker --only {self.role}`"
+        stopped = "" if self.runs else f", and no {process} runs: {next_step}"
         many = f"{numbered(self.unread.records, noun)} in {self.topic} {verb} {missing} yet"
         return f"{many}, the oldest is {age(self.unread.oldest_s)} old{stopped}"
 
@@ -83,14 +88,13 @@ def uncounted(deployment: Deployment, raw: OffsetRange, counted_to: Mapping[int,
     return _backlog(deployment, "meter", [behind])[0]
 
 
-def uncounted_sentence(deployment: Deployment) -> str:
-    """Say, after an empty list, which calls may still enter it; `""` = all are counted. The function blocks.
+def uncounted_now(deployment: Deployment) -> Backlog:
+    """Return the stored calls that no ledger has counted: they may still enter a list. The function blocks.
 
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.
     """
-    behind = uncounted(deployment, offset_range_of(deployment.kafka, deployment.topics.raw))
-    return f" {behind.sentence}." if behind.sentence else ""
+    return uncounted(deployment, offset_range_of(deployment.kafka, deployment.topics.raw))
 
 
 async def unread_for_explaining(deployment: Deployment, database: Database) -> list[Backlog]:
@@ -99,8 +103,7 @@ async def unread_for_explaining(deployment: Deployment, database: Database) -> l
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`; or Postgres does not answer.
     """
-    raw = await asyncio.to_thread(offset_range_of, deployment.kafka, deployment.topics.raw)
-    return [await asyncio.to_thread(uncounted, deployment, raw), *await not_projected(deployment, database)]
+    return [await asyncio.to_thread(uncounted_now, deployment), *await not_projected(deployment, database)]
 
 
 async def not_projected(deployment: Deployment, database: Database) -> list[Backlog]:
@@ -118,11 +121,34 @@ async def not_projected(deployment: Deployment, database: Database) -> list[Back
 
 
 def _backlog(deployment: Deployment, role: str, behind: Iterable[OffsetRange]) -> list[Backlog]:
-    found = [(stretch.topic, _unread(deployment, stretch)) for stretch in behind]
+    found = [(stretch, _unread(deployment, stretch)) for stretch in behind]
     if not any(unread.records for _, unread in found):
-        return [Backlog(topic, role) for topic, _ in found]
-    runs = bool(groups_with_members(deployment.kafka, [deployment.kafka_id(role)]))
-    return [Backlog(topic, role, unread, runs or not unread.records) for topic, unread in found]
+        return [Backlog(stretch.topic, role) for stretch, _ in found]
+    if groups_with_members(deployment.kafka, [deployment.kafka_id(role)]):
+        return [Backlog(stretch.topic, role, unread) for stretch, unread in found]
+    return [
+        Backlog(stretch.topic, role, unread, runs=False, renamed=_renamed(deployment, role, stretch))
+        if unread.records
+        else Backlog(stretch.topic, role)
+        for stretch, unread in found
+    ]
+
+
+def _renamed(deployment: Deployment, role: str, stretch: OffsetRange) -> str:
+    """Return a sentence if the role has read the topic, but never under this `DEPLOYMENT_NAME`; otherwise `""`."""
+    own, ending = deployment.kafka_id(role), f"-{role}"
+    if has_read(deployment.kafka, own, stretch):
+        return ""
+    # A group of another TOPIC_PREFIX may begin so too, and reads other topics.
+    groups = [
+        group
+        for group in groups_named(deployment.kafka, deployment.prefix, ending)
+        if group != own and has_read(deployment.kafka, group, stretch)
+    ]
+    names = [f"DEPLOYMENT_NAME={group.removeprefix(deployment.prefix).removesuffix(ending)}" for group in groups]
+    if not names:
+        return ""
+    return f"but one has read it under {' or '.join(names[:_MOST_NAMES])}, while DEPLOYMENT_NAME is {deployment.name}: correct it"
 
 
 def _unread(deployment: Deployment, stretch: OffsetRange) -> Unread:

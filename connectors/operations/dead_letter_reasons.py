@@ -9,6 +9,8 @@ from connectors.config.deployment import Deployment
 from connectors.operations.dead_letters import Filters, found_letters
 from connectors.operations.near_names import did_you_mean
 from schemas.reasons import INGRESS_REASONS, INGRESS_RULE_REASONS
+from streams.core.mapping.held_reasons import HELD_REASONS
+from streams.core.metering.decisions import UNBILLED
 
 #: Reasons of the meter alone.
 _OF_METER: Final = ("beyond_horizon", "cost_differs", "implausible_cost", "too_many_held")
@@ -35,6 +37,21 @@ def unknown_reason(deployment: Deployment, kind: str, reason: str) -> str:
     reasons = {dead_letter.reason for dead_letter in found_letters(deployment, kind, Filters())}
     if reason in reasons:
         return ""
-    known = sorted(KNOWN | reasons)
-    meant = f"{did_you_mean(reason[:_SHOWN], known)} ".lstrip()
-    return f"no dead letter has the reason {reason[:_SHOWN]!r}: {meant}Reasons are {', '.join(known)}."
+    return f"no dead letter has the reason {_what_it_is(reason[:_SHOWN], sorted(KNOWN | reasons))}"
+
+
+def unknown_held_reason(reason: str) -> str:
+    """Return a sentence if no usage is held for the reason, otherwise `""`."""
+    return "" if reason in ("", *HELD_REASONS) else f"no usage is held for {_what_it_is(reason, sorted(HELD_REASONS))}"
+
+
+def _what_it_is(reason: str, known: list[str]) -> str:
+    """Return the end of a sentence about a reason that is not `known` in a list: where it is known, or what may be meant."""
+    if reason in HELD_REASONS:
+        return f"{reason!r}: usage is held for it, see `meterbridge held list --reason {reason}`."
+    if reason in UNBILLED:
+        return f"{reason!r}: counted calls are not billed for it, see `meterbridge reconcile`."
+    if reason in KNOWN:
+        return f"{reason!r}: dead letters have it, see `meterbridge dlq list --reason {reason}`."
+    meant = f"{did_you_mean(reason, known)} ".lstrip()
+    return f"{reason!r}: {meant}Reasons are {', '.join(known)}."

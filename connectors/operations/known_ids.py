@@ -48,6 +48,11 @@ async def known_principal(database: Database, name: str) -> KnownId:
     return await _known(database, name, (_CUSTOMER, _ORG), (_CUSTOMERS, _ORGS))
 
 
+async def known_customer(database: Database, name: str) -> KnownId:
+    """Look up a LiteLLM customer id. Raises: Unavailable: Postgres does not answer."""
+    return await _known(database, name, (_CUSTOMER,), (_CUSTOMERS,))
+
+
 async def known_org(database: Database, org_id: str) -> KnownId:
     """Look up an org. Raises: Unavailable: Postgres does not answer."""
     return await _known(database, org_id, (_ORG,), (_ORGS,))

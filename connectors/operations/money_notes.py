@@ -21,7 +21,7 @@ _REFUSED: Final = """
 SELECT reason, count(*), COALESCE(sum(cost_usd), 0) FROM open_rejected_calls GROUP BY reason ORDER BY 1
 """
 _DIFFERS: Final = """
-SELECT customer_id, detail, cost_usd, raw_offset FROM open_rejected_calls
+SELECT customer_id, detail FROM open_rejected_calls
 WHERE reason = 'cost_differs' ORDER BY rejected_at LIMIT 20
 """
 _DOUBLED: Final = f"""
@@ -112,11 +112,9 @@ def _differing(refused: list[tuple[str, int, Decimal]], rows: list[Any]) -> list
     count = sum(calls for reason, calls, _ in refused if reason == "cost_differs")
     if not count:
         return []
-    first = "; ".join(
-        f"{row['customer_id']} {plain(row['cost_usd'] or ZERO)} USD {row['detail']}".strip() for row in rows[:3]
-    )
+    first = ", ".join(f"{row['customer_id']} ({row['detail']})" for row in rows[:3])
     sentence = (
-        f"{count} copies of billed calls came with another cost, and the first cost stays billed: {first}. "
+        f"{numbered(count, 'copy of a billed call', 'copies of billed calls')} came with another cost, and the first cost stays billed: {first}. "
         "`meterbridge dlq list --reason cost_differs` names them; once it is settled, `meterbridge dlq dismiss --reason cost_differs --comment ...`"
     )
     return [sentence]

@@ -69,13 +69,13 @@ class PriceComparison:
 
 
 def read_prices(path: Path) -> dict[str, dict[str, Any]]:
-    """Read the list by model, with its numbers as exact Decimals. Raises: InvalidPriceList."""
+    """Read the list by model, with its numbers as exact Decimals. Raises: InvalidPriceList, OSError."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal, parse_int=Decimal)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise InvalidPriceList(f"{path}, {place}: the JSON is invalid; {_EXPECTED}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidPriceList(f"{path}: the file cannot be read ({type(error).__name__}); {_EXPECTED}") from error
     if not isinstance(tree, dict):
         raise InvalidPriceList(f"{path}: the file must be a JSON object by model; {_EXPECTED}")

@@ -75,7 +75,7 @@ _OF_EVENTS: Final = {
 #: Why a call that came late or again is not sent.
 _OF_COPIES: Final = {
     "log_incomplete": "the call may have been counted when the usage log was not complete; --trust-log-from TIME overrules it",
-    "no_call_id": "the row has too few ids to find it in the usage log: add `litellm_call_id`",
+    "no_call_id": "without `litellm_call_id` it is unclear whether a call in the usage log is this one: add it, or compare the calls",
     "no_start": "the row does not say when the call began, and may be counted already: add `startTime`",
     "usage_pruned": "the usage log of the call's month was pruned",
 }

@@ -69,14 +69,23 @@ def unread_by(kafka: KafkaConnection, group: str, whole: OffsetRange) -> OffsetR
     Raises:
         Unavailable: the broker does not answer.
     """
-    config = {**librdkafka_config(kafka), "group.id": group, "enable.auto.commit": False}
-    with translated_errors(whole.topic), closing(Consumer(config)) as member:
-        committed = committed_of(member, [TopicPartition(whole.topic, number) for number in whole.ranges])
     ranges = {}
-    for position in committed:
+    for position in _positions(kafka, group, whole):
         start, end = whole.ranges[position.partition]
         ranges[position.partition] = (max(start, position.offset), end)
     return OffsetRange(whole.topic, ranges)
+
+
+def has_read(kafka: KafkaConnection, group: str, whole: OffsetRange) -> bool:
+    """Return whether a consumer group has committed an offset of the topic. Raises: Unavailable: the broker does not answer."""
+    return any(position.offset >= 0 for position in _positions(kafka, group, whole))
+
+
+def _positions(kafka: KafkaConnection, group: str, whole: OffsetRange) -> list[TopicPartition]:
+    """Return the committed offsets of the group; below 0 = there is none."""
+    config = {**librdkafka_config(kafka), "group.id": group, "enable.auto.commit": False}
+    with translated_errors(whole.topic), closing(Consumer(config)) as member:
+        return committed_of(member, [TopicPartition(whole.topic, number) for number in whole.ranges])
 
 
 def records_after(kafka: KafkaConnection, stretch: OffsetRange) -> Unread:

@@ -76,6 +76,6 @@ def _decision(error: asyncpg.PostgresError) -> Rejected | Unavailable:
         )
     reason = _REASONS.get(code) or _REASONS.get(code[:2], POSTGRES_ERROR)
     if code == _NO_DATABASE:
-        return Unavailable(reason, "the database does not exist: create it, or correct its name")
+        return Unavailable(reason, "the database does not exist: make it with CREATE DATABASE, or correct its name")
     hint = ": run `meterbridge db migrate`" if reason == POSTGRES_SCHEMA else ""
     return Unavailable(reason, f"{type(error).__name__} {code}{hint}")

@@ -143,7 +143,7 @@ async def test_a_copy_with_another_cost_is_reported_until_it_is_dismissed(url: s
         refusal = Rejection("cost_differs", "meter", 1_795_176_000_000_000, "billed 2, this copy 3", 5)
         await writer.put(TOPICS.rejected, refusal)
         (one,) = await complaints(url)
-        assert "1 copies of billed calls came with another cost" in one and "billed 2, this copy 3" in one
+        assert "1 copy of a billed call came with another cost" in one and "billed 2, this copy 3" in one
         await rows(url, "UPDATE rejected_calls SET resolution = 'purged'")
     assert await complaints(url) == []
 

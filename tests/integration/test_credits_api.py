@@ -164,6 +164,19 @@ async def test_a_debit_whose_audit_line_cannot_be_written_is_not_made(api: Credi
     assert await account(url, "user:ada") == (1, 0)
 
 
+async def test_a_refusal_for_an_account_that_never_had_credits_says_so(api: CreditApi, url: str) -> None:
+    """In an earlier version a misspelt account looked like one without credits left."""
+    await give(url, "user:ada", "1")
+    body = {"cost": "2", "user": "adda"}
+    for user, says in (("adda", "no credits were ever granted to the account"), ("ada", "do")):
+        debited = await api.ask("POST", "debit", status=402, key="k", json={**body, "user": user})
+        reserved = await api.ask("POST", "authorize", status=402, json={"user": user, "estimate": "2", "call_id": "c"})
+        assert {debited["reason"], reserved["reason"]} == {"insufficient_credits"}
+        assert says in debited["detail"] and says in reserved["detail"]
+        tier = (await api.ask("GET", "balance", params={"account": f"user:{user}"}))["tier"]
+        assert (tier is None) == (user == "adda")
+
+
 async def test_an_amount_is_plain_digits_as_text(api: CreditApi) -> None:
     wrong = ["", "-1", "+1", "1e3", "NaN", "Infinity", "1_0", " 1", "01", "1.", ".5", "٣", "0", "0.0"]
     for amount in (1, 0.1, None, *wrong, "1" * 13, "0." + "1" * 13):

@@ -274,7 +274,7 @@ async def test_a_selection_that_matches_nothing_says_so(stage: Stage) -> None:
     place = next(one["dead_letter"] for one in letters if one["customer"] == "beta")
     for words in (("list",), ("requeue",), ("requeue", "--dry-run"), ("dismiss", "--dry-run")):
         matches = await said(*words, "--customer", "acmee")
-        assert matches == (0, "No open dead letter matches; 2 others are open: did you mean acme?"), words
+        assert matches == (0, "No open dead letter matches; 2 others are open. Did you mean acme?"), words
     assert (await said("dismiss", "--id", place, "--comment", "a test"))[0] == 0
     for words in (("requeue",), ("requeue", "--dry-run"), ("dismiss", "--comment", "again")):
         code, sentence = await said(*words, "--id", place)

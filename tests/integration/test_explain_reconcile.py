@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from connectors.doctor.kafka_rules import judge_topics
 from connectors.kafka.admin import create_topics
 from connectors.operations.webhook_stats import WebhookStats
 from schemas.money import plain
@@ -347,6 +348,25 @@ async def test_calls_that_nobody_reads_do_not_add_up(stage: Stage) -> None:
         result = await meterbridge(stage, "reconcile", "--json")
     assert "not counted" not in (await meterbridge(stage, "dlq", "list")).out
     assert (result.code, result.json["uncounted"]) == (0, {"records": 0, "oldest_seconds": 0.0, "role_runs": True})
+    assert await judge_topics(stage.settings) == ()
+
+
+async def test_calls_of_a_stopped_worker_are_named_by_each_command_and_so_is_a_wrong_deployment_name(
+    stage: Stage,
+) -> None:
+    """Earlier `held list` named them only if it was empty, the doctor never; with a wrong name the advice was to start a worker."""
+    stage.put(calls(range(2), "ghost", cost="0.013"))
+    async with stage.running("meter", stage.parts(group_prefix=stage.deployment.kafka_id(""))):
+        await soon(lambda: stage.sensors.calls.get("billable") == 2, limit_s=20)
+    stage.put(calls(range(2, 3), "ghost", cost="0.013"))
+    start = "no meter runs: `meterbridge worker --only meter`."
+    listed = (await meterbridge(stage, "held", "list")).out
+    assert "ghost" in listed and f"1 call in {stage.topics.raw} is not counted yet, " in listed and start in listed
+    (finding,) = await judge_topics(stage.settings)
+    assert finding.code == "calls_wait" and finding.sentence.endswith(start)
+    wrong = (await meterbridge(stage, "held", "list", DEPLOYMENT_NAME="prod")).out
+    name = f"DEPLOYMENT_NAME={stage.deployment.name}"
+    assert f"no meter runs: but one has read it under {name}, while DEPLOYMENT_NAME is prod: correct it." in wrong
 
 
 async def test_calls_that_left_the_topic_uncounted_do_not_add_up(stage: Stage) -> None:

@@ -13,9 +13,15 @@ from connectors.cli.parsers.options import AsJson, Comment, Delimiter, DryRun, T
 def backfill(
     source: Annotated[Literal["litellm-db", "jsonl", "csv"], typer.Option(help="Where the calls are read from.")],
     file: Annotated[str | None, typer.Option(help="For jsonl and csv: the file to read; - reads stdin.")] = None,
-    since: Annotated[str, typer.Option("--from", help="For litellm-db: calls that started at or after.")] = "24h",
-    until: Annotated[str, typer.Option("--to", help="For litellm-db: calls that started before.")] = "5m",
-    overlap: Annotated[str, typer.Option(help="For litellm-db: start this long before the checkpoint.")] = "1h",
+    since: Annotated[
+        str | None, typer.Option("--from", help="For litellm-db: calls that started at or after.", show_default="24h")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", help="For litellm-db: calls that started before.", show_default="5m")
+    ] = None,
+    overlap: Annotated[
+        str | None, typer.Option(help="For litellm-db: start this long before the checkpoint.", show_default="1h")
+    ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="For litellm-db: file that stores how far it has read.")
     ] = None,

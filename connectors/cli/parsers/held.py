@@ -20,6 +20,7 @@ Matched = Annotated[
 def list_held(
     customer: Customer = "",
     match: Matched = "",
+    reason: Annotated[str, typer.Option(help="Only usage that is held for this reason.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """List held usage by customer, with the reason and the amount, read from the ledgers."""

@@ -43,6 +43,10 @@ def put(
 @deferred()
 def show(
     at: Annotated[str, typer.Option(help="Show the version in force at this moment, with its prices.")] = "",
+    *,
+    as_file: Annotated[
+        bool, typer.Option("--as-file", help="Print the version in force, now or --at, as a file to copy and change.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the versions of the rate card, or show the version that is in force at a moment."""

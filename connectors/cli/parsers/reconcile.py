@@ -16,8 +16,13 @@ def reconcile(
     litellm: Annotated[
         bool, typer.Option("--litellm", help="Compare with LiteLLM's spend logs too, by hour. Needs Postgres.")
     ] = False,
-    since: Annotated[str, typer.Option("--from", help="With --litellm: calls that started at or after.")] = "24h",
-    until: Annotated[str, typer.Option("--to", help="With --litellm: calls that started before.")] = "5m",
+    since: Annotated[
+        str | None,
+        typer.Option("--from", help="With --litellm: calls that started at or after.", show_default="24h"),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", help="With --litellm: calls that started before.", show_default="5m")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check in ledgers and events that all usage is billed once, and at LiteLLM's cost. Exit code 1 if something is missing,

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from connectors.billing.rate_files import POWER_LEVELS, InvalidRateCard, card_of
+from connectors.billing.rate_files import POWER_LEVELS, InvalidRateCard, card_of, text_of
 from connectors.cli.main import app
 from schemas.decoding import Unreadable, decoder
 from schemas.moments import parse_us
@@ -51,6 +51,21 @@ def test_power_levels_have_factors_only_if_the_card_has_their_table() -> None:
     assert plain is not None and plain.power_level == POWER_LEVELS
     created = card_of(HEAD + '[factors.power_level]\neco = "0.5"\n').factors
     assert created is not None and created.power_level == POWER_LEVELS | {"eco": D("0.5")}
+
+
+@pytest.mark.parametrize(
+    "card_in_force",
+    [
+        card_of(HEAD),
+        card_of(example_of_page()),
+        card_of(HEAD + "[default]\n[factors]\n"),
+        RateCard("r", 0, 7, entries=(Entry('a "b"\\\x7f\n*', "*", per_image=D("1E-7")),), default=Entry(minimum=D(2))),
+        RateCard("r", 0, factors=Factors(team={"équipe 1": D("0.5"), "\U0001f600": D(2)}, org={"o": D(1)})),
+    ],
+    ids=["cost", "page", "empty tables", "signs", "teams"],
+)
+def test_a_version_in_force_is_written_as_a_file_that_is_read_as_the_same_version(card_in_force: RateCard) -> None:
+    assert card_of(text_of(card_in_force)) == msgspec.structs.replace(card_in_force, put_at=0)
 
 
 def test_a_toml_datetime_is_accepted_as_a_moment() -> None:
@@ -125,7 +140,7 @@ def test_the_command_prints_the_meaning_of_a_file_or_its_errors(tmp_path: Path) 
     said = CliRunner().invoke(app, ["rates", "check", str(file)])
     assert said.exit_code == 1 and "write the number as text" in said.stderr
     said = CliRunner().invoke(app, ["rates", "check", str(tmp_path / "none.toml")])
-    assert said.exit_code == 1 and "the file cannot be read" in said.stderr
+    assert said.exit_code == 2 and "none.toml' cannot be used: no such file or directory." in said.stderr
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,13 @@ def test_the_version_is_that_of_the_distribution() -> None:
             {},
             "--at: 'soon' is not a moment. Give ISO 8601, for example",
         ),
+        *(
+            (["replay", "--from", day, "--to", "1h"], {}, f"--from: '{day}' is not a moment: {why}")
+            for day, why in (("2026-11-31", "there is no such moment, day"), ("1969-12-31", "outside 1970..9999. Give"))
+        ),
+        (["explain", "tx", "--at", "2h"], {}, "--at and --usd choose among the calls of a customer."),
+        (["explain", "--customer", "a", "--request", "b"], {}, "give only one of these: a transaction id, --request"),
+        (["explain"], {}, "give one of these: a transaction id, --request, or --customer with --at."),
         (
             ["explain", "--customer", "acme", "--at", "2h", "--around", "5"],
             {},
@@ -170,6 +177,25 @@ def test_the_version_is_that_of_the_distribution() -> None:
             "--from 1h is not before --to 2h. Give two moments, the earlier one first.",
         ),
         (["keys", "rotate", "x", "--overlap", "90d"], {}, "--overlap: 90d is too long. Give at most"),
+        (["keys", "create", "--name", "n", "--scope", "*", "--expires", "0d"], {}, "--expires: 0d is no time at all."),
+        (["credits", "grant", "user:a", "1", "--expires", "0d"], {}, "--expires: 0d is no time at all."),
+        *(
+            (words.split(), {}, f"{begin} 1h is not before {end} 2h. Give two moments, the earlier one first.")
+            for words, begin, end in (
+                ("dlq list --since 1h --until 2h", "--since", "--until"),
+                ("reconcile --litellm --from 1h --to 2h", "--from", "--to"),
+                ("backfill --source litellm-db --from 1h --to 2h", "--from", "--to"),
+                ("rates test x.toml --from 1h --to 2h", "--from", "--to"),
+                ("rates compare x.json --from 1h --to 2h", "--from", "--to"),
+            )
+        ),
+        (["reconcile", "--from", "2h"], {}, "--from and --to choose among LiteLLM's spend logs. Add --litellm"),
+        *(
+            (["backfill", "--source", "csv", option, "1h"], {}, f"{option} is only for --source litellm-db.")
+            for option in ("--from", "--to", "--overlap", "--checkpoint")
+        ),
+        (["backfill", "--source", "jsonl", "--delimiter", ";"], {}, "--delimiter is only for --source csv."),
+        (["backfill", "--source", "litellm-db", "--file", "x"], {}, "--source litellm-db reads no --file."),
         (["dlq", "list", "--kind", "all"], {}, "--kind: 'all' is not known. Give events, calls or both."),
         (["dlq", "requeue", "--accept", "x"], {}, "--accept: 'x' cannot be overruled. Give implausible_cost."),
         (["keys", "create", "--name", "n", "--scope", "all"], {}, "--scope: 'all' is not a scope. Give one of "),

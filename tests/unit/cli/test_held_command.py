@@ -1,5 +1,6 @@
 """`meterbridge held` with a pattern: what it prints, and that it changes nothing before a person confirms."""
 
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -7,9 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from connectors.cli import held as command
+from connectors.cli import unknown_customer
 from connectors.cli.parsers.held import held
 from connectors.config.settings import load_settings
+from connectors.operations.backlog import Backlog
+from connectors.operations.known_ids import KnownId
 from connectors.operations.ledgers import Held
+from connectors.operations.unread import Unread
+from schemas.errors import Unavailable
 
 FLOOD = [Held(f"attack-{n}", "end_user", "no_mapping", 1, 1, Decimal("0.5"), 1, 1) for n in range(1500)]
 HONEST = [
@@ -33,6 +39,7 @@ def ordered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     monkeypatch.setattr(command, "_read", lambda _deployment, _until_us=None, *, quiet: [*HONEST, *FLOOD])
     monkeypatch.setattr(command, "order_write_off_of_all", order)
     monkeypatch.setattr(command, "_watched", lambda: True)
+    monkeypatch.setattr(command, "uncounted_now", lambda _deployment: Backlog("raw", "meter"))
     return done
 
 
@@ -100,10 +107,75 @@ def test_a_selection_that_matches_nothing_says_what_is_held_besides(ordered: lis
     """Earlier a misspelt customer got the answer that nothing is held."""
     assert not ordered
     result = run("list", "--customer", "acmee")
-    assert result == (0, "Nothing is held for 'acmee'. Usage of 1502 customers is held: did you mean acme?\n")
+    assert result == (0, "Nothing is held for 'acmee'. Usage of 1502 customers is held. Did you mean acme?\n")
     assert run("list", "--match", "zz*") == (0, "Nothing is held for 'zz*'. Usage of 1502 customers is held.\n")
     code, sentence = run("write-off", "--customer", "acmee", "--comment", "x")
-    assert code == 1 and "nothing is held for 'acmee': did you mean acme? See `meterbridge held list`." in sentence
+    assert code == 1 and "nothing is held for 'acmee': see `meterbridge held list`. Did you mean acme?" in sentence
+
+
+@pytest.mark.parametrize(
+    ("known", "says"),
+    [
+        (KnownId(known=True), ""),
+        (KnownId(known=False, meant="did you mean initech?"), " No customer 'initec' is known: did you mean initech?"),
+        (KnownId(known=False), " No customer 'initec' is known: is it the id that LiteLLM has?"),
+    ],
+)
+def test_a_customer_that_nobody_knows_is_not_reported_as_one_without_held_usage(
+    ordered: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, known: KnownId, says: str
+) -> None:
+    """An org is not known here either: `--customer` takes the id of LiteLLM's customer."""
+    assert not ordered
+    monkeypatch.setenv("DATABASE_URL", "postgresql:///x")
+    monkeypatch.setattr(unknown_customer, "ask_database", lambda *_: known)
+    assert run("list", "--customer", "initec") == (
+        0,
+        f"Nothing is held for 'initec'. Usage of 1502 customers is held.{says}\n",
+    )
+
+
+def test_a_list_is_whole_without_postgres(ordered: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> KnownId:
+        raise Unavailable("postgres_away", "ConnectionRefusedError")
+
+    assert not ordered
+    monkeypatch.setenv("DATABASE_URL", "postgresql:///x")
+    monkeypatch.setattr(unknown_customer, "ask_database", away)
+    code, result = run("list", "--customer", "initec")
+    assert code == 0 and "Whether this customer is known cannot be seen: Postgres: postgres_away." in result
+
+
+def test_calls_that_no_meter_has_read_are_named_below_the_list_and_in_json(
+    ordered: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an earlier version only an empty list said so."""
+    assert not ordered
+    monkeypatch.setattr(command, "uncounted_now", lambda _: Backlog("raw", "meter", Unread(2, 3.0), runs=False))
+    says = "2 calls in raw are not counted yet, the oldest is 3 s old, and no meter runs: `meterbridge worker --only meter`."
+    for words in (("--customer", "acme"), ("--customer", "nobody")):
+        assert says in " ".join(run("list", *words)[1].split()), words
+    assert json.loads(run("list", "--json")[1])["uncounted"] == {
+        "records": 2,
+        "oldest_seconds": 3.0,
+        "role_runs": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "says"),
+    [
+        ("no_subscription", 0, "acme"),
+        ("no_maping", 2, "no usage is held for 'no_maping': did you mean no_mapping? Reasons are ambiguous, "),
+        ("cost_differs", 2, "dead letters have it, see `meterbridge dlq list --reason cost_differs`."),
+        ("unpriced", 2, "counted calls are not billed for it, see `meterbridge reconcile`."),
+    ],
+)
+def test_held_usage_is_selected_by_its_reason_and_a_reason_of_another_list_is_named(
+    ordered: list[tuple[str, int]], reason: str, code: int, says: str
+) -> None:
+    assert not ordered
+    result = run("list", "--reason", reason)
+    assert (result[0], says in " ".join(result[1].split()), "attack-" in result[1]) == (code, True, False)
 
 
 def test_a_reason_is_explained_below_the_list(ordered: list[tuple[str, int]]) -> None:

@@ -138,6 +138,25 @@ def test_an_unreachable_kafka_gives_one_sentence_for_each_client_library(error: 
     assert result == f"Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS=kafka-1:9092,kafka-2:9092{said}: {KAFKA_RUNS}"
 
 
+def test_a_variable_that_has_its_default_may_be_unset_and_the_sentence_says_so() -> None:
+    unset = load_settings({})
+    kafka = with_address(Unavailable("kafka_unavailable"), lambda: unset)
+    assert kafka.startswith(
+        "Kafka does not answer at the default KAFKA_BOOTSTRAP_SERVERS=localhost:9092: is it running"
+    )
+    lago = with_address(LagoUnavailable("connect"), lambda: unset)
+    assert lago == "Lago does not answer at the default LAGO_API_URL=http://localhost:3000: is it running?"
+    assert "default" not in with_address(Unavailable("kafka_unavailable"), settings)
+
+
+def test_a_database_that_does_not_exist_or_is_not_migrated_is_named_without_its_password() -> None:
+    for detail in ("the database does not exist: make it", "UndefinedTableError 42P01: run `meterbridge db migrate`"):
+        error = Unavailable("postgres_schema", detail)
+        assert with_address(error, settings) == (
+            f"{error}; asked the database 'meterbridge' of DATABASE_URL or POSTGRES_DB, at db:6543"
+        )
+
+
 def test_a_refusal_by_kafka_is_reported_as_such_and_our_bug_stays_a_bug() -> None:
     result = kafka_sentence(TopicAuthorizationFailedError("billing.orgs"), servers)
     assert result.startswith("Kafka at KAFKA_BOOTSTRAP_SERVERS=kafka-1:9092,kafka-2:9092 refuses: ")

@@ -11,8 +11,9 @@ from schemas.errors import ConfigurationError
     [
         ("WINDOW_SECONDS", "must be a whole number, for example 60"),
         ("MAX_BODY_BYTES", "must be a number of bytes, for example 67108864 or 64MiB"),
-        ("GRACE_SECONDS", "must be a number, for example 2.5"),
-        ("MAX_USD_PER_CALL", "must be a number, for example 2.5"),
+        ("PORT", "must be a whole number, for example 8080"),
+        ("GRACE_SECONDS", "must be a number, for example 5"),
+        ("MAX_USD_PER_CALL", "must be a number, for example 1000"),
         ("AUTO_SUBSCRIBE", "must be 1 or 0"),
         ("LAGO_API_URL", "must be an address such as http://host:3000"),
         ("LOG_LEVEL", "must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),

@@ -28,19 +28,23 @@ def of(prefix: str) -> set[str]:
 @pytest.mark.parametrize(
     ("existing", "prefix", "said"),
     [
-        (of("meter."), "prod.", "there are topics of TOPIC_PREFIX=meter., while TOPIC_PREFIX is prod.:"),
-        (of("meter."), "", "there are topics of TOPIC_PREFIX=meter., while TOPIC_PREFIX is not set:"),
-        (of(""), "prod.", "there are topics of no TOPIC_PREFIX, while TOPIC_PREFIX is prod.:"),
-        (of("a.") | of("b."), "c.", "there are topics of TOPIC_PREFIX=a. or TOPIC_PREFIX=b., while"),
+        (of("meter."), "prod.", "TOPIC_PREFIX=meter., and none of TOPIC_PREFIX=prod., which is set now:"),
+        (of("meter."), "", "TOPIC_PREFIX=meter., and none of the empty TOPIC_PREFIX, which is set now:"),
+        (of(""), "prod.", "the empty TOPIC_PREFIX, and none of TOPIC_PREFIX=prod., which is set now:"),
+        (
+            of("a.") | of("b."),
+            "c.",
+            "TOPIC_PREFIX=a. or TOPIC_PREFIX=b., and none of TOPIC_PREFIX=c., which is set now:",
+        ),
     ],
 )
-def test_topics_of_another_prefix_are_named_behind_the_missing_ones(
+def test_topics_of_another_prefix_are_named_and_no_advice_contradicts_it(
     existing: set[str], prefix: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Earlier the sentence began with all missing topics and the advice to create them, which would make empty ones."""
     text = complaint(existing, prefix, monkeypatch)
-    assert text.startswith(f"Topics {prefix}{RAW.name}, ")
-    assert said in text
-    assert text.endswith("`meterbridge topics create` would make other, empty ones.")
+    assert text.startswith(f"There are topics of {said} correct TOPIC_PREFIX.")
+    assert text.endswith("Only if you want other, empty topics: `meterbridge topics create`.") and "missing" not in text
 
 
 @pytest.mark.parametrize("existing", [set(), of("prod.") - {f"prod.{RAW.name}"} | of("meter."), {f"others-{RAW.name}"}])

@@ -77,6 +77,8 @@ async def test_a_requeue_over_http_of_a_reason_that_no_dead_letter_has_is_refuse
     service = DeadLetterService(cast("Any", None), None)
     for reason, said in (
         ("negativ_cost", "did you mean negative_cost?"),
+        ("no_mapping", "usage is held for it, see `meterbridge held list --reason no_mapping`."),
+        ("unpriced", "counted calls are not billed for it, see `meterbridge reconcile`."),
         ("z" * 100_000, f"{'z' * 60!r}: Reasons are"),
     ):
         with pytest.raises(Rejected) as refused:

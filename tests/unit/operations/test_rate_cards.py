@@ -118,15 +118,13 @@ def test_a_card_from_litellms_price_list_prices_each_kind_of_token_once() -> Non
     [
         ('{"gpt-4o": \n {', "line 2, column 3: the JSON is invalid"),
         ("[]", "the file must be a JSON object by model"),
-        (None, "the file cannot be read (FileNotFoundError)"),
     ],
 )
 def test_an_unreadable_price_list_is_refused_with_the_place_and_the_next_step(
-    tmp_path: Path, content: str | None, sentence: str
+    tmp_path: Path, content: str, sentence: str
 ) -> None:
     file = tmp_path / "prices.json"
-    if content is not None:
-        file.write_text(content, encoding="utf-8")
+    file.write_text(content, encoding="utf-8")
     with pytest.raises(InvalidPriceList) as refused:
         read_prices(file)
     assert str(file) in str(refused.value) and sentence in str(refused.value)

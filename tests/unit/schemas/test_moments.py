@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import Rejected
-from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_iso
+from schemas.moments import HOUR_US, MAX_US, MOMENT_FORM, SECOND_US, parse_us, to_iso
 
 MS_FROM, US_FROM, NS_FROM = 10**11, 10**14, 10**17
 
@@ -38,6 +38,27 @@ def test_times_before_1970_and_after_9999_are_refused(value: float | str) -> Non
         with pytest.raises(Rejected) as refused:
             parse_us(value)
         assert refused.value.reason == "bad_time"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("2026-11-31", "day"),
+        ("2026-13-01T00:00Z", "month"),
+        ("2026-11-30T25:00", "hour"),
+        ("2026-11-30 10:61", "minute"),
+    ],
+)
+def test_a_day_or_time_that_does_not_exist_is_named_and_the_text_is_not_repeated(text: str, why: str) -> None:
+    """Earlier the message asked for ISO 8601 alone, which it is."""
+    with pytest.raises(Rejected) as refused:
+        parse_us(text)
+    begin, _, end = refused.value.detail.partition(": expected ")
+    assert begin.startswith(f"there is no such moment, {why} ") and end == MOMENT_FORM
+    for other in ("day 12", "soon", "2026-11-1"):
+        with pytest.raises(Rejected) as refused:
+            parse_us(other)
+        assert refused.value.detail == f"expected {MOMENT_FORM}"
 
 
 def test_the_last_microsecond_of_9999_is_valid() -> None:
