@@ -29,10 +29,10 @@ from schemas.plurals import numbered
 from schemas.ranges import counts, dollars, written
 from schemas.reasons import WRITTEN_OFF
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt
-from streams.core.metering.batch_identities import HOUR_MS, tag_of
+from streams.core.metering.batch_identities import HOUR_MS, strongest, tag_of
 from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, FAILED_WITH_COST, REJECTED
 from streams.core.metering.failed_attempts import after_carried, mark_of, own_cost, without_attempts
-from streams.core.metering.known_identities import SETTLED
+from streams.core.metering.known_identities import NEVER, SETTLED
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.matching import NOISE
 from streams.core.metering.read_usage import usage_of
@@ -324,7 +324,8 @@ def _remember(
                 evidence.gaps.append(f"the call at offset {offset} of partition {partition} cannot be read any more")
             continue
         job = usage.job
-        evidence.seen.update(dict.fromkeys(usage.twins, tag))
+        for twin in usage.twins.kept if usage.twins is not None else ():
+            evidence.seen[twin] = strongest((tag, evidence.seen.get(twin, NEVER)))
         if not job or job is not usage.identity:
             evidence.seen[usage.identity] = tag
         if job and (job is usage.identity or tag >= SETTLED):
