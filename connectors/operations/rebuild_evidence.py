@@ -152,12 +152,13 @@ def evidence_of(
     evidence = Evidence(min([known_to, *calls.waiting]), waiting=len(calls.waiting))
     raw_begin = offset_range_of(kafka, topics.raw).ranges[partition][0]
     known_ms = _known_from(deployment, partition, evidence, calls, enriched[0], raw_begin)
+    if calls.first >= 0 and oldest_ms > calls.first_ms:
+        evidence.gaps.append("events or receipts are gone that are younger than the first enriched call")
+        known_ms = max(known_ms, oldest_ms)  # what looks open or held may have been billed by one of these events
     if known_ms:
         evidence.forgot_us = known_ms * 1000 + _CLOCKS_US
         if any(end_us < evidence.forgot_us for end_us in calls.waiting.values()):
             evidence.gaps.append("calls that were open or held ended before that time")
-    if calls.first >= 0 and oldest_ms > calls.first_ms:
-        evidence.gaps.append("events or receipts are gone that are younger than the first enriched call")
     if calls.strays:
         evidence.gaps.append(
             f"{numbered(len(calls.strays), 'open or held call belongs', 'open or held calls belong')} to other partitions since the topic grew"
