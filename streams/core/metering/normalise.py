@@ -45,6 +45,8 @@ _APART_MS = 2
 #: A sender may leave the status out, and LiteLLM's database stores an interrupted stream as a success.
 _STATUSES = ("success", "failure", "")
 _LITELLM = (SLP, FLAT)
+#: The shapes whose identity is made of ids, status and a time.
+_TIMED = (*_LITELLM, INTEGRATION)
 
 _NO_METADATA = CallMetadata()
 _NO_PROPERTIES = LagoProperties()
@@ -86,8 +88,8 @@ def normalise(
     usage.checked_us = record.checked_at
     if record.accepted:
         usage.accepted = record.accepted
-    backfilled = record.source == BACKFILL and record.shape in _LITELLM
-    if backfilled:
+    backfilled = record.source == BACKFILL
+    if backfilled and record.shape in _LITELLM:
         _without_suffix(usage, record.call.status or "")
     if usage.call_type not in PLAIN and usage.metered is None:
         tell_kind(usage, record.call)
@@ -103,7 +105,7 @@ def normalise(
             tell_whose(usage, metadata)
     if record.power_level:
         usage.power_level, usage.has_details = record.power_level, True
-    if backfilled and usage.twins is None and usage.identity is not usage.job:
+    if backfilled and record.shape in _TIMED and usage.twins is None and usage.identity is not usage.job:
         usage.twins = _twins(usage)
     if not 0 <= record.received_at < MAX_US:
         raise Rejected("bad_time", "received outside 1970..9999")
@@ -176,7 +178,7 @@ def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     identity = _litellm_identity(call_id, request_id, call.status or "", at_us)
     if at_us is None and (call.startTime is not None or call.endTime is not None):
         usage = _litellm(record, call, unit)
-        if usage.identity != identity:
+        if usage.identity != identity and record.source != BACKFILL:
             usage.twins = Twins((identity,), (identity,))  # its identity in earlier releases
         return usage
     tokens = (
