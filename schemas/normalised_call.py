@@ -2,12 +2,24 @@
 
 from decimal import Decimal
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from schemas.money import ZERO
 from schemas.wire import Metered
+
+
+class Twins(NamedTuple):
+    """Other identities that one call may have, 16 bytes each.
+
+    Fields:
+        sought: if one of them is known, the call is a repeat.
+        kept: they are remembered with the call.
+    """
+
+    sought: tuple[bytes, ...] = ()
+    kept: tuple[bytes, ...] = ()
 
 
 class Usage(msgspec.Struct, gc=False):
@@ -27,8 +39,8 @@ class Usage(msgspec.Struct, gc=False):
         byok: whether the caller's own provider key paid the provider.
         checked_us: when a check found that the usage log does not have the call, microseconds since 1970 UTC; 0 =
             never.
-        twins: identities that the same call may have on another route. Only a backfilled call has them, because its
-            times are in milliseconds and may be rounded.
+        twins: identities that the same call may have on another route. A backfilled call has them, because its times are
+            in milliseconds and may be rounded, and so has a call whose sender gave no time.
         metered: usage that another service measured, emitted unchanged and without a cost. None for a call.
         note: why a value was corrected, e.g. `future_time`; `""` = nothing was.
         kind: the kind of the call (streams/core/metering/call_kinds.py).
@@ -78,7 +90,7 @@ class Usage(msgspec.Struct, gc=False):
     key_alias: str = ""
     note: str = ""
     checked_us: int = 0
-    twins: tuple[bytes, ...] = ()
+    twins: Twins | None = None
     metered: Metered | None = None
     kind: str = "inference"
     media: bool = False

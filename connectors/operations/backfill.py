@@ -134,7 +134,7 @@ class Backfill:
             done.refuse(place_of(place, element), "unreadable")
             return None
         call = _raw(value).call
-        timeless = call.startTime is None and call.timestamp is None
+        timeless = all(moment in (None, "") for moment in (call.startTime, call.timestamp))
         if timeless:
             usage.start_us -= usage.start_us % _MILLISECOND_US  # a missing call's start is precise to the millisecond
         before = self._seen.get(usage.identity)

@@ -29,10 +29,10 @@ from schemas.plurals import numbered
 from schemas.ranges import counts, dollars, written
 from schemas.reasons import WRITTEN_OFF
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt
-from streams.core.metering.batch_identities import HOUR_MS, tag_of
+from streams.core.metering.batch_identities import HOUR_MS, strongest, tag_of
 from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, FAILED_WITH_COST, REJECTED
 from streams.core.metering.failed_attempts import after_carried, mark_of, own_cost, without_attempts
-from streams.core.metering.known_identities import SETTLED
+from streams.core.metering.known_identities import NEVER, SETTLED
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.matching import NOISE
 from streams.core.metering.read_usage import usage_of
@@ -152,12 +152,13 @@ def evidence_of(
     evidence = Evidence(min([known_to, *calls.waiting]), waiting=len(calls.waiting))
     raw_begin = offset_range_of(kafka, topics.raw).ranges[partition][0]
     known_ms = _known_from(deployment, partition, evidence, calls, enriched[0], raw_begin)
+    if calls.first >= 0 and oldest_ms > calls.first_ms:
+        evidence.gaps.append("events or receipts are gone that are younger than the first enriched call")
+        known_ms = max(known_ms, oldest_ms)  # what looks open or held may have been billed by one of these events
     if known_ms:
         evidence.forgot_us = known_ms * 1000 + _CLOCKS_US
         if any(end_us < evidence.forgot_us for end_us in calls.waiting.values()):
             evidence.gaps.append("calls that were open or held ended before that time")
-    if calls.first >= 0 and oldest_ms > calls.first_ms:
-        evidence.gaps.append("events or receipts are gone that are younger than the first enriched call")
     if calls.strays:
         evidence.gaps.append(
             f"{numbered(len(calls.strays), 'open or held call belongs', 'open or held calls belong')} to other partitions since the topic grew"
@@ -324,7 +325,8 @@ def _remember(
                 evidence.gaps.append(f"the call at offset {offset} of partition {partition} cannot be read any more")
             continue
         job = usage.job
-        evidence.seen.update(dict.fromkeys(usage.twins, tag))
+        for twin in usage.twins.kept if usage.twins is not None else ():
+            evidence.seen[twin] = strongest((tag, evidence.seen.get(twin, NEVER)))
         if not job or job is not usage.identity:
             evidence.seen[usage.identity] = tag
         if job and (job is usage.identity or tag >= SETTLED):

@@ -28,6 +28,7 @@ from streams.core.metering.matching import (
     CopyVerdict,
     LoggedCall,
     LoggedDetails,
+    has_start,
     nameless,
     of_a_job,
     verdict,
@@ -50,11 +51,16 @@ log.cache_write_tokens, log.images, log.seconds, COALESCE(log.byok, false) AS by
 _OF_ROW = len(LoggedCall._fields) - 1
 _STARTED, _ENDED = LoggedCall._fields.index("start_us"), LoggedDetails._fields.index("end_us")
 #: Finds rows that may be the same call; streams/core/metering/matching.py decides. It searches by identity, by alias
-#: and start, by request id, and for calls from LiteLLM's `lago` callback by customer, cost and end.
+#: and start, by request id, and for calls from LiteLLM's `lago` callback by customer, cost and end. Copies of a job, or
+#: of usage that is identified without its time, may have starts in different months.
 _CANDIDATES = f"""
 SELECT asked.number, {_COLUMNS}
 FROM unnest($1::int[], $2::bytea[], $3::date[]) AS asked (number, identity, month)
 JOIN llm_usage_log log ON log.identity = asked.identity AND log.month = asked.month
+UNION
+SELECT asked.number, {_COLUMNS}
+FROM unnest($12::int[], $13::bytea[]) AS asked (number, identity)
+JOIN llm_usage_log log ON log.identity = asked.identity
 UNION
 SELECT asked.number, {_COLUMNS}
 FROM unnest($1::int[], $4::text[], $5::timestamptz[], $9::timestamptz[]) AS asked (number, alias, started_at, ended_at)
@@ -173,6 +179,8 @@ async def _candidates(database: Database, calls: Sequence[Usage], checked: LogCh
             [to_datetime(call.end_us) for call in calls],
             [call.customer_id for call in calls],
             [call.cost for call in calls],
+            [number for number, call in enumerate(calls) if call.job or not has_start(call)],
+            [call.job or call.identity for call in calls if call.job or not has_start(call)],
         )
     candidates: dict[int, list[LoggedCall]] = {}
     for row in rows:

@@ -2,7 +2,8 @@
 -- $3: kinds of ids that name a user who pays. An id of another kind, such as `end_user`, the client chose.
 -- $4: whether a rebuilt ledger has counted the call again. What was debited for it before is compared with what is due, as it is
 -- for a call whose event is known, and for one whose debit was given back. If the event or write-off of its part gave it back, it
--- will come again when the tables are filled anew: until then the debit stays as it is.
+-- will come again when the tables are filled anew: until then the debit stays as it is. A part that calls have only left
+-- (`recounted`) has no such event.
 SELECT d.calls, d.amount, d.overdraft
 FROM (
     SELECT
@@ -18,9 +19,11 @@ FROM (
         array_agg(u.power_level) AS power_levels
     FROM (
         SELECT l.*, l.id_kind IN ('end_user', 'user', 'team', 'organization', 'key', 'unattributed') AS named_by_litellm,
-            l.decided OR c.again OR EXISTS (
-                SELECT FROM credit_transactions t WHERE t.idempotency_key = 'call:' || encode(l.identity, 'hex') || ':1'
-            ) AND NOT EXISTS (SELECT FROM corrected_parts m WHERE m.part = l.part) AS to_compare
+            l.decided OR c.again OR (
+                EXISTS (
+                    SELECT FROM credit_transactions t WHERE t.idempotency_key = 'call:' || encode(l.identity, 'hex') || ':1'
+                ) AND NOT EXISTS (SELECT FROM corrected_parts m WHERE m.part = l.part AND NOT m.recounted)
+            ) AS to_compare
         FROM unnest($1::bytea[], $2::text[], $4::boolean[]) WITH ORDINALITY AS c (identity, month, again, number)
         JOIN call_terms l ON l.identity = c.identity AND l.month = c.month::date
         ORDER BY c.number

@@ -13,17 +13,21 @@ import asyncpg
 import pytest
 
 from connectors.ingest.raw_record import strip
+from connectors.operations.dead_letters import usage_of
 from connectors.operations.usage_log import LogCheck, log_judgements
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.policy import MeterPolicy
-from schemas.wire import FLAT
+from schemas.wire import FLAT, LAGO
 from streams.components import Components
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.metering.matching import KNOWN
 from tests.support.calls import Raw
 from tests.support.command import Ended, meterbridge
 from tests.support.database import fresh_database, projector_parts, rows, until
 from tests.support.eventually import soon
+from tests.support.history import TOPICS
+from tests.support.projection import Writer, usage
 from tests.support.recorded_day import DAY, RECORDED, exported, recorded, table
 from tests.support.stage import Stage
 
@@ -165,6 +169,21 @@ async def test_a_webhook_that_arrives_after_its_backfill_is_a_duplicate(
     assert len(lost) == 1
 
 
+async def test_a_post_without_a_time_that_was_lost_and_is_repeated_after_its_backfill_is_a_duplicate(
+    stage: Stage, database: str, running: Components, tmp_path: Path
+) -> None:
+    """Two rows with the same ids and different starts stay two calls."""
+    untimed = {"id": "r", "litellm_call_id": "c", "spend": 0.5, "user_id": "u-alice"}
+    file = tmp_path / "rows.jsonl"
+    lines = [{**untimed, "status": "success", "startTime": time.time() - ago} for ago in (60, 30)]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    assert (await fill(stage, database, "--source", "jsonl", "--file", str(file))).json["missing"] == 2
+    await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 2)
+    stage.put(raws([untimed, {**untimed, "status": "success"}]))
+    await soon(lambda: stage.sensors.calls.get("duplicate") == 2, limit_s=20)
+    assert (await log_of(database))[:2] == (2, 1)
+
+
 async def test_a_failed_attempt_and_its_success_both_with_cost_are_billed_as_two(
     stage: Stage, database: str, running: Components, tmp_path: Path
 ) -> None:
@@ -266,3 +285,34 @@ async def test_a_table_from_a_spreadsheet_is_read_row_by_row_and_uncertain_rows_
         "line 4, request req-3 (startTime): bad_time",
         f"line 5, request req-4 ({cut}): open_quote",
     ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "element"),
+    [
+        (FLAT, {"id": "batch_0123456789abcdef", "call_type": "aretrieve_batch", "response_cost": 1}),
+        (FLAT, {"litellm_call_id": "untimed", "response_cost": 1}),
+        (LAGO, {"transaction_id": "t", "external_subscription_id": "acme", "precise_total_amount_cents": "100"}),
+    ],
+    ids=["a job", "a call without a time", "an event of a sender"],
+)
+async def test_a_copy_of_next_month_is_found_if_its_identity_has_no_start(
+    database: str, shape: str, element: dict[str, Any]
+) -> None:
+    """A lost ledger had counted it, so only the log knows. The log was searched in the month of the copy alone."""
+    copies = []
+    for at in (datetime(2026, 11, 30, 23, 59, 58, tzinfo=UTC), datetime(2026, 12, 1, 0, 0, 5, tzinfo=UTC)):
+        stripped = strip(json.dumps(element).encode(), shape, round(at.timestamp() * 1e6), CUSTOMER_ID_FIELDS)
+        assert stripped is not None
+        one = usage_of(stripped[1], "acme", Decimal("1e-12"))
+        assert one is not None
+        copies.append(one)
+    counted, again = copies
+    assert counted.identity == again.identity
+    ids = {"identity": counted.identity.hex(), "call_id": counted.call_id, "request_id": "another poll's"}
+    times = {"start": "2026-11-30T23:59:58Z", "end": "2026-11-30T23:59:58Z"}
+    async with Writer(database) as writer:
+        assert await writer.put(TOPICS.enriched, usage(1, cost_usd=Decimal(1), **ids, **times))
+    with Database(database, size=1) as pool:
+        [judged] = await log_judgements(pool, [again], LogCheck(0, "enriched", {}), MeterPolicy())
+    assert (judged.verdict.word, judged.sendable) == (KNOWN, False)

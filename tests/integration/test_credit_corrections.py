@@ -112,6 +112,20 @@ async def test_the_debit_of_a_call_that_a_rebuilt_ledger_does_not_bill_is_given_
     assert await net_balances(url, "org:org") == [Decimal(8)]
 
 
+async def test_a_copy_that_is_billed_in_the_part_that_its_call_had_left_is_debited_at_once(url: str) -> None:
+    """A rebuilt ledger counted it under BYOK_POLICY=skip. Earlier its debit waited for the event of the part, and held usage
+    waits for days."""
+    bought = {"org_id": "org", "cost_usd": Decimal(1)}
+    await project(url, TOPICS.enriched, usage(7, **bought), usage(8, **bought))
+    unbilled = {"cost_usd": Decimal(1), "decision": "byok", "part": "", "ledger": PREFIX}
+    await project(url, TOPICS.enriched, usage(7, **bought), usage(8, **unbilled))
+    assert await net_balances(url, "org:org") == [Decimal(9)]
+    await project(url, TOPICS.enriched, usage(8, **{**bought, "offset": 20}))
+    assert await net_balances(url, "org:org") == [Decimal(8)]
+    await project(url, TOPICS.events, event(), manifest=manifest())
+    assert await net_balances(url, "org:org") == [Decimal(8)]
+
+
 @pytest.mark.parametrize("written_off", [False, True])
 async def test_tables_that_are_filled_anew_move_no_credits_before_the_end_of_a_part(
     url: str, *, written_off: bool

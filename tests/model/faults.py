@@ -121,7 +121,7 @@ def an_ended_subscription_is_billed(patch: pytest.MonkeyPatch) -> None:
 
 def a_backfilled_row_is_not_recognised_as_a_copy(patch: pytest.MonkeyPatch) -> None:
     """The callback that arrives after it is billed too."""
-    patch.setattr(normalise, "_twins", lambda usage: ())
+    patch.setattr(normalise, "_twins", lambda usage: None)
 
 
 def the_log_is_searched_by_identity_alone(patch: pytest.MonkeyPatch) -> None:

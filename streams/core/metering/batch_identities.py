@@ -46,16 +46,17 @@ class BatchIdentities:
     def also(self, usage: Usage, tag: int) -> int:
         """Return the strongest tag of a call that has twins or a job; `tag` is the tag of its own identity."""
         tags = [tag]
-        if usage.twins:
-            tags_known = self._state.seen.tags(usage.twins)
-            tags += [self.new.get(twin, known) for twin, known in zip(usage.twins, tags_known, strict=True)]
-            self._stored.update(twin for twin, known in zip(usage.twins, tags_known, strict=True) if known != NEVER)
+        if usage.twins is not None:
+            sought = usage.twins.sought
+            tags += [
+                self.new.get(twin, known) for twin, known in zip(sought, self._state.seen.tags(sought), strict=True)
+            ]
         job = self._job(usage.job) if usage.job else None
         # The answer of a response can be read again. Such a read is a call of its own, so it counts as known only if
         # another read was billed.
         if job is not None and (usage.job is usage.identity or job.tag >= SETTLED):
             tags.append(job.tag)
-        return _strongest(tags)
+        return strongest(tags)
 
     def reopen(self, identity: bytes) -> None:
         """Register that an identity without a cost in the ledger is counted again with a cost."""
@@ -69,8 +70,16 @@ class BatchIdentities:
             self.jobs[usage.job] = Job(hour, tag)
 
     def keep(self, usage: Usage, tag: int, clock_ms: int) -> None:
-        """Remember a call with twins or a job under `tag`, beside its own identity."""
-        self.new.update(dict.fromkeys(usage.twins, tag))
+        """Remember a call with twins or a job under `tag`, beside its own identity.
+
+        Another call may be remembered under the same twin. The stronger tag stays.
+        """
+        if usage.twins is not None:
+            kept = usage.twins.kept
+            for twin, known in zip(kept, self._state.seen.tags(kept), strict=True):
+                if known != NEVER:
+                    self._stored.add(twin)
+                self.new[twin] = strongest((tag, self.new.get(twin, known)))
         if usage.job is usage.identity:
             self.new.pop(usage.identity, None)
             self.jobs[usage.job] = Job(clock_ms // HOUR_MS, tag)
@@ -125,7 +134,7 @@ def tag_of(usage: Usage, decision: str) -> int:
     return COSTLESS if decision in PRICEABLE or usage.job is usage.identity else UNTOLD
 
 
-def _strongest(tags: Sequence[int]) -> int:
+def strongest(tags: Sequence[int]) -> int:
     """Return the highest tag; but `UNTOLD` overrides `COSTLESS`, because it excludes copies."""
     highest = max(tags)
     return UNTOLD if highest == COSTLESS and UNTOLD in tags else highest

@@ -18,6 +18,7 @@ from schemas.policy import MeterPolicy
 from streams.core.metering.call_kinds import JOBS
 from streams.core.metering.call_meaning import SEALED
 from streams.core.metering.decisions import BILLED, LOST, METERED, PRICEABLE, REJECTED, decide
+from streams.core.metering.identity import identity_of
 from streams.core.metering.spend_log_ids import alias_of, base_of, names_a_job
 
 #: The largest difference between two starts of one call, microseconds. The database rounds to milliseconds.
@@ -158,10 +159,22 @@ def same_call(copy: Usage, row: LoggedCall) -> bool | None:
         return True
     if copy.call_id and row.call_id:
         coarse = not copy.start_us % _MILLISECOND_US or not row.start_us % _MILLISECOND_US
-        return copy.call_id == row.call_id and coarse
+        return copy.call_id == row.call_id and (coarse or _without_start(copy) or _without_start(row))
     if near or told_after:
         return True
     return None if not copy.call_id else False
+
+
+def has_start(call: Usage) -> bool:
+    """Return whether the identity of the call is made of its start, so that each copy of it has the same start."""
+    ids, start = ("litellm", call.call_id, call.request_id), str(call.start_us // 1000)
+    return call.identity in (identity_of(*ids, call.status, start), identity_of(*ids, "", start))
+
+
+def _without_start(call: Usage | LoggedCall) -> bool:
+    """Return whether the sender of the call gave no start: then it has that of its end or receipt."""
+    ids = ("litellm", call.call_id, call.request_id)
+    return call.identity in (identity_of(*ids, call.status, ""), identity_of(*ids, "", ""))
 
 
 def _same_cost(copy: Usage, row: LoggedCall) -> bool:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us
 from schemas.money import ZERO, quantise
-from schemas.normalised_call import Usage
+from schemas.normalised_call import Twins, Usage
 from schemas.wire import (
     BACKFILL,
     CLOUDEVENT,
@@ -42,7 +42,11 @@ LITELLM_SOURCE = "litellm-proxy"
 
 #: The largest difference between a start in LiteLLM's database and in its callbacks, milliseconds.
 _APART_MS = 2
+#: A sender may leave the status out, and LiteLLM's database stores an interrupted stream as a success.
+_STATUSES = ("success", "failure", "")
 _LITELLM = (SLP, FLAT)
+#: The shapes whose identity is made of ids, status and a time.
+_TIMED = (*_LITELLM, INTEGRATION)
 
 _NO_METADATA = CallMetadata()
 _NO_PROPERTIES = LagoProperties()
@@ -84,8 +88,8 @@ def normalise(
     usage.checked_us = record.checked_at
     if record.accepted:
         usage.accepted = record.accepted
-    backfilled = record.source == BACKFILL and record.shape in _LITELLM
-    if backfilled:
+    backfilled = record.source == BACKFILL
+    if backfilled and record.shape in _LITELLM:
         _without_suffix(usage, record.call.status or "")
     if usage.call_type not in PLAIN and usage.metered is None:
         tell_kind(usage, record.call)
@@ -101,7 +105,7 @@ def normalise(
             tell_whose(usage, metadata)
     if record.power_level:
         usage.power_level, usage.has_details = record.power_level, True
-    if backfilled and usage.identity is not usage.job:
+    if backfilled and record.shape in _TIMED and usage.twins is None and usage.identity is not usage.job:
         usage.twins = _twins(usage)
     if not 0 <= record.received_at < MAX_US:
         raise Rejected("bad_time", "received outside 1970..9999")
@@ -133,7 +137,7 @@ def _litellm(record: RawRecord, call: Call, unit: Decimal) -> Usage:
         end_us = record.received_at if start_us is None else start_us
     tokens_input = count_of(call.tokens_input if call.prompt_tokens is None else call.prompt_tokens)
     tokens_output = count_of(call.tokens_output if call.completion_tokens is None else call.completion_tokens)
-    return Usage(
+    usage = Usage(
         _litellm_identity(call_id, request_id, status, start_us),
         "",
         "",
@@ -162,6 +166,9 @@ def _litellm(record: RawRecord, call: Call, unit: Decimal) -> Usage:
         _text(call.api_key or metadata.user_api_key_hash or call.api_key_hash),
         _text(call.key_alias or metadata.user_api_key_alias),
     )
+    if start_us is None:
+        usage.twins = _when_backfilled(call_id, request_id)
+    return usage
 
 
 def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
@@ -171,7 +178,8 @@ def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     identity = _litellm_identity(call_id, request_id, call.status or "", at_us)
     if at_us is None and (call.startTime is not None or call.endTime is not None):
         usage = _litellm(record, call, unit)
-        usage.twins = () if usage.identity == identity else (identity,)  # its identity in earlier releases
+        if usage.identity != identity and record.source != BACKFILL:
+            usage.twins = Twins((identity,), (identity,))  # its identity in earlier releases
         return usage
     tokens = (
         call.prompt_tokens if call.tokens_input is None else call.tokens_input,
@@ -186,6 +194,8 @@ def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     usage.cache_hit = call.cache_hit is not None and is_yes(call.cache_hit)
     usage.byok = call.byok is True
     _tell_parties(usage, call, call.metadata or _NO_METADATA)
+    if at_us is None:
+        usage.twins = _when_backfilled(call_id, request_id)
     return usage
 
 
@@ -243,7 +253,7 @@ def _cloud_event(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     )
     usage = _plain(record, at_us, identity, tokens, _cost(call, unit))
     if identity is not full:
-        usage.twins = (full,)  # its identity in earlier releases
+        usage.twins = Twins((full,), (full,))  # its identity in earlier releases
     usage.request_id = event_id
     usage.model = _text(data.model)
     usage.provider = _text(data.provider)
@@ -306,16 +316,24 @@ def _without_suffix(usage: Usage, status: str) -> None:
             usage.note = SEALED
 
 
-def _twins(usage: Usage) -> tuple[bytes, ...]:
-    """Return the identities that a backfilled call may have if a callback reports it.
+def _twins(usage: Usage) -> Twins:
+    """Return the identities that a backfilled call may have if its sender reports it.
 
-    LiteLLM's database keeps the start with a precision of 2 ms, and stores an interrupted stream as a success.
+    LiteLLM's database keeps the start with a precision of 2 ms. A sender may give no start at all (ADR 0067). Two
+    backfilled calls with the same ids and different starts are two calls. So each of them is remembered for a repeat
+    without a time (`_when_backfilled`), but is not itself sought there.
     """
     start_ms = usage.start_us // 1000
     ids = ("litellm", usage.call_id, usage.request_id)
     near = range(max(0, start_ms - _APART_MS), start_ms + _APART_MS + 1)
-    twins = {identity_of(*ids, status, str(at)) for status in ("success", "failure") for at in near}
-    return tuple(twins - {usage.identity})
+    timed = {identity_of(*ids, status, str(at)) for status in _STATUSES for at in near} - {usage.identity}
+    untimed = [identity_of(*ids, status, "") for status in _STATUSES]
+    return Twins((*timed, *untimed), (*timed, *_when_backfilled(usage.call_id, usage.request_id).sought))
+
+
+def _when_backfilled(call_id: str, request_id: str) -> Twins:
+    """Return under what a call without a time is found if it was backfilled, from where its time is known."""
+    return Twins((identity_of("backfilled", call_id, request_id),))
 
 
 def _text(value: str | int | None) -> str:

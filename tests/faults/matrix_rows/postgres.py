@@ -182,4 +182,12 @@ ROWS = (
             "integration/test_recounted_calls.py::test_a_call_of_an_event_that_is_counted_again_is_a_complaint",
         ),
     ),
+    Row(
+        201,
+        "a ledger is lost at the end of a month, and a copy of a counted call has its start in the next month",
+        "a read of a batch, a call without a time and another sender's event, on both sides of midnight; the usage log alone knows the first copy",
+        (TWICE, MONEY),
+        "the log finds the first copy in the month before, and the second is not billed",
+        ("integration/test_backfill.py::test_a_copy_of_next_month_is_found_if_its_identity_has_no_start",),
+    ),
 )

@@ -153,4 +153,22 @@ ROWS = (
             "integration/test_headers_of_others.py::test_an_order_has_its_header_last_and_its_value",
         ),
     ),
+    Row(
+        200,
+        "a post without a time is lost, `backfill` brings the call with its time, and the sender repeats the post",
+        "with and without a status; a second row of the database with the same ids and another start",
+        (LOST, TWICE, MONEY),
+        "the repeats are duplicates, and the two rows are billed as two calls",
+        (
+            "integration/test_backfill.py::test_a_post_without_a_time_that_was_lost_and_is_repeated_after_its_backfill_is_a_duplicate",
+        ),
+    ),
+    Row(
+        202,
+        "a ledger is lost, and a part of the events that it had emitted is deleted",
+        "records of `billing.lago.events` are deleted; then `ledger rebuild --accept-gaps`, and every call is sent again",
+        (TWICE, MONEY, SAYS_SO),
+        "the command refuses and names the gap; with `--accept-gaps` calls that may have been billed wait for a check, and none is billed again",
+        ("integration/test_ledger_rebuild.py::test_calls_whose_events_may_be_gone_are_not_billed_again",),
+    ),
 )

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.ledger import Job, Position
 from schemas.moments import HOUR_US
-from schemas.normalised_call import Usage
+from schemas.normalised_call import Twins, Usage
 from schemas.policy import MeterPolicy
 from streams.core.metering.batch_identities import HOUR_MS, BatchIdentities, tag_of
 from streams.core.metering.decisions import BILLABLE, BYOK, CACHE_HIT, OWN_SUBSCRIPTION, PRICEABLE, SILENT_EXPERIMENT
@@ -105,7 +105,7 @@ def test_if_a_call_is_known_by_several_ids_the_strongest_state_counts() -> None:
 
 def usage_with_a_twin() -> Usage:
     usage = Usage(b"i" * 16, "", "", "success", NOON, NOON, "", "", 0, 0, 0, 0, 0, Decimal(0))
-    usage.twins = (b"t" * 16,)
+    usage.twins = Twins((b"t" * 16,), (b"t" * 16,))
     return usage
 
 
@@ -160,12 +160,12 @@ def test_a_call_that_settles_a_job_read_without_a_cost_settles_it_for_as_long_as
 
 
 def test_a_call_known_by_another_route_is_settled_and_not_reported_twice() -> None:
-    """A row of LiteLLM's database one millisecond away: five milliseconds times two statuses are tried, one of them the
-    webhook's.
+    """A row of LiteLLM's database one millisecond away: five milliseconds times three statuses are kept, one of them
+    the webhook's, and its two ids, for a copy without a time.
     """
     row = raw(0, slp(1, at_us=NOON + 1000, cost="0.02"), checked_at=NOON)
     row.value = (row.value or b"").replace(b'"source": "webhook"', b'"source": "backfill"')
     part = Partition().take(raw(0, slp(1, cost="0"))).take(row)
     assert part.decisions == {"unpriced": 1, "billable": 1}
-    assert len(part.ledger.seen) == 10
-    assert len(part.restart().ledger.seen) == 10
+    assert len(part.ledger.seen) == 16
+    assert len(part.restart().ledger.seen) == 16

@@ -23,6 +23,7 @@ from streams.core.metering.decisions import (
     UNPRICED,
     ZERO_COST,
 )
+from streams.core.metering.identity import identity_of
 from streams.core.metering.matching import (
     KNOWN,
     MISSING,
@@ -275,3 +276,14 @@ def test_a_price_of_a_call_on_a_users_own_key_is_not_sent_if_the_meter_would_not
     """Earlier each `backfill` sent it and said that it was priced, and each `reconcile --litellm` asked for that."""
     row = logged_call(decision=UNPRICED, cost=Decimal(0), billed=False, details=details)
     assert verdict(copy(), [row], replace(POLICY, bill_byok=bill_byok)).word == word
+
+
+@pytest.mark.parametrize("status", ["success", ""])
+@pytest.mark.parametrize("database_first", [True, False])
+def test_a_call_whose_sender_gave_no_start_is_found_by_two_equal_ids(status: str, *, database_first: bool) -> None:
+    """Its start is that of its receipt, in microseconds: so two precise starts prove nothing."""
+    untimed = identity_of("litellm", "call", "req", status, "")
+    row = logged_call() if database_first else logged_call(identity=untimed)
+    one = copy(identity=untimed) if database_first else copy()
+    one.start_us = NOON + HOUR_US + 7
+    assert same_call(one, row) is True

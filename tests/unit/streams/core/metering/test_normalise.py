@@ -93,15 +93,19 @@ def test_an_unknown_shape_is_refused_with_the_list_of_known_ones_and_without_its
 
 @pytest.mark.parametrize("start_ms", [0, 1, 2, 1_795_176_000_123])
 def test_a_backfilled_call_is_searched_two_milliseconds_around_its_start(start_ms: int) -> None:
-    """With both statuses, because LiteLLM's database calls an interrupted stream a success."""
+    """With every status: LiteLLM's database calls an interrupted stream a success, and a sender may leave it out."""
     call = {"id": "i", "litellm_call_id": "c", "status": "success", "startTime": start_ms / 1000, "endTime": AT}
     record = msgspec.json.decode(raw_value(call), type=RawRecord)
     record.source = "backfill"
     found = normalise(record, "acme", UNIT)
     near = range(max(0, start_ms - 2), start_ms + 3)
-    around = {identity_of("litellm", "c", "i", status, str(at)) for status in ("success", "failure") for at in near}
-    assert {found.identity, *found.twins} == around
-    assert found.identity not in found.twins and len(found.twins) == len(around) - 1
+    statuses = ("success", "failure", "")
+    around = {identity_of("litellm", "c", "i", status, str(at)) for status in statuses for at in near}
+    untimed = {identity_of("litellm", "c", "i", status, "") for status in statuses}
+    sought, kept = found.twins or ((), ())
+    assert {found.identity, *sought} == around | untimed
+    assert {found.identity, *kept} == around | {identity_of("backfilled", "c", "i")}
+    assert found.identity not in sought + kept and len(kept) == len(around)
 
 
 def metered(**fields: Any) -> Usage:
