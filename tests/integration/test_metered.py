@@ -19,7 +19,7 @@ from connectors.lago.client import LagoClient
 from connectors.library import orgs
 from connectors.library.standalone import UsageThroughKafka
 from schemas.customers import OrgRecord, Period
-from schemas.moments import HOUR_US, SECOND_US
+from schemas.moments import HOUR_US, SECOND_US, to_iso
 from schemas.policy import MeterPolicy
 from tests.support.calls import raw, slp
 from tests.support.command import Ended, meterbridge
@@ -35,7 +35,6 @@ from tests.support.stage import QUICK, Stage
 
 #: What a call of the API costs at Lago, cents.
 PRICE = 50
-LONG_AGO = "2026-01-01T00:00:00Z"
 copy = msgspec.structs.replace
 
 
@@ -56,7 +55,9 @@ async def lago() -> AsyncIterator[Lago]:
                 {"billable_metric_id": calls, "charge_model": "standard", "properties": price},
             ]
         )
-        await sandbox.subscribe("sub-a", "org_a", subscription_at=LONG_AGO)
+        # Usage of yesterday is in the running period on every day of a month.
+        since = to_iso(now_us() - 45 * 24 * HOUR_US)
+        await sandbox.subscribe("sub-a", "org_a", subscription_at=since, billing_time="anniversary")
         yield sandbox
 
 
