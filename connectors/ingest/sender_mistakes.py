@@ -21,7 +21,8 @@ from streams.core.metering.normalise import FUTURE_US
 
 _LIKENESS: Final = 0.8
 #: Other names are not compared, and so are in no answer and no note: a name of this form holds no secret.
-_NAME: Final = re_compile(r"[A-Za-z0-9_. -]{1,40}")
+_NAME: Final = re_compile(r"[A-Za-z0-9_. -]+")
+_LONGEST: Final = 40
 _KNOWN: Final = frozenset({*Call.__struct_fields__, BREAKDOWN})
 #: The objects of a call that may hold its cost.
 _INNER: Final = ("properties", "data")
@@ -70,7 +71,10 @@ def mistakes_in(element: Element, call: Call, shape: str, customer_id: str, rece
     """
     found = list(_times(call, received_at))
     is_own = shape == INTEGRATION
-    has_cost = amount_of(call) is not None
+    has_cost = (
+        any(amount not in (None, "") for amount in (call.cost_usd, call.response_cost, call.spend))
+        or amount_of(call) is not None
+    )
     if has_cost and not is_own:
         return found
     members = members_of(memoryview(element)) or {}
@@ -80,7 +84,10 @@ def mistakes_in(element: Element, call: Call, shape: str, customer_id: str, rece
         found += _first(_unknown(members, _CUSTOMER), _empty(members, _CUSTOMER))
     if is_own and not _KNOWN.issuperset(members):
         for names in _DETAILS:
-            if all(getattr(call, name) is None for name in names):
+            for name in names:
+                if getattr(call, name) is not None:
+                    break
+            else:
                 found += _first(_unknown(members, names))
     return found
 
@@ -92,7 +99,7 @@ def _first(*found: Iterator[Mistake]) -> Iterator[Mistake]:
 def _unknown(given: Iterable[str], names: tuple[str, ...]) -> Iterator[Mistake]:
     """Yield the names of unknown fields that are like one of `names`."""
     for name in given:
-        if name not in _KNOWN and _NAME.fullmatch(name) and (meant := _meant(name, names)):
+        if name not in _KNOWN and len(name) <= _LONGEST and (meant := _meant(name, names)):
             yield Mistake(
                 name, f"`{name}` is unknown and was ignored, and {_OTHERWISE[names]}: did you mean `{meant}`?"
             )
@@ -118,6 +125,8 @@ def _amounts(members: Mapping[str, memoryview]) -> Iterator[str]:
 @lru_cache(maxsize=4096)
 def _meant(path: str, names: tuple[str, ...]) -> str:
     """Return the one of `names` that was probably meant by an unknown field, with the path before it; `""` = none."""
+    if not _NAME.fullmatch(path):
+        return ""
     before, dot, name = path.lower().rpartition(".")
     likeness, near = max((SequenceMatcher(None, name, one.lower()).ratio(), one) for one in names)
     if _ALSO.get(name) in names:
