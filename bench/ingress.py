@@ -49,7 +49,7 @@ def _rows(
     topic = TopicNames.with_prefix(prefix).raw
     warm_up = max(2, posts // 10)
     ours = ["bench.ours.ingress_job", ground.bootstrap, prefix, _SECRET]
-    bare = ["bench.peers.ingress_job", what, ground.bootstrap, topic]
+    bare = ["bench.peers.bare_ingress_job", what, ground.bootstrap, topic]
 
     def served(command: list[str]) -> Callable[[], Measured]:
         return lambda: _served([*command, str(warm_up), str(posts)], bodies, warm_up + posts, connections)

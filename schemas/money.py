@@ -1,8 +1,7 @@
 """Money is Decimal from the text of a number to the text of a number.
 
-The meter rounds a cost once, to `COST_DECIMALS` places of a dollar (half even). From there every sum is exact, and
-equals the sum that Lago computes from our strings (Lago keeps 15 places of a cent, `decimal(40,15)`; see
-docs/lago-behaviour.md).
+The meter rounds a cost once (rounding.py). From there every sum is exact, and equals the sum that Lago computes from
+our strings: Lago keeps 15 places of a cent, `decimal(40,15)` (docs/lago-behaviour.md).
 """
 
 from collections.abc import Iterable
@@ -11,11 +10,8 @@ from functools import reduce
 from re import compile as re_compile
 
 from schemas.errors import Rejected
+from schemas.rounding import ROUNDING
 
-COST_DECIMALS = 12
-#: The most that it may be: with the decimals of a factor (`schemas/rates.py::FACTOR_PLACES`) an amount has 17 decimals of a
-#: dollar, which are the 15 decimals of a cent that Lago keeps.
-MOST_COST_DECIMALS = 13
 ZERO = Decimal(0)
 #: What `parse_amount` reads, for messages.
 AMOUNT_FORM = "a plain decimal number, for example 0.25"
@@ -26,7 +22,6 @@ ABSURD_COST = Decimal(1_000_000)
 #: The context for sums of money: a result that would need rounding raises instead.
 EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[Inexact, InvalidOperation, Overflow])
 
-_ROUNDING = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, Overflow])
 _HUNDRED = Decimal(100)
 #: Python's `Decimal` also accepts `1_000`, ` 1 `, `NaN` and the digits of every script.
 _WRITTEN = re_compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -46,11 +41,6 @@ def parse_amount(text: str) -> Decimal:
         raise Rejected("bad_cost", f"expected {AMOUNT_FORM}") from error
 
 
-def quantum(places: int = COST_DECIMALS) -> Decimal:
-    """Return the smallest amount that is kept, dollars: `Decimal("1E-12")` for 12 places."""
-    return Decimal(1).scaleb(-places)
-
-
 def check_cost(cost: Decimal) -> None:
     """Refuse a value that is no amount of money.
 
@@ -66,14 +56,6 @@ def check_cost(cost: Decimal) -> None:
     if cost < 0:
         raise Rejected("negative_cost", f"the cost is {cost:.12g} USD, below 0")
     raise Rejected("absurd_cost", f"the cost is {cost:.12g} USD, the limit is {ABSURD_COST} USD")
-
-
-def quantise(cost: Decimal, unit: Decimal) -> Decimal:
-    """Round `cost` dollars to a multiple of `unit`, half to even. It is the only rounding of a call's cost.
-
-    It removes the binary noise of LiteLLM's numbers (`9.149999999999999e-06`).
-    """
-    return cost.quantize(unit, None, _ROUNDING)
 
 
 def add(a: Decimal, b: Decimal) -> Decimal:
@@ -98,7 +80,7 @@ def from_cents(cents: Decimal) -> Decimal:
     """Convert cents to dollars. More than 60 digits are rounded, because a cost is later rounded to `COST_DECIMALS` in
     any case.
     """
-    return _ROUNDING.divide(cents, _HUNDRED)
+    return ROUNDING.divide(cents, _HUNDRED)
 
 
 def plain(amount: Decimal) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from connectors.http.endpoint import AuthorizedRequest, Endpoint, Handler, Principal, other_org
 from connectors.http.problem import Problem
 from schemas.organizations import DEFAULT, DEFAULT_LABEL
-from streams.core.mapping.organizations import UNKNOWN_ORGANIZATION
+from streams.core.mapping.held_reasons import UNKNOWN_ORGANIZATION
 
 #: The query parameter of endpoints that are about no single org.
 PARAMETER = "organization"

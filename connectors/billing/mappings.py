@@ -18,6 +18,7 @@ from connectors.kafka.compacted_writer import CompactedTopicWriter
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.errors import Rejected, Unavailable
 from schemas.moments import to_iso
+from streams.core.mapping.held_reasons import NO_SUBSCRIPTION
 from streams.core.mapping.resolve import Target, resolve
 from streams.core.mapping.set_mapping import (
     EndMappingRequest,
@@ -30,7 +31,6 @@ from streams.core.mapping.set_mapping import (
     shown,
     takes_effect,
 )
-from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
 from streams.runtime.compacted_table import CompactedTable
 
 #: Time limit of the wait for complete tables, seconds.

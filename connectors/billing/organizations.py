@@ -9,7 +9,7 @@ import msgspec
 from connectors.billing.org_records import OrgRecords
 from schemas.errors import Rejected
 from schemas.organizations import DEFAULT, begins_with, org_key
-from streams.core.mapping.organizations import UNKNOWN_ORGANIZATION
+from streams.core.mapping.held_reasons import UNKNOWN_ORGANIZATION
 from streams.core.mapping.set_mapping import MappingRequest
 
 copy = msgspec.structs.replace

@@ -22,9 +22,9 @@ from connectors.lago.responses import Customer, Subscription
 from connectors.lago.subscriptions import ACTIVE, STATUSES
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
+from streams.core.mapping.held_reasons import FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
 from streams.core.mapping.organizations import organization_of
 from streams.core.mapping.set_mapping import shown
-from streams.core.mapping.subscription_choice import FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
 from streams.runtime.kept_up import kept_up
 
 #: Time limit of the requests about one org, seconds. A caller may wait for them; the background task repeats them.

@@ -27,9 +27,10 @@ from connectors.operations.rate_test import Changed, tried_on
 from connectors.operations.sender import CommandProducer
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US, to_iso
-from schemas.money import ZERO, parse_amount, plain, quantum, total
+from schemas.money import ZERO, parse_amount, plain, total
 from schemas.plurals import numbered
 from schemas.rates import UNIT_PRICES, Entry, RateCard
+from schemas.rounding import quantum
 from streams.runtime import clock
 
 _WORDS = {"per_second": "a second", "per_image": "an image", "per_request": "a request"}

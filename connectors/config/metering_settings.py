@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from connectors.config.types import BillOrSkip, Dollars, Listed, Lower, MaybeSeconds, WindowSeconds, out_of
-from schemas.money import MOST_COST_DECIMALS
 from schemas.normalised_call import GROUP_FIELDS
 from schemas.policy import OutOfPeriodPolicy
+from schemas.rounding import MOST_COST_DECIMALS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 

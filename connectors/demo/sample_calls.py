@@ -13,7 +13,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import Raw
 
-from schemas.money import quantise, quantum
+from schemas.rounding import quantise, quantum
 from streams.core.metering.decisions import BILLABLE, CACHE_HIT, FAILED_CALL, FAILED_WITH_COST
 
 _RECORDED: Final = files(__package__).joinpath("call.json").read_bytes()

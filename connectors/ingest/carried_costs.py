@@ -11,7 +11,8 @@ from msgspec import UNSET
 
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
-from schemas.money import MOST_COST_DECIMALS, ZERO, add, check_cost, plain, quantum
+from schemas.money import ZERO, add, check_cost, plain
+from schemas.rounding import MOST_COST_DECIMALS, quantum
 from schemas.wire import CARRIED
 
 _AdditionalCosts = msgspec.defstruct("_AdditionalCosts", [(name, Decimal | None, None) for name in CARRIED], gc=False)

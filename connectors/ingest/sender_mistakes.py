@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from connectors.ingest.body_splitter import Element, members_of
 from schemas.customer_id import UNATTRIBUTED
+from schemas.errors import Rejected
 from schemas.moments import HOUR_US, parse_us
 from schemas.wire import BREAKDOWN, INTEGRATION, Call, Time
 from streams.core.metering.cost_fields import amount_of
@@ -147,7 +148,10 @@ def _times(call: Call, received_at: int) -> Iterator[Mistake]:
     for name, moment in told:
         if moment is None or moment == "":
             continue
-        at_us = parse_us(moment)
+        try:
+            at_us = parse_us(moment)
+        except Rejected:  # `vet` has read the times that a call of this shape has, and refused a wrong one
+            continue
         if at_us > received_at + FUTURE_US:
             yield Mistake(name, f"`{name}` is later than now: {_LATER}")
         elif at_us < received_at - _YEAR_US:

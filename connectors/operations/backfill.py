@@ -26,8 +26,8 @@ from connectors.operations.sender import CommandProducer, Outgoing
 from connectors.operations.usage_log import LogCheck, LogJudgement, caught_up, log_judgements
 from connectors.postgres.pool import Database
 from schemas.decoding import decoder
-from schemas.money import quantum
 from schemas.normalised_call import Usage
+from schemas.rounding import quantum
 from schemas.wire import BACKFILL, RawRecord
 from streams.core.metering.call_rejections import NOT_A_CALL
 from streams.core.metering.decisions import UNPRICED

@@ -11,7 +11,7 @@ from connectors.postgres.pool import Database
 from schemas.errors import ConfigurationError
 from schemas.money import ZERO, add, plain
 from schemas.wire import ORG
-from streams.core.mapping.versions import INACTIVE, NO_MAPPING, NOT_KEPT, WRONG_KIND
+from streams.core.mapping.held_reasons import INACTIVE, NO_MAPPING, NOT_KEPT, WRONG_KIND
 from streams.runtime import clock
 
 #: The most customers that are listed.

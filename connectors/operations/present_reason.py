@@ -12,8 +12,8 @@ from connectors.operations.stored_records import CUSTOMER_COLUMNS, ORG_COLUMNS, 
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.moments import to_us
 from schemas.wire import ORG
+from streams.core.mapping.held_reasons import NO_MAPPING
 from streams.core.mapping.resolve import resolve_held
-from streams.core.mapping.versions import NO_MAPPING
 
 _CUSTOMERS = f"SELECT {CUSTOMER_COLUMNS} FROM customer_records WHERE litellm_customer_id = ANY($1)"  # noqa: S608
 _ORGS = f"SELECT {ORG_COLUMNS} FROM organisations WHERE org_id = ANY($1)"  # noqa: S608

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from connectors.operations.logged_usage import logged_calls
 from connectors.postgres.pool import Database
-from schemas.money import EXACT, ZERO, add, quantise, quantum
+from schemas.money import EXACT, ZERO, add
 from schemas.normalised_call import Usage
+from schemas.rounding import quantise, quantum
 from streams.core.metering.decisions import BILLED
 
 #: The members of the list that hold the price of one token, in dollars.

@@ -23,12 +23,13 @@ from schemas.decoding import Unreadable, decoder
 from schemas.errors import Rejected
 from schemas.ledger import Job
 from schemas.moments import SECOND_US, parse_us
-from schemas.money import EXACT, ZERO, quantum
+from schemas.money import EXACT, ZERO
 from schemas.normalised_call import Usage
 from schemas.plurals import numbered
 from schemas.ranges import counts, dollars, written
 from schemas.reasons import WRITTEN_OFF
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt
+from schemas.rounding import quantum
 from streams.core.metering.batch_identities import HOUR_MS, strongest, tag_of
 from streams.core.metering.decisions import BILLABLE, CARRIED, COST_IS_BILLED, FAILED_WITH_COST, REJECTED
 from streams.core.metering.failed_attempts import after_carried, mark_of, own_cost, without_attempts

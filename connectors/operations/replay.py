@@ -21,8 +21,9 @@ from connectors.operations.dead_letters import usage_of
 from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.decoding import UNDECODABLE, decoder
 from schemas.errors import ConfigurationError, TopicProblem
-from schemas.money import ZERO, add, plain, quantum
+from schemas.money import ZERO, add, plain
 from schemas.records import EnrichedUsage
+from schemas.rounding import quantum
 from streams.state.step_writes import order_in
 
 RAW = "raw"

@@ -30,8 +30,9 @@ from connectors.operations.sender import CommandProducer, Outgoing
 from connectors.operations.usage_log import LogJudgement
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
-from schemas.money import ZERO, add, quantum, total
+from schemas.money import ZERO, add, total
 from schemas.records import Receipt
+from schemas.rounding import quantum
 from streams.core.delivery.dead_letter_headers import ATTEMPT, ATTEMPTS, CONNECT, NOT_BEFORE, REQUEUED
 from streams.runtime import clock
 from streams.runtime.transactions import TransactionalWriter, Write

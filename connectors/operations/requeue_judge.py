@@ -10,8 +10,9 @@ from connectors.operations.dead_letters import EVENTS, DeadLetter, usage_of
 from connectors.operations.usage_log import LogCheck, LogJudgement, caught_up, log_judgements
 from connectors.postgres.pool import Database
 from schemas.errors import ConfigurationError
-from schemas.money import ZERO, add, quantum
+from schemas.money import ZERO, add
 from schemas.normalised_call import Usage
+from schemas.rounding import quantum
 from streams.core.metering.matching import MISSING, CopyVerdict
 
 BATCH = 500

@@ -6,10 +6,16 @@ from typing import Final
 
 from schemas.ledger import Window
 from schemas.money import ZERO, add, plain
-from streams.core.mapping.billing_periods import ENDED, NO_CHARGE, WRONG_CURRENCY
-from streams.core.mapping.resolve import LATE_PERIOD
-from streams.core.mapping.subscription_choice import AMBIGUOUS, FOREIGN_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
-from streams.core.mapping.versions import NOT_KEPT
+from streams.core.mapping.held_reasons import (
+    AMBIGUOUS,
+    ENDED,
+    FOREIGN_SUBSCRIPTION,
+    LATE_PERIOD,
+    NO_CHARGE,
+    NOT_KEPT,
+    UNKNOWN_SUBSCRIPTION,
+    WRONG_CURRENCY,
+)
 
 REASONS: Final = (
     NO_CHARGE,

@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 
 from schemas.decoding import UNDECODABLE, decoder
-from schemas.money import MOST_COST_DECIMALS, quantise, quantum
 from schemas.records import Rejection
+from schemas.rounding import MOST_COST_DECIMALS, quantise, quantum
 from schemas.wire import Call, RawRecord
 from streams.core.metering.cost_fields import claims_of, foreign_currency
 

@@ -17,9 +17,9 @@ from connectors.api.lago_webhooks import LagoWebhooks, WebhookSender
 from connectors.api.mapping_import import import_endpoint
 from connectors.api.mappings import MappingHandlers
 from connectors.api.openapi.routes import openapi_routes
+from connectors.api.pipeline_counts import PipelineCountsHandlers
 from connectors.api.power_levels import PowerLevelHandlers
 from connectors.api.provider_health import ProviderHealthHandlers
-from connectors.api.webhook_stats import WebhookStatsHandlers
 from connectors.billing.auto_subscribe import AutoSubscriber
 from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.identity_mapping import IdentityMappings
@@ -39,7 +39,7 @@ from connectors.lago.client import LagoClient
 from connectors.library.orgs import serve_with
 from connectors.operations.dead_letter_service import DeadLetterService
 from connectors.operations.held_usage import UnmappedUsage
-from connectors.operations.webhook_stats import WebhookStats
+from connectors.operations.pipeline_counts import PipelineCounts
 from connectors.processes.account_tables import AccountTables
 from connectors.processes.api_access import ApiAccess
 from connectors.processes.api_databases import api_databases
@@ -85,7 +85,7 @@ class Management:
         deployment = deployment_of(settings)
         database = None if self._databases is None else self._databases.management
         self._dead_letters, self._held_usage = DeadLetterService(deployment, database), UnmappedUsage(database)
-        self._webhook_stats = WebhookStats(deployment, settings.held_in_memory, self._receipts, self._rejected)
+        self._pipeline_counts = PipelineCounts(deployment, settings.held_in_memory, self._receipts, self._rejected)
         self.account_tables = AccountTables(
             settings,
             lagos[DEFAULT],
@@ -133,7 +133,7 @@ class Management:
             *endpoints_of(ProviderHealthHandlers(lambda: needed(self._databases, self._settings).management)),
             *endpoints_of(AnalyticsHandlers(lambda: needed(self._databases, self._settings).slow, utc_now)),
             *endpoints_of(DeadLetterHandlers(self._dead_letters)),
-            *endpoints_of(WebhookStatsHandlers(self._webhook_stats)),
+            *endpoints_of(PipelineCountsHandlers(self._pipeline_counts)),
             *endpoints_of(HeldUsageHandlers(self._held_usage)),
             *self._webhooks.endpoints(),
             *endpoints_of(MappingHandlers(tables.mappings, MappingPages(tables.mappings, tables.customers))),

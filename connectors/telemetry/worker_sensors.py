@@ -17,8 +17,7 @@ from schemas.money import add
 from schemas.records import Receipt
 from streams.agents.projector import Projected
 from streams.core.delivery.receipt_states import FAILED, PENDING
-from streams.core.mapping.held_reasons import HELD_REASONS
-from streams.core.mapping.versions import NO_MAPPING
+from streams.core.mapping.held_reasons import HELD_REASONS, NO_MAPPING
 from streams.core.metering.conservation import off_by, sum_of_windows
 
 if TYPE_CHECKING:

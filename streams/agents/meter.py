@@ -11,10 +11,10 @@ from aiokafka import ConsumerRecord
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.errors import TopicProblem
 from schemas.ledger import Position, Window
-from schemas.money import quantum
 from schemas.policy import MeterPolicy
 from schemas.rates import CARD_VERSION, RateCard
 from schemas.records import WriteOff
+from schemas.rounding import quantum
 from streams.agents.traces import MeterTraces
 from streams.core.mapping.resolve import Resolver
 from streams.core.mapping.time_spans import NEVER, next_border

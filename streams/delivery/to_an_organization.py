@@ -6,7 +6,7 @@ from typing import Final, Protocol
 from schemas.errors import TopicProblem
 from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.restamp import RestampDecision
-from streams.core.mapping.organizations import UNKNOWN_ORGANIZATION
+from streams.core.mapping.held_reasons import UNKNOWN_ORGANIZATION
 from streams.delivery.lago_port import PostRecord
 
 #: Reason of a dead letter: the settings say that its organisation is closed.

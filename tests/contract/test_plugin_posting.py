@@ -20,7 +20,7 @@ from meterbridge_litellm.posting import Posted, Poster
 from meterbridge_litellm.record import record
 from meterbridge_litellm.settings import PluginSettings
 from schemas.errors import Rejected, Unavailable
-from schemas.money import quantum
+from schemas.rounding import quantum
 from schemas.wire import RawRecord
 from streams.core.metering.normalise import normalise
 from tests.support.ingress import serving, store_in

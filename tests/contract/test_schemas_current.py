@@ -26,8 +26,8 @@ from schemas.topics import CATALOGUE, CHANGELOG, TopicNames
 from schemas.wire import FLAT
 from streams.agents.sink import DeliveryConfig, DeliveryWork
 from streams.core.delivery.batches import EventOutcome
+from streams.core.mapping.held_reasons import NO_MAPPING
 from streams.core.mapping.resolve import Target
-from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.close_window import seal
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.fold import Fold

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from schemas.customer_id import normalise_customer_id
-from schemas.money import quantum
+from schemas.rounding import quantum
 from schemas.wire import RawRecord
 from streams.core.metering.decisions import BILLED, decide
 from streams.core.metering.normalise import normalise

@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from connectors.kafka.admin import create_topics
-from connectors.operations.webhook_stats import WebhookStats
+from connectors.operations.pipeline_counts import PipelineCounts
 from schemas.money import plain
 from streams.core.delivery.dead_letter_headers import MAYBE_SENT, REASON
 from tests.support.billed_day import METRIC, BilledDay, calls, lago_of_org_a
@@ -317,7 +317,7 @@ async def test_an_attempt_that_is_billed_with_the_call_after_it_is_not_unbilled(
     assert (result["carried_calls"], result["carried_usd"]) == (1, "0.001")
     said = (await meterbridge(stage, "reconcile")).out
     assert "0 calls NOT billed (0 USD), 0 repeats, 1 failed attempt billed with the call after it (0.001 USD)" in said
-    stats = WebhookStats(stage.deployment, 1, cast("Any", None), cast("Any", None))._ask()
+    stats = PipelineCounts(stage.deployment, 1, cast("Any", None), cast("Any", None))._ask()
     assert (stats["accepted"], stats["unbilled"], stats["carried"]) == (2, 0, 1)
 
 

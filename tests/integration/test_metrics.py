@@ -24,9 +24,7 @@ from schemas.ledger import Counters, Position, Sum, Window
 from schemas.records import Receipt
 from schemas.topics import RECEIPTS
 from streams.core.delivery.circuit_breaker import State
-from streams.core.mapping.held_reasons import HELD_REASONS
-from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
-from streams.core.mapping.versions import NO_MAPPING
+from streams.core.mapping.held_reasons import HELD_REASONS, NO_MAPPING, NO_SUBSCRIPTION
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
 from tests.support.eventually import PATIENCE

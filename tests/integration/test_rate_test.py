@@ -7,9 +7,9 @@ import pytest
 from connectors.operations.rate_test import Changed, tried_on
 from connectors.postgres.pool import Database
 from schemas.moments import parse_us
-from schemas.money import quantum
 from schemas.rates import RateCard
 from schemas.records import Receipt
+from schemas.rounding import quantum
 from tests.support.database import migrated_database
 from tests.support.history import PREFIX, TOPICS
 from tests.support.projection import Writer, event, manifest, usage

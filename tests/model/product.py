@@ -33,9 +33,9 @@ from connectors.operations.pricing import as_counted
 from connectors.operations.requeue import checked
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US, to_iso
-from schemas.money import quantum
 from schemas.policy import MeterPolicy
 from schemas.records import Rejection, WriteOff
+from schemas.rounding import quantum
 from schemas.wire import BACKFILL, FLAT, SLP, RawRecord
 from streams.agents.meter import MeterWork
 from streams.agents.sink import DeliveryConfig, DeliveryWork

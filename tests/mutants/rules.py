@@ -23,6 +23,7 @@ OTHERS = (
     "schemas/customer_id.py",
     "schemas/moments.py",
     "schemas/money.py",
+    "schemas/rounding.py",
     "connectors/api/authorizer.py",
     "connectors/api/credit_accounts.py",
     "connectors/ingest/auth.py",

@@ -15,7 +15,7 @@ import msgspec
 from connectors.ingest.auth import WebhookAuth
 from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
-from schemas.money import quantum
+from schemas.rounding import quantum
 from schemas.wire import RawRecord
 from streams.core.metering.decisions import BILLED
 from streams.core.metering.normalise import normalise

@@ -3,9 +3,9 @@
 from decimal import Decimal
 from typing import Any
 
-from schemas.money import quantum
 from schemas.normalised_call import Usage
 from schemas.rates import Entry, Factors, RateCard
+from schemas.rounding import quantum
 from streams.core.pricing.price import entry_of, priced_by, tariff_of
 from tests.support.calls import NOON
 

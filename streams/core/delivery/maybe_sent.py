@@ -9,7 +9,7 @@ from typing import Final
 
 from streams.core.delivery.receipt_states import UNBILLABLE
 from streams.core.delivery.restamp import INVOICED_PERIOD, OTHER_ORGANIZATION
-from streams.core.mapping.billing_periods import ENDED, NO_CHARGE, WRONG_CURRENCY
+from streams.core.mapping.held_reasons import ENDED, NO_CHARGE, WRONG_CURRENCY
 
 #: Reason of a dead letter: Lago refused the event as a repeat, and does not show it.
 UNCONFIRMED: Final = "unconfirmed"

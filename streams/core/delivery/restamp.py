@@ -19,7 +19,8 @@ from schemas.moments import lago_timestamp, parse_us, to_iso
 from schemas.organizations import DEFAULT
 from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
-from streams.core.mapping.billing_periods import ENDED, WRONG_CURRENCY, billed
+from streams.core.mapping.billing_periods import billed
+from streams.core.mapping.held_reasons import ENDED, WRONG_CURRENCY
 from streams.core.mapping.resolve import CURRENCY
 from streams.core.mapping.subscription_choice import chosen
 

@@ -15,11 +15,8 @@ from zoneinfo import ZoneInfo
 
 from schemas.customers import Period
 from schemas.moments import HOUR_US, to_datetime, to_us
+from streams.core.mapping.held_reasons import ENDED, NO_CHARGE, WRONG_CURRENCY
 from streams.core.mapping.plan_intervals import MONTHS, period
-
-#: Reasons to hold usage: its subscription has ended; none of its plans charges the metric; those that do read our cents
-#: in another currency.
-ENDED, NO_CHARGE, WRONG_CURRENCY = "ended", "no_charge", "currency"
 
 _DAY_US = 24 * HOUR_US
 

@@ -4,9 +4,7 @@ from collections.abc import Collection
 
 from schemas.customers import OrgRecord
 from schemas.organizations import begins_with
-
-#: Why usage is held: this deployment has no access to the Lago organisation of its org.
-UNKNOWN_ORGANIZATION = "unknown_organization"
+from streams.core.mapping.held_reasons import UNKNOWN_ORGANIZATION
 
 
 def organization_of(org_id: str, org: OrgRecord | None) -> str:

@@ -12,14 +12,10 @@ from typing import NamedTuple
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.policy import OutOfPeriodPolicy
 from schemas.wire import ORG
-from streams.core.mapping.billing_periods import WRONG_CURRENCY, Billed, billed
+from streams.core.mapping.billing_periods import Billed, billed
+from streams.core.mapping.held_reasons import LATE_PERIOD, NO_MAPPING, NOT_KEPT, OUTSIDE_PERIOD, WRONG_CURRENCY
 from streams.core.mapping.subscription_choice import chosen, named
-from streams.core.mapping.versions import NO_MAPPING, NOT_KEPT, forgotten, payers, uncovered
-
-#: Reasons with OUT_OF_PERIOD_POLICY=hold: before the subscription began; in a billing period that was invoiced.
-OUTSIDE_PERIOD, LATE_PERIOD = "outside_period", "late_period"
-#: Why usage is held if its version of the rate card is not in `billing.rates` any more: the factor is unknown.
-UNKNOWN_RATE = "unknown_rate"
+from streams.core.mapping.versions import forgotten, payers, uncovered
 
 #: The currency of LiteLLM's costs. Usage of an org with another currency is held.
 CURRENCY = "USD"

@@ -8,22 +8,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from schemas.customers import OrgRecord, Period
-from streams.core.mapping.billing_periods import (
-    ENDED,
-    NO_CHARGE,
-    WRONG_CURRENCY,
-    charges,
-    over,
-    reads_dollars,
-    runs_at,
-)
-
-NO_SUBSCRIPTION = "no_subscription"
-#: Reason: several subscriptions charge the metric, and none of them is the org's own.
-AMBIGUOUS = "ambiguous"
-#: Reasons why a subscription that a mapping names bills nothing: Lago has none with this id, or it belongs to another
-#: customer.
-UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION = "unknown_subscription", "foreign_subscription"
+from streams.core.mapping.billing_periods import charges, over, reads_dollars, runs_at
+from streams.core.mapping.held_reasons import AMBIGUOUS, ENDED, NO_CHARGE, NO_SUBSCRIPTION, WRONG_CURRENCY
 
 
 class Choice(NamedTuple):

@@ -20,13 +20,7 @@ org, billed or not, also when the old version is forgotten (`forgotten`).
 from collections.abc import Iterator, Mapping
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
-
-#: The reasons why no version covers a call.
-NO_MAPPING = "no_mapping"
-INACTIVE = "inactive"
-WRONG_KIND = "id_kind_not_mapped"
-#: Reason: the version of that time was dropped.
-NOT_KEPT = "mapping_not_kept"
+from streams.core.mapping.held_reasons import INACTIVE, NO_MAPPING, WRONG_KIND
 
 
 def covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:

@@ -12,10 +12,10 @@ from schemas.normalised_call import TOKENS
 from schemas.policy import MeterPolicy
 from schemas.records import Receipt
 from streams.core.mapping.billing_periods import Billed, billed
+from streams.core.mapping.held_reasons import NO_MAPPING, UNKNOWN_RATE
 from streams.core.mapping.organizations import organization_of, unreachable
-from streams.core.mapping.resolve import UNKNOWN_RATE, Target, held_for, resolve_held, resolve_org
+from streams.core.mapping.resolve import Target, held_for, resolve_held, resolve_org
 from streams.core.mapping.time_spans import borders, crossed, stretch
-from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.lago_event import event_of, manifest_of
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes, SealedPart

@@ -7,7 +7,8 @@ from decimal import Decimal
 from operator import itemgetter
 
 from schemas.errors import Rejected
-from schemas.money import check_cost, from_cents, plain, quantise, quantum
+from schemas.money import check_cost, from_cents, plain
+from schemas.rounding import quantise, quantum
 from schemas.wire import Call, CloudEventData, LagoProperties
 
 #: Amounts that differ by less count as the same amount, because senders round, each in its way, and binary floats are

@@ -10,9 +10,10 @@ from decimal import localcontext
 from schemas.bounded_name import bounded_name
 from schemas.errors import Rejected
 from schemas.ledger import Rated, RateKey, Sum, Window, WindowKey
-from schemas.money import EXACT, ZERO, quantum
+from schemas.money import EXACT, ZERO
 from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
+from schemas.rounding import quantum
 from schemas.wire import FLAT, SLP
 from streams.core.mapping.resolve import Target
 from streams.core.metering.batch_identities import HOUR_MS, BatchIdentities, tag_of

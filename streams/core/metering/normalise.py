@@ -5,8 +5,9 @@ from decimal import Decimal
 
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us
-from schemas.money import ZERO, quantise
+from schemas.money import ZERO
 from schemas.normalised_call import Twins, Usage
+from schemas.rounding import quantise
 from schemas.wire import (
     BACKFILL,
     CLOUDEVENT,

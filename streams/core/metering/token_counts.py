@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
-from schemas.money import quantise
+from schemas.rounding import quantise
 from schemas.wire import Call, UsageObject
 
 MAX_TOKENS = 10**12

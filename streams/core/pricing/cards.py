@@ -7,9 +7,9 @@ from typing import NamedTuple, TypeVar
 
 from schemas.customers import OrgRecord
 from schemas.ledger import RateKey
-from schemas.money import quantum
 from schemas.normalised_call import Usage
 from schemas.rates import RateCard
+from schemas.rounding import quantum
 from streams.core.mapping.resolve import Target
 from streams.core.pricing.payer import ONE, payer_factor, plan_at
 from streams.core.pricing.price import Tariff, bills_without_cost, entry_of, priced_by, tariff_of

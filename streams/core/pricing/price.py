@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
-from schemas.money import EXACT, ZERO, quantise
+from schemas.money import EXACT, ZERO
 from schemas.normalised_call import Usage
 from schemas.rates import Entry, Factors, RateCard
+from schemas.rounding import quantise
 
 _HUNDRED, _ONE = Decimal(100), Decimal(1)
 _AS_IT_IS = Entry()

@@ -21,9 +21,8 @@ from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import EnrichedUsage, LagoEvent, WriteOff
 from schemas.wire import FLAT, METERED, ORG, Call, Metered, RawRecord
-from streams.core.mapping.billing_periods import ENDED
-from streams.core.mapping.resolve import OUTSIDE_PERIOD, Resolver
-from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
+from streams.core.mapping.held_reasons import ENDED, NO_SUBSCRIPTION, OUTSIDE_PERIOD
+from streams.core.mapping.resolve import Resolver
 from streams.core.metering.close_window import coalesce, due_windows, release, seal
 from streams.core.metering.fold import TOO_MANY_HELD, Fold
 from streams.core.metering.ledger_state import LedgerState, verify

@@ -11,7 +11,7 @@ from connectors.billing.subscription_history import org_with
 from connectors.lago.responses import Charge, Customer, Plan, Subscription
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.moments import parse_us, to_iso
-from streams.core.mapping.subscription_choice import FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
+from streams.core.mapping.held_reasons import FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
 from tests.support.books import Books, Records
 from tests.support.virtual_time import run_virtually
 

@@ -10,7 +10,7 @@ from connectors.billing.org_records import OrgRecords
 from connectors.billing.reused_subscriptions import ended_by, orgs_left_behind
 from schemas.customers import OrgRecord, Period
 from schemas.policy import OutOfPeriodPolicy
-from streams.core.mapping.billing_periods import ENDED
+from streams.core.mapping.held_reasons import ENDED
 from streams.core.mapping.resolve import Resolver
 from tests.support.calls import NOON
 

@@ -11,8 +11,8 @@ import pytest
 from connectors.ingest.raw_record import strip
 from connectors.litellm.plugin.meterbridge_litellm.record import record
 from connectors.operations.call_files import csv_rows, json_lines
-from schemas.money import quantum
 from schemas.normalised_call import Usage
+from schemas.rounding import quantum
 from schemas.wire import BACKFILL, FLAT
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.read_usage import usage_of

@@ -13,8 +13,8 @@ from connectors.ingest.rejection_record import InvalidElement
 from connectors.operations import call_files
 from connectors.operations.call_files import RefusedElement, csv_rows, json_lines, place_of, readable
 from schemas.errors import Rejected
-from schemas.money import quantum
 from schemas.policy import MeterPolicy
+from schemas.rounding import quantum
 from schemas.wire import FLAT, Call
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.decisions import OWN_SUBSCRIPTION, decide

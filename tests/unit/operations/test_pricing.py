@@ -9,8 +9,8 @@ import pytest
 from connectors.ingest.raw_record import strip
 from connectors.operations.pricing import as_counted
 from schemas.moments import SECOND_US
-from schemas.money import quantum
 from schemas.normalised_call import Usage
+from schemas.rounding import quantum
 from schemas.wire import BACKFILL, FLAT
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.identity import identity_of

@@ -11,8 +11,8 @@ from connectors.kafka.topic_scan import OffsetRange
 from connectors.operations import rebuild_evidence
 from connectors.operations.rebuild_evidence import Evidence, _Calls, _remember
 from schemas.moments import SECOND_US
-from schemas.money import quantum
 from schemas.policy import MeterPolicy
+from schemas.rounding import quantum
 from schemas.topics import TopicNames
 from streams.core.metering.decisions import BILLABLE, CARRIED, FAILED_WITH_COST
 from streams.core.metering.read_usage import usage_of

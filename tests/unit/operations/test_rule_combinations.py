@@ -19,10 +19,10 @@ from connectors.operations.reread import read_again
 from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.errors import TopicProblem, Unavailable
 from schemas.moments import HOUR_US
-from schemas.money import quantum
 from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
 from schemas.records import Rejection
+from schemas.rounding import quantum
 from streams.core.delivery.batches import Item
 from streams.core.delivery.circuit_breaker import Breaker
 from streams.core.delivery.restamp import RestampDecision

@@ -12,7 +12,7 @@ from connectors.api.openapi.usage_bodies import TEXTS
 from connectors.ingest.raw_record import strip
 from connectors.operations.dead_letters import usage_of
 from schemas.decoding import decoder
-from schemas.money import quantum
+from schemas.rounding import quantum
 from schemas.wire import BACKFILL, Call, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 

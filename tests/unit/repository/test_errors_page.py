@@ -1,6 +1,5 @@
 """docs/errors.md has every reason that the sink can give, and what to do about it."""
 
-import ast
 import re
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from streams.core.delivery.verdicts import (
     unanswered,
     verdict_on_batch,
 )
+from streams.core.mapping import held_reasons
 from streams.core.mapping.held_reasons import HELD_REASONS
 from streams.core.metering.decisions import DECISIONS
 from tests.support.pages import whole_page
@@ -23,7 +23,6 @@ from tests.support.pages import whole_page
 ROOT = Path(__file__).parents[3]
 PAGE = whole_page("errors.md")
 #: The modules whose public text constants are the reasons why usage is held, and nothing else.
-HOLDING = ("billing_periods", "organizations", "resolve", "subscription_choice", "versions")
 #: Of the client and the wire: connectors/lago/client.py.
 WIRE = {"connect", "timeout", "no_answer", "bad_answer"}
 
@@ -62,16 +61,10 @@ def reasons_of_answers() -> set[str]:
 
 
 def reasons_to_hold() -> set[str]:
-    """Every `NAME = "text"` and `A, B = "a", "b"` at the top of the modules that choose who pays, except `CURRENCY`."""
-    found = set()
-    for name in HOLDING:
-        tree = ast.parse((ROOT / "streams" / "core" / "mapping" / f"{name}.py").read_text(encoding="utf-8"))
-        values = [node.value for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
-        for value in values:
-            parts = value.elts if isinstance(value, ast.Tuple) else [value]
-            texts = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-            found |= {text for text in texts if text.islower()}
-    return found
+    """The constants of the module in which a reason to hold usage begins, whether or not they are collected there."""
+    return {
+        text for text in vars(held_reasons).values() if isinstance(text, str) and text.islower() and text.isidentifier()
+    }
 
 
 def test_every_reason_to_hold_usage_is_counted_and_has_its_row() -> None:

@@ -12,9 +12,8 @@ from connectors.telemetry.worker_sensors import WorkerSensors
 from schemas.ledger import Position
 from schemas.moments import SECOND_US
 from schemas.policy import MeterPolicy
+from streams.core.mapping.held_reasons import NO_MAPPING, NO_SUBSCRIPTION
 from streams.core.mapping.resolve import Target
-from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
-from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.fold import Fold
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import apply

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from schemas.customers import OrgRecord
 from schemas.ledger import Sum
-from streams.core.mapping.versions import NO_MAPPING
+from streams.core.mapping.held_reasons import NO_MAPPING
 from streams.core.metering.ledger_state import verify
 from streams.state import eviction
 from streams.state.changelog import restore

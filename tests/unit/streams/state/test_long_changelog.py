@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from schemas.ledger import POSITION_KEY, Counters, Position, Sum, Window
 from schemas.money import ZERO
-from streams.core.mapping.versions import NO_MAPPING
+from streams.core.mapping.held_reasons import NO_MAPPING
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.runtime.transactions import KafkaStalled
 from streams.state import changelog

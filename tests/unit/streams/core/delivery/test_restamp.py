@@ -11,7 +11,7 @@ from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.restamp import INVOICED_PERIOD, RestampDecision, moved_from, restamp_decision
-from streams.core.mapping.billing_periods import ENDED
+from streams.core.mapping.held_reasons import ENDED
 from tests.support.scripted_lago import ScriptedLago
 from tests.support.sink import Sink, kinds_and_reasons
 from tests.support.virtual_time import run_virtually, virtual_now

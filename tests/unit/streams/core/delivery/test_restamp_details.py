@@ -8,7 +8,7 @@ from schemas.moments import SECOND_US
 from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.delivery.restamp import USAGE_END, RestampDecision, moved_from, restamp_decision
-from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
+from streams.core.mapping.held_reasons import ENDED, NO_CHARGE
 
 OCTOBER, NOVEMBER, DECEMBER = 1_790_812_800, 1_793_491_200, 1_796_083_200
 LATE, TOLD = f"{NOVEMBER - 5}.250", "2026-10-31T23:59:55.250000Z"

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from schemas.customers import Period
 from schemas.moments import HOUR_US, SECOND_US, to_us
 from schemas.policy import OutOfPeriodPolicy
-from streams.core.mapping.billing_periods import ENDED, NO_CHARGE, billed, running_since
+from streams.core.mapping.billing_periods import billed, running_since
+from streams.core.mapping.held_reasons import ENDED, LATE_PERIOD, NO_CHARGE, OUTSIDE_PERIOD
 from streams.core.mapping.plan_intervals import MONTHS
-from streams.core.mapping.resolve import LATE_PERIOD, OUTSIDE_PERIOD, held_for
+from streams.core.mapping.resolve import held_for
 
 DAY_US = 24 * HOUR_US
 

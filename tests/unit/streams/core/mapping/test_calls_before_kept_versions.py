@@ -8,7 +8,7 @@ from connectors.operations.unplaceable_usage import REASONS
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US
-from streams.core.mapping.held_reasons import HELD_REASONS
+from streams.core.mapping.held_reasons import HELD_REASONS, NOT_KEPT, WRONG_KIND
 from streams.core.mapping.resolve import Resolver, resolve, resolve_held
 from streams.core.mapping.set_mapping import (
     KEPT_VERSIONS,
@@ -19,7 +19,6 @@ from streams.core.mapping.set_mapping import (
     set_mapping,
 )
 from streams.core.mapping.time_spans import borders
-from streams.core.mapping.versions import NOT_KEPT, WRONG_KIND
 from tests.support.calls import NOON
 from tests.unit.streams.core.mapping.test_held_usage_of_removed_versions import LEAD, held, resolved
 

@@ -11,10 +11,9 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import Rejected, Unavailable
 from schemas.moments import HOUR_US, SECOND_US
 from streams.core.mapping.correction import BEGINS_ELSEWHERE
+from streams.core.mapping.held_reasons import INACTIVE, NO_SUBSCRIPTION, WRONG_KIND
 from streams.core.mapping.resolve import resolve
 from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, corrected_by, end_mapping, set_mapping
-from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
-from streams.core.mapping.versions import INACTIVE, WRONG_KIND
 
 NOW = 1_800_000_000 * SECOND_US
 LEAD = 5 * SECOND_US

@@ -7,7 +7,7 @@ from schemas.moments import SECOND_US
 from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.delivery.restamp import restamp_decision
-from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
+from streams.core.mapping.held_reasons import ENDED, NO_CHARGE
 from streams.core.mapping.resolve import Target, resolve
 from streams.core.mapping.subscription_choice import Choice, named
 

@@ -4,8 +4,8 @@ import pytest
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.wire import ORG
+from streams.core.mapping.held_reasons import NO_MAPPING
 from streams.core.mapping.resolve import Resolver
-from streams.core.mapping.versions import NO_MAPPING
 
 FIRST, SECOND = Period("first", 0, 100, charged=("ai_usage",)), Period("second", 100, charged=("ai_usage",))
 THIRD = Period("third", 200, charged=("ai_usage",))

@@ -1,10 +1,8 @@
 """Who pays: versions by end time, inactive versions, id kinds, orgs and their periods."""
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
-from streams.core.mapping.billing_periods import WRONG_CURRENCY
+from streams.core.mapping.held_reasons import INACTIVE, NO_MAPPING, NO_SUBSCRIPTION, WRONG_CURRENCY, WRONG_KIND
 from streams.core.mapping.resolve import resolve
-from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
-from streams.core.mapping.versions import INACTIVE, NO_MAPPING, WRONG_KIND
 
 
 def record(*versions: MappingVersion) -> CustomerRecord:

@@ -13,7 +13,8 @@ from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.delivery.after_end import instead_of
 from streams.core.delivery.restamp import restamp_decision
-from streams.core.mapping.billing_periods import WRONG_CURRENCY, billed
+from streams.core.mapping.billing_periods import billed
+from streams.core.mapping.held_reasons import WRONG_CURRENCY
 from streams.core.mapping.resolve import Target, resolve, resolve_org
 from streams.core.mapping.subscription_choice import Choice, chosen, named
 

@@ -5,17 +5,16 @@ import pytest
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.policy import OutOfPeriodPolicy
-from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
-from streams.core.mapping.resolve import Resolver, resolve, resolve_org
-from streams.core.mapping.subscription_choice import (
+from streams.core.mapping.held_reasons import (
     AMBIGUOUS,
+    ENDED,
     FOREIGN_SUBSCRIPTION,
+    NO_CHARGE,
     NO_SUBSCRIPTION,
     UNKNOWN_SUBSCRIPTION,
-    Choice,
-    chosen,
-    named,
 )
+from streams.core.mapping.resolve import Resolver, resolve, resolve_org
+from streams.core.mapping.subscription_choice import Choice, chosen, named
 
 USAGE, SEATS = ("ai_usage",), ("seats",)
 

@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
-from streams.core.mapping.billing_periods import ENDED, billed, over, runs_at
+from streams.core.mapping.billing_periods import billed, over, runs_at
+from streams.core.mapping.held_reasons import ENDED, INACTIVE, NO_MAPPING, WRONG_KIND
 from streams.core.mapping.subscription_choice import Choice, chosen
-from streams.core.mapping.versions import INACTIVE, NO_MAPPING, WRONG_KIND, uncovered
+from streams.core.mapping.versions import uncovered
 
 CHARGED = ("ai_usage",)
 

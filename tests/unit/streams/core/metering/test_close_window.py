@@ -12,8 +12,8 @@ from schemas.errors import LedgerBroken
 from schemas.ledger import Position, Window
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
-from streams.core.mapping.billing_periods import ENDED
-from streams.core.mapping.resolve import OUTSIDE_PERIOD, resolve
+from streams.core.mapping.held_reasons import ENDED, OUTSIDE_PERIOD
+from streams.core.mapping.resolve import resolve
 from streams.core.metering.close_window import coalesce, due, due_windows, release, seal
 from streams.core.metering.conservation import sum_of_windows
 from streams.core.metering.fold import Fold

@@ -8,7 +8,7 @@ from connectors.ingest.raw_record import strip
 from connectors.ingest.rejection_record import InvalidElement
 from connectors.operations.dead_letters import usage_of
 from schemas.errors import Rejected
-from schemas.money import quantum
+from schemas.rounding import quantum
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, Call, CloudEvent, CloudEventData, LagoProperties
 from streams.core.metering.cost_fields import amount_of
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS

@@ -9,8 +9,8 @@ import pytest
 
 from connectors.ingest.background_responses import answer_id_of
 from connectors.ingest.raw_record import strip
-from schemas.money import quantum
 from schemas.normalised_call import Usage
+from schemas.rounding import quantum
 from streams.core.metering.call_meaning import SEALED
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.job_id import is_sealed

@@ -11,8 +11,8 @@ import pytest
 from schemas.ledger import Position, Sum
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
+from streams.core.mapping.held_reasons import NO_MAPPING
 from streams.core.mapping.resolve import Target
-from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.close_window import seal
 from streams.core.metering.fold import NO_LIMIT_MS, Fold
 from streams.core.metering.ledger_state import LedgerState, verify

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from schemas.customer_id import normalise_customer_id
 from schemas.errors import Rejected
 from schemas.moments import lago_timestamp, parse_us, to_datetime, to_iso, to_us
-from schemas.money import add, cents_text, check_cost, plain, quantise, quantum
+from schemas.money import add, cents_text, check_cost, plain
+from schemas.rounding import quantise, quantum
 from streams.core.metering.identity import identity_of
 
 

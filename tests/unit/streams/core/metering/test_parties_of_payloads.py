@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from connectors.ingest.raw_record import strip
-from schemas.money import quantum
 from schemas.normalised_call import Usage
+from schemas.rounding import quantum
 from schemas.wire import FLAT, INTEGRATION
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.read_usage import usage_of

@@ -10,11 +10,11 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import TopicProblem
 from schemas.ledger import RATED_VERSION, TAGGED_VERSION, Window
 from schemas.moments import SECOND_US
-from schemas.money import quantum
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.rates import CARD_VERSION
 from schemas.records import EnrichedUsage
-from streams.core.mapping.resolve import UNKNOWN_RATE
+from schemas.rounding import quantum
+from streams.core.mapping.held_reasons import UNKNOWN_RATE
 from streams.core.metering.close_window import seal
 from streams.core.metering.ledger_state import verify
 from streams.core.metering.read_usage import usage_of

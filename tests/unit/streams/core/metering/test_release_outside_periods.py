@@ -7,7 +7,7 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.ledger import Position, Window
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
-from streams.core.mapping.resolve import OUTSIDE_PERIOD
+from streams.core.mapping.held_reasons import OUTSIDE_PERIOD
 from streams.core.metering.close_window import release
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes, apply

@@ -12,7 +12,7 @@ from schemas.ledger import HELD_LENGTH_US, Position, Window
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.wire import Metered
-from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
+from streams.core.mapping.held_reasons import ENDED, NO_CHARGE
 from streams.core.mapping.time_spans import QUARTER_US
 from streams.core.metering.close_window import MOST_MERGED, coalesce, due, merged, release, seal
 from streams.core.metering.ledger_state import LedgerState

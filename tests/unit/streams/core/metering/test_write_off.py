@@ -13,8 +13,8 @@ from schemas.ledger import Position, Sum
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
 from schemas.records import WriteOff
+from streams.core.mapping.held_reasons import NO_MAPPING
 from streams.core.mapping.resolve import Target
-from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.close_window import coalesce
 from streams.core.metering.conservation import sum_of_windows
 from streams.core.metering.fold import Fold

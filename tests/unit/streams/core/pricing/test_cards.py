@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from schemas.customers import OrgRecord, Period
 from schemas.ledger import Rated
-from schemas.money import MOST_COST_DECIMALS, cents_text, total
+from schemas.money import cents_text, total
 from schemas.rates import FACTOR_PLACES
+from schemas.rounding import MOST_COST_DECIMALS
 from streams.core.metering.call_kinds import JOB, MANAGEMENT, MEDIA, UNKNOWN
 from streams.core.metering.decisions import (
     BYOK,

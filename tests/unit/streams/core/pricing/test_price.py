@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.money import quantise, quantum
 from schemas.rates import Entry, check_places
+from schemas.rounding import quantise, quantum
 from streams.core.pricing.price import bills_without_cost, entry_of, tariff_of
 from tests.support.rate_cards import call, card, entry, price_of
 

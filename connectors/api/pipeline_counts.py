@@ -5,7 +5,7 @@ from pydantic import BaseModel
 
 from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.http.health import json_response
-from connectors.operations.webhook_stats import WebhookStats
+from connectors.operations.pipeline_counts import PipelineCounts
 
 
 class Decided(BaseModel):
@@ -59,13 +59,13 @@ class Stats(BaseModel):
     oldest_age_seconds_by_topic: dict[str, float]
 
 
-class WebhookStatsHandlers:
+class PipelineCountsHandlers:
     """`GET /webhooks/stats`."""
 
-    def __init__(self, webhook_stats: WebhookStats) -> None:
-        self._webhook_stats = webhook_stats
+    def __init__(self, pipeline_counts: PipelineCounts) -> None:
+        self._pipeline_counts = pipeline_counts
 
     @endpoint("GET", "/webhooks/stats", "stats:read", answers={200: Stats})
     async def stats(self, _: AuthorizedRequest) -> web.Response:
         """Show how many calls and events are in each state."""
-        return json_response(await self._webhook_stats.now())
+        return json_response(await self._pipeline_counts.now())

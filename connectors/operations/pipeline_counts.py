@@ -21,7 +21,7 @@ _FRESH_S = 2.0
 
 
 @dataclass(slots=True)
-class WebhookStats:
+class PipelineCounts:
     """Counts for one process.
 
     Args:
