@@ -264,7 +264,8 @@ class LearntEnds:
                 await rebilling.bill(able)
                 self.sensors.rebilled("rebilled", len(able))
                 usd = plain(dollars_of(able))
-                log.info("usage_rebilled", org=history.org.org_id, events=len(able), usd=usd, on=_subscriptions(able))
+                on = sorted({event.instead.external_subscription_id for event in able if event.instead is not None})
+                log.info("usage_rebilled", org=history.org.org_id, events=len(able), usd=usd, on=on)
             waiting = waiting.with_these(event for event in page if not event.able)
         return waiting
 
@@ -316,10 +317,6 @@ class LearntEnds:
         for one in self._looked.values():
             cents = add(cents, one.waiting.cents)
         self.sensors.after_end(sum(answer.waiting.events for answer in self._looked.values()), _dollars(cents))
-
-
-def _subscriptions(able: list[UninvoicedEvent]) -> list[str]:
-    return sorted({event.instead.external_subscription_id for event in able if event.instead is not None})
 
 
 def _dollars(cents: Decimal) -> Decimal:
