@@ -100,7 +100,9 @@ class Dashboards:
         page.invoices = None if listed is None else list(listed)
         gone = {gap.part for gap in page.missing}
         if page.customer is None and page.record is None:
-            raise LagoUnavailable(*_first(page)) if "org" in gone else unknown_org()
+            if "org" not in gone:
+                raise unknown_org()
+            raise LagoUnavailable(page.missing[0].reason, "Lago does not say now whether there is such an org")
         await self._rest(page, org_id)
         page.missing.sort()
         return page
@@ -141,7 +143,3 @@ class Dashboards:
         except MeterbridgeError as error:
             page.missing.append(Missing(name, reason_of(error)))
         return None
-
-
-def _first(page: Dashboard) -> tuple[str, str]:
-    return page.missing[0].reason, "Lago does not say now whether there is such an org"

@@ -64,7 +64,7 @@ class Setup:
         Raises:
             LagoIntegrationError: Lago does not answer, or refuses.
         """
-        new_metric = _usage_metric(self._event_code)
+        new_metric = NewMetric(name="AI usage", code=self._event_code, aggregation_type="sum_agg", field_name=UNIT)
         usage = await self._metric(new_metric)
         summed = usage is not None and usage.aggregation_type == new_metric.aggregation_type
         await self._metric(NewMetric(name="API calls", code=API_CALL, aggregation_type="count_agg"))
@@ -146,10 +146,6 @@ def _differences(what: str, facts: Iterable[tuple[str, object, object]]) -> Iter
     for says, actual, expected in facts:
         if actual != expected:
             yield f"The {what} {says} {actual}, not {expected}."
-
-
-def _usage_metric(code: str) -> NewMetric:
-    return NewMetric(name="AI usage", code=code, aggregation_type="sum_agg", field_name=UNIT)
 
 
 def _plan(code: str, name: str, cents: int, *charges: NewCharge) -> NewPlan:

@@ -94,7 +94,7 @@ def card_of(text: str) -> RateCard:
         _moment(tree),
         currency=_text(tree, "currency", "the card") if "currency" in tree else "USD",
         entries=tuple(_entry(price, f"price {number}") for number, price in enumerate(prices, 1)),
-        default=None if default is None else _default(default),
+        default=None if default is None else _entry(default, "default", ()),
         factors=_factors(tree),
     )
     try:
@@ -112,10 +112,6 @@ def _entry(price: Mapping[str, Any], where: str, names: tuple[str, ...] = ("mode
     return Entry(
         model, provider, **{name: _amount(price[name], f"{where}.{name}") for name in _AMOUNTS if name in price}
     )
-
-
-def _default(price: Mapping[str, Any]) -> Entry:
-    return _entry(price, "default", ())
 
 
 def _factors(tree: Mapping[str, Any]) -> Factors | None:

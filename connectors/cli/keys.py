@@ -26,6 +26,7 @@ from streams.runtime.clock import utc_now
 T = TypeVar("T")
 #: What the table shows for a key that is not limited.
 _ALL: Final = "all"
+_LIMITS: Final = ("orgs", "customer_prefixes")
 _KEY_ID: Final = re.compile(r"[0-9a-f]{12}")
 
 
@@ -151,12 +152,12 @@ def _say_made(key: ApiKey, token: str, *, as_json: bool) -> None:
 def _table(rows: list[dict[str, Any]]) -> Any:
     columns = ("id", "name", "state", "scopes", "orgs", "customer_prefixes", "created_by", "expires_at", "last_used_at")
     return table_of(
-        columns, [[_ALL if _is_unlimited(row, column) else _cell(row[column]) for column in columns] for row in rows]
+        columns,
+        [
+            [_ALL if column in _LIMITS and row[column] is None else _cell(row[column]) for column in columns]
+            for row in rows
+        ],
     )
-
-
-def _is_unlimited(row: dict[str, Any], column: str) -> bool:
-    return column in ("orgs", "customer_prefixes") and row[column] is None
 
 
 def _cell(value: object) -> str:

@@ -16,7 +16,6 @@ from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.deployment import Deployment
 from connectors.config.settings import Settings
-from connectors.operations.backfill_report import Hour
 from connectors.operations.backfill_report import report_as_object as filled_as_json
 from connectors.operations.money_notes import unbilled_json
 from connectors.operations.reconcile import (
@@ -102,7 +101,8 @@ def _as_object(report: ReconciliationReport) -> dict[str, Any]:
                 "known": hour.known,
                 "missing": hour.missing.calls,
                 "missing_usd": plain(hour.missing.usd),
-                **_priced(hour),
+                "priced": hour.priced.calls,
+                "priced_usd": plain(hour.priced.usd),
             }
             for name, hour in report.hours.items()
         },
@@ -165,7 +165,3 @@ def _compared(report: ReconciliationReport) -> str:
         known = sum(hour.known for hour in report.hours.values())
         compared += f"; {numbered(known, 'call')} of LiteLLM's spend logs: all here"
     return compared
-
-
-def _priced(hour: Hour) -> dict[str, Any]:
-    return {"priced": hour.priced.calls, "priced_usd": plain(hour.priced.usd)}

@@ -68,10 +68,9 @@ def _of(done: Recovery) -> dict[str, Any]:
 
 
 def _table(answer: dict[str, Any], *, do: bool) -> Any:
-    rows = [(what, _shown(answer[name])) for name, what in _WHAT.items()]
+    rows = [
+        (what, ", ".join(value) if isinstance(value := answer[name], list) else str(value))
+        for name, what in _WHAT.items()
+    ]
     title = "brought back:" if do else "would be brought back, with --yes:"
     return table_of(("what", "number"), rows, title)
-
-
-def _shown(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)

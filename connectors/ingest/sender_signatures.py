@@ -144,7 +144,7 @@ def _standard(headers: Mapping[str, str], secrets: Sequence[Secret]) -> _Form | 
         return None
     before = b"%b.%b." % (message_id.encode("utf-8", "surrogateescape"), stamp.encode())
     given = [part.removeprefix("v1,") for part in headers[STANDARD].split() if part.startswith("v1,")]
-    return _Form(given, [_begun(secret.key, before) for secret in secrets], _base64, at_s)
+    return _Form(given, [_begun(secret.key, before) for secret in secrets], lambda mac: b64encode(mac.digest()), at_s)
 
 
 def _signed(given: Sequence[str], right: Iterable[bytes], at_s: int | None) -> Signed | None:
@@ -160,10 +160,6 @@ def _signed(given: Sequence[str], right: Iterable[bytes], at_s: int | None) -> S
 
 def _hex(mac: hmac.HMAC) -> bytes:
     return mac.digest().hex().encode()
-
-
-def _base64(mac: hmac.HMAC) -> bytes:
-    return b64encode(mac.digest())
 
 
 def _begun(key: bytes, before: bytes) -> hmac.HMAC:

@@ -268,7 +268,9 @@ def _disk_errors() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-        raise Unavailable(SPOOL_FULL if full else SPOOL_FAILED, _name(error)) from error
+        raise Unavailable(
+            SPOOL_FULL if full else SPOOL_FAILED, str(getattr(error, "sqlite_errorname", type(error).__name__))
+        ) from error
 
 
 def _sentence(error: sqlite3.Error) -> str:
@@ -281,7 +283,3 @@ def _sentence(error: sqlite3.Error) -> str:
             return "is not a spool, or is damaged: keep the file, and start with another path"
         case _:
             return f"cannot be used: {error}"
-
-
-def _name(error: sqlite3.Error) -> str:
-    return str(getattr(error, "sqlite_errorname", type(error).__name__))

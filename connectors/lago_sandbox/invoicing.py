@@ -108,7 +108,7 @@ def _bill(
         return DueInvoice(subscription, stop, start, until, None)
     period_start, _ = subscription.plan_period(start)
     first = max(period_start, midnight(day(subscription.started_us or 0)))
-    days = _days(first, stop) if stop == period_end else _days(first, stop + (SECOND_US if _is_midnight(stop) else 0))
+    days = _days(first, stop) if stop == period_end else _days(first, stop + (0 if stop % DAY_US else SECOND_US))
     return DueInvoice(
         subscription, stop, start, until, _prorated(subscription, start, max(0, days - upgraded)), first, stop
     )
@@ -134,7 +134,3 @@ def _prorated(subscription: SandboxSubscription, on_us: int, days: int) -> int:
 def _days(from_us: int, until_us: int) -> int:
     """Days begun in `[from, until)`."""
     return -(-(until_us - from_us) // DAY_US)
-
-
-def _is_midnight(us: int) -> bool:
-    return us % DAY_US == 0

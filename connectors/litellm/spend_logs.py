@@ -126,7 +126,7 @@ def _element(row: Any) -> bytes:
     element["startTime"], element["endTime"] = _iso(row["startTime"]), _iso(row["endTime"])
     if row["spend"] is not None:
         # NaN and infinities are not JSON: as text they are refused with a reason, and the row stays readable.
-        element["spend"] = msgspec.Raw(row["spend"].encode()) if _finite(row["spend"]) else row["spend"]
+        element["spend"] = msgspec.Raw(row["spend"].encode()) if Decimal(row["spend"]).is_finite() else row["spend"]
     metadata = _metadata(row["metadata"])
     element["metadata"] = {name: metadata[name] for name in (*_METADATA, _NOTES) if name in metadata}
     if isinstance(metadata.get(_COSTS), dict):
@@ -134,10 +134,6 @@ def _element(row: Any) -> bytes:
     if not element.get(_CALL_ID) and isinstance(metadata.get(_CALL_ID), str):
         element[_CALL_ID] = metadata[_CALL_ID]
     return msgspec.json.encode(element)
-
-
-def _finite(number: str) -> bool:
-    return Decimal(number).is_finite()
 
 
 def _metadata(text: str | None) -> dict[str, Any]:

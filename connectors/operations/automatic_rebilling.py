@@ -13,14 +13,13 @@ a second process or an operator's command may run at the same time, because they
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
-import msgspec
 import structlog
 
 from connectors.billing.subscription_discovery import MOST_FAILURES
@@ -35,16 +34,23 @@ from connectors.operations.after_end import (
     pages,
     posted_in,
 )
-from connectors.operations.after_invoice import TOO_MANY_EVENTS, Memory, NotInvoiced, is_open, not_invoiced
+from connectors.operations.after_invoice import Memory, NotInvoiced, is_open, not_invoiced
 from connectors.operations.audit_record import audited
+from connectors.operations.awaiting_rebilling import (
+    ANOTHER_CUSTOMER,
+    NO_LAGO_KEY,
+    NOWHERE,
+    OUT_OF_PERIOD_POLICY,
+    AwaitingRebilling,
+)
 from connectors.operations.background_task import watch
 from connectors.operations.delivered import DeliveredRows, lost_pages
-from connectors.operations.last_invoice import MAYBE_INVOICED, NO_LAST_INVOICE, STILL_ARRIVING
+from connectors.operations.ended_orgs import RECORDS, USED, record_of
 from connectors.operations.rebilling import Rebilling
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
-from schemas.customers import OrgRecord, Period
-from schemas.moments import parse_us, to_datetime
+from schemas.customers import OrgRecord
+from schemas.moments import to_datetime
 from schemas.money import EXACT, ZERO, add, plain
 from schemas.policy import OutOfPeriodPolicy
 from streams.core.delivery.after_end import gaps
@@ -57,38 +63,6 @@ EVERY_S: Final = 60.0
 #: The longest wait until an org is examined again, seconds; the waits are one minute, two, four ... Events that were in
 #: flight when the end became known may be delivered, or reported as delivered, only later.
 _LONGEST_S: Final = 3600.0
-#: Reasons why events wait.
-NOWHERE, OUT_OF_PERIOD_POLICY, NO_LAGO_KEY = "nowhere", "out_of_period_policy", "no_lago_key"
-#: The events are on the invoice of another customer, who has the subscription's id now.
-ANOTHER_CUSTOMER = "another_customer"
-
-#: If several reasons apply, the one that comes last here is shown.
-_URGENCY: Final = (
-    "",
-    OUT_OF_PERIOD_POLICY,
-    NO_LAGO_KEY,
-    NOWHERE,
-    STILL_ARRIVING,
-    NO_LAST_INVOICE,
-    TOO_MANY_EVENTS,
-    MAYBE_INVOICED,
-    ANOTHER_CUSTOMER,
-)
-
-_RECORDS = """
-SELECT o.org_id, o."offset", o.currency, o.status, o.subscription_id, o.periods::text, o.organization
-FROM organisations o
-WHERE EXISTS (SELECT FROM jsonb_to_recordset(o.periods) AS p (terminated_at timestamptz) WHERE p.terminated_at >= $1)
-ORDER BY o.org_id
-"""
-#: Uses the index of the org's parts, and stops at the first match.
-_USED = """
-SELECT EXISTS (
-    SELECT FROM usage_parts
-    WHERE org_id = $1 AND COALESCE(posted_to, external_subscription_id) = ANY($2::text[])
-        AND status = 'completed' AND event IS NOT NULL
-)
-"""
 
 
 class RebillingMetrics(Protocol):
@@ -96,26 +70,6 @@ class RebillingMetrics(Protocol):
 
     def rebilled(self, outcome: str, events: int) -> None: ...
     def after_end(self, events: int, usd: Decimal) -> None: ...
-
-
-class AwaitingRebilling(NamedTuple):
-    """The number of events of one org that no invoice counts and that are not billed again yet, their cents, and the
-    reason.
-    """
-
-    events: int = 0
-    cents: Decimal = ZERO
-    why: str = ""
-
-    def with_these(self, lost: Iterable[UninvoicedEvent], why: str = "") -> "AwaitingRebilling":
-        """Add these events; the most urgent reason wins."""
-        waiting = self
-        for event in lost:
-            reasons = waiting.why, why or _reason(event)
-            waiting = AwaitingRebilling(
-                waiting.events + 1, add(waiting.cents, event.cents), max(reasons, key=_URGENCY.index)
-            )
-        return waiting
 
 
 class _LagoAnswer(NamedTuple):
@@ -217,7 +171,7 @@ class LearntEnds:
         """Return the orgs with an end whose record has changed or whose wait is over, each with its record's offset."""
         since = to_datetime(now_us() - ENDED_US)
         async with self.database.connection() as connection:
-            rows = await connection.fetch(_RECORDS, since)
+            rows = await connection.fetch(RECORDS, since)
         for gone in self._looked.keys() - {row["org_id"] for row in rows}:
             self._give_up(gone, self._looked.pop(gone).waiting.events)
             self._answers.pop(gone, None)
@@ -226,7 +180,7 @@ class LearntEnds:
         for row in rows:
             looked = self._looked.get(row["org_id"])
             if looked is None or looked.offset != row["offset"] or self.monotonic() >= looked.next_s:
-                due.append((row["offset"], _record(row)))
+                due.append((row["offset"], record_of(row)))
         return due
 
     async def _look(
@@ -277,7 +231,7 @@ class LearntEnds:
             since_us = now_us - ENDED_US
             ended = {period.external_id for period in org.periods if (period.terminated_at or 0) >= since_us}
             async with self.database.connection() as connection:
-                return bool(await connection.fetchval(_USED, org.org_id, sorted(ended)))
+                return bool(await connection.fetchval(USED, org.org_id, sorted(ended)))
         possible_gaps = [*answer.history.gaps, *gaps(org.periods, now_us - ENDED_US)]
         count, _ = await posted_in(self.database, org.org_id, possible_gaps)
         rows = DeliveredRows(self.database, org.org_id, self.deployment.policy.event_code)
@@ -310,7 +264,8 @@ class LearntEnds:
                 await rebilling.bill(able)
                 self.sensors.rebilled("rebilled", len(able))
                 usd = plain(dollars_of(able))
-                log.info("usage_rebilled", org=history.org.org_id, events=len(able), usd=usd, on=_subscriptions(able))
+                on = sorted({event.instead.external_subscription_id for event in able if event.instead is not None})
+                log.info("usage_rebilled", org=history.org.org_id, events=len(able), usd=usd, on=on)
             waiting = waiting.with_these(event for event in page if not event.able)
         return waiting
 
@@ -362,38 +317,6 @@ class LearntEnds:
         for one in self._looked.values():
             cents = add(cents, one.waiting.cents)
         self.sensors.after_end(sum(answer.waiting.events for answer in self._looked.values()), _dollars(cents))
-
-
-def _record(row: Mapping[str, Any]) -> OrgRecord:
-    """Read the fields that decide who pays from the org's row."""
-    periods = tuple(_period(one) for one in msgspec.json.decode(row["periods"]))
-    own = row["subscription_id"]
-    return OrgRecord(
-        row["org_id"],
-        currency=row["currency"],
-        status=row["status"],
-        periods=periods,
-        subscription_id=own,
-        organization=row["organization"],
-    )
-
-
-def _period(columns: Mapping[str, Any]) -> Period:
-    ended = columns.get("terminated_at")
-    moments = {
-        "started_at": parse_us(columns["started_at"]),
-        "terminated_at": None if ended is None else parse_us(ended),
-    }
-    return msgspec.convert({**columns, **moments}, Period)
-
-
-def _reason(lost: UninvoicedEvent) -> str:
-    """Why the event is not billed again."""
-    return ANOTHER_CUSTOMER if lost.taken_by else lost.unclear or NOWHERE
-
-
-def _subscriptions(able: list[UninvoicedEvent]) -> list[str]:
-    return sorted({event.instead.external_subscription_id for event in able if event.instead is not None})
 
 
 def _dollars(cents: Decimal) -> Decimal:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from operator import itemgetter
 from typing import Any, Final
 
 import structlog
@@ -12,16 +11,16 @@ from connectors.postgres import rows_of_calls, rows_of_events, rows_of_managemen
 from connectors.postgres.corrections import CALLS, Moved, calls_of, correct, corrected, moved_parts
 from connectors.postgres.debits import debit
 from connectors.postgres.pool import Database
+from connectors.postgres.projected_calls import MONTH, doubled_calls, write_calls, write_usage
 from connectors.postgres.rows import Rows, SkippedRecord
 from connectors.postgres.rows_of_calls import Resolved
 from connectors.postgres.rows_of_management import Removed
-from connectors.postgres.sql_files import sql
+from connectors.postgres.sql_files import rows_in, sql
 from schemas.moments import MAX_US
-from schemas.reasons import BRIDGE, COPY, JOB, REPEATED, ROW_REFUSED, UNREADABLE, WRITTEN_OFF
+from schemas.reasons import REPEATED, ROW_REFUSED, UNREADABLE, WRITTEN_OFF
 from schemas.tables import AUDIT, CREDITS, CUSTOMERS, DELIVERIES, EVENTS, ORGS, RECEIPTS, REJECTED, USAGE
 from schemas.topics import TopicNames
 from streams.agents.projector import PartitionPosition, Projected
-from streams.core.metering import decisions
 from streams.core.metering.customer_key import PINNED_BY_KEY
 
 log = structlog.get_logger(__name__)
@@ -73,22 +72,9 @@ _MONTHS = "SELECT ensure_usage_month(month::date) FROM unnest($1::text[]) AS wan
 _Write = Callable[[Any, int, list[tuple[Any, ...]]], Awaitable[int]]
 
 
-_USAGE_SQL: Final = sql("usage.sql")
 _EVENTS_SQL: Final = sql("events.sql")
 _REJECTED_SQL: Final = sql("rejected.sql")
 _RESOLVED_SQL: Final = sql("resolved.sql")
-_BRIDGED_SQL: Final = sql("bridged.sql")
-_JOBS_SQL: Final = sql("jobs.sql")
-_COPIES_SQL: Final = sql("copies.sql")
-_RECOUNTED_SQL: Final = sql("recounted.sql")
-#: What was decided about calls of this partition that are in a part: the fields of `CountedCall` before the ledger.
-_COUNTED: Final = """
-SELECT log.identity, log.month::text, log.decision, log.part, log.raw_offset, log.held, log.org_id, log.external_subscription_id,
-    log.cost_usd, log.billed_usd, log.rate, log.price_usd
-FROM unnest($1::bytea[], $2::text[]) AS given (identity, month)
-JOIN llm_usage_log log ON log.identity = given.identity AND log.month = given.month::date
-WHERE log.raw_partition = $3 AND log.part <> ''
-"""
 #: Deletes rows whose records were removed and not written again since.
 _CUSTOMERS_GONE: Final = """
 DELETE FROM customer_records AS c USING unnest($1::text[], $2::bigint[]) AS gone (key, at)
@@ -98,9 +84,8 @@ _ORGS_GONE: Final = """
 DELETE FROM organisations AS o USING unnest($1::text[], $2::bigint[]) AS gone (key, at)
 WHERE o.org_id = gone.key AND o."offset" < gone.at
 """
-#: Indexes of columns: month and decision in usage rows, the state in receipt rows, and in event rows whether a rate card
-#: priced the event.
-_MONTH, _DECISION, _STATUS, _RATED = 1, 6, 1, -1
+#: Indexes of columns: the state in receipt rows, and in event rows whether a rate card priced the event.
+_STATUS, _RATED = 1, -1
 
 
 class PostgresProjection:
@@ -118,7 +103,7 @@ class PostgresProjection:
         self._user_kinds = user_kinds
         self._timed: set[int] = set()
         self._ways: Mapping[str, tuple[str, Callable[[Sequence[ConsumerRecord]], Rows], _Write]] = {
-            topics.enriched: (USAGE, rows_of_calls.usage_rows, _write_usage),
+            topics.enriched: (USAGE, rows_of_calls.usage_rows, write_usage),
             topics.events: (EVENTS, rows_of_events.event_rows, _write_events),
             topics.receipts: (RECEIPTS, rows_of_events.receipt_rows, _writes(sql("receipts.sql"))),
             topics.rejected: (REJECTED, rows_of_calls.rejected_rows, _write_rejected),
@@ -161,7 +146,7 @@ class PostgresProjection:
             if table == USAGE and rows:
                 # This runs before the transaction, because the transaction would hold the lock on the table until its
                 # end.
-                await connection.execute(_MONTHS, sorted({row[_MONTH] for row in rows}))
+                await connection.execute(_MONTHS, sorted({row[MONTH] for row in rows}))
             await connection.execute("BEGIN")
             if not await self._moved(connection, tp, expected, following):
                 return None
@@ -170,13 +155,13 @@ class PostgresProjection:
             written = await write(connection, tp.partition, rows) if rows and table != USAGE else 0
             again: list[tuple[Any, ...]] = []
             if table == USAGE:
-                written, again = await _write_calls(connection, tp.partition, rows)
-            doubled = await _doubled(connection, rows, written) if table == USAGE and rows else {}
+                written, again = await write_calls(connection, tp.partition, rows)
+            doubled = await doubled_calls(connection, rows, written) if table == USAGE and rows else {}
             corrections = await self._corrected(connection, tp, expected, following, rows)
             if corrections is None:
                 return None
             await self._keep(connection, tp, range(expected, following), UNREADABLE, aside)
-            latest = list({(row[0], row[_MONTH]): row for row in rows}.values()) if table == USAGE else []
+            latest = list({(row[0], row[MONTH]): row for row in rows}.values()) if table == USAGE else []
             debited = await debit(connection, latest, self._user_kinds, again) if latest else None
             await connection.execute("COMMIT")
         if table == USAGE:
@@ -260,64 +245,6 @@ async def _moved_by(connection: Any, table: str, rows: Sequence[tuple[Any, ...]]
     return await moved_parts(connection, gone, rated=False)
 
 
-async def _write_usage(connection: Any, partition: int, rows: list[tuple[Any, ...]]) -> int:
-    # In the order of event_prices.sql, so that two transactions that write the same calls cannot deadlock.
-    *columns, offsets, _ledgers = zip(*sorted(rows, key=itemgetter(0, 1)), strict=True)
-    written: int = await connection.fetchval(_USAGE_SQL, *columns, partition, offsets)
-    return written
-
-
-async def _write_calls(
-    connection: Any, partition: int, found: list[tuple[Any, ...]]
-) -> tuple[int, list[tuple[Any, ...]]]:
-    """Write calls, those that a rebuilt ledger has rejected before those that came since. Return the number of written rows,
-    and the rows of the calls that a rebuilt ledger has counted again or rejected.
-    """
-    written = 0
-    again: list[tuple[Any, ...]] = []
-    refused = [row for row in found if row[_DECISION] == decisions.REJECTED]
-    for some in (refused, [row for row in found if row[_DECISION] != decisions.REJECTED]):
-        new = await _write_usage(connection, partition, some) if some else 0
-        recounted = await _recounted(connection, partition, some) if new < len(some) else []
-        written += new + len(recounted)
-        again += recounted
-    return written, again
-
-
-async def _recounted(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Write the calls anew that a rebuilt ledger has counted again with another result; return their rows."""
-    now = rows_of_calls.counted_by_ledgers(found)
-    if not now:
-        return []
-    before = {
-        (identity, month): rows_of_calls.CountedCall._make([*decided, rows_of_calls.ledger_of(decided[1])])
-        for identity, month, *decided in await connection.fetch(_COUNTED, *zip(*now, strict=True), partition)
-    }
-    again = [key for key, counted in before.items() if rows_of_calls.is_recounted(counted, now[key])]
-    if not again:
-        return []
-    new = [(*key, now[key].part, now[key].held) for key in again]
-    taken = {tuple(key) for key in await connection.fetch(_RECOUNTED_SQL, *zip(*new, strict=True))}
-    chosen = [row for row in found if (row[0], row[_MONTH]) in taken]
-    if chosen:
-        await _write_usage(connection, partition, chosen)
-    return chosen
-
-
-async def _doubled(connection: Any, found: list[tuple[Any, ...]], written: int) -> dict[str, int]:
-    """Store pairs of billed calls that look like one call; returns how many are new, by kind."""
-    new: dict[str, int] = {}
-    billed, jobs = rows_of_calls.billed_twice(found)
-    copies = rows_of_calls.parts_billed(found) if written < len(found) else []
-    for kind, statement, suspects in (
-        *((BRIDGE, _BRIDGED_SQL, billed), (JOB, _JOBS_SQL, jobs)),
-        (COPY, _COPIES_SQL, copies),
-    ):
-        if suspects and (count := _count(await connection.execute(statement, *zip(*suspects, strict=True)))):
-            new[kind] = count
-    return new
-
-
 async def _write_events(connection: Any, _partition: int, rows: list[tuple[Any, ...]]) -> int:
     *columns, _rated = zip(*rows, strict=True)
     await connection.execute(_EVENTS_SQL, *columns)
@@ -329,7 +256,7 @@ async def _write_rejected(connection: Any, partition: int, rows: list[tuple[Any,
     resolved = {row.offset: row for row in rows if isinstance(row, Resolved)}
     written = 0
     if refused:
-        written = _count(await connection.execute(_REJECTED_SQL, partition, *zip(*refused, strict=True)))
+        written = rows_in(await connection.execute(_REJECTED_SQL, partition, *zip(*refused, strict=True)))
     if resolved:
         await connection.execute(_RESOLVED_SQL, partition, *zip(*resolved.values(), strict=True))
     return written
@@ -340,7 +267,7 @@ def _writes(statement: str, *, with_partition: bool = False) -> _Write:
 
     async def write(connection: Any, partition: int, rows: list[tuple[Any, ...]]) -> int:
         first = (partition,) if with_partition else ()
-        return _count(await connection.execute(statement, *first, *zip(*rows, strict=True)))
+        return rows_in(await connection.execute(statement, *first, *zip(*rows, strict=True)))
 
     return write
 
@@ -354,12 +281,7 @@ def _writes_latest(save: str, remove: str) -> _Write:
         written = 0
         for statement, some in ((save, there), (remove, gone)):
             if some:
-                written += _count(await connection.execute(statement, *zip(*some, strict=True)))
+                written += rows_in(await connection.execute(statement, *zip(*some, strict=True)))
         return written
 
     return write
-
-
-def _count(tag: str) -> int:
-    """Return the number of rows in the server's answer, `INSERT 0 n` or `DELETE n`."""
-    return int(tag.rpartition(" ")[2])

@@ -4,7 +4,6 @@ process runs.
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -54,8 +53,4 @@ class CertificateFile:
 def _ends(path: Path) -> list[float]:
     """Return the end of each certificate, seconds since 1970 UTC. Raises: OSError, ValueError."""
     certificates = load_pem_x509_certificates(path.read_bytes())
-    return [_seconds(certificate.not_valid_after_utc) for certificate in certificates]
-
-
-def _seconds(at: datetime) -> float:
-    return at.astimezone(UTC).timestamp()
+    return [certificate.not_valid_after_utc.timestamp() for certificate in certificates]

@@ -38,7 +38,7 @@ def files() -> dict[str, str]:
     values = values_of((CHART / "values.yaml").read_text(encoding="utf-8"))
     made = {
         "values.schema.json": json.dumps(schema(values), indent=1) + "\n",
-        "README.md": _README + "".join(map(_row, filter(_shown, values))),
+        "README.md": _README + "".join(_row(value) for value in values if value.meaning),
         "files/topics.yaml": _yaml(topics()),
         "files/acls.yaml": _yaml(rights()),
         "files/roles.yaml": _yaml(roles()),
@@ -63,10 +63,6 @@ def write() -> None:
 
 def _yaml(document: dict[str, Any]) -> str:
     return _MADE + yaml.safe_dump(document, sort_keys=False, width=120)
-
-
-def _shown(value: Value) -> bool:
-    return bool(value.meaning)
 
 
 def _row(value: Value) -> str:

@@ -13,7 +13,7 @@ import pytest
 from connectors.access import key_store
 from connectors.credits import payments
 from connectors.operations import (
-    automatic_rebilling,
+    ended_orgs,
     explain,
     late_calls,
     money_notes,
@@ -22,7 +22,7 @@ from connectors.operations import (
     usage_report,
 )
 from connectors.operations.outgoing_webhooks import announcements, delivery
-from connectors.postgres import projection, prune, unprojected
+from connectors.postgres import projected_calls, prune, unprojected
 from tests.integration import test_credit_plans, test_provider_key_plans
 from tests.support.database import migrated_database, rows
 from tests.support.history import PREFIX, TOPICS
@@ -32,17 +32,17 @@ AT = datetime(2026, 11, 20, tzinfo=UTC)
 DAY = AT.date()
 #: The question of an index, by its name, with its arguments.
 QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "llm_usage_log_alias": (projection._BRIDGED_SQL, ([b"i" * 16], ["2026-11-01"])),
+    "llm_usage_log_alias": (projected_calls.BRIDGED, ([b"i" * 16], ["2026-11-01"])),
     "llm_usage_log_customer": (explain._OF_CUSTOMER, ("acme", AT, AT + timedelta(days=1), AT, 10)),
     "llm_usage_log_org": (
         "SELECT sum(cost_usd) FROM llm_usage_log WHERE org_id = $1 AND org_id <> '' AND ended_at >= $2",
         ("o", AT),
     ),
     "llm_usage_log_part": ("SELECT * FROM llm_usage_log WHERE part = $1 AND part <> ''", (f"{PREFIX}7",)),
-    "llm_usage_log_request": (projection._JOBS_SQL, ([b"i" * 16], ["2026-11-01"])),
+    "llm_usage_log_request": (projected_calls.JOBS, ([b"i" * 16], ["2026-11-01"])),
     "llm_usage_log_ended": (provider_health._WINDOW, (600, ["server"], "rate_limit", 1000)),
     "usage_parts_id": ("SELECT * FROM event_queue WHERE id = $1", ("00000000-0000-0000-0000-000000000000",)),
-    "usage_parts_org": (automatic_rebilling._USED, ("o", ["sub"])),
+    "usage_parts_org": (ended_orgs.USED, ("o", ["sub"])),
     "usage_parts_released": ("SELECT part FROM usage_parts WHERE released_in = $1", (f"{PREFIX}7",)),
     "usage_parts_status": ("SELECT * FROM event_queue WHERE status = 'failed' ORDER BY created_at LIMIT 20", ()),
     "rejected_calls_reason": (money_notes._DIFFERS, ()),

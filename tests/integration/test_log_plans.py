@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from connectors.operations import explain, held_usage, late_calls, usage_log
-from connectors.postgres import projection
+from connectors.postgres import projected_calls
 from schemas.moments import to_datetime
 from tests.support.calls import NOON
 from tests.support.database import migrated_database
@@ -21,8 +21,8 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
         usage_log._CANDIDATES,
         ([0], [b"i" * 16], [MONTH], ["alias"], [AT], ["ab" * 16], ["call"], [False], [AT], ["acme"], [1]),
     ),
-    "bridged": (projection._BRIDGED_SQL, ([b"i" * 16], [str(MONTH)])),
-    "jobs": (projection._JOBS_SQL, ([b"i" * 16], [str(MONTH)])),
+    "bridged": (projected_calls.BRIDGED, ([b"i" * 16], [str(MONTH)])),
+    "jobs": (projected_calls.JOBS, ([b"i" * 16], [str(MONTH)])),
     "late": (late_calls._WAITING, (0, 100, 500, [1, 7])),
     "held": (explain._HELD, ("part",)),
     "not mapped now": (held_usage._NOT_MAPPED_NOW, ()),

@@ -9,11 +9,18 @@ from connectors.operations.reason_sentences import SENTENCES, meanings
 from connectors.operations.requeue_judge import RequeueResult
 from connectors.operations.usage_log import FORGOTTEN, INCOMPLETE, NAMELESS
 from streams.core.mapping.held_reasons import HELD_REASONS
+from tests.support.pages import whole_page
 
 
 def test_every_reason_of_usage_has_a_sentence() -> None:
     reasons = {*KNOWN, *HELD_REASONS, FORGOTTEN, INCOMPLETE, NAMELESS, NO_START}
     assert set(SENTENCES) == reasons
+
+
+def test_the_cause_and_the_next_step_of_each_of_them_are_on_the_page() -> None:
+    """A command says in a few words what a reason means; the page says the rest."""
+    page = whole_page("errors.md")
+    assert [reason for reason in SENTENCES if f"| `{reason}`" not in page and f", `{reason}`" not in page] == []
 
 
 def test_each_reason_is_explained_once() -> None:

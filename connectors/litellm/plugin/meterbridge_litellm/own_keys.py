@@ -89,7 +89,10 @@ class OwnKeys:
             reply = {}
         if answer.is_success and isinstance(reply.get("api_key"), str) and reply.get("user_id") == user_id:
             key = str(reply["api_key"])
-        elif answer.status_code == httpx.codes.NOT_FOUND and _reason(reply) == "no_provider_key":
+        elif (
+            answer.status_code == httpx.codes.NOT_FOUND
+            and (reply.get("reason") or reply.get("code")) == "no_provider_key"
+        ):
             key = ""
         else:
             self._unasked.go_on(estimate, f"own_key_http_{answer.status_code}", f"user:{user_id}")
@@ -101,7 +104,3 @@ class OwnKeys:
             if len(self._keys) > _MOST:
                 self._keys.popitem(last=False)
         return key
-
-
-def _reason(reply: Mapping[str, Any]) -> str:
-    return str(reply.get("reason") or reply.get("code") or "")
