@@ -278,7 +278,7 @@ def _read_calls(
 def _withdrawn(
     deployment: Deployment, partition: int, whole: tuple[int, int], refused: set[int], prefix: str
 ) -> list[tuple[bytes | None, bytes]]:
-    """Return the last enriched records of these calls, as rejected."""
+    """Return the last enriched records of these calls, as rejected, in order of their offsets."""
     last: dict[int, tuple[bytes | None, bytes]] = {}
     for message in scan(deployment.kafka, OffsetRange(deployment.topics.enriched, {partition: whole})):
         with suppress(Unreadable):
@@ -288,7 +288,7 @@ def _withdrawn(
                 usage.org_id = usage.external_subscription_id = usage.rate = ""
                 usage.billed_usd = usage.price_usd = None
                 last[usage.offset] = message.key(), msgspec.json.encode(usage)
-    return list(last.values())
+    return [last[offset] for offset in sorted(last)]
 
 
 def _remember(
