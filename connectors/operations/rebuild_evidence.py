@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
+from itertools import pairwise
 from sys import intern
 
 import msgspec
 from confluent_kafka import Message
 
 from connectors.config.deployment import Deployment
-from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
+from connectors.kafka.topic_scan import OffsetRange, header_of, number_in_header, offset_range_of, scan
 from connectors.operations.damaged_records import DamagedRecords
 from connectors.operations.ledger_init import sealed_before
 from schemas.bounded_name import bounded_name
@@ -39,7 +40,7 @@ from streams.core.metering.matching import NOISE
 from streams.core.metering.read_usage import usage_of
 from streams.runtime.transactions import partition_of
 from streams.state.ledger_restart import EmittedTotals
-from streams.state.step_writes import MANIFEST, RAW_PARTITION, order_in
+from streams.state.step_writes import MANIFEST, RAW_PARTITION, SEAL_SEQ, order_in
 
 #: How much later than its receipt a call may end, microseconds (streams/core/metering/normalise.py).
 _CLOCKS_US = 600 * SECOND_US
@@ -208,9 +209,12 @@ def _known_from(
 def _gone(deployment: Deployment, partition: int, prefix: str, damaged: DamagedRecords) -> tuple[set[str], int]:
     """Return the names of all windows that left the ledger, and the record time from which on the topics are complete,
     milliseconds. Records that cannot be read are counted in `damaged`.
+
+    Parts are numbered without a gap. If no event has expired, a missing number shows that a partition of the topic is lost.
     """
     kafka, topics = deployment.kafka, deployment.topics
     gone: set[str] = set()
+    numbered_ms: dict[int, int] = {0: 0}
     oldest_ms = 0
     for topic in (topics.events, topics.receipts):
         whole = offset_range_of(kafka, topic)
@@ -227,8 +231,14 @@ def _gone(deployment: Deployment, partition: int, prefix: str, damaged: DamagedR
                 if (event := damaged.read(_event, message)) is not None:
                     gone.add(event.transaction_id)
                 manifest = damaged.read(_manifest, message, header_of(message, MANIFEST).encode())
-                if manifest is not None:
-                    gone.update(f"{prefix}{first}" for first in manifest.windows)
+                if manifest is None:
+                    continue
+                gone.update(f"{prefix}{first}" for first in manifest.windows)
+                if event is not None:
+                    numbered_ms[number_in_header(message, SEAL_SEQ) or 0] = message.timestamp()[1]
+        if topic == topics.events and not any(begin for begin, _ in whole.ranges.values()):
+            after_gaps = (after for before, after in pairwise(sorted(numbered_ms)) if after - before > 1)
+            oldest_ms = max((numbered_ms[number] for number in after_gaps), default=0)
     return gone, oldest_ms
 
 
@@ -269,7 +279,7 @@ def _read_calls(
 def _withdrawn(
     deployment: Deployment, partition: int, whole: tuple[int, int], refused: set[int], prefix: str
 ) -> list[tuple[bytes | None, bytes]]:
-    """Return the last enriched records of these calls, as rejected."""
+    """Return the last enriched records of these calls, as rejected, in order of their offsets."""
     last: dict[int, tuple[bytes | None, bytes]] = {}
     for message in scan(deployment.kafka, OffsetRange(deployment.topics.enriched, {partition: whole})):
         with suppress(Unreadable):
@@ -279,7 +289,7 @@ def _withdrawn(
                 usage.org_id = usage.external_subscription_id = usage.rate = ""
                 usage.billed_usd = usage.price_usd = None
                 last[usage.offset] = message.key(), msgspec.json.encode(usage)
-    return list(last.values())
+    return [last[offset] for offset in sorted(last)]
 
 
 def _remember(

@@ -66,18 +66,20 @@ async def write_anew(
         writer: a started writer with the meter's transactional id of the partition.
         old: the existing keys.
         hour: the hour under which the identities are remembered, hours since 1970 UTC.
-        withdrawn: keys and values of enriched records about calls that the ledger will reject.
+        withdrawn: keys and values of enriched records about calls that the ledger will reject, in order of their offsets.
+            The first one is written last: until then an interrupted rebuild is repeated from that call on, and the ledger
+            reads all of them again.
     """
     topic, source = place.topics.changelog, TopicPartition(place.topics.raw, partition)
     await writer.commit([Write(topic, partition, POSITION_KEY, None)], source, None, place.group)
     fresh = dict(_identities(seen, hour)) | {JOB_PREFIX + identity: _encode(job) for identity, job in jobs.items()}
     writes = [Write(topic, partition, key, None) for key in old if key not in fresh and key != POSITION_KEY]
     writes += [Write(topic, partition, key, value) for key, value in fresh.items()]
-    for part in in_parts(writes):
+    rejected = [Write(place.topics.enriched, partition, key, value) for key, value in withdrawn]
+    for part in in_parts([*writes, *rejected[1:]]):
         await writer.commit(part, source, None, place.group)
-    last = [Write(place.topics.enriched, partition, key, value) for key, value in withdrawn]
-    last += [Write(topic, partition, *record) for record in records_of(Changes(position))]
-    await writer.commit(last, source, position.next, place.group)
+    last = [Write(topic, partition, *record) for record in records_of(Changes(position))]
+    await writer.commit([*rejected[:1], *last], source, position.next, place.group)
 
 
 def _identities(seen: Mapping[bytes, int], hour: int) -> Iterator[tuple[bytes, bytes]]:

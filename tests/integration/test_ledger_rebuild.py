@@ -1,6 +1,7 @@
 """`meterbridge ledger rebuild`: a lost ledger is restored from the other topics, and every call is billed once."""
 
 import random
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -206,15 +207,34 @@ async def test_if_the_topics_no_longer_contain_everything_it_refuses_and_says_wh
     assert growing.billed()[0] == 40, "nothing is billed twice: older calls wait for a check"
 
 
-async def test_calls_whose_events_may_be_gone_are_not_billed_again(growing: Growing) -> None:
+def expired_events(growing: Growing) -> None:
+    """Delete the first half of the events."""
+    admin, topic = AdminClient({"bootstrap.servers": growing.bootstrap}), growing.stage.topics.events
+    whole = offset_range_of(growing.stage.deployment.kafka, topic).ranges
+    half = [TopicPartition(topic, n, end // 2) for n, (_, end) in whole.items() if end > 1]
+    for future in admin.delete_records(half).values():
+        future.result()
+
+
+def lost_events(growing: Growing) -> None:
+    """Lose every second event, as with a partition whose disk broke: the topic begins at 0 again."""
+    stage = growing.stage
+    left = [message for number, message in enumerate(stage.read(stage.topics.events)) if number % 2]
+    growing.lose(stage.topics.events)
+    producer = Producer({"bootstrap.servers": growing.bootstrap})
+    for one in left:
+        producer.produce(one.topic(), one.value(), one.key(), headers=one.headers(), timestamp=one.timestamp()[1])
+    producer.flush(10 * PATIENCE)
+
+
+@pytest.mark.parametrize("losing", [expired_events, lost_events])
+async def test_calls_whose_events_may_be_gone_are_not_billed_again(
+    growing: Growing, losing: Callable[[Growing], None]
+) -> None:
     """They look open. A changed mapping or setting would give their parts other names, so Lago would bill them twice."""
     growing.stage.put(growing.calls(range(40)))
     await growing.meter(until=40, sealed=True)
-    admin, topic = AdminClient({"bootstrap.servers": growing.bootstrap}), growing.stage.topics.events
-    whole = offset_range_of(growing.stage.deployment.kafka, topic).ranges
-    some_left = [TopicPartition(topic, n, end // 2) for n, (_, end) in whole.items() if end > 1]
-    for future in admin.delete_records(some_left).values():
-        future.result()
+    losing(growing)
     left = growing.billed()
     assert 0 < left[0] < 40
     growing.lose_changelog()

@@ -15,6 +15,8 @@ from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
 from streams.core.metering import fold
 from streams.core.metering.read_usage import usage_of
+from streams.runtime.transactions import TransactionalWriter
+from streams.state import ledger_expand
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.credits import account, balanced, give, prepaid_since
@@ -102,3 +104,40 @@ async def test_open_calls_that_the_settings_of_today_do_not_bill_are_in_no_part_
     await balanced(database)
     checked = await meterbridge(growing.stage, "reconcile", "--json", DATABASE_URL=database)
     assert (checked.code, checked.json["complaints"]) == (0, []), checked.out + checked.err
+
+
+@pytest.mark.parametrize("commits", [2, 4])
+async def test_many_calls_that_cannot_be_read_any_more_are_rejected_in_small_transactions_also_after_a_kill(
+    growing: Growing, commits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One transaction for all of them may take longer than Kafka allows, again at each attempt."""
+    topics, unreadable = growing.stage.topics, [4, *range(40, 46)]
+    growing.stage.put([call(growing, number, "1") for number in [*unreadable, 1]])
+    await meter(growing, BEFORE, lambda: len(growing.stage.values(topics.enriched)) == 8)
+    growing.lose_changelog()
+    for module in (rebuild_evidence, fold):
+        monkeypatch.setattr(module, "usage_of", stricter)
+    monkeypatch.setattr(ledger_expand, "_RECORDS", 2)
+    commit, left, sizes = TransactionalWriter.commit, [commits], list[int]()
+
+    async def dying(self: TransactionalWriter, writes: Any, *values: Any, **more: Any) -> Any:
+        if not left[0]:
+            raise InterruptedError
+        left[0] -= 1
+        sizes.append(len(list(writes)))
+        return await commit(self, writes, *values, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TransactionalWriter, "commit", dying)
+        with pytest.raises(InterruptedError):
+            await rebuild(growing.stage.deployment, 0, "lost", accept_gaps=False)
+        left[0] = 100
+        assert (await rebuild(growing.stage.deployment, 0, "lost", accept_gaps=False)).state == "ledger_missing"
+    assert max(sizes) == 2
+    last = {line["call_id"]: line["decision"] for line in growing.stage.values(topics.enriched)}
+    assert last == {f"call-{number}": "rejected" for number in unreadable} | {"call-1": "billable"}
+    growing.clock.pass_by(120)
+    growing.clock.go()
+    await meter(growing, BEFORE, lambda: growing.billed() == (1, Decimal(100)))
+    refused = [line["reason"] for line in growing.stage.values(topics.rejected)]
+    assert refused == ["bad_cost"] * len(unreadable), "each is among the dead letters, once"

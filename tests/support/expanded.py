@@ -118,7 +118,11 @@ class Growing:
 
     def lose_changelog(self) -> None:
         """Delete the topic as by mistake, and create it again."""
-        admin, name = AdminClient({"bootstrap.servers": self.bootstrap}), self.stage.topics.changelog
+        self.lose(self.stage.topics.changelog)
+
+    def lose(self, name: str) -> None:
+        """Delete a topic as by mistake, and create it again."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
         admin.delete_topics([name])[name].result()
         eventually(lambda: name not in admin.list_topics(timeout=10 * PATIENCE).topics)
         create_topics(*topics_of(self.stage.settings))

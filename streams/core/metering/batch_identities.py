@@ -39,18 +39,17 @@ class BatchIdentities:
         self.new: dict[bytes, int] = {}
         self.jobs: dict[bytes, Job | None] = {}
         identities = [usage.identity for usage in usages]
-        marks = [usage.job for usage in usages if usage.job and usage.job is not usage.identity]
-        self.known = ledger.seen.tags(identities + marks)
-        self._stored = {mark for mark, tag in zip(marks, self.known[len(usages) :], strict=True) if tag != NEVER}
+        others = [usage.job for usage in usages if usage.job and usage.job is not usage.identity]
+        others += [twin for usage in usages if usage.twins is not None for twins in usage.twins for twin in twins]
+        self.known = ledger.seen.tags(identities + others)
+        self._others = dict(zip(others, self.known[len(usages) :], strict=True))
+        self._stored = {other for other, tag in self._others.items() if tag != NEVER}
 
     def also(self, usage: Usage, tag: int) -> int:
         """Return the strongest tag of a call that has twins or a job; `tag` is the tag of its own identity."""
         tags = [tag]
         if usage.twins is not None:
-            sought = usage.twins.sought
-            tags += [
-                self.new.get(twin, known) for twin, known in zip(sought, self._state.seen.tags(sought), strict=True)
-            ]
+            tags += [self._tag(twin) for twin in usage.twins.sought]
         job = self._job(usage.job) if usage.job else None
         # The answer of a response can be read again. Such a read is a call of its own, so it counts as known only if
         # another read was billed.
@@ -75,11 +74,8 @@ class BatchIdentities:
         Another call may be remembered under the same twin. The stronger tag stays.
         """
         if usage.twins is not None:
-            kept = usage.twins.kept
-            for twin, known in zip(kept, self._state.seen.tags(kept), strict=True):
-                if known != NEVER:
-                    self._stored.add(twin)
-                self.new[twin] = strongest((tag, self.new.get(twin, known)))
+            for twin in usage.twins.kept:
+                self.new[twin] = strongest((tag, self._tag(twin)))
         if usage.job is usage.identity:
             self.new.pop(usage.identity, None)
             self.jobs[usage.job] = Job(clock_ms // HOUR_MS, tag)
@@ -120,6 +116,9 @@ class BatchIdentities:
             if job.hour >= hour - _JOB_HOURS:
                 break  # jobs are ordered by hour
             changes.jobs.setdefault(identity, None)
+
+    def _tag(self, twin: bytes) -> int:
+        return self.new.get(twin, self._others[twin])
 
     def _job(self, identity: bytes) -> Job | None:
         return self.jobs.get(identity) or self._state.jobs.get(identity)

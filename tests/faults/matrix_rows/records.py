@@ -166,7 +166,7 @@ ROWS = (
     Row(
         202,
         "a ledger is lost, and a part of the events that it had emitted is deleted",
-        "records of `billing.lago.events` are deleted; then `ledger rebuild --accept-gaps`, and every call is sent again",
+        "records of `billing.lago.events` are deleted, from the beginning or in between, as with a lost partition; then `ledger rebuild --accept-gaps`, and every call is sent again",
         (TWICE, MONEY, SAYS_SO),
         "the command refuses and names the gap; with `--accept-gaps` calls that may have been billed wait for a check, and none is billed again",
         ("integration/test_ledger_rebuild.py::test_calls_whose_events_may_be_gone_are_not_billed_again",),

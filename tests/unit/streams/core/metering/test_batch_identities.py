@@ -97,7 +97,7 @@ def test_if_a_call_is_known_by_several_ids_the_strongest_state_counts() -> None:
         (-1, -1): -1,
     }.items():
         for own, twin in (tags, tags[::-1]):
-            memory = BatchIdentities(ledger, [])
+            memory = BatchIdentities(ledger, [usage])
             if twin != -1:
                 memory.new[b"t" * 16] = twin
             assert memory.also(usage, own) == strongest, (own, twin)
