@@ -20,7 +20,7 @@ from connectors.billing.org_sync import BEGUN, as_lago_says
 from connectors.billing.plan_terms import PlanTermsCache
 from connectors.billing.usage_limits import is_plan
 from connectors.config.misspelt_names import meant_by
-from connectors.lago.customers import customer_part
+from connectors.lago.customers import check_new_id
 from connectors.lago.errors import LagoRejected
 from connectors.lago.responses import Customer, CustomerUsage, Plan, Subscription
 from schemas.customers import OrgRecord, Period
@@ -119,7 +119,7 @@ class OrgAccounts:
                     OTHER_PLAN, f"the org is on the plan {running.plan_code}: `PUT .../subscription` changes it"
                 )
             if known is None:
-                customer_part(org_id)
+                check_new_id(org_id)
             if request.plan_code:
                 await self.plan(request.plan_code)
             await changing(_as_object(known), _request_as_object(request, known))
