@@ -144,6 +144,13 @@ def _asks(name: str, otherwise: str, meant: str) -> str:
         ),
         ('"0.5"', "null", "`cost_usd` is empty, and no other field holds a cost"),
         ('"acme"', '""', "`customer_id` is empty, and no other field names the customer"),
+        ('"a"', '"undefined"', "`id` is a word for a missing value: calls with one id and time are one call"),
+        ('"acme"', '"None"', "`customer_id` is a word for a missing value: it names no customer"),
+        (
+            '"model"',
+            '"status": "failed", "model"',
+            "`status` is neither `success` nor `failure`: the call is taken as a success",
+        ),
         ('"acme"', "null", "`customer_id` is empty, and no other field names the customer"),
         ('"timestamp"', '"end_time"', _asks("end_time", "no other field says when the call ended", "endTime")),
         ('"timestamp"', '"created_at"', _asks("created_at", "no other field says when the call ended", "timestamp")),
@@ -170,8 +177,8 @@ async def test_the_answer_names_no_unknown_field_of_a_call_that_has_what_it_need
 
 
 DAY_S = 86_400
-LATE = "`{}` is later than now: a call that ends after it arrived is billed as one that ended when it arrived"
-OLD = "`{}` is more than a year ago: is its unit right? The call is billed only when the usage log shows that it is no repeat"
+LATE = "`{}` is later than now, so the usage is billed as of its arrival. Without an offset a time is UTC"
+OLD = "`{}` is more than a year ago: is its unit right? Such usage is billed only when it is known to be no repeat"
 
 
 @pytest.mark.parametrize(
