@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from connectors.ingest.body_splitter import Element, members_of
 from schemas.customer_id import UNATTRIBUTED
 from schemas.moments import HOUR_US, parse_us
-from schemas.wire import BREAKDOWN, INTEGRATION, Call, Time
+from schemas.wire import BREAKDOWN, INTEGRATION, LAGO, Call, Time
 from streams.core.metering.cost_fields import amount_of
 from streams.core.metering.normalise import FUTURE_US
 
@@ -70,7 +70,7 @@ def mistakes_in(element: Element, call: Call, shape: str, customer_id: str, rece
         received_at: microseconds since 1970 UTC.
     """
     is_own = shape == INTEGRATION
-    found = [*_times(call, received_at), *(_values(call) if is_own else ())]
+    found = [*_times(call, shape, received_at), *(_values(call) if is_own else ())]
     has_cost = amount_of(call) is not None
     if has_cost and not is_own:
         return found
@@ -130,10 +130,12 @@ def _meant(path: str, names: tuple[str, ...]) -> str:
     return f"{before}{dot}{near}"
 
 
-def _times(call: Call, received_at: int) -> Iterator[Mistake]:
+def _times(call: Call, shape: str, received_at: int) -> Iterator[Mistake]:
     """Find times that no clock gives which is roughly right: a sender may have mistaken their unit."""
     if (event := call.cloud_event) is not None:
         told: Iterable[tuple[str, Time]] = (("time", event.time),)
+    elif shape == LAGO:  # its other times are details, which may be unreadable
+        told = (("timestamp", call.timestamp),)
     else:
         told = (("timestamp", call.timestamp), ("startTime", call.startTime), ("endTime", call.endTime))
     for name, moment in told:

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
@@ -19,7 +21,9 @@ from connectors.telemetry.metrics import Metrics
 from schemas.errors import Rejected, Unavailable
 from schemas.moments import MOMENT_FORM
 from schemas.money import AMOUNT_FORM
+from schemas.wire import CLOUDEVENT, INTEGRATION, LAGO, Call, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.metering.normalise import normalise
 
 PATH = "/webhook/litellm/usage"
 NOW_S = 1_795_215_900
@@ -202,6 +206,29 @@ async def test_the_answer_names_a_time_that_no_call_has(name: str, body: str, af
     expected = {"accepted": 1, "left_out": [{"index": 0, "detail": sentence.format(name)}]}
     sent = body.format(NOW_S + after_s)
     assert await _answer(sent) == (202, {**ACCEPTED, **expected} if sentence else ACCEPTED)
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (RIGHT.replace('"a"', '" \\t"'), "no id of the call: litellm_call_id, id or request_id"),
+        (
+            '{"transaction_id": " ", "external_subscription_id": "s", "properties": {"cost": 1}}',
+            "no id of the call: transaction_id",
+        ),
+        ('{"specversion": "1.0", "id": " ", "source": "s", "data": {"cost": 1}}', "no id of the call: id of the event"),
+    ],
+)
+async def test_an_id_of_blanks_is_none_for_the_ingress_and_for_the_meter(body: str, detail: str) -> None:
+    """Earlier all such calls without a time were one call, and only the first one was billed."""
+    refused = {"index": 0, "reason": "no_identity", "detail": detail}
+    assert await _answer(body) == (202, {**REJECTED, "accepted": 0, "rejected": [refused]})
+    call = json.loads(body)
+    stored = {"cloud_event": call} if "specversion" in call else call
+    shape = CLOUDEVENT if "specversion" in call else LAGO if "transaction_id" in call else INTEGRATION
+    record = RawRecord(1, "webhook", shape, NOW_S * 1_000_000, "customer", msgspec.convert(stored, Call, strict=False))
+    with pytest.raises(Rejected, match="no_identity"):
+        normalise(record, "acme", Decimal("1e-12"))
 
 
 @pytest.mark.parametrize("inner", ["properties", "data"])
