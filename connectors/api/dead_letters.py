@@ -4,7 +4,7 @@ import asyncio
 from typing import Annotated, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictBool
 
 from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.http.health import json_response
@@ -42,7 +42,7 @@ class RetryBody(BaseModel, extra="forbid"):
     until_ms: MomentMs = None
     dead_letter: str = ""
     limit: Annotated[int, Field(ge=1, le=MAX_LETTERS)] = MAX_LETTERS
-    dry_run: bool = False
+    dry_run: StrictBool = False
     comment: str = ""
     accept: Literal["", "implausible_cost"] = ""
 

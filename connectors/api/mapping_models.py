@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 from unicodedata import normalize
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, StrictBool
 
 from connectors.billing.mapping_bodies import MappingRow, Moment
 from connectors.billing.mappings import UNKNOWN_ORG, MappingResult
@@ -23,6 +23,10 @@ def _from_cursor(text: str) -> str:
 
 class MappingBody(MappingRow, extra="forbid"):
     """A mapping to set. An unknown field is refused: a misspelt `effective_from` would bill from another moment on."""
+
+    # A text for true or false is needed only in the cells of CSV.
+    is_active: StrictBool = True
+    correct: StrictBool | None = None
 
 
 class EndingBody(BaseModel, extra="forbid"):

@@ -13,6 +13,7 @@ from connectors.billing.metered_events import MeteredEvent
 from connectors.billing.metered_numbers import numbers_of, takes_back
 from connectors.billing.org_accounts import OrgAccounts
 from connectors.http.endpoint import AuthorizedRequest, endpoint, missing_scope
+from connectors.ingest.sender_mistakes import doubt_about
 from connectors.lago.responses import CustomerUsage
 from schemas.moments import to_iso
 
@@ -53,7 +54,8 @@ class Accepted(BaseModel):
 
     Fields:
         status: always `accepted`.
-        warning: why the event will probably cost nothing, for people; null = nothing is known to be wrong.
+        warning: why the event will probably cost nothing, or not what was meant, for people; null = nothing is known
+            to be wrong.
     """
 
     status: str = "accepted"
@@ -133,7 +135,11 @@ class UsageHandlers:
         event = await self._accounts.billing.record(
             authorized.part("org_id"), body.event_code, body.transaction_id, body.properties, body.timestamp, accept
         )
-        warning = self._accounts.uncharged(event.org_id, event.code) or None
+        doubts = (
+            self._accounts.uncharged(event.org_id, event.code),
+            doubt_about("timestamp", event.at_us, self._accounts.now_us()),
+        )
+        warning = "; ".join(filter(None, doubts)) or None
         return answer(Accepted(transaction_id=event.transaction_id, warning=warning), 202)
 
     @endpoint(

@@ -20,7 +20,7 @@ from connectors.billing.org_sync import BEGUN, as_lago_says
 from connectors.billing.plan_terms import PlanTermsCache
 from connectors.billing.usage_limits import is_plan
 from connectors.config.misspelt_names import meant_by
-from connectors.lago.customers import customer_part
+from connectors.lago.customers import check_new_id
 from connectors.lago.errors import LagoRejected
 from connectors.lago.responses import Customer, CustomerUsage, Plan, Subscription
 from schemas.customers import OrgRecord, Period
@@ -74,7 +74,7 @@ class OrgAccounts:
     def __init__(self, billing: OrgBilling, records: OrgRecords, now_us: Callable[[], int]) -> None:
         self.billing = billing
         self.records = records
-        self._now_us = now_us
+        self.now_us = now_us
         self._terms = PlanTermsCache(billing.lago)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -95,7 +95,7 @@ class OrgAccounts:
         it is not known. Neither Lago nor Kafka is asked.
         """
         record = self.records.seen(org_id)
-        known = charged_codes(record.periods, self._now_us()) if record is not None else None
+        known = charged_codes(record.periods, self.now_us()) if record is not None else None
         if known is None or code in known:
             return ""
         near = meant_by(code, known)
@@ -119,7 +119,7 @@ class OrgAccounts:
                     OTHER_PLAN, f"the org is on the plan {running.plan_code}: `PUT .../subscription` changes it"
                 )
             if known is None:
-                customer_part(org_id)
+                check_new_id(org_id)
             if request.plan_code:
                 await self.plan(request.plan_code)
             await changing(_as_object(known), _request_as_object(request, known))
@@ -228,7 +228,7 @@ class OrgAccounts:
             before = await self.records.get(org_id)
             listed = await self.billing.lago.subscriptions(org_id, BEGUN)
             periods = await self._terms.periods(listed, account.customer)
-            make = partial(noted, account=account, listed=periods, now_us=self._now_us())
+            make = partial(noted, account=account, listed=periods, now_us=self.now_us())
             if await changed_from(self.records, org_id, before, make):
                 return
             account = await self._existing(org_id) or account

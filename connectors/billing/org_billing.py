@@ -15,7 +15,7 @@ from connectors.billing.lago_directory import LagoDirectory
 from connectors.billing.metered_events import MeteredEvent, Moment, UsageSink, Value, metered
 from connectors.billing.subscription_id_store import SubscriptionIds
 from connectors.lago.client import LagoClient
-from connectors.lago.customers import customer_part
+from connectors.lago.customers import check_new_id, customer_part
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable, plan_not_found
 from connectors.lago.requests import NewCustomer, NewSubscription
 from connectors.lago.responses import Customer, CustomerUsage, Invoice, Plan, Subscription
@@ -96,6 +96,7 @@ class OrgBilling:
         known = await self.lago.customer(org_id)
         if known is not None:
             return known, False
+        check_new_id(org_id)
         made_at = to_datetime(self._now_us()).isoformat(timespec="seconds").replace("+00:00", "Z")
         noted = {**(metadata or {}), **({MADE_BY: user_id} if user_id else {}), MADE_AT: made_at, KIND: ORGANIZATION}
         new_customer = NewCustomer(external_id=org_id, name=name or UNSET, email=email or UNSET)

@@ -1,11 +1,24 @@
-"""Finds parts of a rate card that are valid and that are probably no intention: usage that becomes free without a word, and
-prices that no call can have.
+"""Finds parts of a rate card that are valid and that are probably no intention: usage that becomes free without a word,
+amounts in another unit, and prices and factors that no call can have.
 """
 
 from collections.abc import Sequence
+from decimal import Decimal
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import Final
 
-from schemas.rates import TOKEN_PRICES, Entry, RateCard
+import msgspec
+
+from connectors.billing.rate_files import POWER_LEVELS
+from schemas.money import plain
+from schemas.rates import TOKEN_PRICES, Entry, Factors, RateCard
+
+#: A million tokens of the cheapest models cost more, a single token of the dearest ones less.
+_PER_TOKEN: Final = Decimal("0.001")
+#: A larger factor, or a smaller percentage, was probably written as the other.
+_AS_PERCENT, _AS_SHARE = Decimal(10), Decimal(1)
+_ALIKE: Final = 0.8
 
 
 def warnings_of(card: RateCard) -> list[str]:
@@ -13,11 +26,42 @@ def warnings_of(card: RateCard) -> list[str]:
     entries = [(f"price {number}", entry) for number, entry in enumerate(card.entries, 1)]
     warnings, covered = [], _covered(card.entries)
     for place, (where, entry) in enumerate(entries):
-        warnings += _free(where, entry)
+        warnings += _of_entry(where, entry)
         if (first := covered.get(place)) is not None:
             earlier = entries[first][0]
             warnings.append(f"{where} prices no call: {earlier} matches each of its calls before it. Put {where} first")
-    return [*warnings, *(_free("default", card.default) if card.default else [])]
+    return [
+        *warnings,
+        *(_of_entry("default", card.default) if card.default else []),
+        *_of_factors(card.factors or Factors()),
+    ]
+
+
+def _of_entry(where: str, entry: Entry) -> list[str]:
+    prices = [(name, getattr(entry, name)) for name in TOKEN_PRICES]
+    warnings = _free(where, entry) + [
+        f"{where}.{name} is {plain(price)} USD for a million tokens. Is it the price of one token, or of a thousand?"
+        for name, price in prices
+        if price and price < _PER_TOKEN
+    ]
+    share = entry.markup_percent
+    if share and abs(share) < _AS_SHARE:
+        warnings.append(f'{where}.markup_percent is {plain(share)} %. For 20 % write "20", not "0.2"')
+    return warnings
+
+
+def _of_factors(factors: Factors) -> list[str]:
+    warnings = []
+    for kind, named in msgspec.structs.asdict(factors).items():
+        for name, factor in named.items():
+            if factor >= _AS_PERCENT:
+                warnings.append(f'factors.{kind}.{name} multiplies by {plain(factor)}. For 85 % write "0.85", not "85"')
+    for name in factors.power_level:
+        if name != name.strip().lower():
+            warnings.append(f"factors.power_level.{name} is for no call: levels are in lower case")
+        elif name not in POWER_LEVELS and (near := get_close_matches(name, POWER_LEVELS, 1, _ALIKE)):
+            warnings.append(f"factors.power_level.{name} is not the level {near[0]}: correct the name if that is meant")
+    return warnings
 
 
 def _free(where: str, entry: Entry) -> list[str]:

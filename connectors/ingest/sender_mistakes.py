@@ -1,5 +1,5 @@
 """Finds probable mistakes in an accepted call of a sender of its own: a misspelt name of a field that decides what is billed,
-an empty customer or cost, and a time that no call has.
+an empty customer or cost, a time that no call has, and a word that stands for no value.
 
 Unknown fields are ignored. So without this the usage is held, or not billed, or billed in another month, and its sender
 hears of nothing.
@@ -14,9 +14,8 @@ from typing import Final, NamedTuple
 
 from connectors.ingest.body_splitter import Element, members_of
 from schemas.customer_id import UNATTRIBUTED
-from schemas.errors import Rejected
 from schemas.moments import HOUR_US, parse_us
-from schemas.wire import BREAKDOWN, INTEGRATION, Call, Time
+from schemas.wire import BREAKDOWN, INTEGRATION, LAGO, Call, Time
 from streams.core.metering.cost_fields import amount_of
 from streams.core.metering.normalise import FUTURE_US
 
@@ -51,8 +50,9 @@ _ALSO: Final = {
     **dict.fromkeys(("time", "ended_at", "created_at"), "timestamp"),
 }
 _OF_MONEY: Final = ("cost", "spend", "price", "usd")
-_LATER: Final = "a call that ends after it arrived is billed as one that ended when it arrived"
-_EARLIER: Final = "is its unit right? The call is billed only when the usage log shows that it is no repeat"
+#: Texts that programs write in place of a missing value.
+_NO_VALUES: Final = frozenset({"undefined", "null", "none", "nan", "[object object]"})
+_STATUSES: Final = ("success", "failure", "")
 
 
 class Mistake(NamedTuple):
@@ -70,8 +70,8 @@ def mistakes_in(element: Element, call: Call, shape: str, customer_id: str, rece
         customer_id: as `customer_of` returns it; only read of the integration payload.
         received_at: microseconds since 1970 UTC.
     """
-    found = list(_times(call, received_at))
     is_own = shape == INTEGRATION
+    found = [*_times(call, shape, received_at), *(_values(call) if is_own else ())]
     has_cost = (
         any(amount not in (None, "") for amount in (call.cost_usd, call.response_cost, call.spend))
         or amount_of(call) is not None
@@ -139,20 +139,37 @@ def _meant(path: str, names: tuple[str, ...]) -> str:
     return f"{before}{dot}{near}"
 
 
-def _times(call: Call, received_at: int) -> Iterator[Mistake]:
+def _times(call: Call, shape: str, received_at: int) -> Iterator[Mistake]:
     """Find times that no clock gives which is roughly right: a sender may have mistaken their unit."""
     if (event := call.cloud_event) is not None:
         told: Iterable[tuple[str, Time]] = (("time", event.time),)
+    elif shape == LAGO:  # its other times are details, which may be unreadable
+        told = (("timestamp", call.timestamp),)
     else:
         told = (("timestamp", call.timestamp), ("startTime", call.startTime), ("endTime", call.endTime))
     for name, moment in told:
         if moment is None or moment == "":
             continue
-        try:
-            at_us = parse_us(moment)
-        except Rejected:  # `vet` has read the times that a call of this shape has, and refused a wrong one
-            continue
-        if at_us > received_at + FUTURE_US:
-            yield Mistake(name, f"`{name}` is later than now: {_LATER}")
-        elif at_us < received_at - _YEAR_US:
-            yield Mistake(name, f"`{name}` is more than a year ago: {_EARLIER}")
+        if sentence := doubt_about(name, parse_us(moment), received_at):
+            yield Mistake(name, sentence)
+
+
+def doubt_about(name: str, at_us: int, now_us: int) -> str:
+    """Return a sentence if the time in the field `name` is one that no clock gives which is roughly right; `""` = it is
+    not. Both moments are microseconds since 1970 UTC.
+    """
+    if at_us > now_us + FUTURE_US:
+        return f"`{name}` is later than now, so the usage is billed as of its arrival. Without an offset a time is UTC"
+    if at_us < now_us - _YEAR_US:
+        return f"`{name}` is more than a year ago: is its unit right? Such usage is billed only when it is known to be no repeat"
+    return ""
+
+
+def _values(call: Call) -> Iterator[Mistake]:
+    """Find values of the integration payload that a program wrote in place of a missing one, and an unknown status."""
+    for name in ("id", "request_id", "customer_id"):
+        if isinstance(value := getattr(call, name), str) and value.strip().lower() in _NO_VALUES:
+            so = "calls with one id and time are one call" if name != "customer_id" else "it names no customer"
+            yield Mistake(name, f"`{name}` is a word for a missing value: {so}")
+    if call.status is not None and call.status not in _STATUSES:
+        yield Mistake("status", "`status` is neither `success` nor `failure`: the call is taken as a success")

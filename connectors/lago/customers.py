@@ -114,3 +114,16 @@ def customer_part(external_id: str) -> str:
             "unsafe_id", "Lago reads a customer's id up to its first dot: it would find another customer"
         )
     return safe(external_id)
+
+
+def check_new_id(external_id: str) -> None:
+    """Check the id of a customer that is to be made. One that Lago has already may have any id.
+
+    Raises: LagoRejected `unsafe_id`: it has a dot, a space or a percent sign: it was encoded by mistake, and no usage
+        would name it.
+    """
+    customer_part(external_id)
+    if "%" in external_id or any(sign.isspace() for sign in external_id):
+        raise LagoRejected(
+            "unsafe_id", "the id of a new org has a space or a percent sign: use letters, digits, _, : and -"
+        )

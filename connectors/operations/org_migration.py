@@ -16,7 +16,7 @@ from connectors.billing.org_takeover import FORMER, has_noted, migrate, noting
 from connectors.billing.routed_discovery import RoutedDiscovery
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.billing.usage_limits import is_plan
-from connectors.lago.customers import customer_part
+from connectors.lago.customers import check_new_id, customer_part
 from connectors.lago.errors import LagoRejected
 from connectors.lago.metadata import notes
 from connectors.lago.responses import Customer, Subscription
@@ -180,6 +180,7 @@ class OrgMigration:
 
     def _plan_steps_of_lago(self, entry: UserOrg, state: _UserState) -> None:
         if state.org is None:
+            check_new_id(entry.org_id)
             state.steps.append(f"create the customer {entry.org_id}")
         if not _remembers(state, entry) and (state.org is None or _has_room(state.org, entry.user_id)):
             state.steps.append(f"note {entry.user_id} in its metadata")

@@ -2,12 +2,18 @@
 docs/access.md explains.
 """
 
+import json
 import re
 from importlib import import_module
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from connectors.access.scopes import SCOPES
+from connectors.api.mapping_models import MappingBody
 from connectors.http.endpoint import Endpoint
+from connectors.http.problem import Problem
+from connectors.http.request_models import parsed
 from tests.contract.compatibility.current import openapi
 
 ROOT = Path(__file__).parents[2]
@@ -45,3 +51,25 @@ def test_every_scope_is_known_and_explained() -> None:
     assert [scope for scope in SCOPES if f"`{scope}`" not in page] == []
     used = {one.scope for one in declared().values() if one.scope}
     assert used - SCOPES.keys() == set()
+
+
+def _lax(model: type[BaseModel]) -> list[str]:
+    """The fields that may be true or false, and accept a text."""
+    found = []
+    for name, schema in model.model_json_schema()["properties"].items():
+        kinds = [one.get("type") for one in (schema, *schema.get("anyOf", ()))]
+        if "boolean" in kinds and "string" not in kinds:
+            try:
+                parsed(model, json.dumps({name: "yes"}).encode())
+            except Problem as problem:
+                if f"`{name}` must be true or false" in problem.detail:
+                    continue
+            found.append(f"{model.__name__}.{name}")
+    return found
+
+
+def test_a_text_is_no_yes_and_no_no_in_any_body() -> None:
+    """Earlier `"dry_run": "no"` and `"correct": "yes"` were taken; what `"correct": "n"` means is a guess."""
+    bodies = {one.body for one in declared().values() if one.body is not None}
+    assert len(bodies) > 10 and MappingBody in bodies
+    assert [name for body in bodies for name in _lax(body)] == []

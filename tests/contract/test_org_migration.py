@@ -308,6 +308,7 @@ async def test_without_names_the_org_has_the_users_name(world: World) -> None:
         (UserOrg("user_1", "plan:org_1"), "no_org_id"),
         (UserOrg("org_2", "org_1"), "user_is_org"),
         (UserOrg("user_1", "org_1.eu"), "unsafe_id"),
+        (UserOrg("user_1", "org_ 1"), "unsafe_id"),
     ],
 )
 async def test_a_customer_that_cannot_be_migrated_is_skipped_with_a_reason(

@@ -36,6 +36,20 @@ async def test_recorded_usage_is_answered_once_it_is_stored(api: OrgApi) -> None
     assert stored.properties == {"tokens": "150", "model": "gpt-4", "org_id": "org_1"}
 
 
+@pytest.mark.parametrize(
+    ("timestamp", "words"),
+    [
+        ("2999-01-01", "`timestamp` is later than now, so the usage is billed as"),
+        (1700000, "`timestamp` is more than a year ago"),
+    ],
+)
+async def test_recorded_usage_of_a_time_that_no_usage_has_is_stored_with_a_warning(
+    api: OrgApi, timestamp: Any, words: str
+) -> None:
+    answer = await api.org("POST", "/usage/record", 202, json=USAGE | {"timestamp": timestamp})
+    assert answer["status"] == "accepted" and answer["warning"].startswith(words)
+
+
 async def test_recorded_usage_that_no_plan_of_the_org_charges_is_stored_with_a_warning(api: OrgApi) -> None:
     """A misspelt code costs nothing at Lago, and a plan at a flat price charges no metric: so it is not refused. Lago is
     not asked, and may be away.

@@ -92,8 +92,9 @@ async def test_an_existing_org_is_changed_only_in_the_given_fields(world: World)
 
 
 async def test_an_id_that_lago_would_mistake_for_another_is_refused(world: World) -> None:
-    with pytest.raises(LagoIntegrationError, match="unsafe_id"):
-        await orgs.create_org_customer("org_1.eu", "Acme", "a@acme.io")
+    for unsafe in ("org_1.eu", "org_1 eu", "org_1%20eu"):
+        with pytest.raises(LagoIntegrationError, match="unsafe_id"):
+            await orgs.create_org_customer(unsafe, "Acme", "a@acme.io")
 
 
 async def test_a_subscription_has_its_documented_id_and_starts_on_its_anniversary(world: World) -> None:

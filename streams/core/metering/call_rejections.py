@@ -6,7 +6,7 @@ calls.
 
 from schemas.errors import Rejected
 from schemas.moments import parse_us
-from schemas.wire import CLOUDEVENT, LAGO, Call, CloudEvent, CloudEventData
+from schemas.wire import CLOUDEVENT, LAGO, Call, CloudEvent, CloudEventData, Id
 from streams.core.metering.cost_fields import amount_of
 from streams.core.metering.customer_key import check_one_customer
 
@@ -31,7 +31,7 @@ def vet(call: Call, shape: str) -> None:
     elif shape == LAGO:
         _check("transaction_id", call.transaction_id, call.timestamp)
     else:
-        if not call.litellm_call_id and call.id in _ABSENT and call.request_id in _ABSENT:
+        if is_absent(call.litellm_call_id) and is_absent(call.id) and is_absent(call.request_id):
             raise Rejected("no_identity", "no id of the call: litellm_call_id, id or request_id")
         name = "startTime"
         try:
@@ -52,7 +52,11 @@ def vet(call: Call, shape: str) -> None:
     amount_of(call)
 
 
-_ABSENT = (None, "")
+def is_absent(identity: Id) -> bool:
+    """Return whether the id is missing, or consists only of blanks: with such an id all calls of one moment would be one."""
+    return identity is None or (type(identity) is str and not identity.strip())
+
+
 #: The fields of an event's data that describe the call, and not its customer.
 _OF_A_CALL = tuple({*CloudEventData.__struct_fields__} - {"provider", "customer_id", "end_user", "user", "currency"})
 #: The fields of a call besides its ids and its customer, the most frequent ones first.
@@ -73,8 +77,8 @@ _SAYS_SOMETHING = (
 )
 
 
-def _check(name: str, identity: str | int | None, moment: float | int | str | None) -> None:
-    if identity in _ABSENT:
+def _check(name: str, identity: Id, moment: float | int | str | None) -> None:
+    if is_absent(identity):
         raise Rejected("no_identity", f"no id of the call: {name}")
     if moment is not None and moment != "":
         parse_us(moment)

@@ -216,7 +216,7 @@ def _tell_parties(usage: Usage, call: Call, metadata: CallMetadata) -> None:
 def _lago(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     """Read Lago's ingest shape, identified by `external_subscription_id | transaction_id`, as in Lago."""
     transaction_id = _text(call.transaction_id)
-    if not transaction_id:
+    if not transaction_id.strip():
         raise Rejected("no_identity", "no id of the call: transaction_id")
     properties = call.properties or _NO_PROPERTIES
     identity = identity_of("lago", _text(call.external_subscription_id), transaction_id)
@@ -240,7 +240,7 @@ def _cloud_event(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     """
     event = call.cloud_event or _NO_EVENT
     event_id, data = _text(event.id), event.data or _NO_DATA
-    if not event_id:
+    if not event_id.strip():
         raise Rejected("no_identity", "no id of the call: id of the event")
     at_us = _moment(event.time)
     time, source = "" if at_us is None else str(at_us), _text(event.source)
@@ -299,7 +299,7 @@ def _moment(value: float | int | str | None) -> int | None:
 
 
 def _litellm_identity(call_id: str, request_id: str, status: str, start_us: int | None) -> bytes:
-    if not call_id and not request_id:
+    if not call_id.strip() and not request_id.strip():
         raise Rejected("no_identity", "no id of the call: litellm_call_id, id or request_id")
     return identity_of("litellm", call_id, request_id, status, "" if start_us is None else str(start_us // 1000))
 

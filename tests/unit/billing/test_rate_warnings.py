@@ -77,3 +77,43 @@ def test_a_price_that_no_call_can_have_is_named(
 def test_the_words_of_a_card_have_its_warnings() -> None:
     assert meaning(card_of(f'{HEAD}input = "1"\noutput = "0"\n')).count("Warning") == 0
     assert meaning(card_of(f'{HEAD}input = "1"\n')).endswith(f"Warning: {_free('price 1', 'output')[0]}.")
+
+
+@pytest.mark.parametrize(
+    ("prices", "words"),
+    [
+        (
+            {"input": "0.00015", "output": "0.6"},
+            "price 1.input is 0.00015 USD for a million tokens. Is it the price of one token, or of a thousand?",
+        ),
+        (
+            {"input": "0.15", "output": "0.0000006"},
+            "price 1.output is 0.0000006 USD for a million tokens. Is it the price of one token, or of a thousand?",
+        ),
+        ({"input": "0.005", "output": "0"}, ""),
+        ({"per_second": "0.0000002"}, ""),
+        ({"markup_percent": "0.2"}, 'price 1.markup_percent is 0.2 %. For 20 % write "20", not "0.2"'),
+        ({"markup_percent": "-0.1"}, 'price 1.markup_percent is -0.1 %. For 20 % write "20", not "0.2"'),
+        ({"markup_percent": "1"}, ""),
+        ({"markup_percent": "0"}, ""),
+    ],
+)
+def test_an_amount_that_was_probably_meant_in_another_unit_is_named(prices: dict[str, str], words: str) -> None:
+    assert warnings_of(card(entry("gpt", **prices))) == ([words] if words else [])
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        ({"org": {"acme": "85"}}, 'factors.org.acme multiplies by 85. For 85 % write "0.85", not "85"'),
+        ({"plan": {"pro": "9.9"}, "team": {"t": "0"}}, ""),
+        ({"power_level": {"Eco": "0.7"}}, "factors.power_level.Eco is for no call: levels are in lower case"),
+        (
+            {"power_level": {"ballanced": "1"}},
+            "factors.power_level.ballanced is not the level balanced: correct the name if that is meant",
+        ),
+        ({"power_level": {"eco": "0.7", "turbo": "2"}}, ""),
+    ],
+)
+def test_a_factor_that_no_call_has_or_that_was_meant_as_percent_is_named(factors: dict[str, Any], words: str) -> None:
+    assert warnings_of(card(**factors)) == ([words] if words else [])

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
@@ -19,7 +21,9 @@ from connectors.telemetry.metrics import Metrics
 from schemas.errors import Rejected, Unavailable
 from schemas.moments import MOMENT_FORM
 from schemas.money import AMOUNT_FORM
+from schemas.wire import CLOUDEVENT, INTEGRATION, LAGO, Call, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.metering.normalise import normalise
 
 PATH = "/webhook/litellm/usage"
 NOW_S = 1_795_215_900
@@ -144,6 +148,13 @@ def _asks(name: str, otherwise: str, meant: str) -> str:
         ),
         ('"0.5"', "null", "`cost_usd` is empty, and no other field holds a cost"),
         ('"acme"', '""', "`customer_id` is empty, and no other field names the customer"),
+        ('"a"', '"undefined"', "`id` is a word for a missing value: calls with one id and time are one call"),
+        ('"acme"', '"None"', "`customer_id` is a word for a missing value: it names no customer"),
+        (
+            '"model"',
+            '"status": "failed", "model"',
+            "`status` is neither `success` nor `failure`: the call is taken as a success",
+        ),
         ('"acme"', "null", "`customer_id` is empty, and no other field names the customer"),
         ('"timestamp"', '"end_time"', _asks("end_time", "no other field says when the call ended", "endTime")),
         ('"timestamp"', '"created_at"', _asks("created_at", "no other field says when the call ended", "timestamp")),
@@ -170,8 +181,8 @@ async def test_the_answer_names_no_unknown_field_of_a_call_that_has_what_it_need
 
 
 DAY_S = 86_400
-LATE = "`{}` is later than now: a call that ends after it arrived is billed as one that ended when it arrived"
-OLD = "`{}` is more than a year ago: is its unit right? The call is billed only when the usage log shows that it is no repeat"
+LATE = "`{}` is later than now, so the usage is billed as of its arrival. Without an offset a time is UTC"
+OLD = "`{}` is more than a year ago: is its unit right? Such usage is billed only when it is known to be no repeat"
 
 
 @pytest.mark.parametrize(
@@ -195,6 +206,29 @@ async def test_the_answer_names_a_time_that_no_call_has(name: str, body: str, af
     expected = {"accepted": 1, "left_out": [{"index": 0, "detail": sentence.format(name)}]}
     sent = body.format(NOW_S + after_s)
     assert await _answer(sent) == (202, {**ACCEPTED, **expected} if sentence else ACCEPTED)
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (RIGHT.replace('"a"', '" \\t"'), "no id of the call: litellm_call_id, id or request_id"),
+        (
+            '{"transaction_id": " ", "external_subscription_id": "s", "properties": {"cost": 1}}',
+            "no id of the call: transaction_id",
+        ),
+        ('{"specversion": "1.0", "id": " ", "source": "s", "data": {"cost": 1}}', "no id of the call: id of the event"),
+    ],
+)
+async def test_an_id_of_blanks_is_none_for_the_ingress_and_for_the_meter(body: str, detail: str) -> None:
+    """Earlier all such calls without a time were one call, and only the first one was billed."""
+    refused = {"index": 0, "reason": "no_identity", "detail": detail}
+    assert await _answer(body) == (202, {**REJECTED, "accepted": 0, "rejected": [refused]})
+    call = json.loads(body)
+    stored = {"cloud_event": call} if "specversion" in call else call
+    shape = CLOUDEVENT if "specversion" in call else LAGO if "transaction_id" in call else INTEGRATION
+    record = RawRecord(1, "webhook", shape, NOW_S * 1_000_000, "customer", msgspec.convert(stored, Call, strict=False))
+    with pytest.raises(Rejected, match="no_identity"):
+        normalise(record, "acme", Decimal("1e-12"))
 
 
 @pytest.mark.parametrize("inner", ["properties", "data"])
