@@ -24,8 +24,15 @@ async def lago_of_org_a() -> AsyncIterator[Lago]:
     async with lago_sandbox(clock=time.time) as sandbox:
         metric = await sandbox.metric(METRIC)
         await sandbox.plan(charges=[{"billable_metric_id": metric, "charge_model": "dynamic", "properties": {}}])
-        await sandbox.subscribe("sub-a", "org-a", subscription_at="2026-01-01T00:00:00Z")
+        await sandbox.subscribe(
+            "sub-a", "org-a", subscription_at=f"2026-01-{_day_of_periods()}T00:00:00Z", billing_time="anniversary"
+        )
         yield sandbox
+
+
+def _day_of_periods() -> str:
+    """Return a day of the month that is a week away from today: in the first hour of a period the one before has no invoice."""
+    return "01" if 8 <= time.gmtime().tm_mday <= 22 else "15"
 
 
 def calls(numbers: range, customer: str, **fields: Any) -> list[Raw]:
