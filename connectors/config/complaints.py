@@ -1,5 +1,6 @@
 """What is wrong with the value of a setting, in words that say what is expected. The value itself is never repeated."""
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -12,8 +13,12 @@ _EXPECTED: Final[Mapping[str, str]] = {
     "bool_parsing": "must be 1 or 0",
     "byte_size": "must be a number of bytes, for example 67108864 or 64MiB",
     "path_not_file": "must be the path of a file that exists and can be read",
+    "string_pattern_mismatch": "must be made of letters, digits, dots, underscores and hyphens, and a name begins with a letter or a digit",
     "byte_size_unit": "must be a number of bytes, for example 67108864 or 64MiB",
 }
+
+#: How pydantic names the value: `Input should`, `String should`.
+_SUBJECT: Final = re.compile(r"^(\w+ )?should ")
 
 
 def complaint(kind: str, message: str, default: object = None) -> str:
@@ -26,5 +31,4 @@ def complaint(kind: str, message: str, default: object = None) -> str:
     """
     if kind in _EXPECTED:
         return _EXPECTED[kind].format(default or (60 if kind.startswith("int_") else 2.5))
-    words = message.removeprefix("Value error, ").removeprefix("Input ")
-    return f"must {words.removeprefix('should ')}" if words.startswith("should ") else words
+    return _SUBJECT.sub("must ", message.removeprefix("Value error, "), count=1)

@@ -51,7 +51,7 @@ _TRANSLATED: Final = _names(
 _ACCEPTS: Final = {"strict": "verify-full", "accept_invalid_certs": "require"}
 _MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _MOST_CONNECTIONS: Final = 1000
-_FORM: Final = "should be an address such as postgresql://user:password@host:5432/database"
+_FORM: Final = "must be an address such as postgresql://user:password@host:5432/database"
 #: Signs that end a part of a URL, or have another meaning in it.
 _RESERVED: Final = "@/?#[] "
 _MAX_PORT: Final = 65_535

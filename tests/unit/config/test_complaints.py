@@ -15,13 +15,18 @@ from schemas.errors import ConfigurationError
         ("GRACE_SECONDS", "must be a number, for example 5"),
         ("MAX_USD_PER_CALL", "must be a number, for example 1000"),
         ("AUTO_SUBSCRIBE", "must be 1 or 0"),
+        ("LAGO_EVENT_CODE", "must have at most 255 characters"),
+        (
+            "TOPIC_PREFIX",
+            "must be made of letters, digits, dots, underscores and hyphens, and a name begins with a letter or a digit",
+        ),
         ("LAGO_API_URL", "must be an address such as http://host:3000"),
         ("LOG_LEVEL", "must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
     ],
 )
 def test_the_message_says_what_is_expected(variable: str, sentence: str) -> None:
     with pytest.raises(ConfigurationError) as result:
-        load_settings({variable: "sk-secret"})
+        load_settings({variable: "sk/secret" * (40 if variable == "LAGO_EVENT_CODE" else 1)})
     assert result.value.detail == f"{variable} {sentence}"
 
 
