@@ -61,7 +61,8 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
     except ConfigurationError as error:
         fail(error.detail, 2)
     except TopicProblem as error:
-        fail((error.reason == "topic_missing" and _another_prefix()) or error.detail, 1)
+        elsewhere = _another_prefix() if error.reason == "topic_missing" else ""
+        fail(elsewhere or error.detail, 1)
     except MeterbridgeError as error:
         fail(with_address(error, load_settings), 1)
     except expected as error:

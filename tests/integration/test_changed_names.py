@@ -128,7 +128,7 @@ async def test_another_topic_prefix_starts_empty_and_leaves_the_old_topics_uncha
     new = f"{topic_prefix}new."
     old_stage = Stage(kafka.bootstrap, topic_prefix, PARTITIONS)
     variables = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "TOPIC_PREFIX": new, "KAFKA_PARTITIONS": str(PARTITIONS)}
-    with pytest.raises(TopicProblem, match=f"{new}litellm.usage.raw"):
+    with pytest.raises(TopicProblem, match=f"and none of TOPIC_PREFIX={new}, which is set now"):
         parts_of(load_settings(variables), lambda: pytest.fail("asked"), Metrics(CollectorRegistry(), "0"))
     calls = [raw(0, slp(n, cost="0.5", at_us=NOW_US), customer="acme", received_us=NOW_US) for n in range(6)]
     old_stage.map("acme", "org", "sub")

@@ -40,11 +40,11 @@ ACCEPTED = {"status": "accepted", "message": "Event queued for processing"}
 NOTHING = {"status": "accepted", "message": "The body holds no event, so nothing was queued", "accepted": 0}
 FLAT = (
     '{"id":"request_id","user":"customer_id","model":"gpt-4o-mini","prompt_tokens":100,"completion_tokens":200,'
-    '"total_tokens":300,"spend":0.00014500000000000003,"startTime":"2024-01-01T00:00:00Z",'
-    '"endTime":"2024-01-01T00:00:01Z","api_key":"hashed_api_key","request_id":"unique_request_id"}'
+    '"total_tokens":300,"spend":0.00014500000000000003,"startTime":"2026-11-20T00:00:00Z",'
+    '"endTime":"2026-11-20T00:00:01Z","api_key":"hashed_api_key","request_id":"unique_request_id"}'
 )
 INTEGRATION = (
-    '{"event_type":"usage","timestamp":1703123456,"customer_id":"customer-123","model":"gpt-4o","provider":"openai",'
+    '{"event_type":"usage","timestamp":1795123456,"customer_id":"customer-123","model":"gpt-4o","provider":"openai",'
     '"tokens_input":100,"tokens_output":150,"total_tokens":250,"cost_usd":0.00375,"request_id":"req-abc123",'
     '"api_key_hash":"key_a1b2c3"}'
 )

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from connectors.billing.mapping_rows import MappingRow
+from connectors.billing.mapping_bodies import MappingRow
 from schemas.moments import MOMENT_FORM
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.billing.mapping_rows import MappingRow
+from connectors.billing.mapping_bodies import MappingRow
 from connectors.operations.import_kinds import SubscriptionRow
 from connectors.operations.imports import columns_of, required_of
 from connectors.operations.row_files import CSV, JSON, MAX_ARRAY, MAX_ROW, rows
