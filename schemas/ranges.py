@@ -16,6 +16,7 @@ from schemas.ledger import Position, Window
 from schemas.moments import MAX_US, parse_us
 from schemas.money import ZERO
 from schemas.normalised_call import token_counts
+from schemas.record_sizes import MOST_ID_CHARS
 from schemas.records import (
     AuditRecord,
     DeliveryAttempt,
@@ -89,6 +90,8 @@ def _usage(usage: EnrichedUsage) -> None:
 def _event(event: LagoEvent) -> None:
     if not event.transaction_id:
         raise ValueError("transaction_id")
+    if max(len(event.transaction_id), len(event.external_subscription_id)) > MOST_ID_CHARS:
+        raise ValueError("id")
     _cents(event.precise_total_amount_cents)
 
 

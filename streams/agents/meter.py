@@ -13,6 +13,7 @@ from schemas.errors import TopicProblem
 from schemas.ledger import Position, Window
 from schemas.policy import MeterPolicy
 from schemas.rates import CARD_VERSION, RateCard
+from schemas.record_sizes import is_outsized_call
 from schemas.records import WriteOff
 from schemas.rounding import quantum
 from streams.agents.traces import MeterTraces
@@ -206,12 +207,13 @@ class MeterWork:
         self._named = True
 
     async def _forwarded(self, records: Sequence[ConsumerRecord]) -> Sequence[ConsumerRecord]:
-        """Forward records whose key belongs to a newer partition; return the others. Control records stay."""
+        """Forward records whose key belongs to a newer partition; return the others. Control records stay, and
+        those that the ledger refuses for their size."""
         position, partition = self._state.position, self._ledger.partition
         own, elsewhere = [], []
         for record in records:
             target = self._forwarder.target(record.key, position.grown_from, position.partitions)
-            if target == partition or _order(record) is not None:
+            if target == partition or is_outsized_call(record) or _order(record) is not None:
                 own.append(record)
             else:
                 elsewhere.append((record, target))

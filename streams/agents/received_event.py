@@ -6,6 +6,7 @@ import msgspec
 from aiokafka import ConsumerRecord
 
 from schemas.organizations import DEFAULT, is_name
+from schemas.record_sizes import is_outsized_event
 from schemas.records import LagoEvent, Manifest
 from streams.core.delivery.backoff import RETRY_CAP_S
 from streams.core.delivery.dead_letter_headers import DeliveryHistory, delivery_history_of
@@ -38,6 +39,11 @@ class ReceivedEvent:
         if self._event is _UNREAD:
             self._event = event_in(self.record)
         return self._event
+
+    @property
+    def is_outsized(self) -> bool:
+        """Whether the record is too large to be written on: the meter writes none."""
+        return is_outsized_event(self.record, self.record.headers)
 
     @property
     def history(self) -> DeliveryHistory:

@@ -16,6 +16,7 @@ from schemas.errors import TopicProblem
 from schemas.moments import SECOND_US
 from schemas.organizations import DEFAULT
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
+from schemas.record_sizes import short_key
 from schemas.records import DeliveryAttempt, LagoEvent, Receipt
 from schemas.topics import TopicNames
 from streams.agents.received_event import ReceivedEvent
@@ -223,7 +224,7 @@ class DeliveryWork:
         outcomes = [EventOutcome("dead", "malformed", "the record is no event", 0)] * len(received)
         for place, one in enumerate(received):
             record, event, history = one.record, one.event, one.history
-            if event is not None and self._is_whole(one, event):
+            if event is not None and not one.is_outsized and self._is_whole(one, event):
                 suspect = record.offset < self._suspect_below
                 resent = suspect or record.offset < self._maybe_sent_below or history.maybe_sent
                 elsewhere = (resent or history.compare) and self._went_elsewhere(record.value)
@@ -317,7 +318,7 @@ class DeliveryWork:
                 receipts.append(self._receipt(one, one.event, outcome, status, attempt))
                 writes.append(receipt_write(self._topics, receipts[-1]))
             if status != "completed":
-                writes.append(self._onward(one.record, outcome, status, attempt))
+                writes.append(self._onward(one, outcome, status, attempt))
         writes += [attempt_write(self._topics, attempt) for attempt in self._attempts]
         await self._writer.commit(writes, self._tp, next_offset, self._config.group)
         self._passed_to, self._committed_us = 0, self._now_us()
@@ -344,12 +345,17 @@ class DeliveryWork:
             outcome.maybe_sent if status == "failed" else None,
         )
 
-    def _onward(self, record: ConsumerRecord, outcome: EventOutcome, status: str, attempt: int) -> Write:
+    def _onward(self, received: ReceivedEvent, outcome: EventOutcome, status: str, attempt: int) -> Write:
         """Return the record for its tier of the retry topic, or for the dead letters; key, value and other programs'
-        headers unchanged.
+        headers unchanged. The dead letter of an outsized record has none of them, and names its place.
         """
+        record = received.record
         worker = f"{DeliveryWork.__module__}.{DeliveryWork.__qualname__}"
         place = RecordOrigin(self._tp.topic, self._tp.partition, record.offset, self._config.group, worker)
+        if received.is_outsized:
+            return Write(
+                self._topics.dlq, 0, short_key(record.key), None, dead_letter_headers.dead([], place, outcome, attempt)
+            )
         if status == "failed":
             headers = dead_letter_headers.dead(record.headers, place, outcome, attempt)
             return Write(self._topics.dlq, 0, record.key, record.value, headers)

@@ -290,7 +290,10 @@ def test_the_printed_configuration_is_right(config: Path) -> None:
     result = doctor("--config", str(config), "--no-lago", "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert [one["code"] for one in report["findings"]] == ["endpoint_unanswered", "kafka_not_examined"]  # no ingress runs there
+    assert [one["code"] for one in report["findings"]] == [
+        "endpoint_unanswered",
+        "kafka_not_examined",
+    ]  # no ingress runs there
     assert report["unread"] == []
     assert report["config"] == working_yaml()
 

@@ -19,7 +19,21 @@ MONTH = AT.date().replace(day=1)
 QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "candidates": (
         usage_log._CANDIDATES,
-        ([0], [b"i" * 16], [MONTH], ["alias"], [AT], ["ab" * 16], ["call"], [False], [AT], ["acme"], [1], [0], [b"i" * 16]),
+        (
+            [0],
+            [b"i" * 16],
+            [MONTH],
+            ["alias"],
+            [AT],
+            ["ab" * 16],
+            ["call"],
+            [False],
+            [AT],
+            ["acme"],
+            [1],
+            [0],
+            [b"i" * 16],
+        ),
     ),
     "bridged": (projected_calls.BRIDGED, ([b"i" * 16], [str(MONTH)])),
     "jobs": (projected_calls.JOBS, ([b"i" * 16], [str(MONTH)])),

@@ -164,7 +164,12 @@ async def test_a_missing_requirement_is_named(town: TwoUsers) -> None:
         (("--mapping-file", file), {"LAGO_API_KEY": ""}, 2, "LAGO_API_KEY is not set"),
         (("--mapping-sql", file), {}, 2, "DATABASE_URL or POSTGRES_HOST must be set"),
         (("--mapping-file", "/nowhere"), {}, 2, "no such file"),
-        (("--mapping-file", file), {"TOPIC_PREFIX": "none."}, 1, "and none of TOPIC_PREFIX=none., which is set now: correct TOPIC_PREFIX"),
+        (
+            ("--mapping-file", file),
+            {"TOPIC_PREFIX": "none."},
+            1,
+            "and none of TOPIC_PREFIX=none., which is set now: correct TOPIC_PREFIX",
+        ),
     ):
         ended = await town.run(*words, **variables)
         assert (ended.code, sentence in ended.err) == (code, True), ended.err

@@ -13,6 +13,8 @@ from schemas.ledger import Rated, RateKey, Sum, Window, WindowKey
 from schemas.money import EXACT, ZERO
 from schemas.normalised_call import Usage
 from schemas.policy import MeterPolicy
+from schemas.reasons import TOO_LARGE
+from schemas.record_sizes import MOST_CALL_BYTES, is_outsized_call
 from schemas.rounding import quantum
 from schemas.wire import FLAT, SLP
 from streams.core.mapping.resolve import Target
@@ -53,6 +55,7 @@ NO_LIMIT_MS = 1 << 62
 #: A record is accepted up to this time ahead of the partition clock, because a worker's clock may be slow. Its identity
 #: is remembered longer by the same time.
 LEAD_MS = 48 * HOUR_MS
+_OUTSIZED = Rejected(TOO_LARGE, f"a record of a call may have {MOST_CALL_BYTES} bytes")
 _OLD = Rejected("beyond_horizon")
 _AHEAD = Rejected("beyond_horizon", "the record's time is days ahead of this worker's clock")
 #: Reason: the call is refused. It can be requeued once its org has a subscription; an operator sees it among the
@@ -99,6 +102,8 @@ class Fold:
             return self._fold(ledger, records, resolve, latest_ms, rates)
 
     def _read(self, record: Record, witness_us: int) -> Usage | Rejected:
+        if is_outsized_call(record):
+            return _OUTSIZED
         try:
             customer = bounded_name(record.key.decode()) if record.key else ""
             usage = usage_of(record.value, customer, self._unit, record.timestamp * 1000, witness_us)

@@ -10,12 +10,16 @@ from schemas.errors import Rejected
 from schemas.ledger import Sum
 from schemas.money import ZERO
 from schemas.normalised_call import Usage
+from schemas.reasons import TOO_LARGE
+from schemas.record_sizes import short_key
 from schemas.records import Rejection
 from streams.core.metering.call_meaning import SEALED
 from streams.core.metering.decisions import DUPLICATE, REJECTED
 from streams.core.metering.notices import ASSUMED_REPEAT, COST_DIFFERS
 from streams.core.metering.step_changes import Changes
 
+#: Reasons for which only the length and the hash of a record are kept: it is no call, or no topic takes a copy.
+_NOT_KEPT = frozenset({"malformed", TOO_LARGE})
 _encode = msgspec.json.Encoder().encode
 
 
@@ -32,7 +36,7 @@ def reject(changes: Changes, rejected: Sum, record: Record, refusal: Rejected, c
     """Count a refused record, and write it to the topic of rejected calls."""
     label = f"{REJECTED}:{refusal.reason}"
     changes.decisions[label] = changes.decisions.get(label, 0) + 1
-    changes.rejected.append((record.key, _encode(_rejection_of(record, refusal))))
+    changes.rejected.append((short_key(record.key), _encode(_rejection_of(record, refusal))))
     rejected.calls += 1
     rejected.cost += cost
 
@@ -56,7 +60,7 @@ def _rejection_of(record: Record, refusal: Rejected) -> Rejection:
     rejection = Rejection(
         refusal.reason, "meter", record.timestamp * 1000, refusal.detail, record.offset, length=len(value)
     )
-    if refusal.reason == "malformed":
+    if refusal.reason in _NOT_KEPT:
         rejection.sha256 = sha256(value).hexdigest()
     else:
         rejection.call = msgspec.Raw(value)

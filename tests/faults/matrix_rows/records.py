@@ -38,6 +38,17 @@ ROWS = (
         ),
     ),
     Row(
+        207,
+        "a record larger than any of ours, in the raw or the events topic",
+        "another program writes it compressed, so the broker accepts it: ids, names and keys of 1 to 20 MiB",
+        (LOST, GOES_ON, SAYS_SO),
+        "it is refused with its reason, without a copy that no topic would accept; the records behind it are billed, and no role ends",
+        (
+            "integration/test_outsized_records.py::test_the_meter_refuses_an_outsized_call_and_counts_the_others",
+            "integration/test_outsized_records.py::test_the_sink_puts_an_outsized_event_aside_and_posts_the_others",
+        ),
+    ),
+    Row(
         64,
         "an oversized body",
         "larger than MAX_BODY_BYTES, with or without Content-Length, plain or gzip",

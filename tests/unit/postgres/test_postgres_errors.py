@@ -10,7 +10,10 @@ from schemas.errors import Unavailable
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (asyncpg.InvalidCatalogNameError('database "usgae" does not exist'), "make it with CREATE DATABASE, or correct its name"),
+        (
+            asyncpg.InvalidCatalogNameError('database "usgae" does not exist'),
+            "make it with CREATE DATABASE, or correct its name",
+        ),
         (asyncpg.UndefinedTableError('relation "llm_usage_log" does not exist'), "run `meterbridge db migrate`"),
     ],
 )
