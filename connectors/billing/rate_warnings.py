@@ -4,13 +4,13 @@ amounts in another unit, and prices and factors that no call can have.
 
 from collections.abc import Sequence
 from decimal import Decimal
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Final
 
 import msgspec
 
 from connectors.billing.rate_files import POWER_LEVELS
+from connectors.config.misspelt_names import meant_by
 from schemas.money import plain
 from schemas.rates import TOKEN_PRICES, Entry, Factors, RateCard
 
@@ -59,8 +59,8 @@ def _of_factors(factors: Factors) -> list[str]:
     for name in factors.power_level:
         if name != name.strip().lower():
             warnings.append(f"factors.power_level.{name} is for no call: levels are in lower case")
-        elif name not in POWER_LEVELS and (near := get_close_matches(name, POWER_LEVELS, 1, _ALIKE)):
-            warnings.append(f"factors.power_level.{name} is not the level {near[0]}: correct the name if that is meant")
+        elif name not in POWER_LEVELS and (near := meant_by(name, POWER_LEVELS, _ALIKE)):
+            warnings.append(f"factors.power_level.{name} is not the level {near}: correct the name if that is meant")
     return warnings
 
 

@@ -86,7 +86,8 @@ async def add_credits(
         may_overdraw: whether more may be taken than the balance; the rest is owed then.
 
     Raises:
-        Rejected: `insufficient_credits`: the balance does not cover a negative amount, and nothing is changed; `idempotency_conflict`: the key was used for another movement; `unknown_payment`: the account has no such payment;
+        Rejected: `insufficient_credits`: the balance does not cover a negative amount, and nothing is changed;
+            `idempotency_conflict`: the key was used for another movement; `unknown_payment`: the account has no such payment;
             `payment_refunded`: its remaining amount is smaller; `refund_in_stripe`: Stripe's event takes the credits
             back, so they would be taken twice; `row_refused`: an argument is out of range.
         Unavailable: Postgres does not answer; repeating with the same key is safe.
