@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringCo
 
 from schemas.customer_id import normalise_customer_id
 from schemas.errors import Rejected
-from schemas.moments import parse_us
+from schemas.moments import MOMENT_FORM, parse_us
 from streams.core.mapping.set_mapping import MappingRequest
 
 
@@ -21,7 +21,8 @@ def _moment_us(value: Any) -> int | None:
     try:
         return None if value is None else parse_us(value)
     except Rejected as error:
-        raise ValueError(f"must be ISO 8601 or seconds since 1970: {error.detail}") from None
+        why = error.detail.removesuffix(f"expected {MOMENT_FORM}").removesuffix(": ")
+        raise ValueError(f"must be {MOMENT_FORM}{f'; {why}' if why else ''}") from None
 
 
 #: Excludes control characters, because ids become Kafka keys, headers and database text.
