@@ -68,11 +68,13 @@ class ExaminationReport:
 
     Fields:
         differs: whether LiteLLM's configuration has a finding, or could not be read.
+        not_asked: what was left out, for people; `""` = nothing.
     """
 
     patients: tuple[ExaminedPart, ...]
     config: str
     differs: bool = True
+    not_asked: str = ""
 
     @property
     def findings(self) -> list[Finding]:
@@ -157,16 +159,13 @@ async def examine(
             right_findings, unread = await _read(judge_rights(own, principal))
             if right_findings is not None or unread:
                 patients.append(ExaminedPart(f"Kafka's rights, {at}", right_findings or (), unread))
-    else:
-        patients.append(
-            ExaminedPart("Kafka's topics", (Finding("kafka_not_examined", "KAFKA_BOOTSTRAP_SERVERS is not set."),))
-        )
     if own.provider_keys_secret and own.postgres_url:
         key_findings, unread = await _read(judge_provider_keys(own))
         patients.append(ExaminedPart(PART, tuple(key_findings or ()), unread))
     if with_lago:
         patients += [await _lago(own, one, http) for one in lago_connections(own)]
-    return ExaminationReport(tuple(patients), working_yaml(_endpoint(proxy)), differs)
+    not_asked = "" if is_named(own) else "Kafka was not examined: KAFKA_BOOTSTRAP_SERVERS is not set."
+    return ExaminationReport(tuple(patients), working_yaml(_endpoint(proxy)), differs, not_asked)
 
 
 def _merged(proxy: Proxy | None, running: Proxy | None) -> Proxy:

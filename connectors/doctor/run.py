@@ -66,7 +66,7 @@ def report_text(report: ExaminationReport) -> str:
         lines.append("")
     if report.differs:
         lines += [*_recommended(report), ""]
-    return "\n".join([*lines, _last_line(report)])
+    return "\n".join([*lines, *filter(None, [report.not_asked]), _last_line(report)])
 
 
 def _recommended(report: ExaminationReport) -> list[str]:

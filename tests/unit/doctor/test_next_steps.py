@@ -22,6 +22,8 @@ from connectors.doctor.run import report_text
 def test_the_report_says_what_to_do_about_a_part_that_was_not_read(unread: str, step: str) -> None:
     report = ExaminationReport((ExaminedPart("Part", unread=unread),), "", differs=False)
     lines = report_text(report).splitlines()
+    left_out = ExaminationReport((), "", differs=False, not_asked="Kafka was not examined.")
+    assert report_text(left_out).splitlines() == ["Kafka was not examined.", "Findings: none."]
     assert lines[1] == f"  NOT READ  {unread}"
     assert lines[2].startswith("    do:  ") and step in lines[2]
     assert step in report.as_object()["unread"][0]["do"]
