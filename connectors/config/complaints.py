@@ -13,7 +13,6 @@ _EXPECTED: Final[Mapping[str, str]] = {
     "bool_parsing": "must be 1 or 0",
     "byte_size": "must be a number of bytes, for example 67108864 or 64MiB",
     "path_not_file": "must be the path of a file that exists and can be read",
-    "string_pattern_mismatch": "must be made of letters, digits, dots, underscores and hyphens, and a name begins with a letter or a digit",
     "byte_size_unit": "must be a number of bytes, for example 67108864 or 64MiB",
 }
 
@@ -29,6 +28,9 @@ def complaint(kind: str, message: str, default: object = None) -> str:
         message: its `msg`, which does not contain the value.
         default: the setting's default, which is a better example than any number; None = there is none.
     """
+    if kind == "string_pattern_mismatch":
+        dots = " dots," if "._" in message else ""
+        return f"must be made of letters, digits,{dots} underscores and hyphens, and a name begins with a letter or a digit"
     if kind in _EXPECTED:
         return _EXPECTED[kind].format(default or (60 if kind.startswith("int_") else 2.5))
     return _SUBJECT.sub("must ", message.removeprefix("Value error, "), count=1)
