@@ -289,9 +289,7 @@ def test_the_printed_configuration_is_right(config: Path) -> None:
     result = doctor("--config", str(config), "--no-lago", "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert [one["code"] for one in report["findings"]] == [
-        "endpoint_unanswered",
-    ]  # no ingress runs there
+    assert [one["code"] for one in report["findings"]] == ["endpoint_unanswered"]  # no ingress runs there
     assert report["unread"] == []
     assert report["config"] == working_yaml()
 
