@@ -19,19 +19,19 @@ MOST_ID_CHARS: Final = 1000
 _MOST_KEY_BYTES: Final = 255
 
 
-class KafkaRecord(Protocol):
+class SizedRecord(Protocol):
     """The part of a Kafka record that has its size."""
 
     key: bytes | None
     value: bytes | None
 
 
-def is_outsized_call(record: KafkaRecord) -> bool:
+def is_outsized_call(record: SizedRecord) -> bool:
     """Return whether a record of the raw topic is too large for what the meter writes about it."""
     return len(record.value or b"") + len(record.key or b"") > MOST_CALL_BYTES
 
 
-def is_outsized_event(record: KafkaRecord, headers: Iterable[tuple[str, bytes | None]]) -> bool:
+def is_outsized_event(record: SizedRecord, headers: Iterable[tuple[str, bytes | None]]) -> bool:
     """Return whether a record of the events or the retry topic is too large to be written on."""
     size = len(record.value or b"") + len(record.key or b"")
     return size + sum(len(name) + len(value or b"") for name, value in headers) > MOST_EVENT_BYTES
