@@ -28,7 +28,7 @@ async def test_a_plan_with_an_odd_code_is_created_once(api: OrgApi) -> None:
 
 async def test_a_customer_with_an_odd_id_is_found_under_its_path(api: OrgApi) -> None:
     """With braces the answer was 404 after the customer was created."""
-    for external_id in ("{x}", "a/b", "é 😀"):
+    for external_id in ("{x}", "a/b", "é😀"):
         created = await api.ask("POST", "/api/customers", 201, json=ACME | {"external_id": external_id})
         assert created["external_id"] == external_id
         assert await api.ask("GET", f"/api/customers/{quote(external_id, safe='')}") == created

@@ -24,6 +24,7 @@ from schemas.policy import MeterPolicy
 from schemas.records import AuditRecord, DeliveryAttempt
 from schemas.topics import CATALOGUE, CHANGELOG, TopicNames
 from schemas.wire import FLAT
+from streams.agents.received_event import ReceivedEvent
 from streams.agents.sink import DeliveryConfig, DeliveryWork
 from streams.core.delivery.batches import EventOutcome
 from streams.core.mapping.held_reasons import NO_MAPPING
@@ -102,7 +103,7 @@ def onward(status: str) -> Any:
     record: ConsumerRecord[bytes, bytes] = ConsumerRecord(
         *tp, 7, NOON // 1000, 0, event.key, event.value, None, 0, 0, tuple(event.headers)
     )
-    return work._onward(record, EventOutcome("retry", "http_500", "HTTP 500", 1), status, 1)
+    return work._onward(ReceivedEvent(record), EventOutcome("retry", "http_500", "HTTP 500", 1), status, 1)
 
 
 def test_the_committed_files_are_generated_from_the_types() -> None:

@@ -134,6 +134,6 @@ def test_a_refused_url_is_explained_without_the_password(url: str, why: str) -> 
 
 def test_a_text_that_is_no_url_is_reported_under_its_setting() -> None:
     settings = load_settings({"DATABASE_URL": f"u:{PASSWORD}@h"})
-    with pytest.raises(ConfigurationError, match="DATABASE_URL should be an address") as result:
+    with pytest.raises(ConfigurationError, match="DATABASE_URL must be an address") as result:
         postgres_url(settings)
     assert PASSWORD not in str(result.value)
