@@ -115,16 +115,20 @@ async def test_a_refusal_by_a_gateway_is_no_error_about_the_key(http: httpx.Asyn
         assert f"an error of {url}/api/v1/" in caught.value.detail and "METERBRIDGE_URL" in caught.value.detail
 
 
-async def test_a_server_that_does_not_answer_is_named_without_the_password_in_its_address(
+async def test_a_server_that_does_not_answer_is_named_and_no_password_is_in_an_address(
     http: httpx.AsyncClient,
 ) -> None:
     async with serving(web.Application()) as url:
         free = url  # nothing listens there after the block
     with pytest.raises(BillingUnavailable, match="connection_failed") as caught:
-        await sdk_client(UsageApi(free.replace("//", "//user:secret@") + "/meter?key=secret"), http).send(EVENT)
+        await sdk_client(UsageApi(f"{free}/meter"), http).send(EVENT)
     assert caught.value.detail == (
         f"cannot connect to {free}/meter: check Meterbridge's address (METERBRIDGE_URL), and that it runs there"
     )
+    for address in (free.replace("//", "//user:secret@"), f"{free}/meter?key=secret"):
+        with pytest.raises(ValueError, match="url must have no ") as refused:
+            sdk_client(UsageApi(address), http)
+        assert "secret" not in str(refused.value)
 
 
 async def test_a_timeout_names_the_address_and_its_duration(api: UsageApi) -> None:

@@ -1,15 +1,19 @@
 """A client of Meterbridge's API for a service: records usage, and reads subscriptions, usage and limits."""
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 
 import httpx
 
+from meterbridge_sdk.cache import MAX_ENTRIES
 from meterbridge_sdk.errors import BillingRejected
 from meterbridge_sdk.events import Timestamp, UsageEvent, Value, usage_event
+from meterbridge_sdk.logs import log_event
 from meterbridge_sdk.responses import (
     CurrentUsage,
     OrgSubscription,
@@ -49,7 +53,9 @@ class MeterbridgeClient:
         now: the time now, seconds since 1970.
 
     Raises:
-        ValueError: `url` is not an HTTP address, `api_key` cannot be a header, or `attempts` is below 1.
+        TypeError: an argument is not of its type.
+        ValueError: `url` is not an HTTP address, or has a query or a user name; `api_key` is more than a token;
+            `attempts` is below 1.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class MeterbridgeClient:
             http, url, api_key, attempts=attempts, random_number=random_number, sleep=sleep, now=now
         )
         self._now = now
+        self._warned: set[tuple[str, str]] = set()
 
     async def record_usage(
         self,
@@ -86,7 +93,7 @@ class MeterbridgeClient:
             timestamp: when it happened; None = now.
 
         Returns:
-            The event as it was sent.
+            The event as it was sent, with the `warning` of Meterbridge's answer.
 
         Raises:
             BillingRejected: the event is wrong; `reason` names the error.
@@ -94,8 +101,7 @@ class MeterbridgeClient:
                 safe.
         """
         event = usage_event(org_id, event_code, transaction_id, properties, timestamp, self._now())
-        await self.send(event)
-        return event
+        return replace(event, warning=await self._store(event))
 
     async def record_api_call(
         self,
@@ -112,6 +118,10 @@ class MeterbridgeClient:
 
     async def send(self, event: UsageEvent) -> None:
         """Record an event that was made before; for the errors see `record_usage`."""
+        await self._store(event)
+
+    async def _store(self, event: UsageEvent) -> str:
+        """Record an event, and return the warning of the answer; `""` = none. The first one of an org and metric is logged."""
         sent = {
             "event_code": event.event_code,
             "transaction_id": event.transaction_id,
@@ -119,9 +129,17 @@ class MeterbridgeClient:
             "timestamp": event.timestamp,
         }
         response = await self._transport.request(RECORD_USAGE, event.org_id, sent)
-        stored = json_object(response).get("transaction_id")
-        if response.status_code != HTTPStatus.ACCEPTED or stored != event.transaction_id:
+        answer = json_object(response)
+        if response.status_code != HTTPStatus.ACCEPTED or answer.get("transaction_id") != event.transaction_id:
             raise invalid(response)
+        warning = str(answer.get("warning") or "")
+        key = (event.org_id, event.event_code)
+        if warning and key not in self._warned and len(self._warned) < MAX_ENTRIES:
+            self._warned.add(key)
+            log_event(
+                logging.WARNING, "usage_warning", org_id=event.org_id, event_code=event.event_code, warning=warning
+            )
+        return warning
 
     async def get_subscription(self, org_id: str) -> OrgSubscription | None:
         """Return the org's subscription; None = it has none. Meterbridge's answer is at most 15 s old.

@@ -29,6 +29,8 @@ class UsageEvent:
         event_code: code of the billable metric.
         timestamp: when it happened, as it is sent.
         properties: text to text; numbers are plain digits without an exponent.
+        warning: what Meterbridge has said about the recorded event, for example that no plan of the org charges its
+            metric; `""` = nothing.
     """
 
     org_id: str
@@ -36,6 +38,7 @@ class UsageEvent:
     event_code: str
     timestamp: str | int | float
     properties: Mapping[str, str]
+    warning: str = ""
 
 
 def usage_event(
@@ -67,6 +70,8 @@ def usage_event(
                 "bad_event",
                 f"{name} must have 1 to {MAX_ID_BYTES} bytes of UTF-8, none of them 0, and be neither . nor ..",
             )
+    if not isinstance(properties, Mapping | None) or not all(isinstance(name, str) for name in properties or ()):
+        raise BillingRejected("bad_property", "properties must be a mapping with names of text")
     texts = {_clean(name): _text(name, value) for name, value in (properties or {}).items() if value is not None}
     if sum(len((name + text).encode()) for name, text in texts.items()) > MAX_PROPERTIES_BYTES:
         raise BillingRejected("bad_property", f"names and values have at most {MAX_PROPERTIES_BYTES} bytes together")

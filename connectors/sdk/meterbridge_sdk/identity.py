@@ -33,15 +33,16 @@ def get_current_org(request: Any) -> CurrentOrg | None:
         None if the request has no user, or its user has no org.
     """
     scope = getattr(request, "scope", request)
-    user = _member(_member(scope, "state"), "user") or _member(scope, "user")
-    org_id = _member(user, "org_id")
+    user = member(member(scope, "state"), "user") or member(scope, "user")
+    org_id = member(user, "org_id")
     if org_id is None or not str(org_id).strip():
         return None
-    user_id = _member(user, "id")
+    user_id = member(user, "id")
     if user_id is None:
-        user_id = _member(user, "user_id")
+        user_id = member(user, "user_id")
     return CurrentOrg(str(org_id).strip(), None if user_id is None else str(user_id))
 
 
-def _member(holder: Any, name: str) -> Any:
+def member(holder: Any, name: str) -> Any:
+    """Return a member of a mapping or an object; None = it has none."""
     return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)

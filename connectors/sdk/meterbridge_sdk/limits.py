@@ -38,17 +38,36 @@ class FixedLimits:
     Args:
         plans: limits by plan code, each a mapping of name to value.
         orgs: limits by org id; they take precedence over the limits of the org's plan.
+
+    Raises:
+        TypeError: an argument is no mapping of mappings, or a limit is no int.
+        ValueError: a limit is negative.
     """
 
     def __init__(
         self, plans: Mapping[str, Mapping[str, int]] | None = None, orgs: Mapping[str, Mapping[str, int]] | None = None
     ) -> None:
+        for argument, owners in (("plans", plans), ("orgs", orgs)):
+            _check_limits(argument, owners)
         self._plans = {code: dict(limits) for code, limits in (plans or {}).items()}
         self._orgs = {org_id: dict(limits) for org_id, limits in (orgs or {}).items()}
 
     def of(self, org_id: str, plan_code: str | None) -> dict[str, int]:
         """Return the limits of an org on a plan, by name."""
         return {**self._plans.get(plan_code or "", {}), **self._orgs.get(org_id, {})}
+
+
+def _check_limits(argument: str, owners: object) -> None:
+    if not isinstance(owners, Mapping | None):
+        raise TypeError(f"{argument} must be a mapping")
+    for owner, limits in (owners or {}).items():
+        if not isinstance(limits, Mapping):
+            raise TypeError(f"{argument}[{owner!r}] must be a mapping of a limit's name to an int")
+        for name, maximum in limits.items():
+            if type(maximum) is not int:
+                raise TypeError(f"{argument}[{owner!r}][{name!r}] must be an int")
+            if maximum < 0:
+                raise ValueError(f"{argument}[{owner!r}][{name!r}] must be 0 or more")
 
 
 class OrgLimits:

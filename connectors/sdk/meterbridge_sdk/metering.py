@@ -1,17 +1,19 @@
 """Makes the usage event of a request and its response, in the same way for every web framework."""
 
+import inspect
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from meterbridge_sdk.client import api_call_properties
+from meterbridge_sdk.errors import BillingError
 from meterbridge_sdk.events import UsageEvent, usage_event
-from meterbridge_sdk.identity import IdentifyOrg, get_current_org
+from meterbridge_sdk.identity import IdentifyOrg, get_current_org, member
 from meterbridge_sdk.logs import log_event
-from meterbridge_sdk.recorder import UsageRecorder
+from meterbridge_sdk.recorder import UsageRecorder, event_fields
 from meterbridge_sdk.request_ids import ID_HEADERS, REQUEST_ID, RequestIds, given_id, transaction_id
-from meterbridge_sdk.service import running_service
+from meterbridge_sdk.service import running_recorder, running_service
 from meterbridge_sdk.wire import API_CALL
 
 #: Response headers with the number of tokens of the call, and with its model.
@@ -50,6 +52,9 @@ class RequestMeter:
 
     Attributes:
         new_id: makes an id for a request, see `RequestIds`.
+
+    Raises:
+        TypeError: an argument is not of its type; `identify` is a coroutine function.
     """
 
     def __init__(
@@ -58,6 +63,12 @@ class RequestMeter:
         identify: IdentifyOrg = get_current_org,
         id_headers: Sequence[str] = ID_HEADERS,
     ) -> None:
+        if recorder is not None and not isinstance(recorder, UsageRecorder):
+            raise TypeError("recorder must be a UsageRecorder or None")
+        if not callable(identify) or inspect.iscoroutinefunction(identify):
+            raise TypeError("identify must be a function, and not a coroutine function")
+        if isinstance(id_headers, str) or not all(isinstance(name, str) for name in id_headers):
+            raise TypeError("id_headers must be a sequence of header names, for example ('X-Request-ID',)")
         self._recorder = recorder
         self._identify = identify
         self._id_headers = tuple(id_headers)
@@ -74,34 +85,43 @@ class RequestMeter:
             request: what `identify` gets.
             served: the request and its response.
         """
+        known: dict[str, object] = {"method": served.method, "path": served.path, "status": served.status}
         try:
-            event = self._event(request, served)
+            event = self._event(request, served, known)
             if event is not None:
+                known |= event_fields(event)
                 (self._recorder or running_service().recorder).put(event)
-        except Exception as error:  # noqa: BLE001  # logged with its traceback
-            log_event(
-                logging.ERROR,
-                "usage_dropped",
-                error,
-                reason=type(error).__name__,
-                method=served.method,
-                path=served.path,
-                status=served.status,
-            )
+        except Exception as error:  # noqa: BLE001  # logged with its traceback, and counted
+            reason = error.reason if isinstance(error, BillingError) else type(error).__name__
+            log_event(logging.ERROR, "usage_dropped", error, reason=reason, **known)
+            if (recorder := self._recorder or running_recorder()) is not None:
+                recorder.counts.dropped += 1
 
-    def _event(self, request: Any, served: ServedRequest) -> UsageEvent | None:
-        """Return the event of a request; None if no org sent it, or if it failed without using tokens."""
-        org = self._identify(request)
+    def _event(self, request: Any, served: ServedRequest, known: dict[str, object]) -> UsageEvent | None:
+        """Return the event of a request; None if no org sent it, or if it failed without using tokens.
+
+        `known` gets what is found out about the request, so that a line about its loss has it.
+        """
         tokens = _tokens(served)
-        if org is None or (served.status >= _FIRST_ERROR and not tokens):
+        if served.status >= _FIRST_ERROR and not tokens:
             return None
         header, value = given_id(served.request_headers, self._id_headers) or (
             REQUEST_ID,
             served.response_headers.get(REQUEST_ID.lower(), ""),
         )
         value = value or served.generated_id
-        name = transaction_id(org.org_id, org.user_id, served.method, served.path, header, value)
         model = served.response_headers.get(MODEL_USED.lower(), "")[:_MAX_MODEL] or None
+        known |= {"request_id": value, "tokens": tokens, "model": model}
+        org = self._identify(request)
+        if org is None:
+            return None
+        known |= {"org_id": member(org, "org_id"), "user_id": member(org, "user_id")}
+        if not hasattr(org, "org_id"):
+            if inspect.iscoroutine(org):
+                org.close()
+            raise TypeError(f"identify must return a CurrentOrg or None, and returned {type(org).__name__}")
+        name = transaction_id(org.org_id, org.user_id, served.method, served.path, header, value)
+        known["transaction_id"] = name
         properties = api_call_properties(served.path[:_MAX_PATH], org.user_id, tokens, model)
         return usage_event(org.org_id, API_CALL, name, properties, None, time.time_ns() / 1e9)
 

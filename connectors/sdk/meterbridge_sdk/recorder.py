@@ -6,6 +6,7 @@ While the process lives, every accepted event is recorded once; otherwise a log 
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -33,8 +34,8 @@ class RecorderCounts:
         recorded: durable at Meterbridge.
         retried: failed attempts that were or will be repeated.
         rejected: permanently refused; each has a log line `usage_rejected`.
-        dropped: given up, because the queue was full, after `max_age_s`, or at the end; each has a log line
-            `usage_dropped`.
+        dropped: given up, because the queue was full, after `max_age_s`, at the end, or because the middleware could
+            not make an event; each has a log line `usage_dropped`.
     """
 
     recorded: int = 0
@@ -56,6 +57,9 @@ class UsageRecorder:
         clock: seconds, never backwards.
         sleep: waits for a number of seconds.
 
+    Raises:
+        TypeError, ValueError: `max_waiting`, `workers` or `max_age_s` is not such a number, or not above 0.
+
     Attributes:
         counts: see `RecorderCounts`.
     """
@@ -70,6 +74,13 @@ class UsageRecorder:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        for name, number in (("max_waiting", max_waiting), ("workers", workers)):
+            if type(number) is not int:
+                raise TypeError(f"{name} must be an int")
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if not seconds("max_age_s", max_age_s):
+            raise ValueError("max_age_s must be more than 0")
         self.counts = RecorderCounts()
         self._send = send
         self._max_waiting = max_waiting
@@ -172,14 +183,14 @@ class UsageRecorder:
 
     def _drop(self, event: UsageEvent, reason: str) -> None:
         self.counts.dropped += 1
-        log_event(logging.ERROR, "usage_dropped", reason=reason, **_fields(event))
+        log_event(logging.ERROR, "usage_dropped", reason=reason, **event_fields(event))
 
     def _reject(self, event: UsageEvent, error: Exception) -> None:
         """Reject an event. An error other than `BillingError` is a bug, so its traceback is logged, too."""
         self.counts.rejected += 1
         known = isinstance(error, BillingError)
         reason = error.reason if isinstance(error, BillingError) else type(error).__name__
-        log_event(logging.ERROR, "usage_rejected", None if known else error, reason=reason, **_fields(event))
+        log_event(logging.ERROR, "usage_rejected", None if known else error, reason=reason, **event_fields(event))
 
     def _log_interrupted(self, error: BillingError) -> None:
         if not self._interrupted:
@@ -198,6 +209,15 @@ class UsageRecorder:
             log_event(logging.INFO, "recording_resumed", waiting=self.waiting)
 
 
+def seconds(name: str, value: object) -> float:
+    """Return a time limit in seconds. Raises: TypeError: it is no number; ValueError: it is negative or not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a finite number of seconds, and not negative")
+    return value
+
+
 def _may_pass(error: BillingError) -> bool:
     """Return whether the event is kept. An unknown key (401) may be new, or may become valid when a database is
     restored.
@@ -205,7 +225,7 @@ def _may_pass(error: BillingError) -> bool:
     return error.retryable or (isinstance(error, BillingUnauthorized) and error.status == HTTPStatus.UNAUTHORIZED)
 
 
-def _fields(event: UsageEvent) -> dict[str, object]:
+def event_fields(event: UsageEvent) -> dict[str, object]:
     """Return all fields that a person needs to record the event manually."""
     return {
         "org_id": event.org_id,

@@ -11,7 +11,7 @@ import httpx
 from meterbridge_sdk.client import MeterbridgeClient
 from meterbridge_sdk.errors import BillingRejected
 from meterbridge_sdk.limits import FixedLimits, OrgLimits
-from meterbridge_sdk.recorder import FLUSH_TIMEOUT_S, MAX_WAITING, UsageRecorder
+from meterbridge_sdk.recorder import FLUSH_TIMEOUT_S, MAX_WAITING, UsageRecorder, seconds
 
 _CONNECTIONS: Final = 8
 #: An idle connection is closed after so many seconds, before a server closes it.
@@ -62,8 +62,13 @@ async def org_billing_service(
         flush_timeout_s: time limit of the exit, seconds.
 
     Raises:
-        ValueError: see `MeterbridgeClient`.
+        TypeError, ValueError: an argument is not of its type or range; see also `MeterbridgeClient`.
     """
+    if not seconds("timeout_s", timeout_s):
+        raise ValueError("timeout_s must be more than 0")
+    seconds("flush_timeout_s", flush_timeout_s)
+    if limits is not None and not isinstance(limits, FixedLimits):
+        raise TypeError("limits must be a FixedLimits or None")
     pool = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=_IDLE_S)
     authorities = httpx.create_ssl_context()
     # As before Python 3.13: certificates of private authorities often lack what RFC 5280 asks for.
@@ -76,8 +81,15 @@ async def org_billing_service(
         try:
             yield service
         finally:
-            await recorder.close(flush_timeout_s)
-            _running.remove(service)
+            try:
+                await recorder.close(flush_timeout_s)
+            finally:
+                _running.remove(service)
+
+
+def running_recorder() -> UsageRecorder | None:
+    """Return the recorder of the running service; None = no service is running."""
+    return _running[-1].recorder if _running else None
 
 
 def running_service() -> OrgBillingService:

@@ -29,6 +29,7 @@ _PASSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CHECK: Final = "check Meterbridge's address (METERBRIDGE_URL), and that it runs there"
 #: How much longer a whole attempt may take than the wait for the next byte, after which httpx gives up.
 _WHOLE = 1.25
+_LAST_PORT: Final = 65_535
 
 
 class Transport:
@@ -45,10 +46,17 @@ class Transport:
         sleep: Callable[[float], Awaitable[None]],
         now: Callable[[], float],
     ) -> None:
-        if not _is_http(url):
-            raise ValueError("url must begin with http:// or https:// and name a host")
+        if not isinstance(http, httpx.AsyncClient):
+            raise TypeError("http must be an httpx.AsyncClient")
+        _check_url(url)
+        if not isinstance(api_key, str):
+            raise TypeError("api_key must be a str (METERBRIDGE_API_KEY)")
         if not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
             raise ValueError("api_key must be printable ASCII, and not empty")  # never with its value
+        if len(api_key.split()) > 1:
+            raise ValueError("api_key must be the token alone, without Bearer")
+        if type(attempts) is not int:
+            raise TypeError("attempts must be an int")
         if attempts < 1:
             raise ValueError("attempts must be at least 1")
         self._http = http
@@ -116,12 +124,22 @@ class Transport:
         return _refusal(response), retry_after_s(response.headers, self._now())
 
 
-def _is_http(url: str) -> bool:
+def _check_url(url: str) -> None:
+    """Raises: TypeError, ValueError: `url` cannot be the API's address. The text does not show it: it may hold a password."""
+    if not isinstance(url, str):
+        raise TypeError("url must be a str (METERBRIDGE_URL)")
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
-        return False
-    return parsed.scheme in {"http", "https"} and bool(parsed.host)
+        parsed = httpx.URL()
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ValueError("url must begin with http:// or https:// and name a host")
+    if parsed.port is not None and not 0 < parsed.port <= _LAST_PORT:
+        raise ValueError(f"url must have a port from 1 to {_LAST_PORT}")
+    if parsed.userinfo:
+        raise ValueError("url must have no user name and password: give the token alone, as api_key")
+    if parsed.query or parsed.fragment or "?" in url:
+        raise ValueError("url must have no query and no fragment")
 
 
 def _json(body: Mapping[str, object]) -> bytes:
@@ -152,6 +170,10 @@ def _refusal(response: httpx.Response) -> BillingError:
     detail = body["detail"] if isinstance(body.get("detail"), str) else ""
     if not reason:
         detail = f"an error of {shown_url(response.url)} that is not Meterbridge's: {_CHECK}"
+    elif reason == "not_found":
+        detail = f"{shown_url(response.url)} is no operation of Meterbridge: {_CHECK}"
+    elif status == HTTPStatus.UNAUTHORIZED:
+        detail = "Meterbridge does not know the API key (METERBRIDGE_API_KEY)"
     missing = status == HTTPStatus.NOT_FOUND and reason not in {"", "not_found"}
     kind: type[BillingError] = BillingUnavailable
     if missing or (reason and status in _WRONG):
